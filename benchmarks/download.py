@@ -102,7 +102,7 @@ def by_seed(python: Path) -> Callable[[Path], None]:
 
     def run(folder: Path) -> None:
         program = ROOT / "benchmarks" / "baselines" / "seed_download.py"
-        result = subprocess.run([python, program, folder], check=True, capture_output=True, text=True)
+        result = subprocess.run([python, program, folder], check=True, stdout=subprocess.PIPE, text=True)
         run.seconds = json.loads(result.stdout.splitlines()[-1])["seconds"]  # type: ignore[attr-defined]
 
     return run
