@@ -18,8 +18,8 @@ from cloudcover.chips import read_chip
 from cloudcover.files import sha256
 from cloudcover.params import DataParams, ParamsError, SyntheticParams, validate
 from cloudcover.sources import stores
+from cloudcover.sources.errors import AccessError, DownloadError
 from cloudcover.sources.fetch import fetch
-from cloudcover.sources.http import AccessError, DownloadError
 from cloudcover.sources.journal import LockedError, locked
 from cloudcover.sources.layout import layout_files, read_metadata
 from cloudcover.sources.subset import SubsetError, select

@@ -20,8 +20,8 @@ from cloudcover.params import DataParams, SyntheticParams
 from cloudcover.sources import archive
 from cloudcover.sources.archive import STEM, inspect
 from cloudcover.sources.bounded import ArchiveError, BoundedGzip
+from cloudcover.sources.errors import DownloadError
 from cloudcover.sources.fetch import fetch
-from cloudcover.sources.http import DownloadError
 from cloudcover.sources.layout import layout_files, read_metadata
 from cloudcover.sources.stac import Item, locations, parse_item
 from cloudcover.sources.verify import verify

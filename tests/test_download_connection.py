@@ -1,19 +1,18 @@
-"""The HTTP connection: bodies of known length, in chunks, until the end; broken answers; kept connections; proxies."""
+"""Requests: bodies of known length, in chunks, until the end; broken answers; kept connections; redirects; proxies."""
 
 from __future__ import annotations
 
-import http.client
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cloudcover.sources import connection
-from cloudcover.sources.connection import Connection, Response
-from cloudcover.sources.http import Client, DownloadError
+from cloudcover.sources.errors import DownloadError
+from cloudcover.sources.http import Client
 
 Serve = Callable[..., str]
 
@@ -57,14 +56,6 @@ def serve() -> Iterator[Serve]:
         listener.close()
 
 
-def body(response: Response, step: int = 7) -> bytes:
-    buffer, parts = memoryview(bytearray(step)), []
-    with response:
-        while count := response.read_into(buffer):
-            parts.append(bytes(buffer[:count]))
-    return b"".join(parts)
-
-
 def answer(content: bytes, *headers: str) -> bytes:
     lines = "".join(f"{line}\r\n" for line in (f"Content-Length: {len(content)}", *headers))
     return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + content
@@ -75,42 +66,32 @@ def chunked(parts: list[bytes]) -> bytes:
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nTrailer: x\r\n\r\n"
 
 
-def test_one_connection_serves_many_requests(serve):
+def fetched(client: Client, url: str, folder: Path) -> bytes:
+    """What a client brings from an address."""
+    client.download(url, folder / "part", "file", lambda part, received: None)
+    return (folder / "part").read_bytes()
+
+
+def test_one_connection_serves_many_requests(serve, tmp_path):
     requests: list[bytes] = []
-    link = Connection("http", serve(answer(b"one"), chunked([b"tw", b"o" * 20]), answer(b""), requests=requests), 5)
-    assert [body(link.request("GET", f"/{i} ü", {"X": "y"})) for i in range(3)] == [b"one", b"tw" + b"o" * 20, b""]
-    assert link.is_open
-    assert requests[1].startswith(b"GET /1%20%C3%BC HTTP/1.1\r\nHost: 127.0.0.1:")
-    link.close()
+    netloc = serve(answer(b"one"), chunked([b"tw", b"o" * 20]), answer(b""), requests=requests)
+    with Client(attempts=1) as client:
+        bodies = [fetched(client, f"http://{netloc}/{i}%20?sig=a%2Fb%3D", tmp_path) for i in range(3)]
+    assert bodies == [b"one", b"tw" + b"o" * 20, b""]
+    assert requests[1].startswith(b"GET /1%20?sig=a%2Fb%3D HTTP/1.1\r\nHost: 127.0.0.1:")
 
 
-def test_an_unread_body_closes_the_connection_and_the_next_request_opens_it_again(serve):
-    link = Connection("http", serve(answer(b"x" * 100), answer(b"two")), 5)
-    with link.request("GET", "/", {}):
-        pass
-    assert not link.is_open
-    assert body(link.request("GET", "/", {})) == b"two"
+def test_a_body_without_length_ends_with_the_connection(serve, tmp_path):
+    netloc = serve(b"HTTP/1.0 200 OK\r\n\r\nall of it", close=True)
+    with Client(attempts=1) as client:
+        assert fetched(client, f"http://{netloc}/", tmp_path) == b"all of it"
 
 
-def test_a_body_without_length_ends_with_the_connection(serve):
-    link = Connection("http", serve(b"HTTP/1.0 200 OK\r\n\r\nall of it", close=True), 5)
-    assert body(link.request("GET", "/", {})) == b"all of it"
-    assert not link.is_open
-
-
-def test_head_and_304_have_no_body(serve):
-    link = Connection(
-        "http", serve(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 304\r\n\r\n", answer(b"x")), 5
-    )
-    assert body(link.request("HEAD", "/", {})) == b""
-    second = link.request("GET", "/", {})
-    assert (second.status, second.reason) == (304, "")
-    assert body(second) == b""
-
-
-def test_an_interim_answer_is_passed_over(serve):
-    link = Connection("http", serve(b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"x")), 5)
-    assert body(link.request("GET", "/", {})) == b"x"
+def test_the_length_of_a_file_is_asked_for_without_its_body(serve):
+    netloc = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n")
+    with Client(attempts=1) as client:
+        assert client.length(f"http://{netloc}/", "file") == 9
+        assert client.length(f"http://{netloc}/", "file") is None
 
 
 @pytest.mark.parametrize(
@@ -118,58 +99,59 @@ def test_an_interim_answer_is_passed_over(serve):
     [
         b"",
         b"nonsense\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Le",
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"X%d: y\r\n" % i for i in range(300)) + b"\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
     ],
 )
-def test_a_broken_answer_is_an_error_of_the_network(serve, broken):
-    link = Connection("http", serve(broken, close=True), 5)
-    with pytest.raises((OSError, http.client.HTTPException)):
-        body(link.request("GET", "/", {}))
+def test_a_broken_answer_is_tried_again(serve, tmp_path, broken):
+    netloc = serve(broken, answer(b"whole"), close=True)
+    with Client(attempts=2, backoff_s=0) as client:
+        assert fetched(client, f"http://{netloc}/", tmp_path) == b"whole"
 
 
 def test_a_kept_connection_that_the_server_closed_is_no_failure(serve, tmp_path):
     netloc = serve(answer(b"one"), answer(b"two"), close=True)
-    with Client(attempts=1) as client:
-        for name, content in (("a", b"one"), ("b", b"two")):
-            client.download(f"http://{netloc}/{name}", tmp_path / name, name, lambda part, received: None)
-            assert (tmp_path / name).read_bytes() == content
+    with Client(attempts=2, backoff_s=0) as client:
+        assert [fetched(client, f"http://{netloc}/", tmp_path) for _ in range(2)] == [b"one", b"two"]
 
 
 def test_compressed_bodies_are_refused(serve, tmp_path):
     netloc = serve(answer(b"x", "Content-Encoding: gzip"))
     with Client() as client, pytest.raises(DownloadError, match="sends it as gzip"):
-        client.download(f"http://{netloc}/a", tmp_path / "a", "a", lambda part, received: None)
+        fetched(client, f"http://{netloc}/", tmp_path)
 
 
-def test_a_proxy_of_the_environment_is_used(serve, monkeypatch):
+def test_a_proxy_of_the_environment_is_used(serve, monkeypatch, tmp_path):
     requests: list[bytes] = []
     proxy = serve(answer(b"x"), requests=requests)
-    monkeypatch.setattr(connection, "getproxies", lambda: {"http": f"http://user:secret@{proxy}"})
+    monkeypatch.setattr(connection, "getproxies", lambda: {"http": f"user:word@{proxy}", "no": "elsewhere"})
     monkeypatch.setattr(connection, "proxy_bypass", lambda host: False)
-    assert body(Connection("http", "data.example", 5).request("GET", "/a?b=c", {})) == b"x"
-    assert requests[0].startswith(b"GET http://data.example/a?b=c HTTP/1.1\r\nHost: data.example\r\n")
+    with Client(attempts=1) as client:
+        assert fetched(client, "http://data.example/a?b=c", tmp_path) == b"x"
+    assert requests[0].startswith(b"GET http://data.example/a?b=c HTTP/1.1\r\n")
+    assert b"dXNlcjp3b3Jk" in requests[0]
 
 
-def test_a_redirect_from_https_to_http_would_be_refused(serve, tmp_path, monkeypatch):
-    netloc = serve(b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n")
-    client = Client()
-    monkeypatch.setattr(client, "_connection", lambda scheme, _: Connection("http", netloc, 5))
-    with pytest.raises(DownloadError, match="redirects from https to http; refused"):
-        client.download("https://host/a", tmp_path / "a", "a", lambda part, received: None)
+def test_a_redirect_from_https_to_http_is_refused(monkeypatch, tmp_path):
+    class Redirect:
+        status = 302
+        headers = {"Location": "http://elsewhere/"}  # noqa: RUF012
 
-
-@given(st.lists(st.binary(min_size=1, max_size=30), max_size=8), st.integers(1, 64))
-def test_chunks_of_any_size_are_put_together(parts, step):
-    import io
-
-    class Unclosed:
-        def close(self) -> None:
+        def drain_conn(self) -> None:
             pass
 
-    response = Response(Unclosed(), io.BytesIO(chunked(parts)), "GET")  # type: ignore[arg-type]
-    assert body(response, step) == b"".join(parts)
+    with Client() as client:
+        monkeypatch.setattr(client.connections, "_send", lambda *_: Redirect())
+        with pytest.raises(DownloadError, match="redirects from https to http; refused"):
+            fetched(client, "https://host/a", tmp_path)
+
+
+def test_no_level_of_logging_shows_an_address(serve, tmp_path, caplog):
+    netloc = serve(answer(b"x"))
+    with caplog.at_level(logging.DEBUG), Client() as client:
+        fetched(client, f"http://{netloc}/a?sig=secret", tmp_path)
+    assert "secret" not in caplog.text

@@ -21,7 +21,8 @@ from servers import Trouble
 from cloudcover import tables
 from cloudcover.params import DataParams
 from cloudcover.sources import http, remote
-from cloudcover.sources.http import AccessError, Client, ContentError, DownloadError, MissingError, Stopped
+from cloudcover.sources.errors import AccessError, ContentError, DownloadError, MissingError, Stopped
+from cloudcover.sources.http import Client
 from cloudcover.sources.layout import layout_files
 from cloudcover.sources.verify import verify
 

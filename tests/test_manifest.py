@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
+from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from cloudcover import tables
-from cloudcover.labels.importers import ImportListError, compare, read_verdicts, votes
+from cloudcover.cli import main
+from cloudcover.labels.importers import ImportListError, agreement, read_verdicts, votes
 from cloudcover.labels.manifest import ManifestError, build_manifest
 from cloudcover.params import LabelsParams
 
@@ -126,7 +130,7 @@ def test_verdicts_in_full_are_taken_as_they_are(tmp_path):
     ("name", "content", "message"),
     [
         ("list.json", "[]", "are .txt, .csv or .yml files"),
-        ("list.csv", "id\na\n", r"columns \['id'\].* needs the column chip_id"),
+        ("list.csv", "id\na\n", r"columns \['id'\], but not chip_id"),
         ("list.yml", "shadow: [a]\n", "under the key overall"),
         ("list.yml", "- a\n", "under the key overall"),
     ],
@@ -135,6 +139,66 @@ def test_other_files_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ImportListError, match=message):
         read_verdicts(tmp_path / name)
+
+
+def test_one_file_may_hold_several_reviews_and_a_manifest_is_one(tmp_path):
+    (tmp_path / "votes.csv").write_text("chip_id,ana,bo\na,1,0\nb,1,1\nc,0,x\n")
+    mine = read_verdicts(f"{tmp_path}/votes.csv:ana")
+    assert mine[["chip_id", "verdict", "reviewer"]].to_numpy().tolist() == [["a", "bad", "ana"], ["b", "bad", "ana"]]
+    with pytest.raises(ImportListError, match="bo holds other values"):
+        read_verdicts(f"{tmp_path}/votes.csv:bo")
+    with pytest.raises(ImportListError, match="but not cy"):
+        read_verdicts(f"{tmp_path}/votes.csv:cy")
+    index = pd.DataFrame({"chip_id": ["a", "b"], "labelled": True})
+    audit = pd.DataFrame({"chip_id": ["a", "b"], "suspicion": [0.9, 0.1], "reasons": ""})
+    tables.MANIFEST.write(build_manifest(audit, verdicts(), index, params("auto", 0.5)), tmp_path / "manifest.csv")
+    assert read_verdicts(tmp_path / "manifest.csv")["chip_id"].tolist() == ["a"]
+
+
+def test_imported_lists_leave_earlier_verdicts_unless_told_otherwise(tmp_path):
+    table = tmp_path / "verdicts.csv"
+    tables.VERDICTS.write(verdicts(a="clean", z="bad"), table)
+    (tmp_path / "list.yml").write_text("overall: [a, b]\n")
+    arguments = ["manifest", "import", f"{tmp_path}/list.yml", "--reviewer", "ana", "--verdicts", str(table)]
+    assert "1 verdicts added, 1 kept as they were" in CliRunner().invoke(main, arguments).output
+    frame = tables.VERDICTS.read(table).set_index("chip_id")
+    assert frame["verdict"].to_dict() == {"a": "clean", "b": "bad", "z": "bad"}
+    assert frame.loc["b", "reviewer"] == "ana"
+    assert "0 verdicts added, 2 replaced" in CliRunner().invoke(main, [*arguments, "--replace"]).output
+    assert tables.VERDICTS.read(table)["verdict"].tolist() == ["bad", "bad", "bad"]
+
+
+@pytest.fixture
+def label_votes() -> Path:
+    """Four people's reviews of the challenge's labels."""
+    table = SHARED / "on-cloud-n" / "label_votes.csv"
+    if not table.exists():
+        pytest.skip("shared/on-cloud-n is not beside the project")
+    return table
+
+
+def test_the_published_reviews_differ_as_much_as_is_known(label_votes):
+    names = ["list_1st", "list_2nd", "list_19th", "list_georgestein"]
+    result = CliRunner().invoke(
+        main,
+        ["manifest", "compare", *(f"{label_votes}:{n}" for n in names), "--chips", str(label_votes)],
+        catch_exceptions=False,
+    )
+    pairs = [line.split() for line in result.output.splitlines()[1:7]]
+    jaccards = [float(pair[5]) for pair in pairs]
+    assert min(jaccards) == pytest.approx(0.27, abs=0.01)
+    assert max(jaccards) == pytest.approx(0.58, abs=0.01)
+    counted = [int(line.split()[1]) for line in result.output.splitlines()[-5:]]
+    assert counted == pd.read_csv(label_votes)["votes"].value_counts().sort_index().tolist()
+
+
+def test_a_single_list_cannot_be_compared(tmp_path):
+    (tmp_path / "list.csv").write_text("chip_id\na\n")
+    result = CliRunner().invoke(
+        main, ["manifest", "compare", f"{tmp_path}/list.csv", "--chips", f"{tmp_path}/list.csv"]
+    )
+    assert result.exit_code == 2
+    assert "two lists or more" in result.output
 
 
 def test_a_chip_listed_twice_is_refused(tmp_path):
@@ -149,7 +213,7 @@ def test_kappa_is_cohens():
     flags = rng.random((3, 200)) < np.array([[0.1], [0.3], [0.5]])
     flags[1, :20] = flags[0, :20] = True
     lists = {name: {c for c, f in zip(chips, row, strict=True) if f} for name, row in zip("abc", flags, strict=True)}
-    table = compare(lists, chips)
+    table = agreement(lists, chips)
     assert table[["list_a", "list_b"]].to_numpy().tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
     expected = [cohen_kappa_score(flags[i], flags[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     np.testing.assert_allclose(table["kappa"], expected)
@@ -158,10 +222,10 @@ def test_kappa_is_cohens():
 
 
 def test_equal_lists_agree_fully_even_when_empty():
-    table = compare({"a": {"x"}, "b": {"x", "elsewhere"}, "c": set(), "d": set()}, {"x", "y"})
+    table = agreement({"a": {"x"}, "b": {"x", "elsewhere"}, "c": set(), "d": set()}, {"x", "y"})
     by_pair = table.set_index(["list_a", "list_b"])
     assert by_pair.loc[("a", "b"), ["jaccard", "kappa"]].tolist() == [1, 1]
     assert by_pair.loc[("c", "d"), ["jaccard", "kappa"]].tolist() == [1, 1]
     assert by_pair.loc[("a", "c"), ["jaccard", "kappa"]].tolist() == [0, 0]
     with pytest.raises(ValueError, match="without chips"):
-        compare({}, [])
+        agreement({}, [])

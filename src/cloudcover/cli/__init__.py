@@ -6,6 +6,7 @@ import click
 
 from cloudcover.cli.data import download, verify
 from cloudcover.cli.group import CleanErrors
+from cloudcover.cli.manifest import manifest
 from cloudcover.cli.params import params
 from cloudcover.cli.predict import predict
 from cloudcover.cli.score import score
@@ -29,5 +30,5 @@ def main(traceback: bool) -> None:
     """  # noqa: D301
 
 
-for command in (synth, download, verify, predict, score, summary, params):
+for command in (synth, download, verify, manifest, predict, score, summary, params):
     main.add_command(command)

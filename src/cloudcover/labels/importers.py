@@ -16,16 +16,18 @@ class ImportListError(ValueError):
     """A list of chips cannot be read; the message names the file and what was expected."""
 
 
-def read_verdicts(path: Path, reviewer: str | None = None) -> pd.DataFrame:
+def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame:
     """Reads a review of labels.
 
     - `.csv` by `tables.VERDICTS`: taken as it is;
+    - `.csv` by `tables.MANIFEST`: the labels that it rejects;
     - `.csv` with a column chip_id: every chip is bad;
+    - `FILE.csv:COLUMN`: every chip with a 1 in the column is bad;
     - `.txt`: one chip id per line; blank lines and lines that begin with # are passed over;
     - `.yml`, `.yaml`: `overall: [chip ids]`.
 
     Args:
-        path: the file.
+        name: the file, with `:COLUMN` where it holds several reviews.
         reviewer: who made the list; the file's stem if None. A CSV by `tables.VERDICTS` names its own reviewers.
 
     Returns:
@@ -35,12 +37,22 @@ def read_verdicts(path: Path, reviewer: str | None = None) -> pd.DataFrame:
         ImportListError: the file has another suffix or another content.
         TableError: an id is not a plain name, or occurs twice.
     """
+    path, column = Path(name), ""
+    if ".csv:" in str(name):
+        file, _, column = str(name).rpartition(":")
+        path = Path(file)
     if path.suffix == ".csv":
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if set(tables.VERDICTS.columns) <= set(frame):
+        if missing := {"chip_id", column} - {*frame, ""}:
+            raise ImportListError(f"{path} has the columns {list(frame)}, but not {', '.join(sorted(missing))}")
+        if column:
+            if not set(frame[column]) <= {"0", "1"}:
+                raise ImportListError(f"{path}: the column {column} holds other values than 0 and 1")
+            frame = frame[frame[column] == "1"]
+        elif set(tables.VERDICTS.columns) <= set(frame):
             return tables.VERDICTS.read(path)
-        if "chip_id" not in frame:
-            raise ImportListError(f"{path} has the columns {list(frame)}; a list of bad chips needs the column chip_id")
+        elif set(tables.MANIFEST.columns) <= set(frame):
+            frame = frame[frame["verdict"] == "bad"]
         chips = frame["chip_id"].tolist()
     elif path.suffix == ".txt":
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -55,11 +67,11 @@ def read_verdicts(path: Path, reviewer: str | None = None) -> pd.DataFrame:
     else:
         raise ImportListError(f"{path}: lists of bad chips are .txt, .csv or .yml files")
     frame = pd.DataFrame({"chip_id": chips})
-    frame = frame.assign(verdict="bad", reviewer=reviewer or path.stem, reason="", time="")
+    frame = frame.assign(verdict="bad", reviewer=reviewer or column or path.stem, reason="", time="")
     return tables.VERDICTS.check(frame, path)
 
 
-def compare(lists: Mapping[str, Collection[str]], all_chips: Collection[str]) -> pd.DataFrame:
+def agreement(lists: Mapping[str, Collection[str]], all_chips: Collection[str]) -> pd.DataFrame:
     """Agreement of lists of rejected chips, pair by pair.
 
     Args:

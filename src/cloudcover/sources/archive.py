@@ -25,7 +25,8 @@ from cloudcover import tables
 from cloudcover.files import read_json, sha256, write_json
 from cloudcover.params import DataParams
 from cloudcover.sources.bounded import ArchiveError, BoundedGzip
-from cloudcover.sources.http import Client, ContentError, MissingError, Received, check_space
+from cloudcover.sources.errors import ContentError, MissingError
+from cloudcover.sources.http import Client, Received, check_space
 from cloudcover.sources.journal import WORK, Entry, Journal, locked
 from cloudcover.sources.layout import SPLITS, read_metadata
 from cloudcover.sources.remote import finish, part_of

@@ -1,170 +1,139 @@
-"""One HTTP/1.1 connection that is kept open, for many small files.
-
-The standard library opens the sockets, with TLS and through proxies. The answers are read here, because its own reader
-takes headers for e-mail: a fifth of all processor time that a file of 64 KiB costs.
-"""
+"""Requests by urllib3, with refusals turned into this project's errors."""
 
 from __future__ import annotations
 
-import http.client
+import logging
 import re
-from types import TracebackType
-from typing import BinaryIO
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-NETWORK = (OSError, http.client.HTTPException)
-"""What a connection raises when the server or the line fails."""
+import urllib3
+from urllib3.exceptions import HTTPError, InvalidHeader, SSLError
 
-_SAFE = "/%:=&?~#+!$,;'@()*[]"
-_LONGEST_LINE = 1 << 16
-_MOST_HEADERS = 200
+from cloudcover.sources.errors import AccessError, DownloadError, MissingError, Retry
+from cloudcover.sources.secrets import redact
+
+_REDIRECTS = 5
+_RETRIED = {408, 425, 429, 500, 502, 503, 504}
+
+# On the level DEBUG urllib3 writes the whole address of each request, and with it the signature.
+logging.getLogger("urllib3").setLevel(logging.INFO)
 
 
-class Connection:
-    """A connection to one server, direct or by the proxy that the environment names."""
+class Connections:
+    """Kept connections to any number of servers, direct or by the proxies of the environment; for many threads.
 
-    def __init__(self, scheme: str, netloc: str, timeout_s: float) -> None:
-        host = urlsplit(f"//{netloc}").hostname or ""
-        proxy = None if proxy_bypass(host) else getproxies().get(scheme)
-        via = urlsplit(proxy if "://" in proxy else f"//{proxy}").netloc.rpartition("@")[2] if proxy else netloc
-        kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-        self._http = kind(via, timeout=timeout_s)
-        if proxy and scheme == "https":
-            self._http.set_tunnel(netloc)
-        self._netloc = netloc
-        self._prefix = f"http://{netloc}" if proxy and scheme == "http" else ""
-        self._file: BinaryIO | None = None
+    urllib3 neither retries nor follows redirects here: what counts as a failure, how long to wait, and that a signature
+    never goes from https to http are decided by this project.
+    """
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a request was answered before, and the connection kept."""
-        return self._file is not None
+    def __init__(self, timeout_s: float, most: int = 64) -> None:
+        """Makes the pools.
 
-    def request(self, method: str, path: str, headers: dict[str, str]) -> Response:
-        """Sends a request and reads the head of its answer.
+        Args:
+            timeout_s: silence after which a connection counts as dead [s].
+            most: kept connections to one server.
+        """
+        options: dict[str, Any] = {"timeout": urllib3.Timeout(timeout_s), "maxsize": most, "retries": False}
+        self._direct = urllib3.PoolManager(**options)
+        proxies = {scheme: url for scheme, url in getproxies().items() if scheme in ("http", "https")}
+        self._proxies = {scheme: _proxy(url, options) for scheme, url in proxies.items()}
+
+    def close(self) -> None:
+        """Closes what is open."""
+        for pool in (self._direct, *self._proxies.values()):
+            pool.clear()
+
+    def answer(self, method: str, url: str, name: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        """Sends a request and follows redirects.
 
         Args:
             method: GET or HEAD.
-            path: with its query.
-            headers: further headers.
-
-        Raises:
-            OSError, http.client.HTTPException: `NETWORK`.
-        """
-        if self._file is None:
-            self._http.connect()
-            self._file = self._http.sock.makefile("rb")
-        lines = {"Host": self._netloc, "User-Agent": "cloudcover", "Accept-Encoding": "identity", **headers}
-        # Quoting leaves no space and no line break in the path.
-        start = f"{method} {self._prefix}{quote(path, safe=_SAFE)} HTTP/1.1\r\n"
-        head = start + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self._http.sock.sendall(f"{head}\r\n".encode("latin-1"))
-        return Response(self, self._file, method)
-
-    def close(self) -> None:
-        """Closes the connection; the next request opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        self._http.close()
-
-
-class Response:
-    """An answer. Its connection is closed unless the body was read to its end.
-
-    Attributes:
-        status, reason: of the status line.
-        headers: by lower-case name.
-    """
-
-    def __init__(self, connection: Connection, file: BinaryIO, method: str) -> None:
-        self._connection = connection
-        self._file = file
-        self.status, self.reason, self.headers = _head(file)
-        while 100 <= self.status < 200:
-            self.status, self.reason, self.headers = _head(file)
-        self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
-        length = self.headers.get("content-length", "")
-        self._rest: int | None = 0 if self._chunked else int(length) if length.isdigit() else None
-        self._done = method == "HEAD" or self.status in (204, 304) or (self._rest == 0 and not self._chunked)
-
-    def __enter__(self) -> Response:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._done or self._rest is None or self.headers.get("connection", "").lower() == "close":
-            self._connection.close()
-
-    def read_into(self, buffer: memoryview) -> int:
-        """Reads the next bytes of the body.
+            url: may hold a signature; it appears in no message.
+            name: what to call the file in messages.
+            headers: of the request.
 
         Returns:
-            Their number; 0 at the end of the body, or where the connection was cut.
+            An answer of status 200, 206, 304 or 416, to be used as a context; its body is not read yet.
 
         Raises:
-            OSError, http.client.HTTPException: `NETWORK`.
+            AccessError: 401 or 403.
+            MissingError: 404 or 410.
+            Retry: no answer, or a refusal that may pass.
+            DownloadError: any other refusal.
         """
-        if self._chunked and self._rest == 0 and not self._done:
-            self._next_chunk()
-        if self._done:
-            return 0
-        count: int = self._file.readinto(buffer if self._rest is None else buffer[: self._rest])  # type: ignore[attr-defined]
-        if self._rest is None:
-            self._done = count == 0
+        for _ in range(_REDIRECTS):
+            response = self._send(method, url, headers)
+            if response.status not in (301, 302, 303, 307, 308):
+                break
+            response.drain_conn()
+            target = urljoin(url, response.headers.get("Location", ""))
+            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+                raise DownloadError(f"{name}: the server redirects from https to {urlsplit(target).scheme}; refused")
+            url = target
         else:
-            self._rest -= count
-            self._done = self._rest == 0 and not self._chunked
-        if count == 0 and self._chunked:
-            raise http.client.HTTPException("the connection was cut within a chunk")
-        return count
+            raise DownloadError(f"{name}: more than {_REDIRECTS} redirects")
+        if response.status not in (200, 206, 304, 416):
+            raise _refusal(response, name)
+        return response
 
-    def discard(self) -> bytes:
-        """Reads a short body to its end, so that the connection can be used again; returns what it holds."""
-        buffer = memoryview(bytearray(1 << 16))
+    def _send(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        target = urlsplit(url)
+        if target.scheme not in ("http", "https") or not target.hostname:
+            raise DownloadError(f"{redact(url)} is not an http or https address")
+        proxy = None if proxy_bypass(target.hostname) else self._proxies.get(target.scheme)
+        # What arrived of a body that was cut is worth having: whether all of it came is looked at afterwards.
+        body: dict[str, Any] = {"preload_content": False, "decode_content": False, "enforce_content_length": False}
+        sent = {"User-Agent": "cloudcover", "Accept-Encoding": "identity", **headers}
         try:
-            body = bytes(buffer[: self.read_into(buffer)])
-            self.read_into(buffer)
-        except NETWORK:
-            body = b""
-        self.__exit__(None, None, None)
-        return body
-
-    def code(self) -> str:
-        """The store's own name of an error, such as `AuthenticationFailed`; the rest of the page may hold secrets."""
-        found = re.search(rb"<Code>(\w{1,60})</Code>", self.discard())
-        return f" ({found[1].decode()})" if found else ""
-
-    def _next_chunk(self) -> None:
-        line = _line(self._file) or _line(self._file)  # an empty line ends the chunk before
-        size = line.partition(";")[0].strip()
-        if not re.fullmatch(r"[0-9A-Fa-f]{1,15}", size):
-            raise http.client.HTTPException("the length of a chunk is not a number")
-        self._rest = int(size, 16)
-        if self._rest == 0:
-            while _line(self._file):
-                pass
-            self._done = True
+            return (proxy or self._direct).request(method, url, headers=sent, redirect=False, **body)
+        except SSLError as error:
+            raise DownloadError(f"{target.hostname}: no safe connection: {words(error)}") from None
+        except HTTPError as error:
+            raise Retry(f"no answer from {target.hostname} ({words(error)})") from None
 
 
-def _head(file: BinaryIO) -> tuple[int, str, dict[str, str]]:
-    lines = [_line(file)]
-    while line := _line(file):
-        lines.append(line)
-        if len(lines) > _MOST_HEADERS:
-            raise http.client.HTTPException("too many headers")
-    found = re.fullmatch(r"HTTP/1\.[01] (\d{3}) ?(.*)", lines[0])
-    if not found:
-        raise http.client.BadStatusLine(lines[0][:40])
-    pairs = (line.partition(":") for line in lines[1:])
-    return int(found[1]), found[2], {name.strip().lower(): value.strip() for name, _, value in pairs}
+def _proxy(url: str, options: dict[str, Any]) -> urllib3.ProxyManager:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    user, _, host = parts.netloc.rpartition("@")
+    headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
+    return urllib3.ProxyManager(f"{parts.scheme}://{host}", proxy_headers=headers, **options)
 
 
-def _line(file: BinaryIO) -> str:
-    """A line without its end; a connection that ends here was cut."""
-    line = file.readline(_LONGEST_LINE)
-    if not line.endswith(b"\n"):
-        raise http.client.RemoteDisconnected("the server closed the connection")
-    return line.rstrip(b"\r\n").decode("latin-1")
+def _refusal(response: urllib3.BaseHTTPResponse, name: str) -> Exception:
+    said = f"the server answered {response.status} {response.reason}{_code(response)}"
+    if response.status in (401, 403):
+        return AccessError(
+            f"{name}: {said}. Access is denied: if the source needs a SAS, it has expired or lacks the right to "
+            "read and list; renew it and run again, finished files are kept"
+        )
+    if response.status in (404, 410):
+        return MissingError(f"{name}: {said}; check data.url")
+    if response.status in _RETRIED:
+        return Retry(said, _pause(response))
+    return DownloadError(f"{name}: {said}")
+
+
+def _code(response: urllib3.BaseHTTPResponse) -> str:
+    """The store's own name of an error, such as `AuthenticationFailed`; the rest of the page may hold secrets."""
+    try:
+        with response:
+            found = re.search(rb"<Code>(\w{1,60})</Code>", response.read(1 << 16))
+            response.drain_conn()
+    except HTTPError:
+        return ""
+    return f" ({found[1].decode()})" if found else ""
+
+
+def _pause(response: urllib3.BaseHTTPResponse) -> float | None:
+    """Seconds that the server asks to wait, or None."""
+    try:
+        return urllib3.Retry().get_retry_after(response)
+    except InvalidHeader:
+        return None
+
+
+def words(error: BaseException) -> str:
+    """What an error says, without secrets."""
+    return redact(getattr(error, "strerror", None) or str(error) or type(error).__name__)

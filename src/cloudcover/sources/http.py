@@ -1,4 +1,4 @@
-"""Polite downloads by HTTP: many threads, a connection each, resumed where they broke off, at the server's pace.
+"""Polite downloads by HTTP: from many threads, resumed where they broke off, checked, at the server's pace.
 
 They are not left to the object-store libraries, because two things do not come through these: `Retry-After`, which
 tells when to come back, and `Content-MD5`, which tells what the bytes should be.
@@ -7,58 +7,26 @@ tells when to come back, and `Content-MD5`, which tells what the bytes should be
 from __future__ import annotations
 
 import base64
-import email.utils
 import hashlib
 import re
 import shutil
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urljoin, urlsplit
 
 import numpy as np
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
-from cloudcover.sources.connection import NETWORK, Connection, Response
-from cloudcover.sources.secrets import redact
+from cloudcover.sources.connection import Connections, words
+from cloudcover.sources.errors import ContentError, DownloadError, Retry, Stopped
 
 T = TypeVar("T")
 
 _CHUNK = 1 << 20
-_REDIRECTS = 5
-_RETRIED = {408, 425, 429, 500, 502, 503, 504}
-
-
-class DownloadError(OSError):
-    """A file cannot be fetched; the message says which, why, and what to do. It never holds a secret."""
-
-
-class AccessError(DownloadError):
-    """The server refuses access (401, 403): trying again cannot help."""
-
-
-class MissingError(DownloadError):
-    """The server has no such file (404, 410)."""
-
-
-class ContentError(DownloadError):
-    """What arrived is not what should be there: another hash, another length, an error page."""
-
-
-class Stopped(DownloadError):
-    """The whole download was stopped, because another file met an error that concerns all."""
-
-
-class _Retry(Exception):
-    """An attempt failed in a way that may pass; `advanced`: it came further than any before, so it does not count."""
-
-    def __init__(self, reason: str, after_s: float | None = None, advanced: bool = False) -> None:
-        super().__init__(reason)
-        self.after_s = after_s
-        self.advanced = advanced
 
 
 @dataclass(frozen=True)
@@ -99,13 +67,11 @@ class Client:
             longest_wait_s: a server that asks for a longer pause is not waited for [s].
         """
         self.attempts = attempts
-        self.timeout_s = timeout_s
         self.backoff_s = backoff_s
         self.longest_wait_s = longest_wait_s
         self.stop = threading.Event()
-        self._own = threading.local()
+        self.connections = Connections(timeout_s)
         self._lock = threading.Lock()
-        self._all: list[Connection] = []
         self._not_before = 0.0
         self._rng = np.random.default_rng()
 
@@ -113,8 +79,7 @@ class Client:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for connection in self._all:
-            connection.close()
+        self.connections.close()
 
     def download(
         self,
@@ -160,7 +125,7 @@ class Client:
                     refused += 1
                     if refused > 2:
                         raise
-                    raise _Retry(str(error)) from None
+                    raise Retry(str(error)) from None
             return received
 
         try:
@@ -174,8 +139,8 @@ class Client:
         """Length of a file [bytes] by a HEAD request, or None where the server does not tell; raises as `download`."""
 
         def attempt() -> int | None:
-            with self.answer("HEAD", url, name, {}) as response:
-                text = response.headers.get("content-length")
+            with self.connections.answer("HEAD", url, name, {}) as response:
+                text = response.headers.get("Content-Length")
             return int(text) if text else None
 
         return self._persist(name, attempt)
@@ -186,7 +151,7 @@ class Client:
             self._wait(self._not_before - time.monotonic(), name)
             try:
                 return attempt()
-            except _Retry as error:
+            except Retry as error:
                 tried = 1 if error.advanced else tried + 1
                 if tried == self.attempts:
                     raise DownloadError(
@@ -194,7 +159,7 @@ class Client:
                     ) from None
                 self._back_off(error, tried, name)
 
-    def _back_off(self, error: _Retry, tried: int, name: str) -> None:
+    def _back_off(self, error: Retry, tried: int, name: str) -> None:
         with self._lock:
             jitter = self._rng.uniform(0.5, 1.5)
         wait = jitter * min(30.0, self.backoff_s * 2 ** (tried - 1))
@@ -209,67 +174,6 @@ class Client:
     def _wait(self, seconds: float, name: str) -> None:
         if self.stop.wait(max(0.0, seconds)) if seconds > 0 else self.stop.is_set():
             raise Stopped(f"{name}: stopped")
-
-    def answer(self, method: str, url: str, name: str, headers: dict[str, str]) -> Response:
-        """Sends a request, follows redirects and turns refusals into exceptions."""
-        for _ in range(_REDIRECTS):
-            response = self._send(method, url, headers)
-            if response.status not in (301, 302, 303, 307, 308):
-                break
-            response.discard()
-            target = urljoin(url, response.headers.get("location", ""))
-            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-                raise DownloadError(f"{name}: the server redirects from https to {urlsplit(target).scheme}; refused")
-            url = target
-        else:
-            raise DownloadError(f"{name}: more than {_REDIRECTS} redirects")
-        if response.status in (200, 206, 304, 416):
-            return response
-        said = f"the server answered {response.status} {response.reason}{response.code()}"
-        if response.status in (401, 403):
-            raise AccessError(
-                f"{name}: {said}. Access is denied: if the source needs a SAS, it has expired or lacks the right to "
-                "read and list; renew it and run again, finished files are kept"
-            )
-        if response.status in (404, 410):
-            raise MissingError(f"{name}: {said}; check data.url")
-        if response.status in _RETRIED:
-            raise _Retry(said, _seconds(response.headers.get("retry-after")))
-        raise DownloadError(f"{name}: {said}")
-
-    def buffer(self) -> memoryview:
-        """This thread's buffer, made once."""
-        buffer: memoryview = self._own.__dict__.get("buffer") or memoryview(bytearray(_CHUNK))
-        self._own.buffer = buffer
-        return buffer
-
-    def _send(self, method: str, url: str, headers: dict[str, str]) -> Response:
-        target = urlsplit(url)
-        if target.scheme not in ("http", "https") or not target.hostname:
-            raise DownloadError(f"{redact(url)} is not an http or https address")
-        connection = self._connection(target.scheme, target.netloc.rpartition("@")[2])
-        path = (target.path or "/") + (f"?{target.query}" if target.query else "")
-        while True:
-            kept = connection.is_open
-            try:
-                return connection.request(method, path, headers)
-            except ssl.SSLCertVerificationError as error:
-                raise DownloadError(
-                    f"{target.hostname}: the server's certificate is not valid: {error.verify_message}"
-                ) from None
-            except NETWORK as error:
-                connection.close()
-                if not kept:  # a kept one may have been closed by the server meanwhile: that is no failure
-                    raise _Retry(f"no answer from {target.hostname} ({_words(error)})") from None
-
-    def _connection(self, scheme: str, netloc: str) -> Connection:
-        """This thread's connection to a server."""
-        pool: dict[tuple[str, str], Connection] = self._own.__dict__.setdefault("pool", {})
-        if (scheme, netloc) not in pool:
-            pool[scheme, netloc] = Connection(scheme, netloc, self.timeout_s)
-            with self._lock:
-                self._all.append(pool[scheme, netloc])
-        return pool[scheme, netloc]
 
 
 class _Transfer:
@@ -308,75 +212,74 @@ class _Transfer:
         headers = {"If-None-Match": f'"{self.known_etag}"'} if self.known_etag else {}
         if self.have:
             headers = {"Range": f"bytes={self.have}-"} | ({"If-Range": self.etag} if self.etag else {})
-        with self.client.answer("GET", self.url, self.name, headers) as response:
+        with self.client.connections.answer("GET", self.url, self.name, headers) as response:
             if response.status == 304:
-                response.discard()
+                response.drain_conn()
                 return Received(False, self.known_etag)
             if response.status == 416:
-                response.discard()
-                if response.headers.get("content-range") == f"bytes */{self.have}":  # an earlier run had it all
+                response.drain_conn()
+                if response.headers.get("Content-Range") == f"bytes */{self.have}":  # an earlier run had it all
                     return self._received()
                 self.forget()
-                raise _Retry("the server cannot go on where the transfer broke off")
+                raise Retry("the server cannot go on where the transfer broke off")
             total = self._begin(response)
             try:
                 self._receive(response)
-            except _Retry as error:
+            except Retry as error:
                 raise self._broken(str(error)) from None
         if total is not None and self.have != total:
             raise self._broken(f"the connection was cut after {self.have} of {total} bytes")
         return self._received()
 
-    def _broken(self, reason: str) -> _Retry:
+    def _broken(self, reason: str) -> Retry:
         """What to do when the body ended too early."""
         if not self.resume and (not self.etag or self.etag.startswith("W/")):
             self.forget()
         advanced = self.have > self.furthest
         self.furthest = max(self.furthest, self.have)
-        return _Retry(reason, advanced=advanced)
+        return Retry(reason, advanced=advanced)
 
-    def _begin(self, response: Response) -> int | None:
+    def _begin(self, response: BaseHTTPResponse) -> int | None:
         """Reads the headers; returns the length of the whole file [bytes], if it is known."""
         headers = response.headers
-        if headers.get("content-encoding", "identity") != "identity":
+        if headers.get("Content-Encoding", "identity") != "identity":
             raise DownloadError(
-                f"{self.name}: the server sends it as {headers['content-encoding']}, which was not asked for"
+                f"{self.name}: the server sends it as {headers['Content-Encoding']}, which was not asked for"
             )
         if response.status == 206:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("content-range", ""))
+            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
             if not found or int(found[1]) != self.have:
                 self.forget()
-                raise _Retry("the server sent another part than was asked for")
-            self.etag = self.etag or headers.get("etag", "")
+                raise Retry("the server sent another part than was asked for")
+            self.etag = self.etag or headers.get("ETag", "")
             return int(found[2])
         self.forget()
-        self.etag = headers.get("etag", "")
-        self.server_md5 = _md5(headers.get("content-md5"))
+        self.etag = headers.get("ETag", "")
+        self.server_md5 = _md5(headers.get("Content-MD5"))
         managed = headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
         self.etag_is_hash = not managed and "x-amz-server-side-encryption-customer-algorithm" not in headers
         if self.server_md5 and self.md5 is None:
             self.md5 = hashlib.md5(usedforsecurity=False)
-        length = headers.get("content-length")
+        length = headers.get("Content-Length")
         return int(length) if length and length.isdigit() else None
 
-    def _receive(self, response: Response) -> None:
-        buffer = self.client.buffer()
+    def _receive(self, response: BaseHTTPResponse) -> None:
         with self.part.open("r+b" if self.have else "wb") as file:
             file.seek(self.have)
             file.truncate()
-            while count := self._read(response, buffer):
-                file.write(buffer[:count])
-                self._count(buffer[:count])
+            while chunk := self._read(response):
+                file.write(chunk)
+                self._count(chunk)
                 if self.client.stop.is_set():
                     raise Stopped(f"{self.name}: stopped")
 
-    def _read(self, response: Response, buffer: memoryview) -> int:
+    def _read(self, response: BaseHTTPResponse) -> bytes:
         try:
-            return response.read_into(buffer)
-        except NETWORK as error:
-            raise _Retry(f"the connection broke ({_words(error)})") from None
+            return response.read(_CHUNK)
+        except HTTPError as error:
+            raise Retry(f"the connection broke ({words(error)})") from None
 
-    def _count(self, chunk: memoryview | bytes) -> None:
+    def _count(self, chunk: bytes) -> None:
         self.have += len(chunk)
         self.sha256.update(chunk)
         if self.md5 is not None:
@@ -420,20 +323,3 @@ def _md5(header: str | None) -> str:
     except ValueError:
         return ""
     return digest.hex() if len(digest) == 16 else ""
-
-
-def _seconds(header: str | None) -> float | None:
-    """`Retry-After`: seconds or an HTTP date."""
-    if not header:
-        return None
-    if header.strip().isdigit():
-        return float(header)
-    try:
-        moment = email.utils.parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return max(0.0, moment.timestamp() - time.time())
-
-
-def _words(error: BaseException) -> str:
-    return redact(getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -20,16 +20,8 @@ from tqdm import tqdm
 from cloudcover import tables
 from cloudcover.files import sha256
 from cloudcover.params import DataParams
-from cloudcover.sources.http import (
-    AccessError,
-    Client,
-    ContentError,
-    DownloadError,
-    MissingError,
-    Received,
-    Stopped,
-    check_space,
-)
+from cloudcover.sources.errors import AccessError, ContentError, DownloadError, MissingError, Stopped
+from cloudcover.sources.http import Client, Received, check_space
 from cloudcover.sources.journal import WORK, Entry, Journal, locked
 from cloudcover.sources.layout import EXTRA, SPLITS, layout_files, read_metadata
 from cloudcover.sources.stores import FOLDERS, Listed, Store, open_store

@@ -19,7 +19,8 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import AzureStore, S3Store
 
 from cloudcover.params import DataParams
-from cloudcover.sources.http import AccessError, DownloadError, plain_etag
+from cloudcover.sources.errors import AccessError, DownloadError
+from cloudcover.sources.http import plain_etag
 from cloudcover.sources.secrets import SAS_FILE, SAS_URL, SecretError, redact, sas
 
 logger = logging.getLogger(__name__)

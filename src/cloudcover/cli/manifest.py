@@ -1,0 +1,94 @@
+"""`cloudcover manifest`: reviews of labels made elsewhere, imported and compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def manifest() -> None:
+    """Import lists of rejected labels, and compare them.
+
+    A list is a `.txt` (a chip per line), a `.csv` (a column chip_id; verdicts or a manifest of this project; or
+    `FILE.csv:COLUMN` with 0 and 1), or a `.yml` (`overall: [chips]`).
+
+    \b
+    Examples:
+      cloudcover manifest import bad_chips.yml --reviewer ana
+      cloudcover manifest compare bad_chips.yml data/labels/manifest.csv
+    """  # noqa: D301
+
+
+@manifest.command("import")
+@click.argument("lists", nargs=-1, required=True)
+@click.option("--reviewer", help="Who made the lists; by default each is named after its file.")
+@click.option(
+    "--verdicts",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="config/verdicts.csv",
+    show_default=True,
+    help="Table that gets the verdicts.",
+)
+@click.option("--replace", is_flag=True, help="Also replace verdicts that the table has already.")
+def import_lists(lists: tuple[str, ...], reviewer: str | None, verdicts: Path, replace: bool) -> None:
+    """Add the verdicts of LISTS to the table of human verdicts.
+
+    A chip that the table or an earlier list decides is left as it is.
+
+    \b
+    Example:
+      cloudcover manifest import bad_chips.yml --reviewer ana
+    """  # noqa: D301
+    import pandas as pd
+
+    from cloudcover import tables
+    from cloudcover.labels.importers import read_verdicts
+
+    old = tables.VERDICTS.read(verdicts) if verdicts.exists() else tables.VERDICTS.empty()
+    new = pd.concat([read_verdicts(name, reviewer) for name in lists]).drop_duplicates("chip_id")
+    both = pd.concat([new, old] if replace else [old, new])
+    merged = both.drop_duplicates("chip_id").sort_values("chip_id", ignore_index=True)
+    tables.VERDICTS.write(merged, verdicts)
+    known = int(new["chip_id"].isin(old["chip_id"]).sum())
+    click.echo(
+        f"{len(new) - known} verdicts added, {known} {'replaced' if replace else 'kept as they were'}: {verdicts}"
+    )
+
+
+@manifest.command()
+@click.argument("lists", nargs=-1, required=True)
+@click.option(
+    "--chips",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default="data/labels/manifest.csv",
+    show_default=True,
+    help="CSV whose column chip_id names all chips that were judged.",
+)
+def compare(lists: tuple[str, ...], chips: Path) -> None:
+    """Print how far LISTS of rejected labels agree.
+
+    For each pair: how many labels each rejects and both reject, the Jaccard index of the two sets, and Cohen's kappa
+    (agreement beyond chance: 1 the same, 0 chance). Then how many labels have how many votes.
+
+    \b
+    Examples:
+      cloudcover manifest compare ana.txt bo.csv data/labels/manifest.csv
+      cloudcover manifest compare votes.csv:ana votes.csv:bo --chips votes.csv
+    """  # noqa: D301
+    import pandas as pd
+
+    from cloudcover.labels.importers import agreement, read_verdicts, votes
+
+    if len(lists) < 2:
+        raise click.UsageError("name two lists or more")
+    judged = pd.read_csv(chips, dtype=str, keep_default_na=False)["chip_id"].tolist()
+    rejected = {}
+    for name in lists:
+        found = read_verdicts(name)
+        rejected[name if name in rejected else Path(name).name] = found.loc[found["verdict"] == "bad", "chip_id"]
+    click.echo(agreement(rejected, judged).to_string(index=False, float_format="{:.3f}".format))
+    counts = votes(rejected, judged)["votes"].value_counts().reindex(range(len(rejected) + 1), fill_value=0)
+    click.echo(f"\nvotes to reject, of {len(judged)} labels")
+    click.echo(counts.rename_axis("votes").reset_index(name="labels").to_string(index=False))
