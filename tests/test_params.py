@@ -175,6 +175,7 @@ def test_rendered_yaml_has_a_comment_for_every_key_and_short_lines() -> None:
             assert "# " in line or lines[number - 1].lstrip().startswith("#")
 
 
+@example(seed=0, rate=5.960464477539063e-08, decay=None, path=None, members={"a": {}}, bands=["", "0"])
 @example(seed=0, rate=1e-5, decay=None, path="a, b: #c", members={"no": {}}, bands=["[", "1,2"])
 @settings(deadline=None, max_examples=40)
 @given(

@@ -104,11 +104,10 @@ def _lines(values: Mapping[str, Any], model: type[BaseModel], indent: str) -> It
 
 
 def scalar(value: Any) -> str:
-    """A value as YAML on one line; small numbers with an exponent that YAML 1.1 reads as a number."""
-    if isinstance(value, float) and 0 < abs(value) < 1e-3:
-        digits, exponent = f"{value:e}".split("e")
-        digits = digits.rstrip("0")
-        return f"{digits}0e{int(exponent)}" if digits.endswith(".") else f"{digits}e{int(exponent)}"
+    """A value as YAML on one line; numbers with an exponent as YAML 1.1 reads them."""
+    if isinstance(value, float) and "e" in repr(value):
+        digits, exponent = repr(value).split("e")
+        return f"{digits if '.' in digits else digits + '.0'}e{int(exponent):+d}"
     if isinstance(value, list):
         return f"[{', '.join(map(scalar, value))}]"
     text: str = yaml.safe_dump([value], default_flow_style=True, width=10_000)  # a list, so that commas are quoted
