@@ -24,6 +24,6 @@ def resolve_device(wanted: str) -> str:
     return "cuda" if available and wanted != "cpu" else "cpu"
 
 
-def use_bf16(wanted: str, device: str) -> bool:
-    """Whether to run under bfloat16 autocast: `auto` means on a GPU."""
-    return wanted == "bf16" or (wanted == "auto" and device == "cuda")
+def precision(wanted: str, device: str) -> str:
+    """`fp32`, `bf16` or `fp16` for `compute.precision`: `auto` is bfloat16 on a GPU and float32 on a CPU."""
+    return ("bf16" if device == "cuda" else "fp32") if wanted == "auto" else wanted

@@ -93,11 +93,10 @@ def save_model(folder: Path, module: nn.Module, card: ModelCard) -> None:
 
     Args:
         folder: made if it does not exist.
-        module: from `build_model`, compiled or not.
+        module: from `build_model`.
         card: its `weights_sha256` and `versions` are filled here.
     """
-    plain = getattr(module, "_orig_mod", module)  # torch.compile wraps the module and renames its weights
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in plain.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     with atomic(folder / WEIGHTS) as part:
         save_file(weights, part)
     filled = card.model_copy(

@@ -39,6 +39,8 @@ class Progress(pl.Callback):
             "seconds": time.perf_counter() - self._start,
         }
         self.history.append(row)
+        if not trainer.is_global_zero:
+            return
         log.info(
             "%s epoch %d/%d: loss %.4f, validation loss %.4f, Jaccard %.4f, %.1f s",
             self.name, trainer.current_epoch + 1, trainer.max_epochs, row["train_loss"], row["validation_loss"],
@@ -139,6 +141,9 @@ class ResumeState(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Saves the epoch."""
         path = self.folder / f"epoch-{trainer.current_epoch:05d}.ckpt"
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path, weights_only=False)  # takes part, writes nothing
+            return
         with atomic(path) as part:
             trainer.save_checkpoint(part, weights_only=False)
             digest = sha256(part)

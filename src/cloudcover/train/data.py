@@ -1,27 +1,36 @@
-"""Batches of chips and labels, gathered from memory maps in the training process.
+"""Batches of chips and labels, gathered from memory maps by a thread of the training process.
 
-A gather of whole chips is faster than worker processes that send single ones (measured in `benchmarks/loader.py`).
-The order of an epoch follows from seed and epoch alone, so a resumed run sees the same batches.
+A gather of whole chips is faster than worker processes that send single ones (measured in `benchmarks/loader.py`), and
+copying lets other threads run: the next batches are ready before the step that they are for. The order of an epoch
+follows from seed and epoch alone, so a resumed run sees the same batches.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
 from cloudcover import tables
 from cloudcover.files import derive_seed
 from cloudcover.store import Store
+from cloudcover.train.select import Selection
 
 Batch = dict[str, Any]
 """Keys: dn (N x B x H x W uint16), target (N x H x W uint8 of {0, 1, 255}), weight (N float32),
 limits (N x B x 2 float32 [DN]), chip_id (list of N)."""
+
+
+AHEAD = 2
+"""Batches that are gathered before they are needed."""
 
 
 class PseudoLabels:
@@ -45,32 +54,60 @@ class Batches:
         items: chip_id, label and weight, as in `select.Selection`.
         size: chips per batch.
         seed: of the order; None keeps the order of `items`.
+        epoch: each has its own order.
         pseudo: masks of the items whose label is `pseudo`.
+        rank: number of this process.
+        processes: how many share a batch, chip by chip in turn. Where that can't be even, some get a chip of weight 0,
+            which counts nowhere, so that all have equally many.
+        pin: put batches into memory from which a GPU copies by itself.
     """
 
     def __init__(
-        self, store: Store, items: pd.DataFrame, size: int, seed: int | None = None, pseudo: PseudoLabels | None = None
+        self,
+        store: Store,
+        items: pd.DataFrame,
+        size: int,
+        seed: int | None = None,
+        pseudo: PseudoLabels | None = None,
+        *,
+        epoch: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        pin: bool = False,
     ) -> None:
         self.store = store
         self.items = items.reset_index(drop=True)
         self.size = size
         self.seed = seed
         self.pseudo = pseudo
-        self.epoch = 0
+        self.rank = rank
+        self.processes = processes
+        self.pin = pin
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return -(-len(self.items) // self.size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass."""
-        self.epoch = epoch
 
     def __iter__(self) -> Iterator[Batch]:
         order = np.arange(len(self.items))
         if self.seed is not None:
             np.random.default_rng(derive_seed(self.seed, "order", self.epoch)).shuffle(order)
-        for start in range(0, len(order), self.size):
-            yield self._batch(self.items.iloc[order[start : start + self.size]])
+        batches = (self._share(order[start : start + self.size]) for start in range(0, len(order), self.size))
+        ready: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+            for items in batches:
+                ready.append(pool.submit(self._batch, items))
+                if len(ready) > AHEAD:
+                    yield ready.popleft().result()
+            while ready:
+                yield ready.popleft().result()
+
+    def _share(self, order: NDArray[np.int64]) -> pd.DataFrame:
+        """The items of a batch that this process takes."""
+        rounds = -(-len(order) // self.processes)
+        items = self.items.iloc[np.resize(order, rounds * self.processes)].reset_index(drop=True)
+        items.loc[len(order) :, "weight"] = 0.0
+        return items.iloc[self.rank :: self.processes]
 
     def _batch(self, items: pd.DataFrame) -> Batch:
         chip_ids = items["chip_id"].tolist()
@@ -79,10 +116,64 @@ class Batches:
         if pseudo.any():
             assert self.pseudo is not None, "pseudo-labelled items need PseudoLabels"
             target[pseudo] = self.pseudo.masks([c for c, p in zip(chip_ids, pseudo, strict=True) if p])
-        return {
-            "dn": torch.from_numpy(self.store.chips(chip_ids)),
-            "target": torch.from_numpy(target),
-            "weight": torch.from_numpy(items["weight"].to_numpy(np.float32)),
-            "limits": torch.from_numpy(self.store.limits(chip_ids)),
-            "chip_id": chip_ids,
+        arrays = {
+            "dn": self.store.chips(chip_ids),
+            "target": target,
+            "weight": items["weight"].to_numpy(np.float32),
+            "limits": self.store.limits(chip_ids),
         }
+        batch: Batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if self.pin:
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return {**batch, "chip_id": chip_ids}
+
+
+class Chips(pl.LightningDataModule):
+    """Training and validation batches of a run, made when its processes know their numbers.
+
+    Args:
+        store: the packed chips.
+        selection: what to learn from and what to validate on.
+        pseudo: masks of pseudo-labelled chips.
+        batch_size: chips per training batch.
+        validation_batch_size: chips per validation batch.
+        seed: of the order of training.
+        pin: see `Batches`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        selection: Selection,
+        pseudo: PseudoLabels | None,
+        batch_size: int,
+        validation_batch_size: int,
+        seed: int,
+        *,
+        pin: bool,
+    ) -> None:
+        super().__init__()
+        self.store, self.selection, self.pseudo, self.seed, self.pin = store, selection, pseudo, seed, pin
+        self.batch_size, self.validation_batch_size = batch_size, validation_batch_size
+
+    def train_dataloader(self) -> Batches:
+        """Batches in the order of the epoch; asked for in each."""
+        return self._batches(self.selection.training, self.batch_size, self.seed)
+
+    def val_dataloader(self) -> Batches:
+        """Batches in the order of the table."""
+        return self._batches(self.selection.validation, self.validation_batch_size, None)
+
+    def _batches(self, items: pd.DataFrame, size: int, seed: int | None) -> Batches:
+        assert self.trainer is not None
+        return Batches(
+            self.store,
+            items,
+            size,
+            seed,
+            self.pseudo,
+            epoch=self.trainer.current_epoch,
+            rank=self.trainer.global_rank,
+            processes=self.trainer.world_size,
+            pin=self.pin,
+        )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from cloudcover.augment import augment
@@ -15,12 +17,19 @@ from cloudcover.inputs import Scaler
 from cloudcover.losses import build_loss
 from cloudcover.params import AugmentationParams, TrainingParams
 from cloudcover.train.data import Batch
+from cloudcover.train.distributed import gather, total
+
+log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 class NotFiniteError(RuntimeError):
     """The loss is NaN or infinite; the message names the chips of the batch."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """The GPU's memory does not hold even one chip at a time; the message says what to lower."""
 
 
 def cosine(step: int, steps: int, warmup: int, floor: float) -> float:
@@ -67,8 +76,9 @@ class SegmentationModule(pl.LightningModule):
         self.steps = steps
         self.seed = seed
         self.loss = build_loss(training.loss)
+        self.micro_batch = min(training.batch_size, training.micro_batch or training.batch_size)
         self.results: dict[str, float] = {}
-        self._sums = torch.zeros(4, dtype=torch.float64)
+        self.automatic_optimization = False  # the steps below decide how much memory a batch takes
 
     def forward(self, dn: Tensor, limits: Tensor) -> Tensor:
         """Logits N x 1 x H x W of N x B x H x W digital numbers."""
@@ -78,61 +88,122 @@ class SegmentationModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seeds the epoch: a resumed run repeats the epochs of an uninterrupted one."""
-        torch.manual_seed(derive_seed(self.seed, "epoch", self.current_epoch))
-        self._generator = torch.Generator().manual_seed(derive_seed(self.seed, "augment", self.current_epoch))
-        self._train_sums = torch.zeros(2, dtype=torch.float64)
+        seed = derive_seed(self.seed, "epoch", self.current_epoch)
+        torch.manual_seed(derive_seed(seed, "process", self.global_rank) if self.global_rank else seed)
+        self._generator = torch.Generator().manual_seed(
+            derive_seed(self.seed, "augment", self.current_epoch, self.global_rank)
+        )
+        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._last: tuple[Tensor, int, list[str]] | None = None
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Loss of a batch.
+    def training_step(self, batch: Batch, index: int) -> None:
+        """An optimizer step on a batch.
 
         Raises:
             NotFiniteError: names the chips of the batch.
+            OutOfMemoryError: the GPU's memory is too small for one chip.
         """
-        dn, target = augment(batch["dn"], batch["target"], self.augmentation, self._generator)
-        logits = self(dn, batch["limits"])
-        loss: Tensor = self.loss(logits.float(), target, batch["weight"])
-        value = float(loss.detach())
-        if not math.isfinite(value):
+        optimizer, schedule = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
+        batch["dn"], batch["target"] = augment(batch["dn"], batch["target"], self.augmentation, self._generator)
+        loss = self._gradients(batch, optimizer)
+        # The loss of the step before: a GPU need not wait for this one before it gets more work.
+        self.check_last_loss()
+        self._last = loss, index, batch["chip_id"]
+        self._clip(optimizer)
+        optimizer.step()
+        schedule.step()
+        chips = (batch["weight"] > 0).sum()
+        self._sums += torch.stack([loss.double() * chips, chips.double()])
+
+    def _gradients(self, batch: Batch, optimizer: Any) -> Tensor:
+        """Gradients of a batch, with smaller and smaller parts if memory does not suffice; returns the loss."""
+        while True:
+            optimizer.zero_grad()
+            try:
+                return self._accumulate(batch)
+            except torch.OutOfMemoryError as error:
+                if self.micro_batch == 1 or self.trainer.world_size > 1:
+                    raise OutOfMemoryError(
+                        f"the memory of {self.device} is too small for {self.micro_batch} chips of "
+                        f"{tuple(batch['dn'].shape[1:])}: lower training.micro_batch (or compute.prediction_batch, for "
+                        "validation), take a smaller model.encoder, or set compute.precision to bf16"
+                    ) from error
+            self.micro_batch = (self.micro_batch + 1) // 2
+            torch.cuda.empty_cache()
+            log.warning(
+                "out of memory: from now on %d chips per forward pass; the optimizer still steps every %d chips",
+                self.micro_batch, self.training_params.batch_size,
+            )  # fmt: skip
+
+    def _accumulate(self, batch: Batch) -> Tensor:
+        """Adds up the gradients of micro-batches.
+
+        Each counts by its share of the known, weighted pixels. So for losses that are means over pixels the sum is the
+        loss of the whole batch; Lovász, Dice and Jaccard become means over micro-batches.
+        """
+        mass = (batch["target"] != 255).sum(dim=(1, 2)) * batch["weight"]
+        loss = torch.zeros((), device=self.device)
+        for start in range(0, len(mass), self.micro_batch):
+            part = slice(start, start + self.micro_batch)
+            logits = self(batch["dn"][part], batch["limits"][part]).float()
+            together = gather(logits, batch["target"][part], batch["weight"][part])
+            share = total(mass[part].sum()) / total(mass.sum()).clamp_min(torch.finfo(mass.dtype).tiny)
+            value = self.loss(*together) * share
+            self.manual_backward(value)
+            loss += value.detach()
+        return loss
+
+    def _clip(self, optimizer: Any) -> None:
+        if self.training_params.gradient_clip is None:
+            return
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:  # fp16 scales the loss
+            plugin.scaler.unscale_(optimizer.optimizer)
+        self.clip_gradients(optimizer, self.training_params.gradient_clip, "norm")
+
+    def check_last_loss(self) -> None:
+        """Looks at the loss of the last step.
+
+        Raises:
+            NotFiniteError: it is NaN or infinite.
+        """
+        if self._last is None:
+            return
+        loss, index, chips = self._last
+        if not math.isfinite(float(loss)):
             raise NotFiniteError(
-                f"the loss is {value} in epoch {self.current_epoch}, batch {index}, "
-                f"chips {', '.join(batch['chip_id'])}: "
+                f"the loss is {float(loss)} in epoch {self.current_epoch}, batch {index}, chips {', '.join(chips)}: "
                 "lower training.learning_rate, or look at these chips; the last good checkpoint is kept"
             )
-        self._train_sums += torch.tensor([value * len(target), len(target)], dtype=torch.float64)
-        return loss
+        self._last = None
 
     def on_validation_epoch_start(self) -> None:
         """Empties the sums."""
-        self._sums = torch.zeros(4, dtype=torch.float64)
+        if self.trainer.state.fn == "fit":
+            self.check_last_loss()
+        self._validation = torch.zeros(4, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Adds a batch to the sums of loss, intersections and unions."""
-        target = batch["target"]
+        """Adds a batch to the sums of loss, chips, intersections and unions."""
+        target, weight = batch["target"], batch["weight"]
         logits = self(batch["dn"], batch["limits"]).float()
-        loss = self.loss(logits, target, None)
-        predicted = logits[:, 0] > 0
-        known = target != 255
-        cloud = target == 1
-        self._sums += torch.tensor(
-            [
-                float(loss) * len(target),
-                len(target),
-                float((predicted & cloud & known).sum()),
-                float(((predicted | cloud) & known).sum()),
-            ],
-            dtype=torch.float64,
-        )
+        loss = self.loss(*gather(logits, target, weight))
+        known = (target != 255) & (weight > 0)[:, None, None]
+        predicted, cloud = (logits[:, 0] > 0) & known, (target == 1) & known
+        chips = (weight > 0).sum()
+        sums = [loss * chips, chips, (predicted & cloud).sum(), (predicted | cloud).sum()]
+        self._validation += torch.stack([value.double() for value in sums])
 
     def on_validation_epoch_end(self) -> None:
         """Reduces the sums: mean loss per chip, global Jaccard (1 where the union is empty)."""
-        loss, chips, intersection, union = self._sums.tolist()
+        loss, chips, intersection, union = total(self._validation).tolist()
         self.results = {"validation_loss": loss / chips, "validation_jaccard": intersection / union if union else 1.0}
-        self.log("validation_jaccard", self.results["validation_jaccard"], prog_bar=True)
+        self.log("validation_jaccard", self.results["validation_jaccard"], prog_bar=True, rank_zero_only=False)
 
     def train_loss(self) -> float:
         """Mean training loss per chip of the current epoch."""
-        total, chips = self._train_sums.tolist()
-        return float(total / chips)
+        loss, chips = total(self._sums).tolist()
+        return float(loss / chips)
 
     def configure_optimizers(self) -> Any:
         """Optimizer and a schedule that moves with every step."""

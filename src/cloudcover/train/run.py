@@ -6,6 +6,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -13,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
 from cloudcover import tables
-from cloudcover.compute import resolve_device, use_bf16
+from cloudcover.compute import precision, resolve_device
 from cloudcover.files import derive_seed, fingerprint
 from cloudcover.inputs import Scaler
 from cloudcover.models.build import build_model
@@ -29,11 +30,17 @@ from cloudcover.params import (
 )
 from cloudcover.store import Store
 from cloudcover.train.callbacks import AverageWeights, Best, Progress, ResumeState, last_state
-from cloudcover.train.data import Batches, PseudoLabels
+from cloudcover.train.data import Chips, PseudoLabels
 from cloudcover.train.module import SegmentationModule
 from cloudcover.train.select import Selection, check
 
 log = logging.getLogger(__name__)
+
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 
 
 @dataclass(frozen=True)
@@ -98,13 +105,14 @@ def train(
     state = work / identity[:16]
     name = f"{run} fold {fold}"
     p = recipe.training
-    batches = Batches(store, selection.training, p.batch_size, seed, pseudo)
-    validation = Batches(store, selection.validation, recipe.compute.prediction_batch)
+    device = resolve_device(recipe.compute.device)
     torch.manual_seed(seed)
     network = build_model(recipe.model, len(recipe.data.bands))
-    module = SegmentationModule(
-        network, Scaler(recipe.input, recipe.data), p, recipe.augmentation, len(batches) * p.epochs, seed
-    )
+    if recipe.compute.compile:
+        network.compile()
+    data = Chips(store, selection, pseudo, p.batch_size, recipe.compute.prediction_batch, seed, pin=device == "cuda")
+    steps = -(-len(selection.training) // p.batch_size) * p.epochs
+    module = SegmentationModule(network, Scaler(recipe.input, recipe.data), p, recipe.augmentation, steps, seed)
     progress, best = Progress(name), Best()
     callbacks: list[pl.Callback] = [progress, best]
     if p.ema_decay is not None:
@@ -113,20 +121,22 @@ def train(
         EarlyStopping("validation_jaccard", mode="max", patience=p.patience, check_on_train_epoch_end=True)
     )
     callbacks.append(ResumeState(state))
-    device = resolve_device(recipe.compute.device)
+    processes = recipe.compute.devices
     trainer = pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=1,
-        precision="bf16-mixed" if use_bf16(recipe.compute.precision, device) else "32-true",
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        sync_batchnorm=processes > 1 and device == "cuda",
+        precision=PRECISIONS[precision(recipe.compute.precision, device)],
         max_epochs=p.epochs,
-        gradient_clip_val=p.gradient_clip,
-        callbacks=[_Epochs(batches), *callbacks],
+        callbacks=callbacks,
         deterministic="warn" if device == "cuda" else True,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
     )
     resume = last_state(state)
@@ -135,7 +145,7 @@ def train(
     else:
         log.info("%s: %d chips to learn from (%d pseudo-labelled), %d to validate on", name, len(selection.training),
                  int((selection.training["label"] == "pseudo").sum()), len(selection.validation))  # fmt: skip
-    trainer.fit(module, batches, validation, ckpt_path=resume, weights_only=True)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     network.load_state_dict(best.weights)
     card = ModelCard(
         architecture=recipe.model.architecture,
@@ -151,17 +161,8 @@ def train(
         fingerprint=identity,
         metrics={"validation_jaccard": best.jaccard, "epoch": float(best.epoch)},
     )
-    tables.HISTORY.write(pd.DataFrame(progress.history), output / "history.csv")
-    save_model(output, network, card)
-    shutil.rmtree(state, ignore_errors=True)
+    if trainer.is_global_zero:
+        tables.HISTORY.write(pd.DataFrame(progress.history), output / "history.csv")
+        save_model(output, network, card)
+        shutil.rmtree(state, ignore_errors=True)
     return card
-
-
-class _Epochs(pl.Callback):
-    """Tells the loader which epoch begins."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.batches.set_epoch(trainer.current_epoch)

@@ -1,0 +1,46 @@
+"""Several processes that train one model: what they must know of each other.
+
+Without a process group everything here is the identity.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+def processes() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The micro-batches of all processes, so that a loss over the whole batch is the same as in one process.
+
+    Each process takes the gradient of the loss of all. The gradient of its own logits arrives from every process, and
+    the mean over processes, which distributed training takes, brings the sum back to the loss of the whole batch.
+
+    Args:
+        logits: N x 1 x H x W, of the same shape in each process.
+        target: N x H x W.
+        weight: N.
+
+    Returns:
+        The three with N x processes rows.
+    """
+    if processes() == 1:
+        return logits, target, weight
+    with torch.no_grad():
+        targets, weights = (torch.cat(all_gather(t)) for t in (target, weight))  # type: ignore[no-untyped-call]
+    return torch.cat(all_gather(logits)), targets, weights  # type: ignore[no-untyped-call]
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over all processes."""
+    if processes() == 1:
+        return value
+    summed = value.detach().clone()
+    dist.all_reduce(summed)
+    return summed

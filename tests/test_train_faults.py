@@ -1,0 +1,163 @@
+"""Training when things go wrong, or are shared: kill -9, too little memory, two processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_train import chips, fit, recipe_of
+from torch import nn
+
+from cloudcover import tables
+from cloudcover.files import sha256
+from cloudcover.store import Store
+from cloudcover.train import module, run
+from cloudcover.train.data import Batches
+from cloudcover.train.module import OutOfMemoryError
+
+__all__ = ["chips"]
+CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
+
+
+def plain_network(*_: Any, **__: Any) -> nn.Module:
+    """A network without batch statistics, which differ where a batch is shared."""
+    return nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1))
+
+
+def curve(folder: Path) -> pd.DataFrame:
+    return tables.HISTORY.read(folder / "model" / "history.csv")[CURVE]
+
+
+def _train(store: Path, selection: Any, folder: Path, recipe: Any) -> None:
+    """What a process does that is killed."""
+    torch.set_num_threads(1)
+    run.train(recipe, Store(store), selection, folder / "model", folder / "work", run="round1", fold=0)
+
+
+@pytest.mark.slow
+def test_training_that_is_killed_at_any_moment_ends_like_one_that_was_not(chips, tmp_path):
+    store, selection = chips
+    recipe = recipe_of(training={"epochs": 4, "ema_decay": 0.9})
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cloudcover.train.run"])
+
+    def start(folder: Path) -> Any:
+        process = context.Process(target=_train, args=(store.root, selection, folder, recipe))
+        process.start()
+        return process
+
+    def finish(folder: Path) -> float:
+        begin = time.perf_counter()
+        process = start(folder)
+        process.join(120)
+        assert process.exitcode == 0
+        return time.perf_counter() - begin
+
+    finish(tmp_path / "first")  # the server starts, and caches are filled
+    seconds = finish(tmp_path / "whole")
+    expected = sha256(tmp_path / "whole" / "model" / "model.safetensors")
+    killed = 0
+    for number, moment in enumerate(np.random.default_rng(0).uniform(0.1, 0.95, 5)):
+        folder = tmp_path / f"killed{number}"
+        process = start(folder)
+        process.join(moment * seconds)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.join()
+        assert not (folder / "model" / "model.json").exists() or process.exitcode == 0
+        finish(folder)
+        assert sha256(folder / "model" / "model.safetensors") == expected
+        pd.testing.assert_frame_equal(curve(folder), curve(tmp_path / "whole"))
+    assert killed >= 3
+
+
+def test_too_little_memory_halves_the_micro_batch_and_keeps_the_batch(chips, tmp_path, monkeypatch, caplog):
+    fit(chips, tmp_path / "small", recipe_of(training={"epochs": 2, "micro_batch": 2}))
+    forward = module.SegmentationModule.forward
+
+    def limited(self, dn, limits):
+        if self.training and len(dn) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, dn, limits)
+
+    monkeypatch.setattr(module.SegmentationModule, "forward", limited)
+    fit(chips, tmp_path / "limited", recipe_of(training={"epochs": 2}))
+    assert "out of memory: from now on 2 chips per forward pass; the optimizer still steps every 4 chips" in caplog.text
+    pd.testing.assert_frame_equal(curve(tmp_path / "small"), curve(tmp_path / "limited"))
+
+
+def test_a_chip_that_does_not_fit_ends_training_and_says_what_to_lower(chips, tmp_path, monkeypatch):
+    def never(self, dn, limits):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module.SegmentationModule, "forward", never)
+    with pytest.raises(OutOfMemoryError, match=r"too small for 1 chips of \(4, 64, 64\): lower training.micro_batch"):
+        fit(chips, tmp_path)
+
+
+def test_micro_batches_add_up_to_the_batch(chips, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "build_model", plain_network)
+    monkeypatch.setattr(run, "save_model", lambda *_: None)
+    for size in (1, 3, 4):
+        fit(chips, tmp_path / str(size), recipe_of(training={"loss": "cross_entropy", "micro_batch": size}))
+    for size in (1, 3):
+        pd.testing.assert_frame_equal(curve(tmp_path / str(size)), curve(tmp_path / "4"), rtol=1e-4)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import pandas as pd
+from test_train import recipe_of
+from test_train_faults import plain_network
+from cloudcover.store import Store
+from cloudcover.train import run
+from cloudcover.train.select import Selection
+
+folder = Path(sys.argv[2])
+run.build_model, run.save_model = plain_network, lambda *_: None
+items = pd.read_pickle(folder / "selection.pkl")
+recipe = recipe_of(
+    training={"batch_size": 5, "loss": "bce_lovasz"}, augmentation={"hflip": 0, "vflip": 0},
+    compute={"devices": int(sys.argv[3])},
+)
+out = folder / sys.argv[3] / "model"
+run.train(recipe, Store(sys.argv[4]), Selection(*items), out, folder / "work", run="round1", fold=0)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_from_the_same_batches(chips, tmp_path):
+    store, selection = chips
+    pd.to_pickle([selection.training, selection.validation], tmp_path / "selection.pkl")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+    for devices in ("1", "2"):
+        command = [sys.executable, tmp_path / "program.py", Path(__file__).parent, tmp_path, devices, store.root]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert result.returncode == 0, result.stderr[-3000:]
+    pd.testing.assert_frame_equal(curve(tmp_path / "1"), curve(tmp_path / "2"), rtol=1e-4)
+
+
+def test_processes_share_each_batch_and_even_it_out_with_chips_that_do_not_count(chips):
+    store, selection = chips
+    items = selection.training[:11]
+    whole = list(Batches(store, items, 4, seed=1, epoch=2))
+    shares = [list(Batches(store, items, 4, seed=1, epoch=2, rank=rank, processes=3)) for rank in range(3)]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert len({len(part["chip_id"]) for part in parts}) == 1
+        counted = [c for part in parts for c, w in zip(part["chip_id"], part["weight"], strict=True) if w > 0]
+        assert sorted(counted) == sorted(batch["chip_id"])
