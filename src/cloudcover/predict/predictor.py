@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cloudcover import tta
-from cloudcover.compute import resolve_device, use_bf16
+from cloudcover.compute import precision as precision_of
+from cloudcover.compute import resolve_device
 from cloudcover.inputs import Scaler
 from cloudcover.models.folder import ModelCard, load_model
 from cloudcover.params import Tta
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class EnsembleError(ValueError):
@@ -28,7 +31,7 @@ class Predictor:
         folders: model folders; they must agree in bands, input scale and nodata value.
         policy: test-time augmentation.
         device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `fp32` or `bf16`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
         batch: chips per forward pass and view.
         threshold: a pixel is cloud at a probability above this; None: that of the first model.
 
@@ -48,7 +51,7 @@ class Predictor:
         if not folders:
             raise EnsembleError("an ensemble needs at least one model folder")
         self.device = resolve_device(device)
-        self.bf16 = use_bf16(precision, self.device)
+        self.dtype = DTYPES[precision_of(precision, self.device)]
         self.policy = policy
         self.batch = batch
         self._threshold = threshold
@@ -101,7 +104,7 @@ class Predictor:
             raise EnsembleError(f"the chips have {dn.shape[1]} bands, the model was made for {self.card.bands}")
         for start in range(0, len(dn), self.batch):
             part = slice(start, start + self.batch)
-            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+            with torch.inference_mode(), torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
                 chips = torch.from_numpy(dn[part]).to(self.device)
                 bounds = torch.from_numpy(limits[part]).to(self.device)
                 inputs = self.scaler(chips, bounds).contiguous(memory_format=torch.channels_last)
