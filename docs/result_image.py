@@ -10,6 +10,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+import pandas as pd
 import rasterio
 
 from cloudcover import tables
@@ -24,9 +25,11 @@ def main() -> None:
     """Writes `docs/images/result.png`."""
     store = Store("data/store")
     last = sorted(Path("data/pseudo").glob("round*/manifest.csv"))[-1]
-    pseudo = PseudoLabels(last)
+    # With two folds each chip has one student.
+    students = [PseudoLabels(last, student) for student in (0, 1)]
     truth = tables.TRUTH.read("data/truth/manifest.csv").set_index("chip_id")
-    table = pseudo.table[pseudo.table["accepted"] & (pseudo.table["candidate"] == "bad")]
+    table = pd.concat([pseudo.table for pseudo in students])
+    table = table[table["accepted"] & (table["candidate"] == "bad")]
     most_mixed_first = (table["coverage_share"] - 0.5).abs().sort_values()
     chips = most_mixed_first.index.tolist()[:COLUMNS]
     rows = ["image", "given label (rejected)", "pseudo-label", *(["true mask"] if len(truth) else [])]
@@ -37,7 +40,7 @@ def main() -> None:
         pictures = [
             true_colour(store.chips([chip_id])[0], store.bands()),
             mask_picture(store.labels([chip_id])[0]),
-            mask_picture(pseudo.masks([chip_id])[0]),
+            mask_picture(students[table.at[chip_id, "student"]].masks([chip_id])[0]),
         ]
         if len(truth):
             with rasterio.open(Path("data/truth") / truth.at[chip_id, "path"]) as source:

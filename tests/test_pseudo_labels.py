@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cloudcover import tables
 from cloudcover.params import Params, PseudoLabelParams
-from cloudcover.pseudo_labels import candidates, confident_share, masks_of, pseudo_label
+from cloudcover.pseudo_labels import TeacherError, candidates, check_teacher, confident_share, masks_of, pseudo_label
 from cloudcover.sources.layout import write_manifest
 from cloudcover.store import Store
 from cloudcover.store.pack import pack
@@ -42,23 +42,41 @@ def test_uncertain_pixels_are_kept_or_ignored():
     assert masks_of(p, known, rule(uncertain_pixels="ignore")).tolist() == [[[0, 255, 255, 1, 255]]]
 
 
-def test_candidates_are_rejected_and_unlabelled_chips():
-    manifest = pd.DataFrame({"chip_id": ["c", "a", "b"], "verdict": ["bad", "clean", "unlabelled"]})
-    folds = pd.DataFrame({"chip_id": ["a", "b", "c"], "fold": [0, 1, 2], "scene": "s"})
-    assert candidates(manifest, folds).to_numpy().tolist() == [["b", 1, "unlabelled"], ["c", 2, "bad"]]
+def test_candidates_are_rejected_and_unlabelled_chips_that_the_student_is_not_judged_near():
+    manifest = pd.DataFrame({"chip_id": ["c", "a", "b", "d"], "verdict": ["bad", "clean", "unlabelled", "bad"]})
+    folds = pd.DataFrame({"chip_id": ["a", "b", "c", "d"], "fold": [0, 1, 2, 0], "scene": "s"})
+    assert candidates(manifest, folds, 0).to_numpy().tolist() == [["b", 1, "unlabelled"], ["c", 2, "bad"]]
+    assert candidates(manifest, folds, 2)["chip_id"].tolist() == ["b", "d"]
 
 
-class Teachers:
+def card(**changes):
+    values = {"run": "round1", "fold": 1, "chip_size": 64, "nodata": 0}
+    return type("Card", (), values | changes)()
+
+
+def test_a_model_that_has_seen_too_much_must_not_teach():
+    check_teacher(card(), 1)
+    with pytest.raises(TeacherError, match="round1, fold 1, has seen the labels of fold 0"):
+        check_teacher(card(), 0)
+    with pytest.raises(TeacherError, match="baseline may have learned from the rejected labels"):
+        check_teacher(card(run="baseline"), 1)
+
+
+class Teacher:
     """Stands in for a predictor: bright pixels are cloud with a given certainty."""
 
     batch = 4
 
-    def __init__(self, certainty: float, size: int) -> None:
+    def __init__(self, certainty: float, fold: int) -> None:
         self.certainty = certainty
-        self.card = type("Card", (), {"chip_size": size, "nodata": 0})
+        self.card = card(fold=fold)
 
     def probabilities(self, dn, limits):
         return np.where(dn[:, 0] > 3000, self.certainty, 1 - self.certainty).astype(np.float32)
+
+
+def teachers(*certainties):
+    return {fold: Teacher(certainty, fold) for fold, certainty in enumerate(certainties)}
 
 
 @pytest.fixture
@@ -75,37 +93,48 @@ def chips(tmp_path):
 
 def test_confident_teachers_replace_wrong_labels(chips, tmp_path):
     store, manifest, folds = chips
-    table = pseudo_label(store, manifest, folds, Teachers(0.97, 64), rule(), tmp_path / "round1")
+    table = pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(), tmp_path / "round1")
     assert table["accepted"].all()
     assert (table["change"] == "added").all()
+    assert (table["fold"] != table["student"]).all()
     made_of = tmp_path / "round1" / "manifest.csv"
-    made = PseudoLabels(made_of)
+    made = PseudoLabels(made_of, 1)
     np.testing.assert_array_equal(made.masks(["c000"])[0], store.chips(["c000"])[0, 0] > 3000)
     by_chip = table.set_index("chip_id")
     assert by_chip.loc["c000", "agreement_iou"] < 0.01  # its label is inverted
     assert np.isnan(by_chip.loc["c009", "agreement_iou"])
     assert by_chip.loc["c000", "candidate"] == "bad"
-    pd.testing.assert_frame_equal(tables.PSEUDO.read(made_of), tables.PSEUDO.check(table, "t"), check_dtype=False)
+    pd.testing.assert_frame_equal(tables.PSEUDO.read(made_of), table, check_dtype=False)
+
+
+def test_each_student_has_its_own_teacher(chips, tmp_path):
+    store, manifest, folds = chips
+    table = pseudo_label(store, manifest, folds.assign(fold=2), teachers(0.97, 0.6), rule(), tmp_path / "round1")
+    assert table.groupby("student")["accepted"].mean().tolist() == [1, 0]
+    assert table.groupby("chip_id")["student"].agg(list).tolist() == [[0, 1]] * 5
+    assert PseudoLabels(tmp_path / "round1" / "manifest.csv", 1).table["row"].tolist() == [5, 6, 7, 8, 9]
 
 
 def test_accepted_chips_are_judged_again_and_the_churn_is_told(chips, tmp_path, caplog):
     store, manifest, folds = chips
     caplog.set_level("INFO")
     first = tmp_path / "round1" / "manifest.csv"
-    pseudo_label(store, manifest, folds, Teachers(0.97, 64), rule(), first.parent)
-    second = pseudo_label(store, manifest, folds, Teachers(0.98, 64), rule(), tmp_path / "round2", first)
+    pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(), first.parent)
+    second = pseudo_label(store, manifest, folds, teachers(0.98, 0.98), rule(), tmp_path / "round2", first)
     assert (second["change"] == "kept").all()
     assert (second["changed_pixels_share"] == 0).all()
-    third = pseudo_label(store, manifest, folds, Teachers(0.7, 64), rule(), tmp_path / "round3", first)
+    third = pseudo_label(store, manifest, folds, teachers(0.7, 0.7), rule(), tmp_path / "round3", first)
     assert (third["change"] == "dropped").all()
     assert (
-        "accepted 0 of 5 candidates: 0 added, 0 kept, 5 dropped; the next round learns from clean labels only"
+        "accepted 0 of 5 pseudo-labels: 0 added, 0 kept, 5 dropped; the next round learns from clean labels only"
         in caplog.text
     )
 
 
 def test_a_set_without_candidates_gives_an_empty_round(chips, tmp_path):
     store, manifest, folds = chips
-    table = pseudo_label(store, manifest.assign(verdict="clean"), folds, Teachers(0.9, 64), rule(), tmp_path / "round1")
+    table = pseudo_label(
+        store, manifest.assign(verdict="clean"), folds, teachers(0.9, 0.9), rule(), tmp_path / "round1"
+    )
     assert table.empty
-    assert PseudoLabels(tmp_path / "round1" / "manifest.csv").table.empty
+    assert PseudoLabels(tmp_path / "round1" / "manifest.csv", 0).table.empty

@@ -122,7 +122,8 @@ class Run:
             np.save(folder / "masks.npy", self.true[rows])
             accepted = [accept and (number > 1 or i % 2 == 0) for i in range(len(rows))]
             table = pd.DataFrame({"chip_id": candidates, "row": range(len(rows)), "accepted": accepted}).assign(
-                fold=0, candidate=["bad"] * len(self.bad) + ["unlabelled"] * len(self.without), confident_share=0.93,
+                student=1, fold=0,
+                candidate=["bad"] * len(self.bad) + ["unlabelled"] * len(self.without), confident_share=0.93,
                 coverage_share=0.5, agreement_iou=np.nan, changed_pixels_share=np.nan,
                 change=["added" if a else "none" for a in accepted],
             )  # fmt: skip

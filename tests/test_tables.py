@@ -21,7 +21,7 @@ def test_what_is_written_is_read(tmp_path, suffix):
 def test_booleans_and_missing_numbers_survive_csv(tmp_path):
     frame = pd.DataFrame(
         {
-            "chip_id": ["a", "b"], "row": [0, 1], "fold": [0, 1], "candidate": ["bad", "unlabelled"],
+            "chip_id": ["a", "a"], "student": [0, 1], "row": [0, 1], "fold": [0, 1], "candidate": ["bad", "unlabelled"],
             "accepted": [True, False], "confident_share": [0.95, 0.1], "coverage_share": [0.5, 0.5],
             "agreement_iou": [0.5, float("nan")], "change": ["added", "none"],
             "changed_pixels_share": [float("nan")] * 2,

@@ -2,12 +2,18 @@
 
 The rule is the original's: a pixel is confident at p > c or p < 1 - c, a chip is accepted when more than a share of its
 pixels is confident. Chips accepted in earlier rounds are judged again.
+
+Each student learns from what its own teacher says: the model of the round before that was held back from the same
+fold. The original let all models vote, but those of the other folds have learned from the labels that the student is
+judged by, and what they know of them would reach it through the pseudo-labels.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -17,6 +23,7 @@ from tqdm import tqdm
 from cloudcover import tables
 from cloudcover.chips import UNKNOWN
 from cloudcover.files import atomic
+from cloudcover.models.folder import ModelCard
 from cloudcover.params import PseudoLabelParams
 from cloudcover.predict import Predictor
 from cloudcover.store import Store
@@ -25,11 +32,34 @@ from cloudcover.train.data import PseudoLabels
 log = logging.getLogger(__name__)
 
 
-def candidates(manifest: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
-    """Chips to pseudo-label: chip_id, fold, candidate (`bad` or `unlabelled`), sorted by chip_id."""
+class TeacherError(ValueError):
+    """A model must not teach, because it has seen what its student is judged by, or the label that it replaces."""
+
+
+def candidates(manifest: pd.DataFrame, folds: pd.DataFrame, student: int) -> pd.DataFrame:
+    """Chips to pseudo-label for a student: chip_id, fold, candidate (`bad` or `unlabelled`), sorted by chip_id.
+
+    Chips of scenes that the student is judged by are none.
+    """
     chips = manifest[manifest["verdict"] != "clean"].rename(columns={"verdict": "candidate"})
     chips = chips.merge(folds[["chip_id", "fold"]], on="chip_id", validate="one_to_one")
+    chips = chips[chips["fold"] != student]
     return chips[["chip_id", "fold", "candidate"]].sort_values("chip_id", ignore_index=True)
+
+
+def check_teacher(card: ModelCard, student: int) -> None:
+    """Refuses a model that has learned from the labels of the student's fold, or from rejected labels.
+
+    Raises:
+        TeacherError: names the model.
+    """
+    if card.fold != student:
+        raise TeacherError(
+            f"the model of {card.run}, fold {card.fold}, has seen the labels of fold {student}, by which its student "
+            "would be judged"
+        )
+    if not card.run.startswith("round"):
+        raise TeacherError(f"the model of {card.run} may have learned from the rejected labels that it would replace")
 
 
 def confident_share(
@@ -63,65 +93,82 @@ def pseudo_label(
     store: Store,
     manifest: pd.DataFrame,
     folds: pd.DataFrame,
-    teachers: Predictor,
+    teachers: Mapping[int, Predictor],
     params: PseudoLabelParams,
     out: Path,
     previous: Path | None = None,
 ) -> pd.DataFrame:
-    """Predicts the candidates by all models of a round and decides which masks are good enough to learn from.
+    """Predicts the candidates of each student by its teacher and decides which masks are good enough to learn from.
 
-    All fold models may vote on a rejected chip, because none of them learned from its wrong label. A round that accepts
-    nothing is allowed.
+    A round that accepts nothing is allowed.
 
     Args:
         store: the packed chips.
         manifest: `tables.MANIFEST`.
         folds: `tables.FOLDS`.
-        teachers: the models of the round.
+        teachers: by the fold that they and their students do not see.
         params: the rule.
-        out: gets `masks.npy` (N x H x W uint8 of {0, 1, 255}, a row per candidate) and `manifest.csv`
+        out: gets `masks.npy` (N x H x W uint8 of {0, 1, 255}, a row per student and candidate) and `manifest.csv`
             (`tables.PSEUDO`).
         previous: `manifest.csv` of the round before.
 
     Returns:
         What was written to `manifest.csv`.
+
+    Raises:
+        TeacherError: see `check_teacher`.
     """
-    chosen = candidates(manifest, folds)
-    before = PseudoLabels(previous) if previous else None
-    size = teachers.card.chip_size
+    chosen = {student: candidates(manifest, folds, student) for student in sorted(teachers)}
+    number = sum(map(len, chosen.values()))
+    parts = []
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
-    with atomic(out / "masks.npy") as part:
-        masks = np.lib.format.open_memmap(part, "w+", np.uint8, (len(chosen), size, size))
-        bar = tqdm(total=len(chosen), desc="pseudo-label", unit="chip", disable=None)
-        for batch in store.batches(chosen["chip_id"], teachers.batch):
-            dn = store.chips(batch)
-            known = ~(dn == teachers.card.nodata).any(axis=1)
-            probabilities = teachers.probabilities(dn, store.limits(batch))
-            shares = confident_share(probabilities, known, params.pixel_confidence)
-            start = len(rows)
-            masks[start : start + len(batch)] = masks_of(probabilities, known, params)
-            given = store.labels(batch)
-            for i, chip_id in enumerate(batch):
-                row = start + i
-                entry = {"chip_id": chip_id, "row": row, "accepted": bool(shares[i] > params.chip_confidence)}
-                rows.append({**entry, "confident_share": shares[i], **_describe(masks[row], given[i])})
-            bar.update(len(batch))
-        bar.close()
+    with atomic(out / "masks.npy") as part, tqdm(total=number, desc="pseudo-label", unit="chip", disable=None) as bar:
+        size = teachers[min(teachers)].card.chip_size
+        masks = np.lib.format.open_memmap(part, "w+", np.uint8, (number, size, size))
+        start = 0
+        for student, chips in chosen.items():
+            check_teacher(teachers[student].card, student)
+            before = PseudoLabels(previous, student) if previous else None
+            own = masks[start : start + len(chips)]
+            judged = _judge(store, chips, teachers[student], params, own, bar)
+            judged = judged.assign(student=student, row=np.arange(start, start + len(chips)))
+            parts.append(pd.concat([judged, _churn(judged, own, before)], axis=1))
+            start += len(chips)
         masks.flush()
-        table = chosen.merge(pd.DataFrame(rows, columns=_COLUMNS), on="chip_id", validate="one_to_one")
-        table = pd.concat([table, _churn(table, masks, before)], axis=1)
+    table = tables.PSEUDO.check(pd.concat(parts, ignore_index=True), out / "manifest.csv")
     tables.PSEUDO.write(table, out / "manifest.csv")
     counts = table["change"].value_counts()
     log.info(
-        "accepted %d of %d candidates: %d added, %d kept, %d dropped%s",
+        "accepted %d of %d pseudo-labels: %d added, %d kept, %d dropped%s",
         table["accepted"].sum(), len(table), counts.get("added", 0), counts.get("kept", 0), counts.get("dropped", 0),
         "" if table["accepted"].any() else "; the next round learns from clean labels only",
     )  # fmt: skip
     return table
 
 
-_COLUMNS = ["chip_id", "row", "accepted", "confident_share", "coverage_share", "agreement_iou"]
+def _judge(
+    store: Store,
+    chips: pd.DataFrame,
+    teacher: Predictor,
+    params: PseudoLabelParams,
+    masks: NDArray[np.uint8],
+    bar: tqdm[NoReturn],
+) -> pd.DataFrame:
+    """Fills the masks of one student's candidates, and adds to `chips` what the rule says of them."""
+    rows: list[dict[str, object]] = []
+    for batch in store.batches(chips["chip_id"], teacher.batch):
+        dn = store.chips(batch)
+        known = ~(dn == teacher.card.nodata).any(axis=1)
+        probabilities = teacher.probabilities(dn, store.limits(batch))
+        shares = confident_share(probabilities, known, params.pixel_confidence)
+        start = len(rows)
+        masks[start : start + len(batch)] = masks_of(probabilities, known, params)
+        for i, given in enumerate(store.labels(batch)):
+            entry = {"accepted": bool(shares[i] > params.chip_confidence), "confident_share": shares[i]}
+            rows.append({**entry, **_describe(masks[start + i], given)})
+        bar.update(len(batch))
+    columns = ["accepted", "confident_share", "coverage_share", "agreement_iou"]
+    return pd.concat([chips, pd.DataFrame(rows, columns=columns)], axis=1)
 
 
 def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, float]:
@@ -137,7 +184,7 @@ def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, fl
 def _churn(table: pd.DataFrame, masks: NDArray[np.uint8], before: PseudoLabels | None) -> pd.DataFrame:
     """What changed since the round before: `change` of the acceptance and the share of changed pixels."""
     changes, shares = [], []
-    for chip_id, row, accepted in zip(table["chip_id"], table["row"], table["accepted"], strict=True):
+    for row, (chip_id, accepted) in enumerate(zip(table["chip_id"], table["accepted"], strict=True)):
         was = before is not None and chip_id in before.table.index and bool(before.table.at[chip_id, "accepted"])
         changes.append({(0, 1): "added", (1, 1): "kept", (1, 0): "dropped", (0, 0): "none"}[int(was), int(accepted)])
         if before is not None and chip_id in before.table.index:

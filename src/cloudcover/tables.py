@@ -166,11 +166,12 @@ FOLDS = Table("folds", {"chip_id": "str", "fold": "int64", "scene": "str"})
 PSEUDO = Table(
     "pseudo-labels",
     {
-        "chip_id": "str", "row": "int64", "fold": "int64", "candidate": "str", "accepted": "bool",
+        "chip_id": "str", "student": "int64", "row": "int64", "fold": "int64", "candidate": "str", "accepted": "bool",
         "confident_share": "float64", "coverage_share": "float64", "agreement_iou": "float64", "change": "str",
         "changed_pixels_share": "float64",
     },
     options={"candidate": ("bad", "unlabelled"), "change": ("added", "kept", "dropped", "none")},
+    key=("chip_id", "student"),
 )  # fmt: skip
 COUNTS = Table(
     "confusion counts per chip",

@@ -14,8 +14,11 @@ def main() -> None:
     from cloudcover.store import Store
 
     compute = params.compute
-    folders = [Path(model).parent for model in snakemake.input.models]
-    teachers = Predictor(folders, params.pseudo_labels.tta, compute.device, compute.precision, compute.prediction_batch)
+    policy = params.pseudo_labels.tta
+    teachers = {
+        fold: Predictor([Path(model).parent], policy, compute.device, compute.precision, compute.prediction_batch)
+        for fold, model in enumerate(snakemake.input.models)
+    }
     pseudo_label(
         Store(Path(snakemake.input.index).parent),
         tables.MANIFEST.read(snakemake.input.manifest),

@@ -20,7 +20,7 @@ def main() -> None:
         member = settings.pop("final").members[run.removeprefix("final/")]
         settings["model"] = settings["model"].model_copy(update=member.model_dump(exclude_none=True))
     recipe = Recipe(**settings)
-    pseudo = PseudoLabels(Path(snakemake.input.pseudo)) if snakemake.input.pseudo else None
+    pseudo = PseudoLabels(Path(snakemake.input.pseudo), fold) if snakemake.input.pseudo else None
     selection = select(
         tables.MANIFEST.read(snakemake.input.manifest),
         tables.FOLDS.read(snakemake.input.folds),

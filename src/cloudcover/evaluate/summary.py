@@ -100,7 +100,7 @@ def evaluate(
 
 
 def pseudo_figures(table: pd.DataFrame) -> dict[str, int]:
-    """Candidates, accepted and churn of a round [chips]."""
+    """Candidates, accepted and churn of a round [pseudo-labels: a chip counts once for each student]."""
     changes = table["change"].value_counts()
     return {
         "candidates": len(table),

@@ -101,21 +101,28 @@ def label_figures(chips: pd.DataFrame, audit: pd.DataFrame | None) -> dict[str, 
 
 
 def _pseudo_figures(path: Path, chips: pd.DataFrame, masks: Any, store: Store) -> dict[str, float]:
-    """Global Jaccard of accepted pseudo-labels and of the labels that they replace, and the replaced share."""
-    pseudo = PseudoLabels(path)
-    accepted = pseudo.table.loc[pseudo.table["accepted"], "chip_id"].tolist()
+    """Global Jaccard of accepted pseudo-labels and of the labels that they replace, and the replaced share.
+
+    A chip counts once for each student; the share is of wrong labels that a student could have had replaced.
+    """
+    table = tables.PSEUDO.read(path)
     wrong = chips.loc[(chips["error"] != "") & (chips["verdict"] != "unlabelled"), "chip_id"]
     made, given = np.zeros(4, np.int64), np.zeros(4, np.int64)
-    for batch in store.batches(accepted, BATCH):
-        true = masks(batch)
-        for sums, labels in ((made, pseudo.masks(batch)), (given, store.labels(batch))):
-            known = np.where(labels == 255, 255, true).astype(np.uint8)
-            sums += confusion((labels == 1), known).sum(axis=0)
+    for student in sorted(set(table["student"])):
+        pseudo = PseudoLabels(path, student)
+        for batch in store.batches(pseudo.table.loc[pseudo.table["accepted"], "chip_id"], BATCH):
+            true = masks(batch)
+            for sums, labels in ((made, pseudo.masks(batch)), (given, store.labels(batch))):
+                known = np.where(labels == 255, 255, true).astype(np.uint8)
+                sums += confusion((labels == 1), known).sum(axis=0)
+    students = max(1, table["student"].nunique())
+    seen_by = students - 1 if students > 1 else 1  # a student does not see the chips of its own fold
+    replaced = table["accepted"] & table["chip_id"].isin(wrong)
     figures = {
-        "accepted": float(len(accepted)),
-        "replaced_share": float(wrong.isin(accepted).mean()) if len(wrong) else 0.0,
+        "accepted": float(table["accepted"].sum()),
+        "replaced_share": float(replaced.sum() / (len(wrong) * seen_by)) if len(wrong) else 0.0,
     }
     for name, (tp, fp, fn, _) in (("jaccard", made), ("jaccard_given", given)):
-        if accepted:
+        if table["accepted"].any():
             figures[name] = float(tp / (tp + fp + fn)) if tp + fp + fn else 1.0
     return figures

@@ -80,13 +80,13 @@ def worst_chips(store: Store, counts: pd.DataFrame, final: Oof, tta: Tta, thresh
     return cards
 
 
-def rejected_labels(store: Store, manifest: pd.DataFrame, pseudo: PseudoLabels | None) -> list[Card]:
+def rejected_labels(store: Store, manifest: pd.DataFrame, pseudo: Sequence[PseudoLabels]) -> list[Card]:
     """Rejected labels from the most to the least suspicious, evenly sampled where there are many.
 
     Args:
         store: the packed chips.
         manifest: `tables.MANIFEST`.
-        pseudo: the last round; None if there are no candidates.
+        pseudo: the last round, by student; of the students that may learn from a chip the first is shown.
     """
     rejected = manifest[manifest["verdict"] == "bad"].sort_values(["score", "chip_id"], ascending=[False, True])
     cards = []
@@ -98,9 +98,9 @@ def rejected_labels(store: Store, manifest: pd.DataFrame, pseudo: PseudoLabels |
             ("given label", chips.flat_uri(chips.mask_picture(label))),
         ]
         facts, tag = _why(row), ""
-        if pseudo is not None and chip_id in pseudo.table.index:
-            made = pseudo.table.loc[chip_id]
-            pictures.append(("pseudo-label", chips.flat_uri(chips.mask_picture(pseudo.masks([chip_id])[0]))))
+        if first := next((labels for labels in pseudo if chip_id in labels.table.index), None):
+            made = first.table.loc[chip_id]
+            pictures.append(("pseudo-label", chips.flat_uri(chips.mask_picture(first.masks([chip_id])[0]))))
             facts.append(f"{100 * made['confident_share']:.0f}\N{NO-BREAK SPACE}% of pixels confident")
             tag = "accepted" if made["accepted"] else "not accepted"
         cards.append(Card(chip_id, facts, pictures, tag))

@@ -117,8 +117,8 @@ def _galleries(inputs: Mapping[str, Any], store: Store, manifest: pd.DataFrame, 
     counts = tables.COUNTS.read(_path(inputs, "chips"))
     counts = counts[(counts["run"] == "final") & (counts["tta"] == policy)]
     final = Oof([Path(path).parent for path in inputs["oof"]])
-    rejected = (manifest["verdict"] == "bad").any()
-    pseudo = PseudoLabels(Path(inputs["pseudo"][-1])) if rejected else None
+    last = Path(inputs["pseudo"][-1])
+    pseudo = [PseudoLabels(last, student) for student in sorted(set(tables.PSEUDO.read(last)["student"]))]
     return {
         "worst": gallery.worst_chips(store, counts, final, policy, params.evaluation.threshold),
         "rejected_cards": gallery.rejected_labels(store, manifest, pseudo),

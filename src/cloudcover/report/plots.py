@@ -133,7 +133,7 @@ def recall_by_error(recalls: Mapping[str, float]) -> str:
 
 
 def rounds(names: Sequence[str], counts: pd.DataFrame) -> str:
-    """Accepted pseudo-labels of each round: added and kept above zero, dropped below [chips]."""
+    """Accepted pseudo-labels of each round: added and kept above zero, dropped below."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(WIDTH, 2.2)
         place = np.arange(len(names))
@@ -142,7 +142,7 @@ def rounds(names: Sequence[str], counts: pd.DataFrame) -> str:
         axes.bar(place, -counts["dropped"], 0.55, color=SERIES[1], label="dropped")
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.set_xticks(place, names)
-        axes.set_ylabel("chips")
+        axes.set_ylabel("pseudo-labels")
         axes.grid(axis="x", visible=False)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         return _svg(figure, "rounds")

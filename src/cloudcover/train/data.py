@@ -34,10 +34,16 @@ AHEAD = 2
 
 
 class PseudoLabels:
-    """The masks of a pseudo-labelling round: a folder with `manifest.csv` (`tables.PSEUDO`) and `masks.npy`."""
+    """The masks of a round for one student: of a folder with `manifest.csv` (`tables.PSEUDO`) and `masks.npy`.
 
-    def __init__(self, manifest: Path) -> None:
-        self.table = tables.PSEUDO.read(manifest).set_index("chip_id", drop=False)
+    Args:
+        manifest: the table.
+        student: fold that the student does not see.
+    """
+
+    def __init__(self, manifest: Path, student: int) -> None:
+        table = tables.PSEUDO.read(manifest)
+        self.table = table[table["student"] == student].set_index("chip_id", drop=False)
         self._masks: NDArray[np.uint8] = np.load(manifest.parent / "masks.npy", mmap_mode="r")
 
     def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:

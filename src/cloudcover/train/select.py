@@ -43,7 +43,7 @@ def select(
         manifest: `tables.MANIFEST`.
         folds: `tables.FOLDS`.
         fold: the fold that is held out.
-        pseudo: `tables.PSEUDO` of the round before, or None in the first round.
+        pseudo: the rows of `tables.PSEUDO` of the round before that are for this fold, or None in the first round.
         pseudo_weight: weight of a pseudo-labelled chip in the loss.
         keep_rejected: learn from rejected labels as well: the baseline without cleaning.
 
@@ -56,7 +56,12 @@ def select(
     training = human[human["fold"] != fold]
     if pseudo is not None:
         accepted = chips[chips["chip_id"].isin(pseudo.loc[pseudo["accepted"], "chip_id"])]
-        accepted = accepted[accepted["fold"] != fold].assign(label="pseudo", weight=pseudo_weight)
+        if (accepted["fold"] == fold).any():
+            raise SelectionError(
+                f"fold {fold}: pseudo-labels of chips that it is judged near: "
+                f"{accepted.loc[accepted['fold'] == fold, 'chip_id'].tolist()[:5]}; they belong to another student"
+            )
+        accepted = accepted.assign(label="pseudo", weight=pseudo_weight)
         training = pd.concat([training, accepted])
     validation = human[(human["fold"] == fold) & (human["verdict"] == "clean")]
     columns = ["chip_id", "label", "weight", "scene"]
