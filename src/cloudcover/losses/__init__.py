@@ -1,4 +1,6 @@
-"""Losses for one logit per pixel and labels of {0, 1, 255}, where 255 (unknown) is left out everywhere.
+"""Losses for one logit per pixel, and labels that are hard ({0, 1}) or soft (shares of cloud in [0, 1]).
+
+The label 255 is unknown and left out everywhere.
 
 All are taken over the whole batch, not per image and then averaged: the challenge's metric is one global Jaccard, and
 a chip without any cloud has no Jaccard of its own.
@@ -11,13 +13,15 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from cloudcover.losses.lovasz import lovasz_hinge
+from cloudcover.losses.lovasz import lovasz_hinge, lovasz_softmax
 from cloudcover.losses.standard import cross_entropy, focal, soft_dice, soft_jaccard
+from cloudcover.losses.targets import smooth
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""`loss(logits, target, weight)`: N x 1 x H x W logits, N x H x W integers of {0, 1, 255}, N weights or None -> scalar.
+"""`loss(logits, target, weight)`: logits N x 1 x H x W, target N x H x W, weight N or N x H x W or None -> scalar.
 
-A chip of weight w counts like w copies of it. Without a known pixel the loss and its gradient are 0.
+The target holds integers of {0, 1, 255}, or floating-point shares of cloud in [0, 1] and 255. A chip or pixel of weight
+w counts like w copies of it. Without a known pixel the loss and its gradient are 0.
 """
 
 
@@ -36,6 +40,7 @@ def _bce_lovasz(logits: Tensor, target: Tensor, weight: Tensor | None = None) ->
 
 LOSSES: dict[str, Loss] = {
     "lovasz": lovasz_hinge,
+    "lovasz_softmax": lovasz_softmax,
     "bce_dice": _bce_dice,
     "jaccard_focal": _jaccard_focal,
     "cross_entropy": cross_entropy,
@@ -43,8 +48,12 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def build_loss(name: str) -> Loss:
+def build_loss(name: str, label_smoothing: float = 0.0) -> Loss:
     """The loss of a name.
+
+    Args:
+        name: a key of `LOSSES`.
+        label_smoothing: share e; labels are taken as (1 - e) y + e / 2.
 
     Raises:
         ValueError: no such loss; the message lists the options and the nearest.
@@ -53,4 +62,11 @@ def build_loss(name: str) -> Loss:
         near = difflib.get_close_matches(name, LOSSES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"unknown loss {name!r}{hint} (options: {', '.join(LOSSES)})")
-    return LOSSES[name]
+    loss = LOSSES[name]
+    if not label_smoothing:
+        return loss
+
+    def smoothed(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        return loss(logits, smooth(target, label_smoothing), weight)
+
+    return smoothed

@@ -1,16 +1,28 @@
-r"""The Lovász hinge, a convex surrogate of the Jaccard loss (Berman et al. 2018, https://arxiv.org/abs/1705.08790).
+r"""The Lovász hinge and the Lovász-softmax, surrogates of the Jaccard loss.
 
-Let s be a pixel's logit, y = ±1 its label, and e = max(0, 1 - y s) its error. P is the number of positive pixels; for a
-threshold t, p(t) and n(t) are the numbers of positive and negative pixels with e > t. If exactly those pixels were
-wrong, the Jaccard loss would be
+Berman et al. 2018, https://arxiv.org/abs/1705.08790. Let s be a pixel's logit, y = ±1 its label, and e its error:
+
+    hinge    e = max(0, 1 - y s), convex in s;
+    softmax  e = 1 - sigmoid(y s), the probability that the right class misses.
+
+(With one logit the Lovász-softmax is that of the class cloud alone, as in the authors' code.) P is the number of
+positive pixels; for a threshold t, p(t) and n(t) are the numbers of positive and negative pixels with e > t. If exactly
+those pixels were wrong, the Jaccard loss would be
 
     J(p, n) = 1 - (P - p) / (P + n),    J(0, 0) = 0,
 
 and the Lovász extension averages it over all thresholds: L = ∫ J(p(t), n(t)) dt from 0 to ∞ = Σ e g, where the weight
 g of a pixel is the step of J when the pixel joins the wrong ones, in order of decreasing error. It is also the
-gradient of L by e. `lovasz_hinge_sorted` does that literally.
+gradient of L by e. The functions `…_sorted` do that literally.
 
-`lovasz_hinge` needs no order inside narrow bins of errors: with a histogram of the errors for each class, (p, n) above
+Soft labels. J is a function of sets, so a pixel is in or out. A pixel of weight w and soft label c therefore counts as
+two: a positive one of weight c w and a negative one of weight (1 - c) w with the same logit. That is the loss of the
+set in which every pixel is repeated with labels in the proportion c, so nothing is rounded to a class, hard labels are
+the special case, and the hinge stays convex. (A mean of the losses of both hard labels is not defined for one pixel,
+and for all labels at once it would be a mean over 2^pixels sets.) As with hard labels that contradict each other, the
+minimum is a mask and not the probability c: the cross-entropy beside it in `bce_lovasz` calibrates.
+
+The histogram needs no order inside narrow bins of errors: with a histogram of the errors for each class, (p, n) above
 a bin and (p', n') with the bin follow from suffix sums. The step of J over the bin is shared among its pixels: the
 mean of what they get when the positive ones come first and when the negative ones do,
 
@@ -23,8 +35,8 @@ Error bound. Bins are the leading bits of a float32 number, its exponent and `BI
 the lower edge q of its bin obey q ≤ e ≤ (1 + d) q with d = 2^-BITS. J is submodular, hence L is the largest Σ e g over
 all orders, and H, a mean over some, is at most L. For errors moved to their lower edges both agree, since the order of
 ties does not matter, so H ≥ L(q) ≥ L(e / (1 + d)) = L / (1 + d). That is, H is at most 0.1 % below L, whatever the
-size of the logits; in practice the differences inside bins cancel and far less is left. (No float32 error lies between
-0 and 2^-24, the spacing of numbers below 1; those above 2^12 share a bin.)
+size of the logits; in practice the differences inside bins cancel and far less is left. (Errors below 2^-24, which no
+float32 hinge has, count as 0; those above 2^12 share a bin.)
 
 Sums over bins are exact, while the sort's running sums of millions of float32 steps are not: the gradient comes out
 closer to that of a float64 sort.
@@ -32,7 +44,7 @@ closer to that of a float64 sort.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +52,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cloudcover.chips import UNKNOWN
+from cloudcover.losses.targets import check, per_pixel
 
 BITS = 10
 _SMALLEST, _LARGEST = -24, 12
 """Exponents of two: smaller errors are 0, larger ones share the last bin."""
 _CLASSES = 3  # negative, positive, unknown
+
+Link = Literal["hinge", "softmax"]
+"""How a pixel's error follows from its logit."""
 
 
 def lovasz_hinge(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -52,9 +68,9 @@ def lovasz_hinge(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
 
     Args:
         logits: N x 1 x H x W.
-        target: N x H x W integers of {0, 1, 255}; 255 is left out.
-        weight: N, or None for 1. Pixels are counted with their chip's weight in P, p and n, so that a chip of weight
-            2 counts like two chips and one of weight 0 like none.
+        target: N x H x W, hard or soft (see `cloudcover.losses.targets`); 255 is left out.
+        weight: N or N x H x W, or None for 1. Pixels are counted with their weight in P, p and n, so that a chip of
+            weight 2 counts like two chips and one of weight 0 like none.
 
     Returns:
         A float32 scalar, 0 with zero gradient if no pixel is known.
@@ -62,8 +78,15 @@ def lovasz_hinge(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
     Raises:
         ValueError: the shapes do not belong together.
     """
-    _check(logits, target, weight)
-    loss: Tensor = _Histogram.apply(logits, target, weight)  # type: ignore[no-untyped-call]
+    check(logits, target, weight)
+    loss: Tensor = _Histogram.apply(logits, target, weight, "hinge")  # type: ignore[no-untyped-call]
+    return loss
+
+
+def lovasz_softmax(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The Lovász-softmax of the class cloud, from a histogram; arguments, result and errors as `lovasz_hinge`."""
+    check(logits, target, weight)
+    loss: Tensor = _Histogram.apply(logits, target, weight, "softmax")  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -72,54 +95,84 @@ def lovasz_hinge_sorted(logits: Tensor, target: Tensor, weight: Tensor | None = 
 
     Arguments and errors as `lovasz_hinge`.
     """
-    _check(logits, target, weight)
-    mass = (target != UNKNOWN).to(logits.dtype)
-    if weight is not None:
-        mass = mass * weight.to(logits.dtype)[:, None, None]
+    return _sorted(logits, target, weight, "hinge")
+
+
+def lovasz_softmax_sorted(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The Lovász-softmax by sorting, as `lovasz_hinge_sorted`."""
+    return _sorted(logits, target, weight, "softmax")
+
+
+def _sorted(logits: Tensor, target: Tensor, weight: Tensor | None, link: Link) -> Tensor:
+    check(logits, target, weight)
+    known = target != UNKNOWN
+    scores = logits.squeeze(1)[known]
+    cloud = target[known].to(scores.dtype)
+    mass = torch.ones_like(cloud) if weight is None else per_pixel(weight, target)[known].to(scores.dtype)
+    if target.is_floating_point():
+        mass = torch.cat([mass * cloud, mass * (1 - cloud)])
+        cloud = torch.cat([torch.ones_like(cloud), torch.zeros_like(cloud)])
+        scores = torch.cat([scores, scores])
     counted = mass > 0
-    cloud, mass = (target[counted] == 1).to(logits.dtype), mass[counted]
-    error, order = torch.sort(
-        torch.relu(1 - logits.squeeze(1)[counted] * (2 * cloud - 1)), descending=True, stable=True
-    )
+    cloud, mass = cloud[counted], mass[counted]
+    error, order = torch.sort(_errors(scores[counted], 2 * cloud - 1, link), descending=True, stable=True)
     positive, negative = (cloud * mass)[order], ((1 - cloud) * mass)[order]
     total = positive.sum()
     jaccard = 1 - (total - positive.cumsum(0)) / (total + negative.cumsum(0))
     return (error * torch.diff(jaccard, prepend=jaccard.new_zeros(1))).sum()
 
 
-def _check(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    if (
-        logits.ndim != 4
-        or logits.squeeze(1).shape != target.shape
-        or (weight is not None and len(weight) != len(target))
-    ):
-        shapes = [tuple(t.shape) for t in (logits, target, weight) if t is not None]
-        raise ValueError(f"expected logits N x 1 x H x W, target N x H x W and N weights, got {shapes}")
+def _errors(scores: Tensor, sign: Tensor, link: Link) -> Tensor:
+    if link == "hinge":
+        return torch.addcmul(scores.new_ones(()), scores, sign, value=-1).relu_()
+    return torch.sigmoid(-scores * sign)
 
 
 class _Histogram(torch.autograd.Function):
     """Computes the gradient beside the loss, since both need the same table of weights."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        labels = target.reshape(-1)
-        sign = labels.float().mul_(2).sub_(1)
-        error = torch.addcmul(sign.new_ones(()), logits.reshape(-1).float(), sign, value=-1).clamp_(min=0)
-        key = _bins(error).add_(labels.clamp(max=_CLASSES - 1).to(torch.int32), alpha=_bin_count())
-        mass = None if weight is None else weight.repeat_interleave(target[0].numel()).to(key.device)
-        share = _weights(_histogram(key, mass)).index_select(0, key)
-        if mass is not None:
-            share.mul_(mass)
-        loss = error.mul_(share).sum(dtype=torch.float64).float()
+    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, link: Link) -> Tensor:
+        scores = logits.reshape(-1).float()
+        copies = _copies(target, None if weight is None else per_pixel(weight, target).reshape(-1))
+        errors = [_errors(scores, sign, link) for sign, _, _ in copies]
+        keys = [_bins(e).add_(kind, alpha=_bin_count()) for e, (_, kind, _) in zip(errors, copies, strict=True)]
+        counts = [_histogram(key, mass) for key, (_, _, mass) in zip(keys, copies, strict=True)]
+        table = _weights(counts[0] if len(counts) == 1 else counts[0] + counts[1])
+        loss = scores.new_zeros((), dtype=torch.float64)
+        gradient = None
+        for error, key, (sign, _, mass) in zip(errors, keys, copies, strict=True):
+            share = table.index_select(0, key)
+            if mass is not None:
+                share.mul_(mass)
+            slope = sign if link == "hinge" else (1 - error).mul_(error).mul_(sign)
+            loss += error.mul_(share).sum(dtype=torch.float64)
+            part = share.mul_(slope).neg_()
+            gradient = part if gradient is None else gradient.add_(part)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(share.mul_(sign).neg_().to(logits.dtype).view_as(logits))
-        return loss
+            assert gradient is not None  # there is always a copy
+            ctx.save_for_backward(gradient.to(logits.dtype).view_as(logits))
+        return loss.float()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (share,) = ctx.saved_tensors
-        return share * gradient, None, None
+        return share * gradient, None, None, None
+
+
+def _copies(target: Tensor, mass: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Sign of the label, class and weight of each pixel; twice for soft labels, as positive and as negative pixels."""
+    labels = target.reshape(-1)
+    if not target.is_floating_point():
+        return [(labels.float().mul_(2).sub_(1), labels.clamp(max=_CLASSES - 1).to(torch.int32), mass)]
+    one = torch.ones((), device=labels.device)
+    known = (labels != UNKNOWN).float()
+    cloud = labels.float() * known
+    clear = known - cloud
+    if mass is not None:
+        cloud, clear = cloud * mass, clear * mass
+    return [(one, one.int(), cloud), (-one, 0 * one.int(), clear)]
 
 
 def _bin_count() -> int:

@@ -1,4 +1,7 @@
-"""The usual losses, masked and weighted: cross-entropy, focal, soft Dice and soft Jaccard."""
+"""The usual losses, masked and weighted: cross-entropy, focal, soft Dice and soft Jaccard.
+
+All of them take soft targets, in the form whose minimum is a prediction equal to the target.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cloudcover.chips import UNKNOWN
+from cloudcover.losses.targets import check, per_pixel
 
 
 def _prepare(logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, targets of {0, 1} and weights (0 where unknown), each N x H x W in float32 or better."""
+    """Logits, targets in [0, 1] and weights (0 where unknown), each N x H x W in float32 or better."""
+    check(logits, target, weight)
     flat = logits.squeeze(1)
-    if flat.shape != target.shape:
-        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not belong together")
     flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
     weights = (target != UNKNOWN).to(flat.dtype)
+    cloud = target.to(flat.dtype) * weights
     if weight is not None:
-        weights = weights * weight.to(flat.dtype)[:, None, None]
-    return flat, (target == 1).to(flat.dtype), weights
+        weights = weights * per_pixel(weight, target).to(flat.dtype)
+    return flat, cloud, weights
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
@@ -35,18 +39,24 @@ def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) 
 def focal(logits: Tensor, target: Tensor, weight: Tensor | None = None, gamma: float = 2.0) -> Tensor:
     """Focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002), the weighted mean over known pixels.
 
-    Cross-entropy times (1 - p_t)^gamma, where p_t is the probability given to the right class.
+    Cross-entropy times |y - p|^gamma, where p is the probability of cloud. For hard labels that is (1 - p_t)^gamma of
+    the paper; for soft ones it is the quality focal loss (Li et al. 2020, https://arxiv.org/abs/2006.04388).
     """
     flat, cloud, weights = _prepare(logits, target, weight)
     entropy = F.binary_cross_entropy_with_logits(flat, cloud, reduction="none")
-    return _mean((1 - torch.exp(-entropy)) ** gamma * entropy, weights)
+    return _mean((cloud - torch.sigmoid(flat)).abs() ** gamma * entropy, weights)
 
 
 def _overlap(logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Soft intersection, and the sum of both areas [weighted pixels]."""
+    """Soft intersection, and the sum of both areas [weighted pixels].
+
+    The intersection of probability p and target y is min(p, y): p y for hard labels, but for soft ones the product
+    would be largest at p = 1 (Wang et al. 2023, https://arxiv.org/abs/2302.05666, Jaccard metric loss).
+    """
     flat, cloud, weights = _prepare(logits, target, weight)
-    probability = torch.sigmoid(flat) * weights
-    return (probability * cloud).sum(), probability.sum() + (cloud * weights).sum()
+    probability = torch.sigmoid(flat)
+    intersection = (torch.minimum(probability, cloud) * weights).sum()
+    return intersection, ((probability + cloud) * weights).sum()
 
 
 def soft_dice(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -13,6 +13,8 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
 from cloudcover.files import sha256
+from cloudcover.models import lite0
+from cloudcover.models.cloudnet import CloudNet
 from cloudcover.models.encoders import unknown_encoder
 from cloudcover.params import ModelParams
 
@@ -44,6 +46,7 @@ ARCHITECTURES: dict[str, Builder] = {
     "deeplabv3plus": _smp(smp.DeepLabV3Plus),
     "linknet": _smp(smp.Linknet),
     "segformer": _smp(smp.Segformer),
+    "cloudnet": lambda model, in_channels: CloudNet(in_channels),
 }
 """Architecture -> function that builds it with random weights; another one is another entry."""
 
@@ -52,7 +55,8 @@ def build_model(model: ModelParams, in_channels: int, *, pretrained: bool = True
     """Builds a network that gives one logit per pixel.
 
     Args:
-        model: architecture, encoder, its weights; `decoder_channels` applies to the U-Nets.
+        model: architecture, encoder, its weights; `decoder_channels` applies to the U-Nets. Cloud-Net has no encoder
+            and leaves all three aside.
         in_channels: number of bands. Weights made for three channels are repeated over the bands and scaled by
             3 / `in_channels`, so that the first layer's response keeps its size (as timm does).
         pretrained: whether to load `model.encoder_weights`; False never touches the network.
@@ -72,7 +76,7 @@ def build_model(model: ModelParams, in_channels: int, *, pretrained: bool = True
             f"architecture {model.architecture} cannot be built with encoder {model.encoder} "
             f"and decoder_channels {model.decoder_channels}: {error}"
         ) from error
-    if pretrained and model.encoder_weights is not None:
+    if pretrained and model.encoder_weights is not None and hasattr(network, "encoder"):
         _load_encoder(network, model, in_channels)
     return network
 
@@ -80,6 +84,8 @@ def build_model(model: ModelParams, in_channels: int, *, pretrained: bool = True
 def _load_encoder(network: nn.Module, model: ModelParams, in_channels: int) -> None:
     if model.encoder_weights == "imagenet":
         encoder = _downloaded_encoder(model, in_channels)
+    elif model.encoder_weights == "lite0":
+        encoder = _lite0_encoder(model, in_channels)
     else:
         encoder = _local_encoder(model, in_channels)
     # Dilated convolutions (DeepLab) have the same weights, so one plain encoder serves all architectures.
@@ -116,13 +122,13 @@ def _source(name: str) -> str:
 def _local_encoder(model: ModelParams, in_channels: int) -> nn.Module:
     path = Path(str(model.encoder_weights))
     if not path.is_file():
-        raise EncoderWeightsError(f"model.encoder_weights: there is no file {path} (or write imagenet, or null)")
+        raise EncoderWeightsError(f"model.encoder_weights: there is no file {path} (or write imagenet, lite0 or null)")
     expected = model.encoder_weights_sha256
     if expected is not None and (found := sha256(path)) != expected.lower():
         raise EncoderWeightsError(f"{path} has SHA-256 {found}, but model.encoder_weights_sha256 is {expected}")
     try:
         if model.encoder.startswith("tu-"):
-            return _timm_encoder(model.encoder, in_channels, path)
+            return _timm_encoder(model.encoder, in_channels, {"file": str(path)})
         encoder = get_encoder(model.encoder, in_channels=3, weights=None)
         encoder.load_state_dict(_read_weights(path))
         encoder.set_in_channels(in_channels, pretrained=True)
@@ -132,15 +138,30 @@ def _local_encoder(model: ModelParams, in_channels: int) -> nn.Module:
     return plain
 
 
-def _timm_encoder(name: str, in_channels: int, path: Path) -> nn.Module:
-    """An encoder of timm filled from a file; timm translates the layouts in which its weights were ever published."""
+def _lite0_encoder(model: ModelParams, in_channels: int) -> nn.Module:
+    if model.encoder != lite0.ENCODER:
+        raise EncoderWeightsError(f"model.encoder_weights: lite0 is for {lite0.ENCODER}, not for {model.encoder}")
+    try:
+        weights = lite0.weights()
+    except (ImportError, ValueError) as error:
+        raise EncoderWeightsError(f"model.encoder_weights: lite0 cannot be had: {error}") from error
+    encoder = {name: tensor for name, tensor in weights.items() if not name.startswith(lite0.HEAD)}
+    return _timm_encoder(model.encoder, in_channels, {"state_dict": encoder})
+
+
+def _timm_encoder(name: str, in_channels: int, source: dict[str, Any]) -> nn.Module:
+    """An encoder of timm filled from a file or a state; timm translates every layout that it ever published.
+
+    Args:
+        name: the encoder, with the prefix `tu-`.
+        in_channels: number of bands.
+        source: `file` or `state_dict`, overriding the same key of timm's `pretrained_cfg`.
+    """
 
     def load(seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder: nn.Module = get_encoder(
-                name, in_channels=in_channels, weights=True, pretrained_cfg_overlay={"file": str(path)}
-            )
+            encoder: nn.Module = get_encoder(name, in_channels=in_channels, weights=True, pretrained_cfg_overlay=source)
         return encoder
 
     # timm only logs the weights that a file lacks. They stay random, so they differ between two seeds.

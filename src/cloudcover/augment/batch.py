@@ -1,0 +1,61 @@
+"""What augmentations work on: the planes of a batch, which move together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class ChipBatch:
+    """A batch whose pixels are moved and changed.
+
+    Attributes:
+        images: N x B x H x W of any dtype [DN].
+        masks: N x H x W of {0, 1, 255}, or soft labels in [0, 1] with 255 for unknown.
+        weights: N x H x W, the weight of each pixel in the loss, or None while all pixels of a chip weigh the same.
+        nodata: value of pixels without data [DN].
+    """
+
+    images: Tensor
+    masks: Tensor
+    weights: Tensor | None = None
+    nodata: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width [pixels]."""
+        return self.masks.shape[-2], self.masks.shape[-1]
+
+    def planes(self) -> list[Tensor]:
+        """Images, masks and weights, to be moved in place by the same code: height and width are the last two axes.
+
+        Moving pixels needs no arithmetic, and torch flips int16 but not uint16: same bits, another name.
+        """
+        images = self.images.view(torch.int16) if self.images.dtype == torch.uint16 else self.images
+        return [images, self.masks, *([] if self.weights is None else [self.weights])]
+
+    def replaced(self, planes: list[Tensor]) -> ChipBatch:
+        """A batch of other planes, in the order of `planes()`."""
+        images, masks, *weights = planes
+        if self.images.dtype == torch.uint16:
+            images = images.view(torch.uint16)
+        return ChipBatch(images, masks, weights[0] if weights else None, self.nodata)
+
+
+def has_data(pixels: Tensor, nodata: int) -> Tensor:
+    """1 where float pixels have data, 0 elsewhere; as float, because bool passes are several times slower on a CPU."""
+    return torch.ne(pixels, nodata, out=torch.empty_like(pixels))
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Float64 numbers between two bounds, on the generator's device."""
+    drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+    return low + (high - low) * drawn
+
+
+def integers(high: int, generator: torch.Generator) -> int:
+    """A whole number from 0 to `high` - 1."""
+    return int(torch.randint(high, (), generator=generator, device=generator.device))

@@ -1,0 +1,33 @@
+"""Brightness and contrast of each band."""
+
+from __future__ import annotations
+
+import torch
+
+from cloudcover.augment.batch import ChipBatch, has_data, uniform
+from cloudcover.params import AugmentationParams
+
+
+def brightness_contrast(
+    batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator
+) -> None:
+    """Moves the mean m of each band of a chip to b m, and stretches the distances from it by c.
+
+    b and c are drawn for each band, up to `brightness` and `contrast` away from 1. Pixels without data keep their
+    value, and no other pixel gets it; whole numbers stay within the range of their type.
+    """
+    shape = (len(drawn), batch.images.shape[1], 1, 1)
+    device, dtype = batch.images.device, batch.images.dtype
+    brightness = (1 + uniform(shape, -params.brightness, params.brightness, generator)).to(device, torch.float32)
+    contrast = (1 + uniform(shape, -params.contrast, params.contrast, generator)).to(device, torch.float32)
+    for k, i in enumerate(drawn):
+        old = batch.images[i].float()
+        valid = has_data(old, batch.nodata)
+        pixels = valid.sum((-2, -1), keepdim=True).clamp(min=1)
+        mean = (old * valid).sum((-2, -1), keepdim=True) / pixels
+        new = (old * contrast[k]).add_(mean * (brightness[k] - contrast[k]))
+        if not dtype.is_floating_point:
+            limits = torch.iinfo(dtype)
+            new.round_().clamp_(limits.min, limits.max)
+        valid.mul_(has_data(new, batch.nodata))
+        batch.images[i] = new.sub_(old).mul_(valid).add_(old)

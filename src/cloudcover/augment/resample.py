@@ -1,0 +1,112 @@
+"""Rotation, zoom, windows and other resolutions.
+
+Images are sampled by bilinear interpolation, labels and weights by the nearest neighbour. Pixels without data take no
+part in the interpolation: where they have more than half of the weight the result has no data either. What comes from
+outside the chip has no data and the label unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cloudcover.augment.batch import ChipBatch, has_data, integers, uniform
+from cloudcover.chips import UNKNOWN
+from cloudcover.params import AugmentationParams
+
+SIZE_STEP = 32
+"""Sizes are multiples of it, because the encoders halve theirs five times."""
+
+
+def affine(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
+    """Rotation by up to `rotation` degrees and zoom between 1 / `zoom` and `zoom` (even in its logarithm)."""
+    angles = (uniform((len(drawn),), -params.rotation, params.rotation, generator) * math.pi / 180).tolist()
+    zooms = uniform((len(drawn),), -math.log(params.zoom), math.log(params.zoom), generator).exp().tolist()
+    device = batch.images.device
+    for i, angle, zoom in zip(drawn, angles, zooms, strict=True):
+        grid = _grid(batch.size, angle, zoom, device)
+
+        def bilinear(image: Tensor, grid: Tensor = grid) -> Tensor:
+            return F.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
+
+        outside = grid[0].abs().amax(-1) > 1
+        pixels = _interpolate(batch.images[i], batch.nodata, bilinear)
+        batch.images[i] = pixels.masked_fill_(outside, batch.nodata)
+        for plane, fill in zip(batch.planes()[1:], (UNKNOWN, 0), strict=False):
+            nearest = F.grid_sample(
+                plane[i].float()[None, None], grid, mode="nearest", padding_mode="border", align_corners=False
+            )
+            plane[i] = nearest[0, 0].masked_fill_(outside, fill)
+
+
+def _grid(size: tuple[int, int], angle: float, zoom: float, device: torch.device) -> Tensor:
+    """1 x H x W x 2: where each pixel is taken from, x and y in [-1, 1] within the chip."""
+    height, width = size
+    y, x = (torch.arange(side, device=device) - (side - 1) / 2 for side in size)
+    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+    from_x = (x * cos)[None, :] - (y * sin)[:, None]
+    from_y = (x * sin)[None, :] + (y * cos)[:, None]
+    return torch.stack([from_x * (2 / width), from_y * (2 / height)], -1)[None]
+
+
+def crop(batch: ChipBatch, size: int, generator: torch.Generator) -> ChipBatch:
+    """A random window of `size` pixels a side from each chip.
+
+    Raises:
+        ValueError: the window is larger than the chips.
+    """
+    height, width = batch.size
+    if size > min(height, width):
+        raise ValueError(f"augmentation.crop_size {size} is larger than the chips, {height} x {width}")
+    corners = [(integers(height - size + 1, generator), integers(width - size + 1, generator)) for _ in batch.masks]
+    windows = []
+    for plane in batch.planes():
+        window = torch.empty((*plane.shape[:-2], size, size), dtype=plane.dtype, device=plane.device)
+        for i, (top, left) in enumerate(corners):
+            window[i] = plane[i, ..., top : top + size, left : left + size]
+        windows.append(window)
+    return batch.replaced(windows)
+
+
+def resize(batch: ChipBatch, factor: float) -> ChipBatch:
+    """The batch at another resolution.
+
+    Args:
+        batch: chips of H x W pixels.
+        factor: of height and width, which are rounded to multiples of 32 pixels. When it is below 1 the bilinear
+            filter is widened to cover all pixels (as in Pillow), so that nothing is skipped.
+    """
+    old = batch.size
+    height, width = new = [max(SIZE_STEP, round(side * factor / SIZE_STEP) * SIZE_STEP) for side in old]
+    images = torch.empty((*batch.images.shape[:2], height, width), dtype=batch.images.dtype, device=batch.images.device)
+
+    def bilinear(image: Tensor) -> Tensor:
+        return F.interpolate(image[None], size=new, mode="bilinear", align_corners=False, antialias=True)[0]
+
+    for i in range(len(images)):
+        images[i] = _interpolate(batch.images[i], batch.nodata, bilinear)
+    rows, columns = (
+        ((torch.arange(n, device=images.device) + 0.5) * (o / n)).long() for n, o in zip(new, old, strict=True)
+    )
+    nearest = [plane[:, rows[:, None], columns] for plane in batch.planes()[1:]]
+    return ChipBatch(images, nearest[0], nearest[1] if len(nearest) > 1 else None, batch.nodata)
+
+
+def _interpolate(image: Tensor, nodata: int, bilinear: Callable[[Tensor], Tensor]) -> Tensor:
+    """An image (B x H x W) through a bilinear filter that leaves out pixels without data.
+
+    The result is float32, rounded if the image holds whole numbers.
+    """
+    pixels = image.float()
+    valid = has_data(pixels, nodata)
+    if bool(valid.amin()):
+        result = bilinear(pixels)
+    else:
+        share = bilinear(valid)
+        result = bilinear(pixels.mul_(valid)).div_(share.clamp(min=1e-6))
+        result = torch.where(share >= 0.5, result, float(nodata))
+    return result if image.is_floating_point() else result.round_()
