@@ -34,9 +34,16 @@ def test_accepted_pseudo_labels_of_other_folds_are_added_with_their_weight():
 
 
 def test_the_baseline_learns_from_rejected_labels_but_is_judged_on_clean_ones():
-    selection = select(*tables_of(VERDICTS, FOLDS), fold=0, keep_rejected=True)
+    selection = select(*tables_of(VERDICTS, FOLDS), fold=0, learn_from="given")
     assert selection.training["chip_id"].tolist() == ["c1", "c2", "c4"]
     assert selection.validation["chip_id"].tolist() == ["c0"]
+
+
+def test_the_oracle_learns_from_true_masks_of_all_labelled_chips():
+    selection = select(*tables_of(VERDICTS, FOLDS), fold=0, learn_from="true")
+    assert selection.training["chip_id"].tolist() == ["c1", "c2", "c4"]
+    assert set(selection.training["label"]) == {"true"}
+    assert set(selection.validation["label"]) == {"human"}
 
 
 def test_nothing_to_validate_on_says_what_to_change():

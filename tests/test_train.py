@@ -6,12 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import make_layout
+from conftest import ROOT, make_layout
 
 from cloudcover import tables
+from cloudcover.evaluate.counts import confusion
+from cloudcover.evaluate.metrics import location_mean
 from cloudcover.files import read_json, sha256
 from cloudcover.models.folder import load_model
-from cloudcover.params import Params, validate
+from cloudcover.params import Params, load, validate
 from cloudcover.predict import Predictor
 from cloudcover.sources.layout import write_manifest
 from cloudcover.store import Store
@@ -74,6 +76,33 @@ def test_a_model_learns_and_its_folder_predicts_by_itself(chips, tmp_path):
     predicted = predictor.probabilities(store.chips(ids), store.limits(ids)) > 0.5
     label = store.labels(ids) == 1
     assert (predicted & label).sum() / (predicted | label).sum() > 0.8
+
+
+def test_the_best_epoch_may_be_chosen_by_the_mean_over_locations(chips, tmp_path):
+    card = fit(chips, tmp_path, recipe_of(training={"best": "location_mean"}))
+    history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
+    assert card.metrics["validation_location_mean"] == pytest.approx(history["validation_location_mean"].max())
+    assert card.metrics["epoch"] == history["validation_location_mean"].argmax()
+    store, selection = chips
+    counts = store.index.loc[selection.validation["chip_id"], ["chip_id", "location"]].reset_index(drop=True)
+    ids = counts["chip_id"].tolist()
+    predicted = Predictor([tmp_path / "model"]).probabilities(store.chips(ids), store.limits(ids)) > 0.5
+    columns = ["tp_pixels", "fp_pixels", "fn_pixels", "tn_pixels"]
+    counts[columns] = confusion(predicted, store.labels(ids))
+    assert location_mean(counts) == pytest.approx(card.metrics["validation_location_mean"])
+
+
+@pytest.mark.slow
+def test_a_reduced_copy_of_the_full_preset_trains_an_epoch(chips, tmp_path):
+    params = load(ROOT / "config" / "presets" / "full.yaml")
+    values = params.model_dump() | {"data": params.data.model_dump() | {"chip_size": 64}}
+    values["training"] |= {"epochs": 1, "batch_size": 4}
+    values["model"]["encoder_weights"] = None
+    recipe = recipe_of(**{name: values[name] for name in Recipe.__dataclass_fields__ if name != "seed"})
+    assert (recipe.model.encoder, recipe.model.architecture) == ("tu-resnest50d", "unet")
+    card = fit(chips, tmp_path, recipe)
+    assert 0 <= card.metrics["validation_jaccard"] <= 1
+    assert load_model(tmp_path / "model")[1].encoder == "tu-resnest50d"
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_run_other_ones(chips, tmp_path):
@@ -141,7 +170,7 @@ def test_a_poisoned_state_does_not_run_its_code(chips, tmp_path, monkeypatch):
 def test_a_loss_that_is_not_a_number_names_the_chips(chips, tmp_path, monkeypatch):
     from cloudcover.train import module
 
-    monkeypatch.setattr(module, "build_loss", lambda name: lambda logits, *_: logits.sum() * float("nan"))
+    monkeypatch.setattr(module, "build_loss", lambda *_: lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(NotFiniteError, match=r"loss is nan in epoch 0, batch 0, chips c\d+, c\d+"):
         fit(chips, tmp_path)
 

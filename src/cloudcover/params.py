@@ -190,6 +190,9 @@ class TrainingParams(Section):
     weight_decay: float = Field(1e-4, ge=0, description="weight decay")
     epochs: int = Field(8, ge=1, description="longest training [epochs]")
     patience: int = Field(10, ge=1, description="epochs without a better validation Jaccard before training stops")
+    best: Literal["jaccard", "location_mean"] = Field(
+        "jaccard", description="validation figure of the epoch that is kept: jaccard (global) | location_mean"
+    )
     batch_size: int = Field(8, ge=1, description="chips per optimizer step")
     micro_batch: int | None = Field(
         None,
@@ -308,6 +311,9 @@ class EvaluationParams(Section):
     )
     threshold: float = Field(0.5, gt=0, lt=1, description="a pixel is cloud at a probability above this")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of locations for the 95 % interval")
+    oracle: bool = Field(
+        False, description="synthetic: also train on the true masks, which tells how much the wrong labels cost"
+    )
 
 
 class Params(Section):
@@ -336,6 +342,13 @@ class Params(Section):
                 raise ValueError(
                     f"input.{name} has {len(values)} values for {len(self.data.bands)} bands of data.bands"
                 )
+        if (self.augmentation.crop_size or 0) > self.data.chip_size:
+            raise ValueError(
+                f"augmentation.crop_size {self.augmentation.crop_size} is larger than data.chip_size "
+                f"{self.data.chip_size}"
+            )
+        if self.evaluation.oracle and self.data.source != "synthetic":
+            raise ValueError("evaluation.oracle needs data.source: synthetic, the only source whose truth is known")
         return self
 
 

@@ -186,7 +186,7 @@ HISTORY = Table(
     "learning curve",
     {
         "epoch": "int64", "learning_rate": "float64", "train_loss": "float64", "validation_loss": "float64",
-        "validation_jaccard": "float64", "seconds": "float64",
+        "validation_jaccard": "float64", "validation_location_mean": "float64", "seconds": "float64",
     },
     key=("epoch",),
 )  # fmt: skip

@@ -15,11 +15,12 @@ FOLDS = list(range(PARAMS.folds.number))
 ROUNDS = list(range(1, PARAMS.pseudo_labels.rounds + 1))
 MEMBERS = sorted(PARAMS.final.members)
 FINAL_RUNS = [f"final/{member}" for member in MEMBERS]
-RUNS = ["baseline", *[f"round{number}" for number in ROUNDS], *FINAL_RUNS]
+ORACLE = ["oracle"] if PARAMS.evaluation.oracle else []
+RUNS = ["baseline", *[f"round{number}" for number in ROUNDS], *ORACLE, *FINAL_RUNS]
 
 
 wildcard_constraints:
-    run=r"baseline|round\d+|final/\w+",
+    run=r"baseline|oracle|round\d+|final/\w+",
     round=r"\d+",
     fold=r"\d+",
 
@@ -69,8 +70,8 @@ def model_files(run, folds=FOLDS):
 
 
 def pseudo_labels_for(wildcards):
-    """The pseudo-labels that a run learns from: none in the baseline and in round 1, else the round before."""
-    if wildcards.run in ("baseline", "round1"):
+    """The pseudo-labels that a run learns from: those of the round before, if there is one."""
+    if wildcards.run in ("baseline", "oracle", "round1"):
         return []
     number = (
         ROUNDS[-1]
@@ -78,6 +79,11 @@ def pseudo_labels_for(wildcards):
         else int(wildcards.run.removeprefix("round")) - 1
     )
     return f"data/pseudo/round{number}/manifest.csv"
+
+
+def truth_for(wildcards):
+    """The true masks, for the run that learns from them."""
+    return "data/truth/manifest.csv" if wildcards.run == "oracle" else []
 
 
 def previous_pseudo_labels(wildcards):

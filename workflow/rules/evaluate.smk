@@ -52,7 +52,8 @@ rule evaluate_truth:
         oof=expand("data/oof/{run}/manifest.csv", run=RUNS),
         pseudo=expand("data/pseudo/round{round}/manifest.csv", round=ROUNDS),
     output:
-        "reports/truth.json",
+        figures="reports/truth.json",
+        chips="reports/tables/truth_chips.csv",
     log:
         "logs/evaluate_truth.log",
     benchmark:

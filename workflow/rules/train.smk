@@ -4,6 +4,7 @@ rule train:
         manifest="data/labels/manifest.csv",
         folds="data/folds.csv",
         pseudo=pseudo_labels_for,
+        truth=truth_for,
     output:
         weights="models/{run}/fold{fold}/model.safetensors",
         card="models/{run}/fold{fold}/model.json",

@@ -8,12 +8,13 @@ from cloudcover.job import start
 def main() -> None:
     """See the module."""
     params = start(snakemake)
+    from cloudcover import tables
     from cloudcover.evaluate.summary import load_runs
     from cloudcover.evaluate.truth import evaluate_truth
     from cloudcover.files import write_json
 
     runs = load_runs([Path(path).parent for path in snakemake.input.oof], snakemake.params.runs)
-    figures = evaluate_truth(
+    figures, counts = evaluate_truth(
         Path(snakemake.input.truth),
         Path(snakemake.input.index).parent,
         Path(snakemake.input.manifest),
@@ -23,7 +24,8 @@ def main() -> None:
         params.evaluation,
         params.seed,
     )
-    write_json(snakemake.output[0], figures)
+    write_json(snakemake.output.figures, figures)
+    tables.COUNTS.write(counts, snakemake.output.chips)
 
 
 if __name__ == "__main__":

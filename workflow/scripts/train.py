@@ -5,6 +5,11 @@ from pathlib import Path
 from cloudcover.job import start
 
 
+def round_of(pseudo: str) -> int:
+    """Number of the round that made the pseudo-labels `data/pseudo/roundN/manifest.csv`."""
+    return int(Path(pseudo).parent.name.removeprefix("round"))
+
+
 def main() -> None:
     """See the module."""
     params = start(snakemake)
@@ -13,6 +18,7 @@ def main() -> None:
     from cloudcover.train.data import PseudoLabels
     from cloudcover.train.run import Recipe, train
     from cloudcover.train.select import select
+    from cloudcover.truth import TrueMasks
 
     run, fold = snakemake.wildcards.run, int(snakemake.wildcards.fold)
     settings = vars(params)
@@ -21,17 +27,18 @@ def main() -> None:
         settings["model"] = settings["model"].model_copy(update=member.model_dump(exclude_none=True))
     recipe = Recipe(**settings)
     pseudo = PseudoLabels(Path(snakemake.input.pseudo), fold) if snakemake.input.pseudo else None
+    truth = TrueMasks(Path(snakemake.input.truth)) if snakemake.input.truth else None
     selection = select(
         tables.MANIFEST.read(snakemake.input.manifest),
         tables.FOLDS.read(snakemake.input.folds),
         fold,
         pseudo.table.reset_index(drop=True) if pseudo else None,
-        pseudo_weight=recipe.training.pseudo_weight,
-        keep_rejected=run == "baseline",
+        pseudo_weight=recipe.training.weight_of_round(round_of(snakemake.input.pseudo)) if pseudo else 1.0,
+        learn_from={"baseline": "given", "oracle": "true"}.get(run, "clean"),
     )
     output = Path(snakemake.output.weights).parent
     store = Store(Path(snakemake.input.index).parent)
-    train(recipe, store, selection, output, Path("work/train"), run=run, fold=fold, pseudo=pseudo)
+    train(recipe, store, selection, output, Path("work/train"), run=run, fold=fold, masks=pseudo or truth)
 
 
 if __name__ == "__main__":

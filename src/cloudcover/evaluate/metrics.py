@@ -10,7 +10,7 @@ A share of nothing (0 / 0) is 1: where neither prediction nor label has cloud, n
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -152,6 +152,37 @@ def paired_bootstrap(
     weights = _draw(len(sums_a), resamples, seed)
     values = statistic(weights, sums_a.to_numpy()) - statistic(weights, sums_b.to_numpy())
     return _interval(_point(statistic, sums_a) - _point(statistic, sums_b), values, len(sums_a))
+
+
+def paired_resamples(
+    models: Mapping[str, pd.DataFrame],
+    group: str = "location",
+    resamples: int = 1000,
+    seed: int = 0,
+    statistic: Statistic = global_jaccard,
+) -> pd.DataFrame:
+    """A figure of several models in the same resamples of groups, for intervals of whatever follows from them.
+
+    Args:
+        models: tables of counts on the same chips, by name.
+        group: see `bootstrap`.
+        resamples: see `bootstrap`.
+        seed: see `bootstrap`.
+        statistic: see `bootstrap`.
+
+    Returns:
+        A column per model; the first row is the figure of all groups, the others are of the resamples.
+
+    Raises:
+        ValueError: see `paired_bootstrap`.
+    """
+    first = next(iter(models.values()))
+    for counts in models.values():
+        _check_pair(first, counts, group)
+    sums = {name: _sums(counts, group) for name, counts in models.items()}
+    weights = _draw(len(next(iter(sums.values()))), resamples, seed)
+    weights = np.concatenate([np.ones_like(weights[:1]), weights])
+    return pd.DataFrame({name: statistic(weights, values.to_numpy()) for name, values in sums.items()})
 
 
 def coverage_bins(counts: pd.DataFrame, number: int = 5) -> pd.Series:

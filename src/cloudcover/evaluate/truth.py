@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from cloudcover import tables
-from cloudcover.chips import read_raster
 from cloudcover.evaluate.counts import confusion
 from cloudcover.evaluate.runs import BATCH, count
 from cloudcover.evaluate.summary import by_run, gain
@@ -20,6 +18,7 @@ from cloudcover.params import EvaluationParams
 from cloudcover.predictions import Oof
 from cloudcover.store import Store
 from cloudcover.train.data import PseudoLabels
+from cloudcover.truth import TrueMasks
 
 
 def evaluate_truth(
@@ -31,7 +30,7 @@ def evaluate_truth(
     pseudo_paths: Sequence[Path],
     params: EvaluationParams,
     seed: int,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """Judges the audit, the pseudo-labels and the models against the true masks.
 
     Args:
@@ -46,30 +45,25 @@ def evaluate_truth(
 
     Returns:
         `known` (whether there is any truth); if so, also the figures of each run on all true masks, the gain over the
-        baseline, `labels` (the manifest's and the audit's), and `pseudo_labels` per round.
+        baseline, `labels` (the manifest's and the audit's), and `pseudo_labels` per round. Beside it `tables.COUNTS`.
     """
-    truth = tables.TRUTH.read(truth_path)
-    if truth.empty:
-        return {"known": False}
+    truth = TrueMasks(truth_path)
+    if truth.table.empty:
+        return {"known": False}, tables.COUNTS.empty()
     store = Store(store_root)
     manifest = tables.MANIFEST.read(manifest_path)
-    chips = manifest.merge(truth, on="chip_id", validate="one_to_one")
+    chips = manifest.merge(truth.table.reset_index(drop=True), on="chip_id", validate="one_to_one")
     chips = chips.merge(store.index[["chip_id", "location", "scene"]].reset_index(drop=True), on="chip_id")
-    paths = dict(zip(truth["chip_id"], truth["path"], strict=True))
-
-    def masks(chip_ids: list[str]) -> NDArray[np.uint8]:
-        read = [read_raster(truth_path.parent / paths[c], "truth", "uint8")[0] for c in chip_ids]
-        return np.stack(read).astype(np.uint8, copy=False)
-
-    counts = count(runs, params.tta, chips, masks, params.threshold)
+    counts = count(runs, params.tta, chips, truth.masks, params.threshold)
     best = params.tta[-1]
-    return {
+    figures = {
         "known": True,
         **by_run(counts, best, params, seed),
         "gain_over_baseline": gain(counts, best, params, seed),
         "labels": label_figures(chips, tables.AUDIT.read(audit_path) if audit_path else None),
-        "pseudo_labels": {path.parent.name: _pseudo_figures(path, chips, masks, store) for path in pseudo_paths},
+        "pseudo_labels": {path.parent.name: _pseudo_figures(path, chips, truth, store) for path in pseudo_paths},
     }
+    return figures, counts
 
 
 def label_figures(chips: pd.DataFrame, audit: pd.DataFrame | None) -> dict[str, Any]:
@@ -100,7 +94,7 @@ def label_figures(chips: pd.DataFrame, audit: pd.DataFrame | None) -> dict[str, 
     return result
 
 
-def _pseudo_figures(path: Path, chips: pd.DataFrame, masks: Any, store: Store) -> dict[str, float]:
+def _pseudo_figures(path: Path, chips: pd.DataFrame, truth: TrueMasks, store: Store) -> dict[str, float]:
     """Global Jaccard of accepted pseudo-labels and of the labels that they replace, and the replaced share.
 
     A chip counts once for each student; the share is of wrong labels that a student could have had replaced.
@@ -111,7 +105,7 @@ def _pseudo_figures(path: Path, chips: pd.DataFrame, masks: Any, store: Store) -
     for student in sorted(set(table["student"])):
         pseudo = PseudoLabels(path, student)
         for batch in store.batches(pseudo.table.loc[pseudo.table["accepted"], "chip_id"], BATCH):
-            true = masks(batch)
+            true = truth.masks(batch)
             for sums, labels in ((made, pseudo.masks(batch)), (given, store.labels(batch))):
                 known = np.where(labels == 255, 255, true).astype(np.uint8)
                 sums += confusion((labels == 1), known).sum(axis=0)

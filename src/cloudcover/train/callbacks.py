@@ -104,29 +104,34 @@ class AverageWeights(pl.Callback):
 
 
 class Best(pl.Callback):
-    """Keeps the weights of the epoch with the highest validation Jaccard, the first of equals."""
+    """Keeps the weights of the epoch with the highest figure, the first of equals.
 
-    def __init__(self) -> None:
-        self.jaccard = -1.0
+    Args:
+        figure: `validation_jaccard` or `validation_location_mean`.
+    """
+
+    def __init__(self, figure: str) -> None:
+        self.figure = figure
+        self.value = -1.0
         self.epoch = -1
         self.weights: dict[str, Tensor] = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Copies the weights if they are the best."""
         assert isinstance(module, SegmentationModule)
-        jaccard = module.results["validation_jaccard"]
-        if jaccard > self.jaccard:
-            self.jaccard = jaccard
+        value = module.results[self.figure]
+        if value > self.value:
+            self.value = value
             self.epoch = trainer.current_epoch
             self.weights = {k: v.detach().to("cpu", copy=True) for k, v in _network(module).state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"jaccard": self.jaccard, "epoch": self.epoch, "weights": self.weights}
+        return {"value": self.value, "epoch": self.epoch, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From the checkpoint."""
-        self.jaccard, self.epoch, self.weights = state["jaccard"], state["epoch"], state["weights"]
+        self.value, self.epoch, self.weights = state["value"], state["epoch"], state["weights"]
 
 
 class ResumeState(pl.Callback):

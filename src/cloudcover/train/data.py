@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,18 @@ from cloudcover.train.select import Selection
 
 Batch = dict[str, Any]
 """Keys: dn (N x B x H x W uint16), target (N x H x W uint8 of {0, 1, 255}), weight (N float32),
-limits (N x B x 2 float32 [DN]), chip_id (list of N)."""
+limits (N x B x 2 float32 [DN]), location (N int64, number of the place), locations (how many), chip_id (list of N)."""
 
 
 AHEAD = 2
 """Batches that are gathered before they are needed."""
+
+
+class Masks(Protocol):
+    """Where labels come from that are not the human ones: `PseudoLabels`, or `truth.TrueMasks`."""
+
+    def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:
+        """N x H x W uint8 of {0, 1, 255}."""
 
 
 class PseudoLabels:
@@ -61,7 +68,7 @@ class Batches:
         size: chips per batch.
         seed: of the order; None keeps the order of `items`.
         epoch: each has its own order.
-        pseudo: masks of the items whose label is `pseudo`.
+        masks: of the items whose label is not the human one.
         rank: number of this process.
         processes: how many share a batch, chip by chip in turn. Where that can't be even, some get a chip of weight 0,
             which counts nowhere, so that all have equally many.
@@ -74,7 +81,7 @@ class Batches:
         items: pd.DataFrame,
         size: int,
         seed: int | None = None,
-        pseudo: PseudoLabels | None = None,
+        masks: Masks | None = None,
         *,
         epoch: int = 0,
         rank: int = 0,
@@ -85,7 +92,8 @@ class Batches:
         self.items = items.reset_index(drop=True)
         self.size = size
         self.seed = seed
-        self.pseudo = pseudo
+        self.masks = masks
+        self.locations = pd.Index(store.index.loc[items["chip_id"], "location"].unique())
         self.rank = rank
         self.processes = processes
         self.pin = pin
@@ -118,20 +126,21 @@ class Batches:
     def _batch(self, items: pd.DataFrame) -> Batch:
         chip_ids = items["chip_id"].tolist()
         target = self.store.labels(chip_ids)
-        pseudo = (items["label"] == "pseudo").to_numpy()
-        if pseudo.any():
-            assert self.pseudo is not None, "pseudo-labelled items need PseudoLabels"
-            target[pseudo] = self.pseudo.masks([c for c, p in zip(chip_ids, pseudo, strict=True) if p])
+        other = (items["label"] != "human").to_numpy()
+        if other.any():
+            assert self.masks is not None, "labels that are not the human ones need masks"
+            target[other] = self.masks.masks([c for c, o in zip(chip_ids, other, strict=True) if o])
         arrays = {
             "dn": self.store.chips(chip_ids),
             "target": target,
             "weight": items["weight"].to_numpy(np.float32),
             "limits": self.store.limits(chip_ids),
+            "location": self.locations.get_indexer(self.store.index.loc[chip_ids, "location"]),
         }
         batch: Batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self.pin:
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-        return {**batch, "chip_id": chip_ids}
+        return {**batch, "chip_id": chip_ids, "locations": len(self.locations)}
 
 
 class Chips(pl.LightningDataModule):
@@ -140,7 +149,7 @@ class Chips(pl.LightningDataModule):
     Args:
         store: the packed chips.
         selection: what to learn from and what to validate on.
-        pseudo: masks of pseudo-labelled chips.
+        masks: of the chips whose label is not the human one.
         batch_size: chips per training batch.
         validation_batch_size: chips per validation batch.
         seed: of the order of training.
@@ -151,7 +160,7 @@ class Chips(pl.LightningDataModule):
         self,
         store: Store,
         selection: Selection,
-        pseudo: PseudoLabels | None,
+        masks: Masks | None,
         batch_size: int,
         validation_batch_size: int,
         seed: int,
@@ -159,7 +168,7 @@ class Chips(pl.LightningDataModule):
         pin: bool,
     ) -> None:
         super().__init__()
-        self.store, self.selection, self.pseudo, self.seed, self.pin = store, selection, pseudo, seed, pin
+        self.store, self.selection, self.masks, self.seed, self.pin = store, selection, masks, seed, pin
         self.batch_size, self.validation_batch_size = batch_size, validation_batch_size
 
     def train_dataloader(self) -> Batches:
@@ -177,7 +186,7 @@ class Chips(pl.LightningDataModule):
             items,
             size,
             seed,
-            self.pseudo,
+            self.masks,
             epoch=self.trainer.current_epoch,
             rank=self.trainer.global_rank,
             processes=self.trainer.world_size,

@@ -25,7 +25,7 @@ def gather(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tens
     Args:
         logits: N x 1 x H x W, of the same shape in each process.
         target: N x H x W.
-        weight: N.
+        weight: N, or N x H x W.
 
     Returns:
         The three with N x processes rows.

@@ -11,10 +11,12 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
-from cloudcover.augment import augment
+from cloudcover.augment import augment_weighted
+from cloudcover.chips import UNKNOWN
 from cloudcover.files import derive_seed
 from cloudcover.inputs import Scaler
 from cloudcover.losses import build_loss
+from cloudcover.losses.targets import per_pixel
 from cloudcover.params import AugmentationParams, TrainingParams
 from cloudcover.train.data import Batch
 from cloudcover.train.distributed import gather, total
@@ -75,7 +77,7 @@ class SegmentationModule(pl.LightningModule):
         self.augmentation = augmentation
         self.steps = steps
         self.seed = seed
-        self.loss = build_loss(training.loss)
+        self.loss = build_loss(training.loss, training.label_smoothing)
         self.micro_batch = min(training.batch_size, training.micro_batch or training.batch_size)
         self.results: dict[str, float] = {}
         self.automatic_optimization = False  # the steps below decide how much memory a batch takes
@@ -104,7 +106,10 @@ class SegmentationModule(pl.LightningModule):
             OutOfMemoryError: the GPU's memory is too small for one chip.
         """
         optimizer, schedule = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
-        batch["dn"], batch["target"] = augment(batch["dn"], batch["target"], self.augmentation, self._generator)
+        chips = (batch["weight"] > 0).sum()
+        batch["dn"], batch["target"], batch["weight"] = augment_weighted(
+            batch["dn"], batch["target"], batch["weight"], self.augmentation, self._generator, nodata=self.scaler.nodata
+        )
         loss = self._gradients(batch, optimizer)
         # The loss of the step before: a GPU need not wait for this one before it gets more work.
         self.check_last_loss()
@@ -112,7 +117,6 @@ class SegmentationModule(pl.LightningModule):
         self._clip(optimizer)
         optimizer.step()
         schedule.step()
-        chips = (batch["weight"] > 0).sum()
         self._sums += torch.stack([loss.double() * chips, chips.double()])
 
     def _gradients(self, batch: Batch, optimizer: Any) -> Tensor:
@@ -141,7 +145,7 @@ class SegmentationModule(pl.LightningModule):
         Each counts by its share of the known, weighted pixels. So for losses that are means over pixels the sum is the
         loss of the whole batch; Lovász, Dice and Jaccard become means over micro-batches.
         """
-        mass = (batch["target"] != 255).sum(dim=(1, 2)) * batch["weight"]
+        mass = ((batch["target"] != UNKNOWN) * per_pixel(batch["weight"], batch["target"])).sum(dim=(1, 2))
         loss = torch.zeros((), device=self.device)
         for start in range(0, len(mass), self.micro_batch):
             part = slice(start, start + self.micro_batch)
@@ -181,24 +185,35 @@ class SegmentationModule(pl.LightningModule):
         """Empties the sums."""
         if self.trainer.state.fn == "fit":
             self.check_last_loss()
-        self._validation = torch.zeros(4, dtype=torch.float64, device=self.device)
+        self._validation = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._places: Tensor | None = None
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Adds a batch to the sums of loss, chips, intersections and unions."""
+        """Adds a batch to the sums of loss and chips, and of intersections and unions by location."""
         target, weight = batch["target"], batch["weight"]
         logits = self(batch["dn"], batch["limits"]).float()
         loss = self.loss(*gather(logits, target, weight))
-        known = (target != 255) & (weight > 0)[:, None, None]
+        known = (target != UNKNOWN) & (weight > 0)[:, None, None]
         predicted, cloud = (logits[:, 0] > 0) & known, (target == 1) & known
         chips = (weight > 0).sum()
-        sums = [loss * chips, chips, (predicted & cloud).sum(), (predicted | cloud).sum()]
-        self._validation += torch.stack([value.double() for value in sums])
+        self._validation += torch.stack([(loss * chips).double(), chips.double()])
+        if self._places is None:
+            self._places = torch.zeros(batch["locations"], 2, dtype=torch.float64, device=self.device)
+        pixels = [(predicted & cloud).sum(dim=(1, 2)), (predicted | cloud).sum(dim=(1, 2))]
+        self._places.index_add_(0, batch["location"], torch.stack(pixels, dim=1).double())
 
     def on_validation_epoch_end(self) -> None:
-        """Reduces the sums: mean loss per chip, global Jaccard (1 where the union is empty)."""
-        loss, chips, intersection, union = total(self._validation).tolist()
-        self.results = {"validation_loss": loss / chips, "validation_jaccard": intersection / union if union else 1.0}
-        self.log("validation_jaccard", self.results["validation_jaccard"], prog_bar=True, rank_zero_only=False)
+        """Reduces the sums: mean loss per chip, global Jaccard, mean over locations; 1 where a union is empty."""
+        assert self._places is not None
+        (loss, chips), places = total(self._validation).tolist(), total(self._places)
+        intersection, union = places.sum(dim=0).tolist()
+        jaccards = torch.where(places[:, 1] > 0, places[:, 0] / places[:, 1].clamp_min(1), 1.0)
+        self.results = {
+            "validation_loss": loss / chips,
+            "validation_jaccard": intersection / union if union else 1.0,
+            "validation_location_mean": float(jaccards.mean()),
+        }
+        self.log_dict(self.results)
 
     def train_loss(self) -> float:
         """Mean training loss per chip of the current epoch."""

@@ -30,7 +30,7 @@ from cloudcover.params import (
 )
 from cloudcover.store import Store
 from cloudcover.train.callbacks import AverageWeights, Best, Progress, ResumeState, last_state
-from cloudcover.train.data import Chips, PseudoLabels
+from cloudcover.train.data import Chips, Masks
 from cloudcover.train.module import SegmentationModule
 from cloudcover.train.select import Selection, check
 
@@ -56,16 +56,14 @@ class Recipe:
     augmentation: AugmentationParams
     compute: ComputeParams
 
-    def fingerprint(self, store: Store, selection: Selection, pseudo: PseudoLabels | None) -> str:
+    def fingerprint(self, store: Store, selection: Selection, masks: Masks | None) -> str:
         """Fingerprint of everything that determines the result: parameters, chips, labels, library versions."""
         sections = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in vars(self).items()}
         items = pd.concat([selection.training, selection.validation])
         sources = store.index.loc[items["chip_id"], "source_sha256"].tolist()
-        masks = []
-        if pseudo is not None:
-            chosen = items.loc[items["label"] == "pseudo", "chip_id"].tolist()
-            masks = [fingerprint(pseudo.masks([c]).tobytes().hex()) for c in chosen]
-        return fingerprint([sections, items.to_csv(index=False), sources, masks, library_versions()])
+        chosen = items.loc[items["label"] != "human", "chip_id"].tolist()
+        made = [fingerprint(masks.masks([c]).tobytes().hex()) for c in chosen] if masks else []
+        return fingerprint([sections, items.to_csv(index=False), sources, made, library_versions()])
 
 
 def train(
@@ -77,7 +75,7 @@ def train(
     *,
     run: str,
     fold: int,
-    pseudo: PseudoLabels | None = None,
+    masks: Masks | None = None,
 ) -> ModelCard:
     """Trains a model and publishes it as a model folder with `history.csv` (`tables.HISTORY`).
 
@@ -93,14 +91,14 @@ def train(
         work: parent of training states.
         run: name of the run: `baseline`, `round1`, `final/unet`.
         fold: the held-out fold.
-        pseudo: masks of pseudo-labelled chips.
+        masks: of the chips whose label is not the human one.
 
     Raises:
         SelectionError: a leak between training and validation.
         NotFiniteError: the loss is NaN or infinite.
     """
     check(selection, recipe.folds.group)
-    identity = recipe.fingerprint(store, selection, pseudo)
+    identity = recipe.fingerprint(store, selection, masks)
     seed = derive_seed(recipe.seed, run, fold)
     state = work / identity[:16]
     name = f"{run} fold {fold}"
@@ -110,16 +108,15 @@ def train(
     network = build_model(recipe.model, len(recipe.data.bands))
     if recipe.compute.compile:
         network.compile()
-    data = Chips(store, selection, pseudo, p.batch_size, recipe.compute.prediction_batch, seed, pin=device == "cuda")
+    data = Chips(store, selection, masks, p.batch_size, recipe.compute.prediction_batch, seed, pin=device == "cuda")
     steps = -(-len(selection.training) // p.batch_size) * p.epochs
     module = SegmentationModule(network, Scaler(recipe.input, recipe.data), p, recipe.augmentation, steps, seed)
-    progress, best = Progress(name), Best()
+    figure = f"validation_{p.best}"
+    progress, best = Progress(name), Best(figure)
     callbacks: list[pl.Callback] = [progress, best]
     if p.ema_decay is not None:
         callbacks.append(AverageWeights(p.ema_decay))
-    callbacks.append(
-        EarlyStopping("validation_jaccard", mode="max", patience=p.patience, check_on_train_epoch_end=True)
-    )
+    callbacks.append(EarlyStopping(figure, mode="max", patience=p.patience, check_on_train_epoch_end=True))
     callbacks.append(ResumeState(state))
     processes = recipe.compute.devices
     trainer = pl.Trainer(
@@ -159,7 +156,7 @@ def train(
         fold=fold,
         seed=seed,
         fingerprint=identity,
-        metrics={"validation_jaccard": best.jaccard, "epoch": float(best.epoch)},
+        metrics={figure: best.value, "epoch": float(best.epoch)},
     )
     if trainer.is_global_zero:
         tables.HISTORY.write(pd.DataFrame(progress.history), output / "history.csv")

@@ -7,6 +7,7 @@ Validation is always clean human labels of the held-out fold, and no scene is on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
@@ -20,7 +21,7 @@ class Selection:
     """Chips of one run.
 
     Attributes:
-        training: chip_id, label (`human` or `pseudo`), weight in the loss, scene.
+        training: chip_id, label (`human`, `pseudo` or `true`), weight in the loss, scene.
         validation: chip_id, label (always `human`), weight, scene.
     """
 
@@ -35,7 +36,7 @@ def select(
     pseudo: pd.DataFrame | None = None,
     *,
     pseudo_weight: float = 1.0,
-    keep_rejected: bool = False,
+    learn_from: Literal["clean", "given", "true"] = "clean",
 ) -> Selection:
     """Chooses the chips that the model of a fold learns from and is judged on.
 
@@ -45,15 +46,18 @@ def select(
         fold: the fold that is held out.
         pseudo: the rows of `tables.PSEUDO` of the round before that are for this fold, or None in the first round.
         pseudo_weight: weight of a pseudo-labelled chip in the loss.
-        keep_rejected: learn from rejected labels as well: the baseline without cleaning.
+        learn_from: `clean` labels; all `given` ones, the baseline without cleaning; or the `true` masks of all chips
+            that have a label, which only synthetic sets know.
 
     Raises:
         SelectionError: nothing to learn from, nothing to validate on, or a rule of `check` is broken.
     """
     chips = folds.merge(manifest[["chip_id", "verdict"]], on="chip_id", validate="one_to_one")
-    verdicts = ["clean", "bad"] if keep_rejected else ["clean"]
+    verdicts = ["clean"] if learn_from == "clean" else ["clean", "bad"]
     human = chips[chips["verdict"].isin(verdicts)].assign(label="human", weight=1.0)
     training = human[human["fold"] != fold]
+    if learn_from == "true":
+        training = training.assign(label="true")
     if pseudo is not None:
         accepted = chips[chips["chip_id"].isin(pseudo.loc[pseudo["accepted"], "chip_id"])]
         if (accepted["fold"] == fold).any():

@@ -1,0 +1,110 @@
+"""How much of what wrong labels cost the method wins back, on sets whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cloudcover import tables
+from cloudcover.evaluate.metrics import paired_resamples
+from cloudcover.files import atomic, read_json
+from cloudcover.params import Tta
+
+GIVEN, ORACLE = "baseline", "oracle"
+
+
+def read_counts(folders: Mapping[int, Path], tta: Tta) -> pd.DataFrame:
+    """Counts against true masks of several runs of the chain, as if they were one set.
+
+    Args:
+        folders: of the runs, by seed.
+        tta: the policy to compare by.
+
+    Returns:
+        `tables.COUNTS`; chips and locations carry their seed, since each seed has its own set.
+    """
+    parts = []
+    for seed, folder in folders.items():
+        counts = tables.COUNTS.read(folder / "reports" / "tables" / "truth_chips.csv")
+        counts = counts[counts["tta"] == tta]
+        parts.append(counts.assign(**{name: f"{seed}-" + counts[name] for name in ("chip_id", "location", "scene")}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def closed_gap(counts: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Global Jaccard of each run on true masks, and the share of the gap that it closes.
+
+    The gap is what training on the true masks (`oracle`) gains over training on all given labels (`baseline`).
+    Intervals are of 95 %, by resampling locations; all runs are compared in the same resamples.
+
+    Args:
+        counts: `tables.COUNTS` of one policy.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        A row per run: `run`, and for `jaccard`, `gain` (over the baseline) and `closed_share` the value and columns
+        with `_low` and `_high`.
+    """
+    runs = {str(run): part for run, part in counts.groupby("run", sort=False)}
+    draws = paired_resamples(runs, "location", resamples, seed)
+    gap = draws[ORACLE] - draws[GIVEN]
+    rows = []
+    for run in draws:
+        row: dict[str, object] = {"run": run}
+        gain = draws[run] - draws[GIVEN]
+        for name, values in (("jaccard", draws[run]), ("gain", gain), ("closed_share", gain / gap)):
+            low, high = np.percentile(values[1:], [2.5, 97.5])
+            row |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def label_table(folders: Mapping[int, Path]) -> pd.DataFrame:
+    """What became of the labels: a row per seed and round.
+
+    Returns:
+        `seed`, `round`, `audit_precision`, `audit_recall`, `accepted` pseudo-labels, their global Jaccard on true
+        masks (`jaccard`), that of the labels given to the same chips (`jaccard_given`), and `replaced_share`: of wrong
+        labels.
+    """
+    rows = []
+    for seed, folder in folders.items():
+        truth = read_json(folder / "reports" / "truth.json")
+        audit = {f"audit_{name}": truth["labels"][name] for name in ("precision", "recall")}
+        rows += [{"seed": seed, "round": name, **audit, **row} for name, row in truth["pseudo_labels"].items()]
+    return pd.DataFrame(rows)
+
+
+def by_seed(counts: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
+    """Global Jaccard of each run: a row per seed."""
+    parts = [counts[counts["location"].str.startswith(f"{seed}-")] for seed in seeds]
+    return pd.DataFrame([closed_gap(part, 1).set_index("run")["jaccard"] for part in parts], index=list(seeds))
+
+
+def plot(runs: pd.DataFrame, seeds: pd.DataFrame, path: Path) -> None:
+    """Draws each run's Jaccard on true masks: the value of all sets with its interval, and a dot per set.
+
+    Args:
+        runs: from `closed_gap`.
+        seeds: from `by_seed`.
+        path: of the PNG.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    place = np.arange(len(runs))
+    errors = [runs["jaccard"] - runs["jaccard_low"], runs["jaccard_high"] - runs["jaccard"]]
+    axes.errorbar(place, runs["jaccard"], errors, fmt="o", capsize=4, label="all sets, 95 % interval by location")
+    for number, values in enumerate(seeds[list(runs["run"])].to_numpy(float)):
+        axes.plot(place + 0.15, values, ".", color="0.6", label=None if number else "one set")
+    axes.set_xticks(place, list(runs["run"]))
+    axes.set_ylabel("global Jaccard on true masks [0-1]")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    with atomic(path) as part:
+        figure.savefig(part, format="png", dpi=120)

@@ -1,0 +1,76 @@
+"""The proof: what wrong labels cost, and how much of it is won back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cloudcover import tables
+from cloudcover.evaluate.metrics import paired_bootstrap, paired_resamples
+from cloudcover.evaluate.proof import by_seed, closed_gap, label_table, plot, read_counts
+from cloudcover.files import write_json
+
+
+def counts(run: str, hit_share: float, seed: int = 0) -> pd.DataFrame:
+    """Counts of 12 chips at 4 locations, of whose cloud a share is found."""
+    rng = np.random.default_rng(seed)
+    cloud = rng.integers(200, 800, 12)
+    found = np.rint(cloud * hit_share).astype(int)
+    ids = [f"c{i}" for i in range(12)]
+    places = [f"p{i % 4}" for i in range(12)]
+    return pd.DataFrame(
+        {
+            "chip_id": ids, "run": run, "tta": "none", "fold": 0, "location": places, "scene": places,
+            "verdict": "clean", "tp_pixels": found, "fp_pixels": 0, "fn_pixels": cloud - found, "tn_pixels": 100,
+        }
+    )  # fmt: skip
+
+
+RUNS = pd.concat([counts("baseline", 0.6), counts("round1", 0.7), counts("final", 0.8), counts("oracle", 0.85)])
+
+
+def test_the_closed_share_is_the_gain_over_the_gap():
+    table = closed_gap(RUNS).set_index("run")
+    assert table.loc["baseline", ["gain", "closed_share"]].tolist() == [0, 0]
+    assert table.loc["oracle", "closed_share"] == 1
+    assert table.loc["final", "closed_share"] == pytest.approx(0.8, abs=0.01)
+    assert table.loc["final", "jaccard"] == pytest.approx(0.8, abs=0.001)
+    assert (table["closed_share_low"] <= table["closed_share"]).all()
+    assert (table["closed_share"] <= table["closed_share_high"]).all()
+
+
+def test_resamples_of_several_models_are_paired():
+    a, b = counts("a", 0.6), counts("b", 0.9)
+    b.loc[:5, "tp_pixels"] -= 50
+    b.loc[:5, "fn_pixels"] += 50
+    draws = paired_resamples({"a": a, "b": b}, resamples=500, seed=3)
+    interval = paired_bootstrap(b, a, resamples=500, seed=3)
+    difference = draws["b"] - draws["a"]
+    assert difference[0] == interval.value
+    np.testing.assert_allclose(np.percentile(difference[1:], [2.5, 97.5]), [interval.low, interval.high])
+
+
+def test_sets_of_several_seeds_are_pooled_and_shown_one_by_one(tmp_path):
+    folders = {seed: tmp_path / str(seed) for seed in (0, 1)}
+    for seed, folder in folders.items():
+        table = pd.concat(
+            [counts(run, share - 0.1 * seed, seed) for run, share in (("baseline", 0.6), ("oracle", 0.9))]
+        )
+        tables.COUNTS.write(table, folder / "reports/tables/truth_chips.csv")
+        figures = {"accepted": 4, "jaccard": 0.9, "jaccard_given": 0.2, "replaced_share": 0.5}
+        truth = {"labels": {"precision": 0.8, "recall": 0.9}, "pseudo_labels": {"round1": figures}}
+        write_json(folder / "reports/truth.json", truth)
+    pooled = read_counts(folders, "none")
+    assert pooled["location"].nunique() == 8
+    seeds = by_seed(pooled, [0, 1])
+    np.testing.assert_allclose(seeds["oracle"], [0.9, 0.8], atol=0.002)
+    runs = closed_gap(pooled)
+    assert seeds["oracle"][1] < runs.set_index("run").loc["oracle", "jaccard"] < seeds["oracle"][0]
+    labels = label_table(folders)
+    assert labels[["seed", "round", "audit_recall", "replaced_share"]].to_numpy().tolist() == [
+        [0, "round1", 0.9, 0.5],
+        [1, "round1", 0.9, 0.5],
+    ]
+    plot(runs, seeds, tmp_path / "proof.png")
+    assert (tmp_path / "proof.png").read_bytes().startswith(b"\x89PNG")

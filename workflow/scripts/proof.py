@@ -1,0 +1,32 @@
+"""The proof's tables: Jaccard of each run on true masks and the share of the gap that it closes (0-1), and a plot."""
+
+from pathlib import Path
+
+from cloudcover.job import start
+
+
+def main() -> None:
+    """See the module."""
+    start(snakemake)
+    import pandas as pd
+
+    from cloudcover.evaluate.proof import by_seed, closed_gap, label_table, plot, read_counts
+    from cloudcover.files import write_text
+    from cloudcover.params import load
+
+    evaluation = load(snakemake.input.preset).evaluation
+    folders = {seed: Path(path).parents[1] for seed, path in enumerate(snakemake.input.truth)}
+    counts = read_counts(folders, evaluation.tta[-1])
+    tables: dict[str, pd.DataFrame] = {
+        "runs": closed_gap(counts, evaluation.resamples),
+        "seeds": by_seed(counts, list(folders)).rename_axis("seed").reset_index(),
+        "labels": label_table(folders),
+    }
+    for name, table in tables.items():
+        write_text(snakemake.output[name], table.to_csv(index=False))
+        print(f"\n{table.round(4).to_string(index=False)}")
+    plot(tables["runs"], tables["seeds"], Path(snakemake.output.plot))
+
+
+if __name__ == "__main__":
+    main()
