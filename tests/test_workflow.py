@@ -90,6 +90,26 @@ def test_unlabelled_chips_get_masks_on_their_grid(chain):
 
 
 @pytest.mark.slow
+def test_a_new_verdict_reruns_the_manifest_and_what_follows_and_nothing_before(chain, tmp_path):
+    copy = object.__new__(Project)
+    copy.folder = tmp_path / "project"
+    shutil.copytree(chain.folder, copy.folder, symlinks=True)
+    manifest = tables.MANIFEST.read(copy.folder / "data/labels/manifest.csv")
+    chip_id = manifest.loc[manifest["verdict"] == "bad", "chip_id"].iloc[0]
+    with (copy.folder / "config/verdicts.csv").open("a") as file:
+        file.write(f"{chip_id},clean,ana,,2026-01-01T00:00:00Z\n")
+    before = {"download", "pack", "audit"}
+    assert copy.pending() == {
+        "manifest", "folds", "train", "pseudo_label", "predict_oof", "evaluate", "evaluate_truth", "bundle",
+        "predict_unlabelled", "learning_curves", "report_page",
+    }  # fmt: skip
+    copy.snakemake("data/labels/manifest.csv")
+    row = tables.MANIFEST.read(copy.folder / "data/labels/manifest.csv").set_index("chip_id").loc[chip_id]
+    assert (row["verdict"], row["source"]) == ("clean", "ana")
+    assert not copy.pending() & {*before, "manifest"}
+
+
+@pytest.mark.slow
 def test_dvc_and_snakemake_agree_and_only_stale_stages_rerun(chain):
     assert chain.pending() == set()
     chain.run("python", "workflow/dvc_stage.py", "commit")
