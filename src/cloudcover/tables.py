@@ -80,7 +80,8 @@ class Table:
                     f"hold {list(frame['chip_id'][odd])[:5]}"
                 )
         if self.key:
-            keys = frame[list(self.key)].astype(str).agg("|".join, axis=1) if len(frame) else pd.Series(dtype=str)
+            first, *rest = (frame[column].astype(str) for column in self.key)
+            keys = first.str.cat(rest, sep="|")
             twice = keys.index[keys.str.lower().duplicated(keep=False)]
             if len(twice):
                 raise TableError(

@@ -9,6 +9,7 @@ from cloudcover.cli.group import CleanErrors
 from cloudcover.cli.manifest import manifest
 from cloudcover.cli.params import params
 from cloudcover.cli.predict import predict
+from cloudcover.cli.review import review
 from cloudcover.cli.score import score
 from cloudcover.cli.summary import summary
 from cloudcover.cli.synth import synth
@@ -25,10 +26,11 @@ def main(traceback: bool) -> None:
     \b
     Examples:
       cloudcover synth my-chips --chips 100
+      cloudcover review
       cloudcover predict my-chips/test_features --model models/bundle --out masks
       cloudcover score masks my-chips/train_labels
     """  # noqa: D301
 
 
-for command in (synth, download, verify, manifest, predict, score, summary, params):
+for command in (synth, download, verify, manifest, predict, review, score, summary, params):
     main.add_command(command)

@@ -1,0 +1,83 @@
+"""`cloudcover review`: a local page on which a person judges labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cloudcover.review.app import Review
+
+AUDIT = Path("data/labels/audit.csv")
+PREDICTIONS = Path("data/oof")
+
+
+@click.command()
+@click.option(
+    "--store",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("data/store"),
+    show_default=True,
+    help="Folder of the packed chips.",
+)
+@click.option(
+    "--audit",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"Table of suspicions and reasons.  [default: {AUDIT}, if there is one]",
+)
+@click.option(
+    "--verdicts",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("config/verdicts.csv"),
+    show_default=True,
+    help="File that gets the verdicts; git keeps it.",
+)
+@click.option(
+    "--predictions",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of out-of-fold predictions: of one run, or of several, of which the newest round is shown.  "
+    f"[default: {PREDICTIONS}, if there is one]",
+)
+@click.option("--reviewer", help="Who judges.  [default: git's user.name, or the login name]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8391, show_default=True, help="On loopback; 0 takes a free one."
+)
+@click.option("--no-browser", is_flag=True, help="Only print the page's address.")
+def review(
+    store: Path,
+    audit: Path | None,
+    verdicts: Path,
+    predictions: Path | None,
+    reviewer: str | None,
+    port: int,
+    no_browser: bool,
+) -> None:
+    """Judge labels on a local web page, the most suspicious first.
+
+    The page is for this computer only. Every verdict is on disk before the page counts it, so it can be closed at any
+    time. Press ? on the page for its keys. The rule `manifest` reads the verdicts on the next run.
+
+    \b
+    Example:
+      cloudcover review --reviewer "Ada Lovelace"
+    """  # noqa: D301
+    from cloudcover.review.server import default_reviewer, serve
+
+    def ready(address: str, page: Review) -> None:
+        progress = page.queue.progress(page.verdicts.rows(), page.verdicts.reviewer)
+        click.echo(
+            f"{address}\n{progress['labels']} labels, {progress['judged']} judged; {page.verdicts.reviewer}'s verdicts "
+            f"go to {verdicts} at once. Ctrl+C ends the page."
+        )
+        if not page.queue.audited:
+            click.echo(f"There is no audit ({AUDIT}): the labels come scene by scene.")
+        if not no_browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    if audit is None and AUDIT.exists():
+        audit = AUDIT
+    serve(store, audit, verdicts, predictions or PREDICTIONS, reviewer or default_reviewer(), port, ready)

@@ -1,0 +1,80 @@
+"""Only the page itself may talk to the server.
+
+Any program of this computer and any web site that its browser has open can reach a port on loopback. Refused are
+
+- another `Host` than loopback with this port: a site whose name was pointed at 127.0.0.1 (DNS rebinding);
+- another `Origin`, or a browser's word that another site asks (`Sec-Fetch-Site`): forged requests;
+- a change without the token that only the page can read, without JSON, or longer than any selection of chips.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LONGEST_BODY = 4_000_000
+"""Bytes: 40,000 chips selected at once."""
+TOKEN = "x-review-token"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Guard:
+    """ASGI middleware that refuses foreign requests and adds `HEADERS` to every answer.
+
+    Args:
+        app: the application.
+        port: on which it listens.
+        token: what a change must carry in the header `TOKEN`.
+    """
+
+    def __init__(self, app: ASGIApp, port: int, token: str) -> None:
+        self.app, self.token = app, token
+        self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers 403 where `problem` finds one."""
+        if scope["type"] != "http":
+            return  # the page uses neither web sockets nor a lifespan
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        problem = self.problem(scope["method"], Headers(scope=scope))
+        app = JSONResponse({"error": problem}, 403) if problem else self.app
+        await app(scope, receive, guarded)
+
+    def problem(self, method: str, headers: Headers) -> str:
+        """Why a request is refused, or an empty text."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if host not in self.hosts:
+            return "this address is not the review page's"
+        if origin not in (None, f"http://{host}") or headers.get("sec-fetch-site", "none") not in (
+            "none",
+            "same-origin",
+        ):
+            return "another site may not use the review page"
+        if method in ("GET", "HEAD"):
+            return ""
+        if origin is None or not secrets.compare_digest(headers.get(TOKEN, "").encode(), self.token.encode()):
+            return "the page's token is missing or out of date"
+        if headers.get("content-type") != "application/json":
+            return "a change must be JSON"
+        length = headers.get("content-length", "")
+        if not length.isdecimal() or int(length) > LONGEST_BODY:
+            return f"a change must have a length of at most {LONGEST_BODY} bytes"
+        return ""

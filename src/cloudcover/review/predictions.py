@@ -1,0 +1,70 @@
+"""Where the page takes predictions from: the out-of-fold probabilities of the newest run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudcover.params import Tta
+from cloudcover.predictions import Oof
+
+THRESHOLD = 0.5
+"""A pixel is cloud at a probability above this."""
+
+
+class PredictionsError(ValueError):
+    """The predictions cannot be shown; the message says which folder and why."""
+
+
+def newest(root: Path) -> list[Path]:
+    """Folders of the newest run below `root`.
+
+    The last round goes first: it learned from the cleanest labels. Then the members of the final ensemble, which are
+    averaged, and then any other run, such as the baseline or the audit's own.
+
+    Args:
+        root: `data/oof`, or the folder of one run.
+
+    Returns:
+        An empty list if there are no predictions.
+    """
+    if (root / "manifest.csv").exists():
+        return [root]
+    runs = sorted(path.parent for path in root.glob("**/manifest.csv"))
+    rounds = {int(m[1]): run for run in runs if (m := re.fullmatch(r"round(\d+)", run.name))}
+    if rounds:
+        return [rounds[max(rounds)]]
+    return [run for run in runs if run.parent.name == "final"] or runs[:1]
+
+
+class Predictions:
+    """Predicted masks.
+
+    Args:
+        folders: from `newest`.
+        size: height and width of the store's chips [pixels].
+
+    Raises:
+        PredictionsError: the folders have no policy in common, or are of chips of another size.
+    """
+
+    def __init__(self, folders: list[Path], size: int) -> None:
+        self.oof = Oof(folders)
+        shared = [tta for tta in get_args(Tta) if all((f / f"{tta}.npy").exists() for f in folders)]
+        if not shared:
+            raise PredictionsError(f"{folders[0]} holds no predictions, such as {get_args(Tta)[0]}.npy")
+        self.policy: Tta = shared[-1]  # the one with the most views
+        for folder in folders:
+            shape = np.load(folder / f"{self.policy}.npy", mmap_mode="r").shape
+            if shape[1:] != (size, size):
+                raise PredictionsError(f"{folder} is of {shape[1]} x {shape[2]} pixels, but the store's are {size}")
+
+    def mask(self, chip_id: str) -> NDArray[np.bool_] | None:
+        """H x W, true = cloud; None for a chip without a prediction."""
+        if chip_id not in self.oof.table.index:
+            return None
+        return np.asarray(self.oof.probabilities([chip_id], self.policy)[0] > THRESHOLD)

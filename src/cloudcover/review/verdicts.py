@@ -1,0 +1,201 @@
+"""Human verdicts while they are given: one writer per file, and a verdict counts once it is on disk."""
+
+from __future__ import annotations
+
+import csv
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from cloudcover import tables
+from cloudcover.files import atomic
+
+LONGEST_REASON = 500
+"""Characters of a reviewer's note that are kept."""
+
+
+class Verdict(NamedTuple):
+    """A row of `tables.VERDICTS`."""
+
+    chip_id: str
+    verdict: str
+    reviewer: str
+    reason: str
+    time: str
+
+
+Seen = tuple[str, str] | None
+"""Verdict and time of a chip as a page knew them; None for a chip without a verdict."""
+
+
+class VerdictsInUseError(ValueError):
+    """Another review holds the file."""
+
+
+class ConflictError(ValueError):
+    """Chips were judged elsewhere in the meantime; nothing was changed.
+
+    Attributes:
+        chip_ids: those chips.
+    """
+
+    def __init__(self, chip_ids: list[str]) -> None:
+        more = f" and {len(chip_ids) - 3} more" if len(chip_ids) > 3 else ""
+        super().__init__(f"judged elsewhere in the meantime: {', '.join(chip_ids[:3])}{more}")
+        self.chip_ids = chip_ids
+
+
+def utc_now() -> str:
+    """The time as it is kept: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+class Verdicts:
+    """The file of verdicts, held by a lock until `close`; safe to use from several threads.
+
+    Each change writes the whole file atomically before it returns. Rows that others wrote in the meantime, with an
+    editor or by `git pull`, are read first and kept.
+
+    Args:
+        path: the CSV (`tables.VERDICTS`); it need not exist.
+        reviewer: who judges.
+        now: gives the time of a verdict, ISO 8601.
+
+    Raises:
+        VerdictsInUseError: another process reviews with this file.
+        TableError: the file breaks its schema.
+    """
+
+    def __init__(self, path: Path, reviewer: str, now: Callable[[], str] = utc_now) -> None:
+        self.path, self.reviewer, self._now = path, reviewer, now
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise VerdictsInUseError(f"another review is open on {path}: use its page, or end it first") from None
+        self._threads = threading.Lock()
+        self._changes: list[dict[str, tuple[Verdict | None, Verdict | None]]] = []
+        self._known: tuple[int, int, int] | None = None
+        self._rows: dict[str, Verdict] = {}
+        try:
+            self._refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Verdicts:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._lock.release()
+
+    def rows(self) -> dict[str, Verdict]:
+        """All verdicts of the file by chip, also of chips that the store does not hold."""
+        with self._threads:
+            self._refresh()
+            return dict(self._rows)
+
+    def judge(self, chip_ids: Iterable[str], verdict: str, reason: str, seen: Mapping[str, Seen]) -> int:
+        """Gives chips one verdict, or takes theirs away.
+
+        Args:
+            chip_ids: the chips.
+            verdict: `bad`, `clean`, `unsure`, or an empty text to take the verdict away.
+            reason: the reviewer's note.
+            seen: what the page knew of each chip. A chip that it did not know like this is a conflict, unless it
+                already has just this verdict: then the page repeats a request whose answer was lost.
+
+        Returns:
+            Number of the change, for `undo`.
+
+        Raises:
+            ConflictError: see `seen`.
+            TableError: the verdict is no such word, or the file was broken in the meantime.
+        """
+        reason = " ".join(reason.split())[:LONGEST_REASON]
+        time = self._now()
+        new = {c: Verdict(c, verdict, self.reviewer, reason, time) if verdict else None for c in chip_ids}
+        _check(row for row in new.values() if row)
+        with self._threads:
+            self._refresh()
+            old = {c: self._rows.get(c) for c in new}
+            conflicts = [c for c in new if _seen(old[c]) != seen.get(c) and not _same(old[c], new[c])]
+            if conflicts:
+                raise ConflictError(conflicts)
+            self._apply(new)
+            self._changes.append({c: (old[c], new[c]) for c in new})
+            return len(self._changes) - 1
+
+    def undo(self, change: int) -> list[str]:
+        """Restores the rows from before a change, with their own reviewers and times.
+
+        Returns:
+            The chips.
+
+        Raises:
+            KeyError: this process made no such change, or has undone it.
+            ConflictError: a chip was judged again after the change.
+        """
+        with self._threads:
+            if not 0 <= change < len(self._changes) or not self._changes[change]:
+                raise KeyError(change)
+            self._refresh()
+            steps = self._changes[change]
+            conflicts = [c for c, (_, after) in steps.items() if self._rows.get(c) != after]
+            if conflicts:
+                raise ConflictError(conflicts)
+            self._apply({c: before for c, (before, _) in steps.items()})
+            self._changes[change] = {}
+            return list(steps)
+
+    def _apply(self, new: Mapping[str, Verdict | None]) -> None:
+        """Writes first and remembers then, so that a failed write leaves the old state in both places.
+
+        Only new rows are checked, by the caller: `Table.write` would check every row again with every verdict.
+        """
+        rows = {c: row for c, row in (self._rows | dict(new)).items() if row}
+        with atomic(self.path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(Verdict._fields)
+            writer.writerows(rows[c] for c in sorted(rows))
+        self._rows, self._known = rows, self._state()
+
+    def _refresh(self) -> None:
+        """Reads the file if it is not the one that this process wrote."""
+        state = self._state()
+        if state == self._known:
+            return
+        table = tables.VERDICTS.read(self.path) if state else tables.VERDICTS.empty()
+        rows = (Verdict(*row) for row in table.itertuples(index=False, name=None))
+        self._rows, self._known = {row.chip_id: row for row in rows}, state
+
+    def _state(self) -> tuple[int, int, int] | None:
+        """What tells one version of the file from another; None without a file."""
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _seen(row: Verdict | None) -> Seen:
+    return (row.verdict, row.time) if row else None
+
+
+def _same(old: Verdict | None, new: Verdict | None) -> bool:
+    return (old and old._replace(time="")) == (new and new._replace(time=""))
+
+
+def _check(rows: Iterable[Verdict]) -> None:
+    tables.VERDICTS.check(pd.DataFrame(list(rows), columns=list(Verdict._fields)), "verdict")

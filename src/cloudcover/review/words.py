@@ -1,0 +1,101 @@
+"""The audit's reasons in words, with the figures behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Words(NamedTuple):
+    """What a reason means.
+
+    Attributes:
+        title: the name that people read.
+        text: one sentence.
+        figures: format of the audit's columns that show it; left out where the audit lacks one of them.
+    """
+
+    title: str
+    text: str
+    figures: str = ""
+
+
+REASONS = {
+    "empty_over_cloud": Words(
+        "empty over cloud",
+        "The label is almost empty, but the model sees cloud.",
+        "label {label_share:.0%} cloud, model {predicted_share:.0%}",
+    ),
+    "inverted": Words(
+        "inverted",
+        "Cloud and clear look exchanged.",
+        "IoU with the model {oof_iou:.2f}, inverted {inverted_iou:.2f}",
+    ),
+    "swapped": Words(
+        "swapped",
+        "The label resembles the clouds of another chip more than its own.",
+        "correlation {own_correlation:.2f} with its own chip, {other_correlation:.2f} with another",
+    ),
+    "shifted": Words(
+        "shifted",
+        "The label lies beside the clouds.",
+        "moved by {best_shift_pixels:.0f} pixels, IoU with the model rises from {oof_iou:.2f} to {shifted_iou:.2f}",
+    ),
+    "coarse": Words(
+        "coarse",
+        "The outline is far coarser than that of the clouds.",
+        "its length is {outline_ratio:.2f} of the model's",
+    ),
+    "artefact": Words(
+        "artefact",
+        "Long straight edges that no cloud has.",
+        "{straight_edge_share:.0%} of the outline is straight",
+    ),
+    "stripes": Words(
+        "stripes",
+        "Edges run along rows or columns of the image.",
+        "{axis_edge_share:.0%} of the outline does",
+    ),
+    "false_cloud": Words(
+        "false cloud",
+        "Labelled cloud where the model is sure that it is clear.",
+        "{false_share:.0%} of the chip",
+    ),
+    "missed_cloud": Words(
+        "missed cloud",
+        "Labelled clear where the model is sure of cloud.",
+        "{missed_share:.0%} of the chip",
+    ),
+}
+"""The reasons that the audit names, see `labels.combine`; one that is not here is shown by its own name."""
+
+
+def title(reason: str) -> str:
+    """The name that people read."""
+    return REASONS[reason].title if reason in REASONS else reason.replace("_", " ")
+
+
+def explain(reason: str, evidence: Mapping[str, Any]) -> dict[str, str]:
+    """Name, title, sentence and figures of a reason.
+
+    Args:
+        reason: a name of `tables.AUDIT`'s `reasons`.
+        evidence: the chip's row of the audit; further columns and missing ones are fine.
+    """
+    words = REASONS.get(reason, Words(title(reason), ""))
+    return {"name": reason, "title": words.title, "text": words.text, "figures": _figures(words.figures, evidence)}
+
+
+def _figures(form: str, evidence: Mapping[str, Any]) -> str:
+    numbers = {}
+    for name, value in evidence.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError):
+            continue
+    finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    try:
+        return form.format_map(finite)
+    except KeyError:
+        return ""
