@@ -6,6 +6,7 @@ PYTEST_DONT_REWRITE: benchmarks import this module, too.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import socket
 import subprocess
@@ -102,9 +103,10 @@ class Azurite:
 
 @contextmanager
 def run_azurite() -> Iterator[Azurite]:
-    """Starts Azurite on a free port and ends it; pytest skips where there is no node."""
+    """Starts Azurite on a free port and ends it; pytest skips where there is no node, and fails where CI is set."""
     if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are not installed: they run Azurite, the Azure emulator")
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up("node and npm are not installed: they run Azurite, the Azure emulator")
     entry, port = install_azurite(), free_port()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "azurite.log")
