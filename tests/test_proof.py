@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from project import TINY, Project
 
 from cloudcover import tables
 from cloudcover.evaluate.metrics import paired_bootstrap, paired_resamples
 from cloudcover.evaluate.proof import by_seed, closed_gap, label_table, plot, read_counts
-from cloudcover.files import write_json
+from cloudcover.files import read_json, write_json
+from cloudcover.params import validate
+from cloudcover.reference import render
 
 
 def counts(run: str, hit_share: float, seed: int = 0) -> pd.DataFrame:
@@ -74,3 +77,21 @@ def test_sets_of_several_seeds_are_pooled_and_shown_one_by_one(tmp_path):
     ]
     plot(runs, seeds, tmp_path / "proof.png")
     assert (tmp_path / "proof.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_proof_runs_the_chain_for_each_seed_and_ends_with_tables_and_a_plot(tmp_path):
+    project = Project(tmp_path / "project", TINY)
+    rounds = {**TINY["pseudo_labels"], "rounds": 1}
+    preset = validate({**TINY, "pseudo_labels": rounds, "evaluation": {"resamples": 100, "oracle": True}})
+    (project.folder / "config/presets/proof.yaml").write_text(render(preset))
+    project.snakemake("-s", "workflow/proof.smk", "--config", "seeds=1")
+    results = project.folder / "reports" / "proof"
+    runs = pd.read_csv(results / "runs.csv").set_index("run")
+    assert list(runs.index) == ["baseline", "round1", "oracle", "final/unet", "final"]
+    assert runs.loc["oracle", "closed_share"] == 1
+    truth = read_json(project.folder / "work/proof/seed0/reports/truth.json")
+    assert runs.loc["final", "jaccard"] == pytest.approx(truth["final"]["jaccard"])
+    assert pd.read_csv(results / "seeds.csv")["oracle"].tolist() == pytest.approx([truth["oracle"]["jaccard"]])
+    assert pd.read_csv(results / "labels.csv")["round"].tolist() == ["round1"]
+    assert (results / "proof.png").stat().st_size > 10_000
