@@ -165,7 +165,7 @@ class Run:
         write_json(self.root / "metrics.json", metrics)
         write_tables(counts, *(self.root / f"{name}.csv" for name in ("chips", "locations", "scenes")))
         audited = self.root / "audit.csv" if audit else None
-        figures = evaluate_truth(
+        figures, _ = evaluate_truth(
             self.root / "truth/manifest.csv", self.root / "store", self.root / "manifest.csv", audited, loaded,
             self.pseudo, evaluation, 0,
         )  # fmt: skip
