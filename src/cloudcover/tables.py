@@ -80,8 +80,9 @@ class Table:
                     f"hold {list(frame['chip_id'][odd])[:5]}"
                 )
         if self.key:
-            first, *rest = (frame[column].astype(str) for column in self.key)
-            keys = first.str.cat(rest, sep="|")
+            keys = frame[self.key[0]].astype(str)
+            for column in self.key[1:]:
+                keys = keys + "|" + frame[column].astype(str)
             twice = keys.index[keys.str.lower().duplicated(keep=False)]
             if len(twice):
                 raise TableError(

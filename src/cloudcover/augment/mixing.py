@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cloudcover.augment.batch import ChipBatch, has_data, integers, uniform
-from cloudcover.augment.symmetries import SYMMETRIES, symmetry
+from cloudcover.augment.symmetries import SYMMETRIES, turned
 from cloudcover.chips import UNKNOWN
 from cloudcover.params import AugmentationParams
 
@@ -95,7 +95,7 @@ def chessmix(batch: ChipBatch, drawn: list[int], params: AugmentationParams, gen
         chosen = torch.multinomial(chances.flatten(), len(places), replacement=True, generator=generator).tolist()
         for (r, c), square in zip(places, chosen, strict=True):
             j, row, column = square // (rows * columns), square // columns % rows, square % columns
-            way = integers(SYMMETRIES, generator)
+            way = integers(len(SYMMETRIES), generator)
             way = way if tall == wide else way // 2 * 2
             moves.append(_Move(i, r * tall, c * wide, j, row * tall, column * wide, tall, wide, way))
     _paste(batch, moves)
@@ -126,7 +126,7 @@ def _paste(batch: ChipBatch, moves: list[_Move]) -> None:
         patches = []
         for m in moves:
             patch = plane[m.source, ..., m.down : m.down + m.height, m.across : m.across + m.width]
-            patches.append(symmetry(patch, m.symmetry))
+            patches.append(turned(patch, SYMMETRIES[m.symmetry]))
         for m, patch in zip(moves, patches, strict=True):
             plane[m.target, ..., m.top : m.top + m.height, m.left : m.left + m.width] = patch
 

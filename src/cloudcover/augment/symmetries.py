@@ -7,16 +7,18 @@ from torch import Tensor
 
 from cloudcover.augment.batch import ChipBatch, integers
 from cloudcover.params import AugmentationParams
+from cloudcover.tta import View
 
-SYMMETRIES = 8
-"""Of the square, the group D4: four turns, each with and without a left-right flip."""
-HFLIP, VFLIP = 4, 6
-"""Numbers of the two flips: an up-down flip is a left-right flip and half a turn."""
+TURNS = (View(False, ()), View(True, (-2,)), View(False, (-2, -1)), View(True, (-1,)))
+"""Turns by 0, 90, 180 and 270 degrees."""
+HFLIP, VFLIP = View(False, (-1,)), View(False, (-2,))
+SYMMETRIES = (*TURNS, HFLIP, View(True, ()), VFLIP, View(True, (-2, -1)))
+"""Of the square, the group D4."""
 
 
-def symmetry(plane: Tensor, number: int) -> Tensor:
-    """A copy of a plane (… x H x W) in one of the square's symmetries: a flip from 4 on, `number` % 4 quarter turns."""
-    return torch.rot90(plane.flip(-1) if number >= 4 else plane, number % 4, (-2, -1))
+def turned(plane: Tensor, view: View) -> Tensor:
+    """A copy of a plane (… x H x W) in one of the square's symmetries."""
+    return view.apply(plane) if view.flips else view.apply(plane).clone()
 
 
 def hflip(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
@@ -32,19 +34,21 @@ def vflip(batch: ChipBatch, drawn: list[int], params: AugmentationParams, genera
 def rotate90(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
     """Turn by 90, 180 or 270 degrees."""
     _check_square(batch, "rotate90")
-    _move(batch, {i: 1 + integers(3, generator) for i in drawn})
+    _move(batch, {i: TURNS[1 + integers(3, generator)] for i in drawn})
 
 
 def d4(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
     """One of the square's eight symmetries, the one that changes nothing included."""
     _check_square(batch, "d4")
-    _move(batch, {i: integers(SYMMETRIES, generator) for i in drawn})
+    _move(batch, {i: SYMMETRIES[integers(len(SYMMETRIES), generator)] for i in drawn})
 
 
-def _move(batch: ChipBatch, numbers: dict[int, int]) -> None:
+def _move(batch: ChipBatch, views: dict[int, View]) -> None:
     for plane in batch.planes():
-        for i, number in numbers.items():
-            plane[i] = symmetry(plane[i], number)
+        for i, view in views.items():
+            # A CPU takes band by band: the copy then stays in its cache.
+            for part in plane[i] if plane.ndim == 4 and plane.device.type == "cpu" else [plane[i]]:
+                part.copy_(turned(part, view))
 
 
 def _check_square(batch: ChipBatch, name: str) -> None:
