@@ -1,5 +1,7 @@
 """Prediction: ensembles, bundles, masks on disk, and chips that a model was not made for."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import rasterio
@@ -8,12 +10,13 @@ from conftest import BANDS, make_layout, write_tif
 from torch import nn
 
 from cloudcover.bundle import load_bundle, write_bundle
+from cloudcover.chips import ChipError
 from cloudcover.models import folder as model_folder
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, ModelFolderError, save_model
 from cloudcover.params import InputParams, ModelParams, validate
 from cloudcover.predict import Predictor
-from cloudcover.predict.masks import find_chips, limits_of, mask_of, predict_chips
+from cloudcover.predict.masks import ahead, find_chips, limits_of, mask_of, predict_chips
 from cloudcover.predict.predictor import EnsembleError
 
 ENCODER = "tu-mobilenetv3_small_050"
@@ -87,7 +90,7 @@ def test_a_bundle_predicts_with_its_own_policy_and_threshold(bright, tmp_path):
     folders = [bright(0.5, "final/unet/fold0"), bright(1.5, "final/unet/fold1")]
     write_bundle(folders, evaluation, {"final": {"jaccard": 0.9, "jaccard_low": 0.8}}, tmp_path / "bundle")
     predictor = load_bundle(tmp_path / "bundle")
-    assert (predictor.policy, predictor.threshold, len(predictor.networks)) == ("flips", 0.3, 2)
+    assert (predictor.policy, predictor.threshold, len(predictor.engines)) == ("flips", 0.3, 2)
     text = (tmp_path / "bundle" / "README.md").read_text()
     assert "| jaccard | 0.9000 |" in text
     assert "B02, B03, B04, B08" in text
@@ -139,3 +142,42 @@ def test_a_real_network_predicts_chips_of_any_size(tmp_path):
     with rasterio.open(written[0]) as mask:
         assert mask.shape == (80, 80)
         assert set(np.unique(mask.read(1))) <= {0, 1}
+
+
+def test_chips_of_many_sizes_are_predicted_in_order_and_all_written(bright, tmp_path):
+    sizes = [64, 64, 96, 64, 40]
+    for number, size in enumerate(sizes):
+        for band in BANDS:
+            write_tif(tmp_path / "set" / f"c{number}" / f"{band}.tif", np.full((size, size), 9000, np.uint16))
+    written = predict_chips(Predictor([bright()], batch=2), find_chips([tmp_path / "set"], BANDS), tmp_path / "out")
+    assert [path.name for path in written] == [f"c{number}.tif" for number in range(5)]
+    for path, size in zip(written, sizes, strict=True):
+        with rasterio.open(path) as mask:
+            assert mask.shape == (size, size)
+
+
+def test_a_chip_that_cannot_be_read_stops_the_run_and_is_named(bright, tmp_path):
+    for name in ("a", "b", "c"):
+        for band in BANDS:
+            write_tif(tmp_path / "set" / name / f"{band}.tif", np.full((64, 64), 9000, np.uint16))
+    (tmp_path / "set" / "b" / "B04.tif").unlink()
+    with pytest.raises(ChipError, match=r"B04.*b/B04\.tif is missing"):
+        predict_chips(Predictor([bright()], batch=1), find_chips([tmp_path / "set"], BANDS), tmp_path / "out")
+
+
+def test_at_most_so_many_results_are_made_ahead():
+    made = []
+    with ThreadPoolExecutor(1) as pool:
+        results = ahead(pool, lambda item: made.append(item) or item, range(100), 3)
+        assert next(results) == 0
+        assert len(made) <= 4
+        assert list(results) == list(range(1, 100))
+
+
+def test_the_temperature_of_the_card_divides_the_logits(bright):
+    dn, limits = chips_of(9000), np.zeros((1, 4, 2), np.float32)
+    plain, cooled = (
+        Predictor([bright(name=n, temperature=t)]).probabilities(dn, limits) for n, t in (("a", 1), ("b", 4))
+    )
+    logit = np.log(plain / (1 - plain))
+    np.testing.assert_allclose(cooled, 1 / (1 + np.exp(-logit / 4)), atol=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cloudcover.cli.data import download, verify
+from cloudcover.cli.export import export
 from cloudcover.cli.group import CleanErrors
 from cloudcover.cli.manifest import manifest
 from cloudcover.cli.params import params
@@ -32,5 +33,5 @@ def main(traceback: bool) -> None:
     """  # noqa: D301
 
 
-for command in (synth, download, verify, manifest, predict, review, score, summary, params):
+for command in (synth, download, verify, manifest, export, predict, review, score, summary, params):
     main.add_command(command)

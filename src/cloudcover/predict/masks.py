@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import rasterio
@@ -15,6 +20,12 @@ from cloudcover.chips import UNKNOWN, Chip, image_size, read_chip
 from cloudcover.files import atomic
 from cloudcover.predict.predictor import Predictor
 from cloudcover.store.statistics import percentiles
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+READERS = 2
+"""Threads that read a batch each: GDAL decodes without Python's lock."""
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], crs: str, transform: Sequence[float]) -> None:
@@ -79,6 +90,9 @@ def find_chips(paths: Sequence[Path], bands: list[str]) -> list[Path]:
 def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path) -> list[Path]:
     """Writes the mask of each chip folder as `out/<chip>.tif`.
 
+    Threads read the next batches and write the last masks while the network computes. A batch holds chips of one size
+    that follow each other, as many pixels as `predictor.batch` chips of the training's size.
+
     Args:
         predictor: the models; bands, scale and threshold are theirs.
         chips: folders with one GeoTIFF per band, any height and width.
@@ -96,27 +110,69 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path) -> lis
         twice = sorted({n for n in names if names.count(n) > 1})
         raise ValueError(f"several chips are called {twice[:5]}: their masks would overwrite each other")
     card = predictor.card
-    written = []
-    for folder in tqdm(chips, desc="predict", unit="chip", disable=None):
-        chip = _read(folder, card.bands)
-        pixels = chip.bands[None]
-        probabilities = predictor.probabilities(*_padded(pixels, limits_of(pixels, card.nodata), card.nodata))
-        height, width = chip.bands.shape[1:]
-        mask = mask_of(probabilities[:, :height, :width], pixels, predictor.threshold, card.nodata)[0]
-        write_mask(out / f"{folder.name}.tif", mask, chip.grid.crs, chip.grid.transform)
-        written.append(out / f"{folder.name}.tif")
+    written: list[Path] = []
+    with (
+        ThreadPoolExecutor(READERS, thread_name_prefix="read") as readers,
+        ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
+        tqdm(total=len(chips), desc="predict", unit="chip", disable=None) as bar,
+    ):
+        batches = _batches(chips, card.bands[0], predictor.batch * card.chip_size**2)
+        read = ahead(readers, partial(_read, bands=card.bands), batches, READERS)
+        masks = (result for batch in read for result in _masks(predictor, batch))
+        for path in ahead(writer, partial(_write, out=out), masks, predictor.batch):
+            written.append(path)
+            bar.update()
     return written
 
 
-def _read(folder: Path, bands: list[str]) -> Chip:
-    height, width = image_size(folder / f"{bands[0]}.tif", bands[0])
-    return read_chip(folder, None, bands, (height, width))
+def ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
+    """The results of `work` in the order of the items, at most `most` of them ahead of who takes them."""
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) > most:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
-def _padded(
-    pixels: NDArray[np.uint16], limits: NDArray[np.float32], nodata: int
-) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-    """Pads height and width with nodata to a multiple of 32, which the encoders need."""
+def _batches(chips: Sequence[Path], band: str, pixels: int) -> Iterator[list[Path]]:
+    """Runs of chips of one size, no more than make up `pixels` together, at least one."""
+    sized = ((folder, image_size(folder / f"{band}.tif", band)) for folder in chips)
+    for (height, width), run in groupby(sized, lambda chip: chip[1]):
+        folders = (folder for folder, _ in run)
+        while batch := list(islice(folders, max(1, pixels // (height * width)))):
+            yield batch
+
+
+def _read(folders: list[Path], bands: list[str]) -> list[tuple[str, Chip]]:
+    """The chips of a batch by their names, all of the size of the first."""
+    size = image_size(folders[0] / f"{bands[0]}.tif", bands[0])
+    return [(folder.name, read_chip(folder, None, bands, size)) for folder in folders]
+
+
+def _masks(predictor: Predictor, batch: list[tuple[str, Chip]]) -> Iterator[tuple[str, Chip, NDArray[np.uint8]]]:
+    """The chips of a batch with their masks; the encoders need sizes that are multiples of 32."""
+    pixels = np.stack([chip.bands for _, chip in batch])
+    nodata = predictor.card.nodata
     height, width = pixels.shape[2:]
-    below, right = -height % 32, -width % 32
-    return np.pad(pixels, ((0, 0), (0, 0), (0, below), (0, right)), constant_values=nodata), limits
+    padding = ((0, 0), (0, 0), (0, -height % 32), (0, -width % 32))
+    padded = np.pad(pixels, padding, constant_values=nodata) if height % 32 or width % 32 else pixels
+    limits = np.zeros((*pixels.shape[:2], 2), np.float32)
+    if predictor.scaler.needs_limits:
+        limits = limits_of(pixels, nodata)
+    probabilities = predictor.probabilities(padded, limits)[:, :height, :width]
+    masks = mask_of(probabilities, pixels, predictor.threshold, nodata)
+    for (name, chip), mask in zip(batch, masks, strict=True):
+        yield name, chip, mask
+
+
+def _write(result: tuple[str, Chip, NDArray[np.uint8]], out: Path) -> Path:
+    name, chip, mask = result
+    path = out / f"{name}.tif"
+    write_mask(path, mask, chip.grid.crs, chip.grid.transform)
+    return path

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from cloudcover import tta
-from cloudcover.compute import precision as precision_of
 from cloudcover.compute import resolve_device
 from cloudcover.inputs import Scaler
-from cloudcover.models.folder import ModelCard, load_model
+from cloudcover.models.folder import ModelCard
 from cloudcover.params import Tta
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from cloudcover.predict.engine import Engine, load_engine
+from cloudcover.predict.exported import CARD as EXPORT_CARD
 
 
 class EnsembleError(ValueError):
@@ -28,10 +26,10 @@ class Predictor:
     """Models that predict together.
 
     Args:
-        folders: model folders; they must agree in bands, input scale and nodata value.
+        folders: model folders, trained or exported; they must agree in bands, input scale and nodata value.
         policy: test-time augmentation.
-        device: `auto`, `cpu` or `cuda`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        device: `auto`, `cpu` or `cuda`; exported models take the CPU by `auto`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; an exported model has its own.
         batch: chips per forward pass and view.
         threshold: a pixel is cloud at a probability above this; None: that of the first model.
 
@@ -50,36 +48,33 @@ class Predictor:
     ) -> None:
         if not folders:
             raise EnsembleError("an ensemble needs at least one model folder")
+        if device == "auto" and any((folder / EXPORT_CARD).exists() for folder in folders):
+            device = "cpu"
         self.device = resolve_device(device)
-        self.dtype = DTYPES[precision_of(precision, self.device)]
         self.policy = policy
         self.batch = batch
         self._threshold = threshold
-        self.networks: list[nn.Module] = []
-        self.cards: list[ModelCard] = []
-        for folder in folders:
-            network, card = load_model(folder, self.device)
-            self.networks.append(network.eval().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-            self.cards.append(card)
+        self.engines: list[Engine] = [load_engine(folder, self.device, precision) for folder in folders]
         first = self.card
-        for folder, card in zip(folders, self.cards, strict=True):
+        for folder, engine in zip(folders, self.engines, strict=True):
             for key in ("bands", "input", "nodata"):
-                if getattr(card, key) != getattr(first, key):
+                if getattr(engine.card, key) != getattr(first, key):
                     raise EnsembleError(
-                        f"{folder} has {key} {getattr(card, key)}, but {folders[0]} has {getattr(first, key)}"
+                        f"{folder} has {key} {getattr(engine.card, key)}, but {folders[0]} has {getattr(first, key)}"
                     )
-        self.scaler = Scaler(first.input, first.data_params()).to(self.device)
+        self.scaler = Scaler(first.input, first.data_params(), reuse=True).to(self.device)
 
     @property
     def card(self) -> ModelCard:
         """The card of the first model; what matters for input is the same in all."""
-        return self.cards[0]
+        return self.engines[0].card
 
     @property
     def threshold(self) -> float:
         """A pixel is cloud at a probability above this."""
         return self.card.threshold if self._threshold is None else self._threshold
 
+    @torch.inference_mode()
     def probabilities(self, dn: NDArray[np.uint16], limits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mean probability of cloud over models and views.
 
@@ -93,22 +88,16 @@ class Predictor:
         Raises:
             EnsembleError: the number of bands is not the models'.
         """
-        total = np.zeros((len(dn), *dn.shape[2:]), np.float32)
-        for part, probabilities in self.each(dn, limits):
-            total[part] += probabilities / len(self.networks)
-        return total
-
-    def each(self, dn: NDArray[np.uint16], limits: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Probabilities model by model: pairs of a slice of the chips and its n x H x W float32."""
         if dn.shape[1] != len(self.card.bands):
             raise EnsembleError(f"the chips have {dn.shape[1]} bands, the model was made for {self.card.bands}")
+        means = np.empty((len(dn), *dn.shape[2:]), np.float32)
         for start in range(0, len(dn), self.batch):
             part = slice(start, start + self.batch)
-            with torch.inference_mode(), torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-                chips = torch.from_numpy(dn[part]).to(self.device)
-                bounds = torch.from_numpy(limits[part]).to(self.device)
-                inputs = self.scaler(chips, bounds).contiguous(memory_format=torch.channels_last)
-                stacked = tta.views(inputs, self.policy)
-                for network in self.networks:
-                    logits = network(stacked).float()[:, 0]
-                    yield part, tta.merge(logits.sigmoid(), self.policy, len(inputs)).cpu().numpy()
+            chips, bounds = (torch.from_numpy(array[part]).to(self.device) for array in (dn, limits))
+            stacked = tta.views(self.scaler(chips, bounds), self.policy)
+            total = torch.zeros((len(chips), *dn.shape[2:]), device=self.device)
+            for engine in self.engines:
+                logits = engine.logits(stacked) / engine.card.temperature
+                total += tta.merge(logits.sigmoid_(), self.policy, len(chips))
+            means[part] = (total / len(self.engines)).cpu().numpy()
+        return means

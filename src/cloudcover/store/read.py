@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,22 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self.index = tables.INDEX.read(self.root / "index.parquet").set_index("chip_id", drop=False)
+        self._places = self.index[["shard", "row"]].to_numpy()
         self._map = lru_cache(maxsize=256)(self._open)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def _open(self, name: str) -> NDArray[np.generic]:
-        array: NDArray[np.generic] = np.load(self.root / name, mmap_mode="r")
-        return array
+        # A plain view of the map: slicing a numpy.memmap costs ten times as much.
+        return np.asarray(np.load(self.root / name, mmap_mode="r"))
+
+    def _rows(self, chip_ids: Sequence[str]) -> NDArray[np.intp]:
+        """Rows of the index. pandas' `loc` would cost as much as copying a chip."""
+        rows = self.index.index.get_indexer(pd.Index(chip_ids))
+        if (rows < 0).any():
+            raise KeyError(f"the store has no chip {chip_ids[int(rows.argmin())]}")
+        return rows
 
     def bands(self) -> list[str]:
         """Names of the bands, in their order in the arrays."""
@@ -58,9 +66,9 @@ class Store:
         return gathered.astype(np.uint8, copy=False)
 
     def _gather(self, kind: str, chip_ids: Sequence[str], out: NDArray[np.generic] | None) -> NDArray[np.generic]:
-        places = self.index.loc[list(chip_ids), ["shard", "row"]].to_numpy()
+        places = self._places[self._rows(chip_ids)]
         if out is None:
-            sample = self._map(f"{kind}-{places[0, 0] if len(places) else self.index['shard'].iloc[0]:05d}.npy")
+            sample = self._map(f"{kind}-{places[0, 0] if len(places) else self._places[0, 0]:05d}.npy")
             out = np.empty((len(places), *sample.shape[1:]), sample.dtype)
         for i, (shard, row) in enumerate(places):
             out[i] = self._map(f"{kind}-{shard:05d}.npy")[row]
@@ -68,9 +76,12 @@ class Store:
 
     def limits(self, chip_ids: Sequence[str]) -> NDArray[np.float32]:
         """2nd and 98th percentile of each band: N x B x 2 float32 [DN]."""
+        return self._all_limits[self._rows(chip_ids)]
+
+    @cached_property
+    def _all_limits(self) -> NDArray[np.float32]:
         columns = [f"{p}_{band}_dn" for band in self.bands() for p in ("p02", "p98")]
-        values = self.index.loc[list(chip_ids), columns].to_numpy(np.float32)
-        return values.reshape(len(values), -1, 2).copy()
+        return self.index[columns].to_numpy(np.float32).reshape(len(self), -1, 2)
 
     @staticmethod
     def batches(chip_ids: Iterable[str], size: int) -> Iterable[list[str]]:

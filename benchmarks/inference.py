@@ -1,0 +1,194 @@
+"""Masks of a folder of chips with up-down flip TTA, against the seed's loop: seconds, and how much precision costs.
+
+    python benchmarks/inference.py --quick
+    python benchmarks/inference.py --encoder tu-mobilenetv3_small_050 --model models/bundle --json inference.json
+    python benchmarks/inference.py --device cuda --chips 256
+
+Files are read and masks written on both sides: four bands here, three in the seed's way. Speed does not depend on the
+weights, so they are random, and int8 is calibrated on chips of the synthetic set. Each way runs in a process of its
+own, in turns; the best round counts. On a CPU the seed's loop runs as shipped and with the allocator settings that this
+project's ways have (docs/benchmarks.md). `--model` takes a trained bundle or model, exports it and compares its masks
+with torch in fp32 on chips that did not calibrate it: `mask_disagreement` is the share of differing pixels in the
+fastest precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
+
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "-1",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+"""Keeps large buffers instead of giving them back to the system after each batch (glibc)."""
+
+
+def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None:
+    """A model folder with random weights and its exports: `torch`, `bf16`, `int8` below `out`."""
+    import torch
+
+    from cloudcover.export import export
+    from cloudcover.models.build import build_model
+    from cloudcover.models.folder import ModelCard, save_model
+    from cloudcover.params import InputParams, ModelParams
+    from cloudcover.store import Store
+
+    torch.manual_seed(0)
+    model = ModelParams(encoder=encoder, decoder_channels=None)  # type: ignore[call-arg]
+    card = ModelCard(
+        architecture="unet", encoder=encoder, decoder_channels=None, bands=["B02", "B03", "B04", "B08"], nodata=0,
+        input=InputParams(), chip_size=512, fingerprint="", run="benchmark", fold=0, seed=0,  # type: ignore[call-arg]
+    )  # fmt: skip
+    save_model(out / "torch", build_model(model, 4), card)
+    for precision in precisions:
+        export(out / "torch", out / precision, precision, Store(store) if precision == "int8" else None, chips=8)  # type: ignore[arg-type]
+
+
+def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float:
+    """Seconds that a way takes for the chips; after a warm-up chip, start of the process not counted."""
+    import torch
+
+    chips = sorted((raw / "train_features").iterdir())
+    chips = [chips[i % len(chips)] for i in range(options.chips)]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        # A chip may be asked for more than once: links give each mask a name of its own.
+        links = [out / "chips" / f"{i:06d}" for i in range(len(chips))]
+        (out / "chips").mkdir()
+        for link, chip in zip(links, chips, strict=True):
+            link.symlink_to(chip.resolve(), target_is_directory=True)
+        if way == "seed":
+            import segmentation_models_pytorch as smp
+            from baselines.seed_predict import predict
+
+            network = smp.Unet(options.encoder, encoder_weights=None, in_channels=3, classes=1)
+            predict(network, links[:1], out / "warm", 1, 0, options.device)
+            start = time.perf_counter()
+            predict(network, links, out / "masks", options.batch, options.workers, options.device)
+        else:
+            from cloudcover.predict import Predictor
+            from cloudcover.predict.masks import predict_chips
+
+            engine, _, precision = way.partition("-")
+            source = models / ("torch" if engine == "torch" else precision)
+            wanted = precision if engine == "torch" else "auto"
+            predictor = Predictor([source], "vflip", options.device, wanted, options.batch)
+            predict_chips(predictor, links[:1], out / "warm")
+            start = time.perf_counter()
+            predict_chips(predictor, links, out / "masks")
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        if len(list((out / "masks").iterdir())) != len(links):
+            raise RuntimeError(f"{way} did not write all masks")
+    return seconds
+
+
+def child(way: str, allocator: bool, arguments: list[str], raw: Path, models: Path) -> float:
+    """`run` in a process of its own."""
+    environment = {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
+    command = [sys.executable, __file__, *arguments, "--way", way, "--folders", str(raw), str(models)]
+    done = subprocess.run(
+        command, env=environment | (ALLOCATOR if allocator else {}), check=True, stdout=subprocess.PIPE, text=True
+    )
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[str]) -> dict[str, float]:
+    """Jaccard on the true masks and share of pixels that differ from fp32 in torch, by precision."""
+    import numpy as np
+
+    from cloudcover.bundle import load_bundle
+    from cloudcover.chips import read_raster
+    from cloudcover.export import export
+    from cloudcover.store import Store
+
+    chips = Store(store)
+    held: list[str] = []
+    for precision in precisions:
+        held = export(model, out / precision, precision, chips)[0].checked_chips  # type: ignore[arg-type]
+    truth = np.stack([read_raster(raw.parent / "truth/masks" / f"{c}.tif", "label", "uint8")[0] for c in held])
+    ways = {"fp32": load_bundle(model, "cpu", "fp32", 4), "torch_bf16": load_bundle(model, "cpu", "bf16", 4)}
+    ways |= {precision: load_bundle(out / precision, "cpu", batch=4) for precision in precisions}
+    known, figures, exact = truth != 255, {}, None
+    for name, predictor in ways.items():
+        masks = predictor.probabilities(chips.chips(held), chips.limits(held)) > predictor.threshold
+        exact = masks if exact is None else exact
+        both = (masks & (truth == 1) & known).sum(), ((masks | (truth == 1)) & known).sum()
+        figures[f"jaccard_{name}"] = float(both[0] / both[1])
+        figures[f"disagreement_{name}"] = float((masks != exact).mean())
+        print(f"{name:12} Jaccard {figures[f'jaccard_{name}']:.5f}, differing pixels {(masks != exact).mean():.5f}")
+    return figures | {"mask_disagreement": figures[f"disagreement_{precisions[-1]}"]}
+
+
+def main() -> None:
+    """Runs the benchmark and prints its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="4 chips, one round, a small encoder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--set", type=Path, default=Path("benchmarks/out"), help="folder for the chips")
+    parser.add_argument("--encoder", default="tu-resnest50d")
+    parser.add_argument("--chips", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2, help="of the seed's DataLoader")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--model", type=Path, help="a trained bundle or model folder, for the cost of precision")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--folders", nargs=2, type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.quick:
+        options.encoder, options.chips, options.rounds = "tu-mobilenetv3_small_050", 4, 1
+    if options.way:
+        print(json.dumps(run(options.way, options, *options.folders)))
+        return
+
+    from chips512 import make
+
+    from cloudcover.files import write_json
+
+    raw, store = make(options.set, 32 if options.quick else 64, options.seed)
+    cpu = options.device == "cpu"
+    precisions = ["bf16", "int8"] if cpu else []
+    ways = ["torch-bf16", *(f"openvino-{precision}" for precision in precisions)]
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder)
+        prepare(options.encoder, store, models, precisions)
+        plan = [("seed", False), *([("seed", True)] if cpu else []), *((way, cpu) for way in ways)]
+        best = dict.fromkeys(plan, float("inf"))
+        for _ in range(options.rounds):
+            for way, allocator in plan:
+                seconds = child(way, allocator, sys.argv[1:], raw, models)
+                best[way, allocator] = min(best[way, allocator], seconds)
+        shipped, settings = best["seed", False], best.get(("seed", True), float("nan"))
+        print(f"U-Net {options.encoder}, {options.chips} chips of 512 px, {options.device}, vflip")
+        print(f"{'':28} {'s/chip':>8} {'against the seed':>17} {'same allocator settings':>24}")
+        for (way, allocator), seconds in best.items():
+            name = f"{way}{' + allocator settings' if allocator else ''}"
+            figures[f"seconds_{way}{'_allocator' if allocator else ''}"] = seconds / options.chips
+            print(f"{name:36} {seconds / options.chips:8.3f} {shipped / seconds:9.2f} {settings / seconds:9.2f}")
+            if way != "seed":
+                figures[f"ratio_{way}"], figures[f"ratio_{way}_same_allocator"] = shipped / seconds, settings / seconds
+        figures["ratio_inference"] = max(shipped / seconds for (way, _), seconds in best.items() if way != "seed")
+        if not cpu:
+            figures = {key: value for key, value in figures.items() if not key.endswith("_same_allocator")}
+        if options.model:
+            figures |= accuracy(options.model, raw, store, models / "trained", precisions)
+    if options.json:
+        write_json(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()
