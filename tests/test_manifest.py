@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.metrics import cohen_kappa_score
 from cloudcover import tables
 from cloudcover.cli import main
 from cloudcover.labels.importers import ImportListError, agreement, read_verdicts, votes
-from cloudcover.labels.manifest import ManifestError, build_manifest
+from cloudcover.labels.manifest import ManifestError, build_manifest, suspects
 from cloudcover.params import LabelsParams
 
 TIME = "2024-05-01T12:00:00Z"
@@ -91,6 +92,24 @@ def test_the_manifest_survives_its_file(index, audit, tmp_path):
     manifest = build_manifest(audit, verdicts(a="bad"), index, params("human_first"))
     tables.MANIFEST.write(manifest, tmp_path / "manifest.csv")
     pd.testing.assert_frame_equal(tables.MANIFEST.read(tmp_path / "manifest.csv"), manifest)
+
+
+def test_without_a_limit_as_many_are_rejected_as_the_audit_estimates(index, audit):
+    # 0.1 + 0.5 + 0.9 make 1.5 wrong labels, rounded to even: 2.
+    manifest = build_manifest(audit, verdicts(), index, LabelsParams(policy="auto", max_suspicion=None))
+    assert verdict_of(manifest) == {"a": "clean", "b": "bad", "c": "bad", "d": "unlabelled"}
+    sure = build_manifest(audit.assign(suspicion=0.01), verdicts(), index, LabelsParams(policy="auto"))
+    assert verdict_of(sure) == {"a": "clean", "b": "clean", "c": "clean", "d": "unlabelled"}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_the_most_suspicious_are_rejected_whatever_their_order(suspicion):
+    score = pd.Series(suspicion, [f"c{i:02d}" for i in range(len(suspicion))])
+    chosen = suspects(score, None)
+    assert len(chosen) == round(math.fsum(suspicion))
+    assert suspects(score[::-1], None).tolist() == chosen.tolist()
+    if 0 < len(chosen) < len(score):
+        assert score[chosen].min() >= score.drop(chosen).max()
 
 
 @settings(max_examples=30, deadline=None)

@@ -119,8 +119,9 @@ class LabelsParams(Section):
         "human_first",
         description="auto (audit) | human (config/verdicts.csv) | human_first (audit where no human verdict)",
     )
-    max_suspicion: Share = Field(
-        0.5, description="auto: labels more suspicious than this are rejected, a probability [0-1]"
+    max_suspicion: Share | None = Field(
+        None,
+        description="auto: labels more suspicious than this are rejected [0-1]; null: as many as the audit estimates",
     )
 
 

@@ -1,17 +1,17 @@
 """The label audit: which labels are probably wrong, and in what way.
 
-Models are trained on all labels, wrong ones included, in scene-disjoint folds. Each chip is judged by the model that
-has not seen its scene, and by evidence that needs no model; `combine` turns the evidence into one probability.
+Models are trained on all labels, wrong ones included, in scene-disjoint folds. Each chip is judged by a network and by
+trees that have not seen its scene, and by evidence that needs no model; `combine` turns the evidence into one
+probability. Then all that is suspected is left out, the models are trained again, and every label is judged anew.
 """
 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Collection
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,27 +21,33 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cloudcover import tables
+from cloudcover.chips import UNKNOWN
 from cloudcover.files import derive_seed
 from cloudcover.folds import split
 from cloudcover.labels.combine import estimated_error_share, judge
-from cloudcover.labels.evidence import confident_levels, model_evidence
+from cloudcover.labels.evidence import committee_evidence, confident_levels, iou, model_evidence
 from cloudcover.labels.geometry import THUMBNAIL, best_match, geometry_evidence, reduce
+from cloudcover.labels.networks import train_networks, worker_pool
+from cloudcover.labels.pixels import Sample, SecondOpinion, draw
 from cloudcover.labels.spectral import separability, spectral_evidence
-from cloudcover.models.folder import ModelFolderError, load_card
 from cloudcover.params import AuditParams, FoldsParams
 from cloudcover.predict import Predictor
 from cloudcover.store import Store
-from cloudcover.train import LIGHTNING
-from cloudcover.train.run import Recipe, train
-from cloudcover.train.select import Selection, select
+from cloudcover.train.run import Recipe
 
 __all__ = ["AuditError", "audit", "estimated_error_share"]
 
 log = logging.getLogger(__name__)
 
 
+BATCH = 4
+"""Chips that a thread looks at at a time: few stay in the processor's cache."""
 CHIPS_FOR_LEVELS = 64
 """Chips per fold from which a model's confident levels are taken."""
+TREE_FOLDS = 5
+"""Scene-disjoint folds of the trees, where there are as many scenes."""
+MOST_REJECTED = 0.5
+"""No fold loses more than this share of its labels between the passes."""
 
 
 class AuditError(ValueError):
@@ -54,25 +60,37 @@ def audit(store: Store, recipe: Recipe, params: AuditParams, work: Path, workers
     Args:
         store: the packed chips.
         recipe: how the audit's models are trained; `params` overrides epochs and folds.
-        params: folds and epochs.
+        params: folds and epochs of the networks.
         work: keeps models and training states; an interrupted audit goes on from there.
         workers: trainings side by side, each with one thread; 1 trains them in turn in this process.
 
     Returns:
         `tables.AUDIT`, a row per labelled chip, sorted by chip: `suspicion`, probability that the label is wrong;
-        `reasons`, the kinds of error it looks like, strongest first; `audit_fold`; a column per piece of evidence.
+        `reasons`, the kinds of error it looks like, strongest first; `audit_fold`; a column per piece of evidence,
+        the mean of both passes.
 
     Raises:
         AuditError: there are no labels, or fewer scenes than folds.
     """
     index = store.index[store.index["labelled"]]
-    folds = _folds(index, recipe, params)
+    folds = _folds(index, recipe, params.folds).reset_index(drop=True)
+    trees = _folds(index, recipe, max(params.folds, min(TREE_FOLDS, index["scene"].nunique())))
+    trees = trees.set_index("chip_id").loc[folds["chip_id"]]
     recipe = replace(
         recipe,
         training=recipe.training.model_copy(update={"epochs": params.epochs}),
         folds=recipe.folds.model_copy(update={"number": params.folds}),
     )
-    table = _judged(store, recipe, folds, set(), work, workers)
+    sample = draw(store, folds["chip_id"].tolist(), recipe.data.nodata, recipe.seed)
+    task = _Task(store, recipe, folds, trees["fold"].to_numpy(), sample, work)
+    colours = _colours(task)
+    with worker_pool(min(workers, params.folds)) as pool:
+        evidence = _pass(task, set(), pool)
+        rejected = _suspects(judge(evidence.merge(colours, on="chip_id", validate="one_to_one")))
+        if rejected:
+            log.info("the audit learns again without the %d of %d labels that it suspects", len(rejected), len(folds))
+            evidence = _mean(evidence, _pass(task, rejected, pool))
+    table = judge(evidence.merge(colours, on="chip_id", validate="one_to_one"))
     log.info(
         "the audit suspects %d of %d labels; estimated share of wrong labels %.1f %%",
         int((table["suspicion"] > 0.5).sum()), len(table), 100 * estimated_error_share(table),
@@ -80,133 +98,131 @@ def audit(store: Store, recipe: Recipe, params: AuditParams, work: Path, workers
     return tables.AUDIT.check(table, "audit")
 
 
-def _folds(index: pd.DataFrame, recipe: Recipe, params: AuditParams) -> pd.DataFrame:
+def _mean(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Means of the two passes, which are steadier than the second alone: each pass has another draw of models."""
+    figures = [c for c in first.columns if c not in ("chip_id", "audit_fold")]
+    means = (first[figures].astype(float) + second[figures].astype(float)) / 2
+    return first.assign(**{c: means[c] for c in figures})
+
+
+def _suspects(table: pd.DataFrame) -> set[str]:
+    """Labels that are wrong more likely than not, the most suspicious first where they are too many for their fold."""
+    ranks = table.groupby("audit_fold")["suspicion"].rank(ascending=False, method="first", pct=True)
+    return set(table.loc[(table["suspicion"] > 0.5) & (ranks <= MOST_REJECTED), "chip_id"])
+
+
+def _folds(index: pd.DataFrame, recipe: Recipe, number: int) -> pd.DataFrame:
     """Folds of whole scenes, or of what `folds.group` allows if there are too few scenes."""
     if index.empty:
         raise AuditError("no chip has a label: there is nothing to audit; set labels.policy to human")
     scenes = index["scene"].nunique()
-    group = "scene" if scenes >= params.folds else recipe.folds.group
-    if group != "none" and scenes < params.folds:
+    group = "scene" if scenes >= number else recipe.folds.group
+    if group != "none" and scenes < number:
         raise AuditError(
-            f"{params.folds} folds of the audit need as many scenes, but the labels are of {scenes}: "
+            f"{number} folds of the audit need as many scenes, but the labels are of {scenes}: "
             "lower audit.folds, or set folds.group to none"
         )
     chips = index[["chip_id", "location", "datetime"]].assign(coverage_share=index["label_coverage_share"])
-    wanted = FoldsParams.model_validate({**recipe.folds.model_dump(), "number": params.folds, "group": group})
+    wanted = FoldsParams.model_validate({**recipe.folds.model_dump(), "number": number, "group": group})
     return split(chips.reset_index(drop=True), wanted, derive_seed(recipe.seed, "audit"))
 
 
-def _judged(
-    store: Store, recipe: Recipe, folds: pd.DataFrame, rejected: Collection[str], work: Path, workers: int
-) -> pd.DataFrame:
-    """One pass: models that learn from all but the rejected labels judge every label."""
-    models = _train(store, recipe, folds, rejected, work, workers)
-    return judge(_evidence(store, recipe, folds, models))
-
-
-def _train(
-    store: Store, recipe: Recipe, folds: pd.DataFrame, rejected: Collection[str], work: Path, workers: int
-) -> dict[int, Path]:
-    """A model per fold that has not seen the fold; a published one is kept if everything that made it is the same."""
-    verdicts = np.where(folds["chip_id"].isin(set(rejected)), "bad", "clean")
-    manifest = pd.DataFrame({"chip_id": folds["chip_id"], "verdict": verdicts})
-    models, jobs = {}, []
-    for fold in _numbers(folds):
-        selection = select(manifest, folds, fold)
-        identity = recipe.fingerprint(store, selection, None)
-        models[fold] = work / f"fold{fold}-{identity[:16]}"
-        if not _is_published(models[fold], identity):
-            jobs.append(_Job(store.root, recipe, selection, models[fold], work, fold))
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            _train_fold(job)
-    else:
-        with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _start_worker) as pool:
-            list(pool.map(_train_fold, jobs))
-    return models
-
-
 @dataclass(frozen=True)
-class _Job:
-    store: Path
+class _Task:
+    """What both passes share: `folds` of the networks in the order of chips, `tree_folds` of the trees."""
+
+    store: Store
     recipe: Recipe
-    selection: Selection
-    model: Path
+    folds: pd.DataFrame
+    tree_folds: NDArray[np.int64]
+    sample: Sample
     work: Path
-    fold: int
 
 
-def _start_worker() -> None:
-    """Two trainings of one thread each are faster than one of two; their progress goes to the terminal."""
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", module=LIGHTNING)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("cloudcover").setLevel(logging.INFO)
+def _pass(task: _Task, rejected: Collection[str], pool: ProcessPoolExecutor | None) -> pd.DataFrame:
+    """One pass: evidence about every label by models that learn from all but the rejected ones."""
+    models = train_networks(task.store, task.recipe, task.folds, rejected, task.work, pool)
+    learn = ~task.folds["chip_id"].isin(set(rejected)).to_numpy()
+    opinion = SecondOpinion(task.sample, task.tree_folds, learn, task.recipe.seed)
+    return _evidence(task, models, opinion)
 
 
-def _train_fold(job: _Job) -> None:
-    train(job.recipe, Store(job.store), job.selection, job.model, job.work, run="audit", fold=job.fold)
+def _colours(task: _Task) -> pd.DataFrame:
+    """Evidence that needs no model, a row per chip."""
+    store, bands, nodata = task.store, task.store.bands(), task.recipe.data.nodata
+
+    def look(chip_ids: list[str]) -> pd.DataFrame:
+        dn, labels = store.chips(chip_ids), store.labels(chip_ids)
+        labels[(dn == nodata).any(axis=1)] = UNKNOWN
+        columns = spectral_evidence(dn, labels, bands, nodata)
+        return pd.DataFrame({"chip_id": chip_ids, **columns, "label_separability_auc": separability(dn, labels)})
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return pd.concat(threads.map(look, store.batches(task.folds["chip_id"], BATCH)), ignore_index=True)
 
 
-def _numbers(folds: pd.DataFrame) -> list[int]:
-    return [int(fold) for fold in np.unique(folds["fold"])]
-
-
-def _is_published(folder: Path, identity: str) -> bool:
-    try:
-        return load_card(folder).fingerprint == identity
-    except ModelFolderError:
-        return False
-
-
-def _evidence(store: Store, recipe: Recipe, folds: pd.DataFrame, models: dict[int, Path]) -> pd.DataFrame:
-    """All evidence, a row per chip; memory holds one batch of chips and a thumbnail of each."""
-    bands, nodata, compute = store.bands(), recipe.data.nodata, recipe.compute
+def _evidence(task: _Task, models: dict[int, Path], opinion: SecondOpinion) -> pd.DataFrame:
+    """Evidence by the models, a row per chip; memory holds a batch of chips per thread and a thumbnail of each chip."""
+    folds, compute = task.folds, task.recipe.compute
     parts, labels_small, predictions_small = [], [], []
-    with tqdm(total=len(folds), desc="audit", unit="chip", disable=None) as bar:
-        for fold in _numbers(folds):
-            chips = folds[folds["fold"] == fold]
-            predictor = Predictor([models[fold]], "none", compute.device, compute.precision, compute.prediction_batch)
-            levels = _levels(store, predictor, chips["chip_id"].tolist())
-            for batch in store.batches(chips["chip_id"], compute.prediction_batch):
-                dn, labels = store.chips(batch), store.labels(batch)
-                probabilities = predictor.probabilities(dn, store.limits(batch))
-                labels[(dn == nodata).any(axis=1)] = 255
-                predicted = np.where(labels == 255, labels, probabilities > 0.5).astype(np.uint8)
-                columns = {
-                    **model_evidence(probabilities, labels, levels),
-                    **geometry_evidence(probabilities, labels),
-                    **spectral_evidence(dn, labels, bands, nodata),
-                    "label_separability_auc": separability(dn, labels),
-                    "predicted_separability_auc": separability(dn, predicted),
-                }
-                parts.append(pd.DataFrame({"chip_id": batch, "audit_fold": fold, **columns}))
-                labels_small.append(reduce(labels == 1, THUMBNAIL))
-                predictions_small.append(reduce(probabilities, THUMBNAIL))
-                bar.update(len(batch))
+    bar = tqdm(total=len(folds), desc="audit", unit="chip", disable=None)
+    with bar, ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for fold in np.unique(folds["fold"]).tolist():
+            chips = folds.index[folds["fold"] == fold].to_numpy()
+            network = Predictor([models[fold]], "flips", compute.device, compute.precision, compute.prediction_batch)
+            committee = _Committee(task, network, opinion)
+            batches = [chips[start : start + BATCH] for start in range(0, len(chips), BATCH)]
+            for part, label, prediction in threads.map(
+                partial(committee.judge, levels=committee.levels(chips)), batches
+            ):
+                parts.append(part.assign(audit_fold=fold))
+                labels_small.append(label)
+                predictions_small.append(prediction)
+                bar.update(len(part))
     evidence = pd.concat(parts, ignore_index=True)
     own, other, _ = best_match(np.concatenate(labels_small), np.concatenate(predictions_small))
     evidence["own_correlation"], evidence["other_correlation"] = own, other
-    scene = store.index.loc[evidence["chip_id"], "scene"].to_numpy()
-    for name in ("tolerant_iou", "disagreement_share"):
-        evidence[f"scene_{name}"] = _median_of_others(evidence[name], scene)
     return evidence.sort_values("chip_id", ignore_index=True)
 
 
-def _levels(store: Store, predictor: Predictor, chip_ids: list[str]) -> tuple[float, float]:
-    """Confident levels of a model, from chips spread evenly over those that it has not seen."""
-    chosen = chip_ids[:: -(-len(chip_ids) // CHIPS_FOR_LEVELS)]
-    return confident_levels(predictor.probabilities(store.chips(chosen), store.limits(chosen)), store.labels(chosen))
+class _Committee:
+    """The models of a fold: the network and the trees that have not seen its scenes decide, with equal weight.
 
-
-def _median_of_others(values: pd.Series, scene: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Median over the other chips of the scene; NaN for the only chip of a scene.
-
-    Where the model fails on a whole scene (snow, say), the labels of all its chips disagree with it.
+    They err in different ways: trees know colours and close surroundings, the network shapes.
     """
-    medians = np.full(len(values), np.nan)
-    for rows in values.groupby(scene).indices.values():
-        if len(rows) > 1:
-            own = values.to_numpy()[rows]
-            medians[rows] = [np.median(np.delete(own, i)) for i in range(len(rows))]
-    return medians
+
+    def __init__(self, task: _Task, network: Predictor, opinion: SecondOpinion) -> None:
+        self.store, self.network, self.opinion = task.store, network, opinion
+        self.chip_ids = task.folds["chip_id"].to_numpy()
+        self.bands, self.nodata = self.store.bands(), task.recipe.data.nodata
+
+    def _look(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Labels (pixels without data unknown) and the views of network, trees and neighbours' trees."""
+        chip_ids = self.chip_ids[rows].tolist()
+        dn, labels = self.store.chips(chip_ids), self.store.labels(chip_ids)
+        labels[(dn == self.nodata).any(axis=1)] = UNKNOWN
+        seen = self.network.probabilities(dn, self.store.limits(chip_ids))
+        return labels, np.concatenate([seen[None], self.opinion.views(dn, self.bands, rows)])
+
+    def levels(self, rows: NDArray[np.int64]) -> tuple[float, float]:
+        """Confident levels, from chips spread evenly over those that were not seen."""
+        labels, views = self._look(rows[:: -(-len(rows) // CHIPS_FOR_LEVELS)])
+        return confident_levels(views[:2].mean(axis=0), labels)
+
+    def judge(
+        self, rows: NDArray[np.int64], levels: tuple[float, float]
+    ) -> tuple[pd.DataFrame, NDArray[np.float32], NDArray[np.float32]]:
+        """Evidence of each chip, and thumbnails of labels and predictions."""
+        labels, views = self._look(rows)
+        probabilities = views[:2].mean(axis=0)
+        known = labels != UNKNOWN
+        columns = {
+            "early_agreement": self.opinion.early_agreement[rows],
+            **model_evidence(probabilities, labels, levels),
+            **committee_evidence(views, labels),
+            "network_iou": iou((views[0] > 0.5) & known, labels == 1),
+            "neighbour_iou": iou((views[2] > 0.5) & known, labels == 1),
+            **geometry_evidence(probabilities, labels),
+        }
+        frame = pd.DataFrame({"chip_id": self.chip_ids[rows], **columns})
+        return frame, reduce(labels == 1, THUMBNAIL), reduce(probabilities, THUMBNAIL)

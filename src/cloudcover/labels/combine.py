@@ -28,29 +28,43 @@ REASONS = (
 """Kinds of label error that the audit names."""
 NAMED = 0.3
 """A kind is named as a reason at a strength of at least this."""
-PRIOR = 0.147
+PRIOR = 0.145
 """Share of wrong labels in the sets that the weights were fitted on."""
-INTERCEPT = -4.7
+INTERCEPT = -5.23
 WEIGHTS = {
-    "empty_over_cloud": 1.3,
-    "inverted": 0.5,
-    "swapped": 0.5,
-    "shifted": 1.7,
-    "coarse": 1.7,
-    "artefact": 0.9,
-    "stripes": 1.4,
-    "false_cloud": 2.6,
-    "missed_cloud": 0.5,
-    "inseparable": 2.6,
-    "separable": -2.9,
-    "model_separates": 1.6,
-    "low_iou": 0.8,
-    "low_confidence": 1.2,
-    "unusual_in_scene": 2.2,
-    "low_iou_in_scene": 0.3,
-    "unusual": 0.9,
+    "empty_over_cloud": 0.84,
+    "inverted": 0.2,
+    "swapped": 0.94,
+    "shifted": 0.23,
+    "coarse": 0.2,
+    "artefact": 0.3,
+    "stripes": 1.69,
+    "false_cloud": 1.22,
+    "missed_cloud": 0.2,
+    "disagreement": 0.57,
+    "contradicted": 2.0,
+    "doubted": 1.03,
+    "low_iou": 1.11,
+    "low_confidence": 2.0,
+    "low_neighbour_iou": 1.9,
+    "learned_late": 1.85,
+    "inseparable": 2.0,
+    "separable": -0.93,
+    "odd_colours": 0.2,
+    "doubtful": -2.0,
 }
 """Log-odds per unit of each column of `features`."""
+RELATIVE = (
+    "disagreement",
+    "contradicted",
+    "doubted",
+    "low_iou",
+    "low_confidence",
+    "low_neighbour_iou",
+    "learned_late",
+    "doubtful",
+)
+"""Features counted from their median in the set: a set of generous outlines or of weak models is no set of errors."""
 
 
 def ramp(values: pd.Series | Floats, low: float, high: float) -> Floats:
@@ -82,35 +96,42 @@ def strengths(evidence: pd.DataFrame) -> pd.DataFrame:
 
 
 def features(evidence: pd.DataFrame) -> pd.DataFrame:
-    """The strengths and general signs of a wrong label, each of the order of 1.
+    """The strengths and general signs of a wrong label, each in [0, 1], or [-1, 1] if it is among `RELATIVE`.
 
+    - `disagreement`: the models' mean error;
+    - `contradicted`, `doubted`: pixels where all models, or any of them, are against the label;
+    - `low_iou`, `low_confidence`, `low_neighbour_iou`: the usual scores, the last by a model that knows the neighbours;
+    - `learned_late`: even a model that learned from the label takes it up late or never;
     - `inseparable`, `separable`: the label does not, or does, separate the chip's own colours, cloud being brighter;
-    - `model_separates`: the prediction separates them better than the label;
-    - `low_iou`, `low_confidence`: the model disagrees;
-    - `unusual_in_scene`, `low_iou_in_scene`: it disagrees more than with the other labels of the scene;
-    - `unusual`: it disagrees more than usual in the set (robust z over 3).
+    - `odd_colours`: bright white pixels outside the label, dark or green ones inside;
+    - `doubtful`: the models are unsure of the whole chip.
     """
     e = evidence
-    separates = e["predicted_separability_auc"] - e["label_separability_auc"]
-    excess = e["disagreement_share"] - e["scene_disagreement_share"]
-    fall = e["scene_tolerant_iou"] - e["tolerant_iou"]
-    return strengths(e).assign(
+    brighter = np.maximum(e["brightness_auc"], e["haze_auc"])
+    colours = e["bright_outside_share"] + e["dark_inside_share"] + e["green_inside_share"]
+    x = strengths(e).assign(
+        disagreement=share(e["disagreement_share"]),
+        contradicted=share(e["all_against_share"]),
+        doubted=share(e["any_against_share"]),
+        low_iou=1 - e["oof_iou"],
+        low_confidence=ramp(e["self_confidence"], 0.5, 0.0),
+        low_neighbour_iou=1 - e["neighbour_iou"],
+        learned_late=share(1 - e["early_agreement"]),
         inseparable=ramp(e["label_separability_auc"].fillna(1), 0.95, 0.7),
-        separable=ramp(e["label_separability_auc"].fillna(0), 0.95, 1.0) * ramp(e["brightness_auc"], 0.4, 0.6),
-        model_separates=np.clip(separates.fillna(0), -0.2, 0.2) / 0.2,
-        low_iou=1 - e["tolerant_iou"],
-        low_confidence=1 - e["self_confidence"],
-        unusual_in_scene=np.clip(excess.fillna(0), -0.3, 0.3) / 0.3,
-        low_iou_in_scene=np.clip(fall.fillna(0), -0.5, 0.5) / 0.5,
-        unusual=np.clip(_robust_z(e["disagreement_share"] - e["uncertainty_share"]), -1, 3) / 3,
+        separable=ramp(e["label_separability_auc"].fillna(0), 0.95, 1.0) * ramp(brighter, 0.4, 0.6),
+        odd_colours=share(colours),
+        doubtful=share(e["uncertainty_share"]),
     )
+    return x.assign(**{name: x[name] - x[name].median() for name in RELATIVE})
 
 
-def _robust_z(values: pd.Series) -> Floats:
-    """Distance from the median over the spread of the half below it, which wrong labels hardly move."""
-    centre = float(values.median())
-    below = centre - values[values <= centre]
-    return np.asarray((values - centre) / max(1.4826 * float(below.median()), 1e-3), np.float64)
+def share(values: pd.Series) -> Floats:
+    """A share of pixels on a scale of ratios: log(1 + v / u) / log(1 + 1 / u), u = 0.02; in [0, 1], 0 below 0.
+
+    From 1 % to 5 % means as much as from 5 % to 20 %.
+    """
+    unit = 0.02
+    return np.asarray(np.log1p(np.clip(values, 0, 1) / unit) / np.log1p(1 / unit), np.float64)
 
 
 def adjust_prior(posterior: Floats, prior: float, floor: float = 1e-4) -> tuple[Floats, float]:

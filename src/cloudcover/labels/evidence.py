@@ -21,8 +21,8 @@ LEAST_CONFIDENCE = 0.55
 """Below this probability of a class no model is confident."""
 TEMPERATURE = 0.1
 """Of the soft minimum; the value of Lad & Mueller (2023)."""
-BLOCK = 8
-"""A block is 1 / BLOCK of the chip's side."""
+AGAINST = 0.4
+"""A prediction contradicts a label to which it gives less."""
 
 
 def iou(a: Bools, b: Bools) -> Floats:
@@ -91,7 +91,6 @@ def model_evidence(
         `disagreement_share` = mean |p - y| and `uncertainty_share` = mean 2 p (1 - p), what it would be if the model
         were right about its own doubt;
         `missed_share`, `false_share`: pixels beyond the tolerance that the model is confident are cloud (clear);
-        `missed_block_share`, `false_block_share`: the same in the worst square block;
         `label_share`, `predicted_share`: cloud in the label and in the prediction.
     """
     known = labels != UNKNOWN
@@ -114,15 +113,30 @@ def model_evidence(
         / number,
         "missed_share": missed.sum(axis=(1, 2)) / number,
         "false_share": false.sum(axis=(1, 2)) / number,
-        "missed_block_share": _worst_block(missed),
-        "false_block_share": _worst_block(false),
         "label_share": label.sum(axis=(1, 2)) / number,
         "predicted_share": predicted.sum(axis=(1, 2)) / number,
     }
 
 
-def _worst_block(masks: Bools) -> Floats:
-    """Largest share of a mask in any square block of the chip."""
-    size = max(1, masks.shape[1] // BLOCK)
-    density = ndimage.uniform_filter(masks.astype(np.float32), (0, size, size), mode="constant")
-    return np.asarray(density.max(axis=(1, 2)), np.float64)
+def committee_evidence(views: NDArray[np.float32], labels: NDArray[np.uint8]) -> dict[str, Floats]:
+    """What several predictions say together: where all contradict a label, hardly one of them errs by its own fault.
+
+    Args:
+        views: V x N x H x W float32 in [0, 1], probabilities by V models of different kinds.
+        labels: N x H x W uint8 of {0, 1, 255}.
+
+    Returns:
+        N values each: `all_against_share` and `any_against_share`, pixels to whose label all (any) of the views give
+        less than `AGAINST`, as shares of the known pixels.
+    """
+    known = labels != UNKNOWN
+    number = np.maximum(known.sum(axis=(1, 2)), 1)
+    label = labels == 1
+    most, least = views.max(axis=0), views.min(axis=0)
+    return {
+        name: ((believed < AGAINST) & known).sum(axis=(1, 2)) / number
+        for name, believed in (
+            ("all_against_share", np.where(label, most, 1 - least)),
+            ("any_against_share", np.where(label, least, 1 - most)),
+        )
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pandas as pd
 
@@ -24,8 +25,8 @@ def build_manifest(
 ) -> pd.DataFrame:
     """Decides for every chip whether its label is used.
 
-    The policy says who decides: `auto` the audit alone (bad above `max_suspicion`), `human` the reviewers alone (labels
-    without a verdict are kept), `human_first` the reviewers and, where they say nothing or `unsure`, the audit.
+    The policy says who decides: `auto` the audit alone (see `suspects`), `human` the reviewers alone (labels without a
+    verdict are kept), `human_first` the reviewers and, where they say nothing or `unsure`, the audit.
     A reviewer's `unsure` rejects nothing by itself.
 
     Args:
@@ -69,7 +70,7 @@ def build_manifest(
             raise ManifestError(
                 f"the audit lacks {len(missing)} labelled chips ({', '.join(missing[:5])}): run the audit again"
             )
-        bad = labelled[manifest.loc[labelled, "score"] > params.max_suspicion]
+        bad = suspects(manifest.loc[labelled, "score"], params.max_suspicion)
         manifest.loc[labelled, "source"] = "audit"
         manifest.loc[bad, "verdict"] = "bad"
         manifest.loc[bad, "reason"] = audited.loc[bad, "reasons"]
@@ -79,3 +80,18 @@ def build_manifest(
         manifest.loc[decided.index, ["verdict", "reason", "time"]] = decided[["verdict", "reason", "time"]]
         manifest.loc[decided.index, "source"] = decided["reviewer"].where(decided["reviewer"] != "", "human")
     return tables.MANIFEST.check(manifest, "manifest")
+
+
+def suspects(suspicion: pd.Series, limit: float | None) -> pd.Index:
+    """Labels that the audit rejects.
+
+    Args:
+        suspicion: probability of each label to be wrong [0-1], indexed by chip.
+        limit: labels above it are rejected. None: as many of the most suspicious as are wrong by the audit's own
+            estimate, the sum of the probabilities, so that what is rejected in error balances what is missed.
+
+    Returns:
+        The chips, most suspicious first; equal ones by name.
+    """
+    ranked = suspicion.sort_index().sort_values(ascending=False, kind="stable")
+    return ranked.index[: round(math.fsum(suspicion))] if limit is None else ranked.index[ranked > limit]

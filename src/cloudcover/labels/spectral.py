@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 DN_PER_REFLECTANCE = 10_000.0
 VISIBLE = ("B02", "B03", "B04")
-RED, NIR = "B04", "B08"
+BLUE, RED, NIR = "B02", "B04", "B08"
 BRIGHT = 0.40
 """Mean visible reflectance above which white ground is rare."""
 WHITENESS = 0.15
@@ -26,6 +26,7 @@ DARK = 0.09
 GREEN = 0.6
 """NDVI above which a pixel is dense vegetation."""
 BINS = 256
+"""Bins of a histogram; a place in it fits a byte."""
 CELLS = 64
 """Side to which chips are reduced to look for separability [cells]."""
 
@@ -45,26 +46,46 @@ def spectral_evidence(
         N values each: `bright_outside_share`, bright white pixels labelled clear; `dark_inside_share` and
         `green_inside_share`, dark or densely vegetated pixels labelled cloud, all as shares of the known pixels (0 if
         the bands for it are missing); `brightness_auc`, probability that a random cloud pixel of the label is brighter
-        than a random clear one: 0.5 = unrelated, below = inverted (0.5 if the label has one class only).
+        than a random clear one: 0.5 = unrelated, below = inverted (0.5 if the label has one class only); `haze_auc`,
+        the same for `haze`, which sees thin cloud where brightness does not.
     """
     visible = [bands.index(b) for b in VISIBLE if b in bands]
     known = (labels != UNKNOWN) & (dn != nodata).all(axis=1)
     cloud, clear = known & (labels == 1), known & (labels == 0)
     number = np.maximum(known.sum(axis=(1, 2)), 1)
-    channels = dn[:, visible or list(range(len(bands)))].astype(np.float32) / DN_PER_REFLECTANCE
-    brightness = channels.mean(axis=1)
+    reflectance = np.multiply(dn, np.float32(1 / DN_PER_REFLECTANCE), dtype=np.float32)
+    channels = [reflectance[:, i] for i in visible or range(len(bands))]
+    brightness = np.asarray(sum(channels[1:], start=channels[0]) / len(channels), np.float32)
     columns = {name: np.zeros(len(dn)) for name in ("bright_outside_share", "dark_inside_share", "green_inside_share")}
     if visible:
-        deviation = np.abs(channels - brightness[:, None]).mean(axis=1)
-        white = deviation < WHITENESS * brightness
+        deviation = sum(np.abs(c - brightness) for c in channels)
+        white = deviation < np.float32(WHITENESS * len(channels)) * brightness
         columns["bright_outside_share"] = (clear & white & (brightness > BRIGHT)).sum(axis=(1, 2)) / number
         columns["dark_inside_share"] = (cloud & (brightness < DARK)).sum(axis=(1, 2)) / number
     if RED in bands and NIR in bands:
-        red, nir = (dn[:, bands.index(b)].astype(np.float32) for b in (RED, NIR))
-        green = nir - red > GREEN * (nir + red)
-        columns["green_inside_share"] = (cloud & green).sum(axis=(1, 2)) / number
+        red, nir = reflectance[:, bands.index(RED)], reflectance[:, bands.index(NIR)]
+        columns["green_inside_share"] = (cloud & (nir - red > GREEN * (nir + red))).sum(axis=(1, 2)) / number
     columns["brightness_auc"] = _auc(brightness, cloud, clear)
+    columns["haze_auc"] = _auc(haze(reflectance, bands) * np.float32(2), cloud, clear)
     return columns
+
+
+def haze(reflectance: NDArray[np.float32], bands: list[str]) -> NDArray[np.float32]:
+    """Haze-optimised transform, blue - red / 2: most land lies on one line of the two bands, thin cloud lifts off it.
+
+    Zhang, Guindon & Cihlar 2002, "An image transform to characterize and compensate for spatial variations in thin
+    cloud contamination"; with the slope of Zhu & Woodcock 2012 (Fmask).
+
+    Args:
+        reflectance: N x B x H x W float32.
+        bands: names of the bands, in order.
+
+    Returns:
+        N x H x W float32 [reflectance]; half the first band if blue or red is missing.
+    """
+    if BLUE in bands and RED in bands:
+        return np.asarray(reflectance[:, bands.index(BLUE)] - reflectance[:, bands.index(RED)] / 2, np.float32)
+    return np.asarray(reflectance[:, 0] / 2, np.float32)
 
 
 def separability(dn: NDArray[np.uint16], masks: NDArray[np.uint8]) -> Floats:
@@ -72,7 +93,7 @@ def separability(dn: NDArray[np.uint16], masks: NDArray[np.uint8]) -> Floats:
 
     Fisher's linear discriminant (1936) of the bands and their logarithms, within each chip, on means of cells; a mask
     drawn around what is seen separates well, a mask of another chip, shifted or coarse, does not. It needs no other
-    chip and no model, so it can say who is right where the label and a prediction differ.
+    chip and no model.
 
     Args:
         dn: N x B x H x W uint16 [DN].
@@ -82,7 +103,7 @@ def separability(dn: NDArray[np.uint16], masks: NDArray[np.uint8]) -> Floats:
         N float64: area under the ROC curve of the discriminant, 0.5-1; NaN if a class has less than 1 % of the cells.
     """
     side = min(CELLS, *masks.shape[1:])
-    known = reduce(masks != UNKNOWN, side) > 0.5
+    known = reduce(masks != UNKNOWN, side) == 1
     cloud = known & (reduce(masks == 1, side) > 0.5)
     clear = known & ~cloud
     values = reduce(dn.reshape(-1, *dn.shape[2:]), side).reshape(*dn.shape[:2], side * side)
@@ -98,7 +119,10 @@ def separability(dn: NDArray[np.uint16], masks: NDArray[np.uint8]) -> Floats:
     scatter += (1e-4 * size + 1e-9) * np.eye(values.shape[1])
     direction = np.linalg.solve(scatter, (means[0] - means[1])[..., None])[..., 0]
     score = np.einsum("nf,nfp->np", direction, values)
-    low, high = score.min(axis=1, keepdims=True), score.max(axis=1, keepdims=True)
+    seen = known.reshape(score.shape)
+    low = np.where(seen, score, np.inf).min(axis=1, keepdims=True)
+    high = np.where(seen, score, -np.inf).max(axis=1, keepdims=True)
+    low, high = (np.where(np.isfinite(x), x, 0) for x in (low, high))
     score = ((score - low) / np.maximum(high - low, 1e-12)).reshape(cloud.shape).astype(np.float32)
     small = counts.min(axis=1) < 0.01 * side * side
     return np.where(small, np.nan, _auc(score, cloud, clear))
@@ -107,8 +131,11 @@ def separability(dn: NDArray[np.uint16], masks: NDArray[np.uint8]) -> Floats:
 def _auc(values: NDArray[np.float32], positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> Floats:
     """Area under the ROC curve per chip from histograms of `BINS` bins over 0-1; ties in a bin count half."""
     number = len(values)
-    cell = np.minimum(values * BINS, BINS - 1).astype(np.int64) + BINS * np.arange(number)[:, None, None]
-    p, n = (np.bincount(cell[mask], minlength=BINS * number).reshape(number, BINS) for mask in (positive, negative))
+    places = np.clip(values * BINS, 0, BINS - 1).astype(np.uint8)
+    p, n = np.empty((2, number, BINS))
+    for i in range(number):
+        p[i] = np.bincount(places[i][positive[i]], minlength=BINS)
+        n[i] = np.bincount(places[i][negative[i]], minlength=BINS)
     below = np.cumsum(n, axis=1) - n / 2
     pairs = p.sum(axis=1) * n.sum(axis=1)
     return np.asarray(np.divide((p * below).sum(axis=1), pairs, out=np.full(number, 0.5), where=pairs > 0))
