@@ -82,6 +82,7 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module=LIGHTNING)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("cloudcover").setLevel(logging.INFO)
 
 
