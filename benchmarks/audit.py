@@ -26,14 +26,13 @@ import argparse
 import subprocess
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from audit_rate import rates
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
@@ -41,12 +40,10 @@ from sklearn.metrics import average_precision_score
 from cloudcover import tables
 from cloudcover.chips import UNKNOWN
 from cloudcover.files import write_json
-from cloudcover.labels.audit import BATCH, audit
+from cloudcover.labels.audit import audit
 from cloudcover.labels.combine import REASONS, WEIGHTS, estimated_error_share, features, judge
 from cloudcover.labels.evidence import iou
-from cloudcover.labels.geometry import geometry_evidence
-from cloudcover.labels.spectral import separability, spectral_evidence
-from cloudcover.params import DataParams, Params, SyntheticParams
+from cloudcover.params import Params
 from cloudcover.predict import Predictor
 from cloudcover.sources.fetch import fetch
 from cloudcover.store import Store
@@ -92,47 +89,6 @@ def others(store: Store, table: pd.DataFrame, work: Path) -> dict[str, NDArray[n
         subprocess.run([CLEANLAB, script, work / "arrays.npz", work / "scores.npy"], check=True, capture_output=True)
         columns["cleanlab"] = np.load(work / "scores.npy")
     return columns
-
-
-def rates(seed: int, chips: int = 64, size: int = 512) -> pd.DataFrame:
-    """Rates of the evidence that no network is needed for on chips of 512 pixels, on one core and on two.
-
-    The colours are looked at once, the shapes in each pass; the prediction is the label, moved and blurred.
-    `minutes` are those of 11,748 chips, `minutes_undisturbed` what the processor time makes without other work beside.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        data = DataParams(chip_size=size)
-        fetch(
-            data, SyntheticParams(chips=chips, scenes=8, unlabelled=0), seed, Path(folder) / "raw", Path(folder) / "t"
-        )
-        pack(Path(folder) / "raw", Path(folder) / "store", Path(folder) / "quarantine.csv", data)
-        store = Store(Path(folder) / "store")
-        bands, batches = store.bands(), list(store.batches(store.index["chip_id"], BATCH))
-
-        def colours(chip_ids: list[str]) -> None:
-            dn, labels = store.chips(chip_ids), store.labels(chip_ids)
-            spectral_evidence(dn, labels, bands, data.nodata)
-            separability(dn, labels)
-
-        def shapes(chip_ids: list[str]) -> None:
-            labels = store.labels(chip_ids)
-            moved = np.roll(labels == 1, (9, 5), axis=(1, 2)).astype(np.float32)
-            geometry_evidence(ndimage.uniform_filter(moved, (0, 9, 9)), labels)
-
-        rows = []
-        for cores in (1, 2):
-            row: dict[str, float] = {"cores": cores}
-            for name, look in (("colours", colours), ("shapes", shapes)):
-                start, used = time.perf_counter(), time.process_time()
-                with ThreadPoolExecutor(cores) as threads:
-                    list(threads.map(look, batches))
-                row[f"{name}_chips_per_s"] = chips / (time.perf_counter() - start)
-                row[f"{name}_processor_s_per_chip"] = (time.process_time() - used) / chips
-            rows.append(row)
-    table = pd.DataFrame(rows)
-    whole = 1 / table["colours_chips_per_s"] + 2 / table["shapes_chips_per_s"]
-    used_s = table["colours_processor_s_per_chip"] + 2 * table["shapes_processor_s_per_chip"]
-    return table.assign(minutes=11_748 * whole / 60, minutes_undisturbed=11_748 * used_s / table["cores"] / 60)
 
 
 def scores(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
