@@ -74,6 +74,17 @@ def test_statistics_in_the_index_leave_nodata_out(layout, tmp_path):
     assert store.limits(["c001"]).shape == (1, 4, 2)
 
 
+def test_coverage_leaves_unknown_pixels_of_a_label_out(layout):
+    raw = layout(chips=4, unlabelled=0)
+    label = np.zeros((64, 64), np.uint8)
+    label[:16], label[16:32] = 255, 1
+    write_tif(raw / "train_labels" / "c002.tif", label)
+    write_manifest(raw, "test")
+    row = run(raw)[0].index.loc["c002"]
+    assert row["label_coverage_share"] == pytest.approx(1 / 3)
+    assert row["label_known_share"] == pytest.approx(3 / 4)
+
+
 def test_the_result_does_not_depend_on_the_number_of_workers(layout):
     raw = layout(chips=10)
     one, _ = run(raw)

@@ -76,7 +76,7 @@ def select(
     if training.empty or validation.empty:
         raise SelectionError(
             f"fold {fold}: {len(training)} chips to learn from and {len(validation)} to validate on; "
-            "use fewer folds (folds.number) or a milder audit (labels.max_suspicion)"
+            "use fewer folds (folds.number), or let the audit reject fewer labels (labels.max_suspicion)"
         )
     return selection
 
