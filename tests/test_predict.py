@@ -71,6 +71,16 @@ def test_an_ensemble_averages_probabilities_whatever_the_batch(bright, policy):
     np.testing.assert_allclose(single[0], 1 / (1 + np.exp(-10 * (scaled - 0.5))), atol=1e-4)
 
 
+def test_threads_do_not_disturb_each_other(bright):
+    predictor = Predictor([bright()], "flips", batch=2)
+    dn = np.random.default_rng(0).integers(500, 9000, (32, 4, 128, 128)).astype(np.uint16)
+    limits = limits_of(dn, 0)
+    alone = predictor.probabilities(dn, limits)
+    with ThreadPoolExecutor(4) as threads:
+        parts = list(threads.map(lambda i: predictor.probabilities(dn[i : i + 1], limits[i : i + 1]), range(len(dn))))
+    np.testing.assert_array_equal(np.concatenate(parts), alone)
+
+
 def test_models_that_disagree_about_their_input_cannot_predict_together(bright):
     other = InputParams.model_validate({"mean": [0, 0], "std": [1, 1]})
     folders = [bright(name="a"), bright(name="b", bands=["B02", "B03"], input=other)]

@@ -23,7 +23,7 @@ class EnsembleError(ValueError):
 
 
 class Predictor:
-    """Models that predict together.
+    """Models that predict together; safe to use from several threads.
 
     Args:
         folders: model folders, trained or exported; they must agree in bands, input scale and nodata value.
@@ -62,7 +62,7 @@ class Predictor:
                     raise EnsembleError(
                         f"{folder} has {key} {getattr(engine.card, key)}, but {folders[0]} has {getattr(first, key)}"
                     )
-        self.scaler = Scaler(first.input, first.data_params(), reuse=True).to(self.device)
+        self.scaler = Scaler(first.input, first.data_params()).to(self.device)
 
     @property
     def card(self) -> ModelCard:
