@@ -19,11 +19,13 @@ from test_train import chips, fit, recipe_of
 from torch import nn
 
 from cloudcover import tables
+from cloudcover.compute import DeviceError
 from cloudcover.files import sha256
 from cloudcover.store import Store
 from cloudcover.train import module, run
+from cloudcover.train.callbacks import last_state
 from cloudcover.train.data import Batches
-from cloudcover.train.module import OutOfMemoryError
+from cloudcover.train.module import NotFiniteError, OutOfMemoryError
 
 __all__ = ["chips"]
 CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
@@ -104,6 +106,41 @@ def test_a_chip_that_does_not_fit_ends_training_and_says_what_to_lower(chips, tm
     monkeypatch.setattr(module.SegmentationModule, "forward", never)
     with pytest.raises(OutOfMemoryError, match=r"too small for 1 chips of \(4, 64, 64\): lower training.micro_batch"):
         fit(chips, tmp_path)
+
+
+def test_a_loss_that_is_not_a_number_leaves_the_last_good_state_to_go_on_from(chips, tmp_path, monkeypatch):
+    forward = module.SegmentationModule.forward
+
+    def broken(self, dn, limits):
+        return forward(self, dn, limits) * (float("nan") if self.training and self.current_epoch == 2 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.SegmentationModule, "forward", broken)
+        with pytest.raises(NotFiniteError, match="in epoch 2, batch 0"):
+            fit(chips, tmp_path / "broken")
+    (state,) = (tmp_path / "broken" / "work").iterdir()
+    found = last_state(state)
+    assert found is not None
+    assert found.stem == "epoch-00001"
+    fit(chips, tmp_path / "broken")
+    fit(chips, tmp_path / "whole")
+    pd.testing.assert_frame_equal(curve(tmp_path / "broken"), curve(tmp_path / "whole"))
+
+
+def test_a_batch_that_cannot_be_gathered_ends_the_training(chips, tmp_path, monkeypatch):
+    def gone(*_):
+        raise OSError("labels-00000.npy is gone")
+
+    monkeypatch.setattr(Store, "labels", gone)
+    with pytest.raises(OSError, match="is gone"):
+        fit(chips, tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_absent_gpu_that_was_asked_for_is_an_error(chips, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=r"compute\.device is cuda, but torch finds no usable GPU"):
+        fit(chips, tmp_path, recipe_of(compute={"device": "cuda"}))
 
 
 def test_micro_batches_add_up_to_the_batch(chips, tmp_path, monkeypatch):
