@@ -82,7 +82,9 @@ class Connections:
         target = urlsplit(url)
         if target.scheme not in ("http", "https") or not target.hostname:
             raise DownloadError(f"{redact(url)} is not an http or https address")
-        proxy = None if proxy_bypass(target.hostname) else self._proxies.get(target.scheme)
+        proxy = self._proxies.get(target.scheme)
+        if proxy is not None and proxy_bypass(target.hostname):
+            proxy = None
         # What arrived of a body that was cut is worth having: whether all of it came is looked at afterwards.
         body: dict[str, Any] = {"preload_content": False, "decode_content": False, "enforce_content_length": False}
         sent = {"User-Agent": "cloudcover", "Accept-Encoding": "identity", **headers}
