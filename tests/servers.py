@@ -271,6 +271,7 @@ def run_web(root: Path) -> Iterator[Web]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 64  # connections that arrive at once; beyond it they would wait for a second
 
         def handle_error(self, *arguments) -> None:
             pass  # clients that were killed

@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -68,7 +70,7 @@ def chunked(parts: list[bytes]) -> bytes:
 
 def fetched(client: Client, url: str, folder: Path) -> bytes:
     """What a client brings from an address."""
-    client.download(url, folder / "part", "file", lambda part, received: None)
+    client.run(client.download(url, folder / "part", "file", lambda part, received: None))
     return (folder / "part").read_bytes()
 
 
@@ -90,8 +92,8 @@ def test_a_body_without_length_ends_with_the_connection(serve, tmp_path):
 def test_the_length_of_a_file_is_asked_for_without_its_body(serve):
     netloc = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n")
     with Client(attempts=1) as client:
-        assert client.length(f"http://{netloc}/", "file") == 9
-        assert client.length(f"http://{netloc}/", "file") is None
+        assert client.run(client.length(f"http://{netloc}/", "file")) == 9
+        assert client.run(client.length(f"http://{netloc}/", "file")) is None
 
 
 @pytest.mark.parametrize(
@@ -137,15 +139,13 @@ def test_a_proxy_of_the_environment_is_used(serve, monkeypatch, tmp_path):
 
 
 def test_a_redirect_from_https_to_http_is_refused(monkeypatch, tmp_path):
-    class Redirect:
-        status = 302
-        headers = {"Location": "http://elsewhere/"}  # noqa: RUF012
-
-        def drain_conn(self) -> None:
-            pass
+    async def send(*request: object) -> Any:
+        redirect = MagicMock(status=302, headers={"Location": "http://elsewhere/"})
+        redirect.__aenter__.return_value = redirect
+        return redirect
 
     with Client() as client:
-        monkeypatch.setattr(client.connections, "_send", lambda *_: Redirect())
+        monkeypatch.setattr(client.connections, "_send", send)
         with pytest.raises(DownloadError, match="redirects from https to http; refused"):
             fetched(client, "https://host/a", tmp_path)
 

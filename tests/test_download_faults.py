@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from servers import Trouble
 from cloudcover import tables
 from cloudcover.params import DataParams
 from cloudcover.sources import http, remote
-from cloudcover.sources.errors import AccessError, ContentError, DownloadError, MissingError, Stopped
+from cloudcover.sources.errors import AccessError, ContentError, DownloadError, MissingError
 from cloudcover.sources.http import Client
 from cloudcover.sources.layout import layout_files
 from cloudcover.sources.verify import verify
@@ -202,21 +202,28 @@ def test_many_missing_bands_end_the_run(web, small, tmp_path, monkeypatch):
 
 def test_a_server_that_is_gone_is_given_up_in_the_end(tmp_path):
     with Client(attempts=2, backoff_s=0.01) as client, pytest.raises(DownloadError, match="gave up after 2 attempts"):
-        client.download("http://127.0.0.1:9/x", tmp_path / "x", "x", lambda part, received: None)
+        client.run(client.download("http://127.0.0.1:9/x", tmp_path / "x", "x", lambda part, received: None))
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "no address"])
 def test_only_http_is_fetched(tmp_path, url):
     with Client() as client, pytest.raises(DownloadError, match="is not an http or https address"):
-        client.download(url, tmp_path / "x", "x", lambda part, received: None)
+        client.run(client.download(url, tmp_path / "x", "x", lambda part, received: None))
 
 
-def test_stopping_ends_a_wait_at_once(tmp_path):
-    client = Client(backoff_s=60)
-    threading.Timer(0.3, client.stop.set).start()
+def test_an_error_that_concerns_all_ends_their_waits_at_once():
+    waiting = []
+
+    async def do(item: int) -> None:
+        if item:
+            raise AccessError("refused")
+        waiting.append(item)
+        await asyncio.sleep(60)
+
     start = time.monotonic()
-    with pytest.raises(Stopped):
-        client.download("http://127.0.0.1:9/x", tmp_path / "x", "x", lambda part, received: None)
+    with pytest.raises(AccessError, match="refused"):
+        asyncio.run(remote.side_by_side([0, 1], do, 2))
+    assert waiting == [0]
     assert time.monotonic() - start < 5
 
 
@@ -292,6 +299,6 @@ def test_content_that_never_fits_is_asked_for_three_times(web, small, tmp_path):
         raise ContentError("never")
 
     with Client(backoff_s=0.01) as client, pytest.raises(ContentError, match="never"):
-        client.download(f"{web.url}/{BAND}", tmp_path / "x", "x", check)
+        client.run(client.download(f"{web.url}/{BAND}", tmp_path / "x", "x", check))
     assert web.seen[BAND] == 3
     assert not (tmp_path / "x").exists()

@@ -117,18 +117,18 @@ class Archive:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part, address = part_of(self._path), WebFolder(url).url(self.name)
 
-        def check(part: Path, received: Received) -> None:
+        def accept(part: Path, received: Received) -> None:
             if received.md5 != self.md5:
                 raise ContentError(f"{self.name} arrived with MD5 {received.md5}, expected {self.md5}")
+            part.replace(self._path)
 
         with Client() as client:
-            length = client.length(address, self.name) or 0
+            length = client.run(client.length(address, self.name)) or 0
             have = part.stat().st_size if part.exists() else 0
             # The images are about as large as the archive: they are compressed already.
             check_space(self._raw, 2 * length - have)
             logger.info("fetching %s, %.2f of %.2f GB are there", self.name, have / 1e9, length / 1e9)
-            client.download(address, part, self.name, check, md5=True, resume=True)
-        part.replace(self._path)
+            client.run(client.download(address, part, self.name, accept, md5=True, resume=True))
 
 
 def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:

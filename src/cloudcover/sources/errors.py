@@ -19,10 +19,6 @@ class ContentError(DownloadError):
     """What arrived is not what should be there: another hash, another length, an error page."""
 
 
-class Stopped(DownloadError):
-    """The whole download was stopped, because another file met an error that concerns all."""
-
-
 class Retry(Exception):
     """An attempt failed in a way that may pass; `advanced`: it came further than any before, so it does not count."""
 

@@ -1,4 +1,4 @@
-"""Polite downloads by HTTP: from many threads, resumed where they broke off, checked, at the server's pace.
+"""Polite downloads by HTTP: many side by side, resumed where they broke off, checked, at the server's pace.
 
 They are not left to the object-store libraries, because two things do not come through these: `Retry-After`, which
 tells when to come back, and `Content-MD5`, which tells what the bytes should be.
@@ -6,23 +6,22 @@ tells when to come back, and `Content-MD5`, which tells what the bytes should be
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
 import shutil
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError
+from aiohttp import ClientError, ClientResponse
 
 from cloudcover.sources.connection import Connections, words
-from cloudcover.sources.errors import ContentError, DownloadError, Retry, Stopped
+from cloudcover.sources.errors import ContentError, DownloadError, Retry
 
 T = TypeVar("T")
 
@@ -53,7 +52,7 @@ class Received:
 
 
 class Client:
-    """Fetches files; safe to use from many threads."""
+    """Fetches files: any number of its coroutines side by side, in the one thread that calls `run`."""
 
     def __init__(
         self, attempts: int = 8, timeout_s: float = 60, backoff_s: float = 0.25, longest_wait_s: float = 600
@@ -69,9 +68,8 @@ class Client:
         self.attempts = attempts
         self.backoff_s = backoff_s
         self.longest_wait_s = longest_wait_s
-        self.stop = threading.Event()
         self.connections = Connections(timeout_s)
-        self._lock = threading.Lock()
+        self._loop = asyncio.Runner()
         self._not_before = 0.0
         self._rng = np.random.default_rng()
 
@@ -79,14 +77,19 @@ class Client:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.connections.close()
+        self.run(self.connections.close())
+        self._loop.close()
 
-    def download(
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for a coroutine; Ctrl-C cancels it."""
+        return self._loop.run(work)
+
+    async def download(
         self,
         url: str,
         part: Path,
         name: str,
-        check: Callable[[Path, Received], None],
+        accept: Callable[[Path, Received], None],
         known_etag: str = "",
         md5: bool = False,
         resume: bool = False,
@@ -97,15 +100,16 @@ class Client:
             url: may hold a signature; it appears in no message.
             part: gets the bytes; after an error it is gone, except with `resume`.
             name: what to call the file in messages.
-            check: raises `ContentError` if the file is not what it should be; it is then fetched anew, twice at most.
+            accept: takes what has arrived; raises `ContentError` if it is not what it should be, which is
+                then fetched anew, twice at most.
             known_etag: do nothing if the server still has this version.
             md5: compute the MD5 also where the server does not tell one.
-            resume: go on behind the bytes that `part` has from an earlier run; only where `check` knows a hash.
+            resume: go on behind the bytes that `part` has from an earlier run; only where `accept` knows a hash.
 
         Raises:
             AccessError: 401 or 403.
             MissingError: 404 or 410.
-            ContentError: see `check`.
+            ContentError: see `accept`.
             DownloadError: any other refusal, or no success after all attempts.
             OSError: the disk is full or the folder read-only.
         """
@@ -114,12 +118,12 @@ class Client:
             transfer.take_over()
         refused = 0
 
-        def attempt() -> Received:
+        async def attempt() -> Received:
             nonlocal refused
-            received = transfer.run()
+            received = await transfer.run()
             if received.changed:
                 try:
-                    check(part, received)
+                    accept(part, received)
                 except ContentError as error:
                     transfer.forget()
                     refused += 1
@@ -129,51 +133,46 @@ class Client:
             return received
 
         try:
-            return self._persist(name, attempt)
+            return await self._persist(name, attempt)
         except BaseException as error:
             if not resume or isinstance(error, ContentError):
                 part.unlink(missing_ok=True)
             raise
 
-    def length(self, url: str, name: str) -> int | None:
+    async def length(self, url: str, name: str) -> int | None:
         """Length of a file [bytes] by a HEAD request, or None where the server does not tell; raises as `download`."""
 
-        def attempt() -> int | None:
-            with self.connections.answer("HEAD", url, name, {}) as response:
+        async def attempt() -> int | None:
+            async with self.connections.answer("HEAD", url, name, {}) as response:
                 text = response.headers.get("Content-Length")
             return int(text) if text else None
 
-        return self._persist(name, attempt)
+        return await self._persist(name, attempt)
 
-    def _persist(self, name: str, attempt: Callable[[], T]) -> T:
+    async def _persist(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
         tried = 0
         while True:
-            self._wait(self._not_before - time.monotonic(), name)
+            while (pause := self._not_before - time.monotonic()) > 0:
+                await asyncio.sleep(pause)
             try:
-                return attempt()
+                return await attempt()
             except Retry as error:
                 tried = 1 if error.advanced else tried + 1
                 if tried == self.attempts:
                     raise DownloadError(
                         f"{name}: gave up after {tried} attempts, the last: {error}; run again to go on from here"
                     ) from None
-                self._back_off(error, tried, name)
+                await asyncio.sleep(self._wait_s(error, tried, name))
 
-    def _back_off(self, error: Retry, tried: int, name: str) -> None:
-        with self._lock:
-            jitter = self._rng.uniform(0.5, 1.5)
-        wait = jitter * min(30.0, self.backoff_s * 2 ** (tried - 1))
-        if error.after_s is not None:
-            if error.after_s > self.longest_wait_s:
-                raise DownloadError(f"{name}: {error}, and asks to come back in {error.after_s:.0f} s: run again then")
-            with self._lock:  # the server speaks to all threads
-                self._not_before = max(self._not_before, time.monotonic() + error.after_s)
-            wait = error.after_s + jitter * self.backoff_s
-        self._wait(wait, name)
-
-    def _wait(self, seconds: float, name: str) -> None:
-        if self.stop.wait(max(0.0, seconds)) if seconds > 0 else self.stop.is_set():
-            raise Stopped(f"{name}: stopped")
+    def _wait_s(self, error: Retry, tried: int, name: str) -> float:
+        jitter: float = self._rng.uniform(0.5, 1.5)
+        if error.after_s is None:
+            return jitter * min(30.0, self.backoff_s * 2.0 ** (tried - 1))
+        if error.after_s > self.longest_wait_s:
+            raise DownloadError(f"{name}: {error}, and asks to come back in {error.after_s:.0f} s: run again then")
+        # The server speaks to all.
+        self._not_before = max(self._not_before, time.monotonic() + error.after_s)
+        return error.after_s + jitter * self.backoff_s
 
 
 class _Transfer:
@@ -207,39 +206,39 @@ class _Transfer:
             while chunk := file.read(_CHUNK):
                 self._count(chunk)
 
-    def run(self) -> Received:
+    async def run(self) -> Received:
         """One attempt."""
         headers = {"If-None-Match": f'"{self.known_etag}"'} if self.known_etag else {}
         if self.have:
             headers = {"Range": f"bytes={self.have}-"} | ({"If-Range": self.etag} if self.etag else {})
-        with self.client.connections.answer("GET", self.url, self.name, headers) as response:
+        async with self.client.connections.answer("GET", self.url, self.name, headers) as response:
             if response.status == 304:
-                response.drain_conn()
                 return Received(False, self.known_etag)
             if response.status == 416:
-                response.drain_conn()
                 if response.headers.get("Content-Range") == f"bytes */{self.have}":  # an earlier run had it all
                     return self._received()
                 self.forget()
                 raise Retry("the server cannot go on where the transfer broke off")
             total = self._begin(response)
             try:
-                self._receive(response)
+                await self._receive(response)
             except Retry as error:
-                raise self._broken(str(error)) from None
-        if total is not None and self.have != total:
-            raise self._broken(f"the connection was cut after {self.have} of {total} bytes")
+                raise self._broken(total, str(error)) from None
+        if total is not None and self.have != total:  # a server may send less than it was asked for
+            raise self._broken(total, "")
         return self._received()
 
-    def _broken(self, reason: str) -> Retry:
+    def _broken(self, total: int | None, reason: str) -> Retry:
         """What to do when the body ended too early."""
+        if total is not None:
+            reason = f"the connection was cut after {self.have} of {total} bytes"
         if not self.resume and (not self.etag or self.etag.startswith("W/")):
             self.forget()
         advanced = self.have > self.furthest
         self.furthest = max(self.furthest, self.have)
         return Retry(reason, advanced=advanced)
 
-    def _begin(self, response: BaseHTTPResponse) -> int | None:
+    def _begin(self, response: ClientResponse) -> int | None:
         """Reads the headers; returns the length of the whole file [bytes], if it is known."""
         headers = response.headers
         if headers.get("Content-Encoding", "identity") != "identity":
@@ -263,20 +262,20 @@ class _Transfer:
         length = headers.get("Content-Length")
         return int(length) if length and length.isdigit() else None
 
-    def _receive(self, response: BaseHTTPResponse) -> None:
+    async def _receive(self, response: ClientResponse) -> None:
+        # Written and hashed where it is received: a change of threads per file costs more than it gains (half as
+        # fast on two cores).
         with self.part.open("r+b" if self.have else "wb") as file:
             file.seek(self.have)
             file.truncate()
-            while chunk := self._read(response):
+            while chunk := await self._read(response):
                 file.write(chunk)
                 self._count(chunk)
-                if self.client.stop.is_set():
-                    raise Stopped(f"{self.name}: stopped")
 
-    def _read(self, response: BaseHTTPResponse) -> bytes:
+    async def _read(self, response: ClientResponse) -> bytes:
         try:
-            return response.read(_CHUNK)
-        except HTTPError as error:
+            return await response.content.readany()
+        except (ClientError, TimeoutError) as error:
             raise Retry(f"the connection broke ({words(error)})") from None
 
     def _count(self, chunk: bytes) -> None:

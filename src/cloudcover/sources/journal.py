@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -50,7 +49,7 @@ class Entry:
 
 
 class Journal:
-    """The finished files of a folder; safe to use from many threads."""
+    """The finished files of a folder."""
 
     def __init__(self, root: Path, recheck: bool = False) -> None:
         """Reads the journal below `root`.
@@ -64,7 +63,6 @@ class Journal:
         self._recheck = recheck
         self._checked: set[str] = set()
         self._file = root / WORK / "journal.jsonl"
-        self._lock = threading.Lock()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
         for line in lines:
@@ -110,10 +108,9 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Records a finished file."""
-        with self._lock:
-            self.entries[entry.path] = entry
-            self._output.write(_line(entry))
-            self._output.flush()
+        self.entries[entry.path] = entry
+        self._output.write(_line(entry))
+        self._output.flush()
 
     def publish(self, part: Path, path: str, digest: str, etag: str, origin: str) -> None:
         """Records a checked temporary file and renames it into place, in the same folder.

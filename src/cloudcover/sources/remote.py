@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from cloudcover import tables
 from cloudcover.files import sha256
 from cloudcover.params import DataParams
-from cloudcover.sources.errors import AccessError, ContentError, DownloadError, MissingError, Stopped
+from cloudcover.sources.errors import AccessError, ContentError, DownloadError, MissingError
 from cloudcover.sources.http import Client, Received, check_space
 from cloudcover.sources.journal import WORK, Entry, Journal, locked
 from cloudcover.sources.layout import EXTRA, SPLITS, layout_files, read_metadata
@@ -146,12 +145,12 @@ class Job:
             if listed is None or listed.key != folder + name:
                 return False
             if not self.journal.intact(path, listed.bytes, listed.etag):
-                self._one(Wanted(path, listed))
+                self.client.run(self._one(Wanted(path, listed)))
             return True
         origin = self.store.origin(folder + name)
         fresh = known is not None and known.origin == origin and self.journal.intact(path)
         try:
-            self._one(Wanted(path, Listed(folder + name)), known.etag if known and fresh else "")
+            self.client.run(self._one(Wanted(path, Listed(folder + name)), known.etag if known and fresh else ""))
         except MissingError:
             return False
         return True
@@ -174,13 +173,13 @@ class Job:
             folder.mkdir(parents=True, exist_ok=True)
         failed: list[DownloadError] = []
         lacking: list[str] = []
-        start, received, lock = time.monotonic(), 0, threading.Lock()
+        start, received = time.monotonic(), 0
         bar = tqdm(total=len(missing), desc="download", unit="file", disable=None, smoothing=0.1)
 
-        def one(file: Wanted) -> None:
+        async def one(file: Wanted) -> None:
             nonlocal received
             try:
-                count = self._one(file)
+                count = await self._one(file)
             except MissingError:
                 self.journal.add(Entry(file.path, 0, "", 0, "", self.store.origin(file.listed.key), absent=True))
                 count = 0
@@ -188,22 +187,20 @@ class Job:
                     lacking.append(file.path)
                     if len(lacking) > max(_TOLERATED, len(wanted) // 50):
                         raise
-            except (AccessError, Stopped):
+            except AccessError:
                 raise
             except DownloadError as error:
                 failed.append(error)
                 count = 0
             if len(failed) > _TOLERATED:
                 raise failed[0]
-            with lock:
-                received += count
-                bar.set_postfix_str(
-                    f"{received / 1e6:,.0f} MB, {received / 1e6 / (time.monotonic() - start):,.1f} MB/s", False
-                )
-                bar.update()
+            received += count
+            rate = received / 1e6 / (time.monotonic() - start)
+            bar.set_postfix_str(f"{received / 1e6:,.0f} MB, {rate:,.1f} MB/s", refresh=False)
+            bar.update()
 
         with bar:
-            side_by_side(missing, one, self.connections, self.client.stop)
+            self.client.run(side_by_side(missing, one, self.connections))
         if lacking:
             _warn_of(lacking)
         if failed:
@@ -214,18 +211,17 @@ class Job:
         seconds = time.monotonic() - start
         logger.info("fetched %d files, %.1f MB, in %.1f s", len(missing), received / 1e6, seconds)
 
-    def _one(self, file: Wanted, known_etag: str = "") -> int:
+    async def _one(self, file: Wanted, known_etag: str = "") -> int:
         """Fetches, checks and publishes a file; returns its length [bytes], 0 if it had not changed."""
-
-        def check(part: Path, received: Received) -> None:
-            check_content(part, file, received, md5)
-
         md5 = self.store.etag_is_md5
+        origin = self.store.origin(file.listed.key)
+
+        def accept(part: Path, received: Received) -> None:
+            check_content(part, file, received, md5)
+            self.journal.publish(part, file.path, received.sha256, received.etag or file.listed.etag, origin)
+
         part = part_of(self.raw / file.path)
-        received = self.client.download(self.store.url(file.listed.key), part, file.path, check, known_etag, md5)
-        if received.changed:
-            etag, origin = received.etag or file.listed.etag, self.store.origin(file.listed.key)
-            self.journal.publish(part, file.path, received.sha256, etag, origin)
+        received = await self.client.download(self.store.url(file.listed.key), part, file.path, accept, known_etag, md5)
         return received.bytes
 
 
@@ -262,28 +258,20 @@ def part_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
 
-def side_by_side(items: Iterable[T], do: Callable[[T], None], threads: int, stop: threading.Event) -> None:
-    """Works through items in threads that take one after another; the first exception sets `stop` and is raised."""
-    source, lock = iter(items), threading.Lock()
+async def side_by_side(items: Iterable[T], do: Callable[[T], Awaitable[None]], most: int) -> None:
+    """Works through items, `most` at once; the first exception cancels the others and is raised."""
+    source = iter(items)
 
-    def work() -> None:
-        while not stop.is_set():
-            with lock:
-                item = next(source, None)
-            if item is None:
-                return
-            do(item)
+    async def work() -> None:
+        for item in source:
+            await do(item)
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="download") as pool:
-        futures = [pool.submit(work) for _ in range(threads)]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:  # Ctrl-C: the threads end with the files that they have in hand
-            stop.set()
-            raise
-        if errors := [error for future in done if (error := future.exception())]:
-            stop.set()
-            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(most):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) -> None:
