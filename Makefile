@@ -11,7 +11,7 @@ BIN = $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format proof repro pull dvc.yaml clean
+.PHONY: help demo test check format proof ablation repro pull dvc.yaml clean
 
 help: ## print the targets
 	@grep -hE '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,7 +37,10 @@ format: .venv/tested ## format Python and Snakemake code
 	@snakefmt Snakefile workflow/rules
 
 proof: .venv/installed ## what the method wins back on five synthetic sets whose truth is known (an hour on two cores)
-	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host
+	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- proof
+
+ablation: .venv/installed ## what augmentations, architectures, views and the ensemble bring on such a set (an hour)
+	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- ablation
 
 repro: .venv/installed ## run the chain by DVC: only stale stages
 	@dvc repro

@@ -67,6 +67,10 @@ def test_a_wrong_option_is_refused_with_the_nearest_one(values: dict[str, Any], 
         ({"labels": {"max_suspicion": 1.5}}, r"labels\.max_suspicion: .*less than or equal to 1 \(got 1\.5\)"),
         ({"data": 3}, r"data: .*\(got 3\)"),
         ({"final": {"members": {}}}, r"final\.members: .*at least 1 item"),
+        (
+            {"final": {"members": {"a": {"augmentation": {"cutmx": 0.5}}}}},
+            r"final\.members\.a: augmentation\.cutmx: unknown key; did you mean cutmix\?",
+        ),
     ],
 )
 def test_a_wrong_type_or_bound_is_refused_with_the_value(values: dict[str, Any], message: str) -> None:
@@ -214,3 +218,14 @@ def test_new_keys_reach_every_file_and_values_are_kept(tmp_path: Path) -> None:
     }  # fmt: skip
     assert changed[reference.PARAMS] == changed[reference.QUICK] == reference.render(validate({}))
     assert yaml.safe_load(changed[reference.PRESETS / "mine.yaml"])["training"]["epochs"] == 99
+
+
+def test_a_member_overrides_network_and_augmentation_and_keeps_the_rest() -> None:
+    member = {"architecture": "fpn", "augmentation": {"cutmix": 0.5, "crop_size": 64}}
+    params = validate({"augmentation": {"vflip": 0.25}, "final": {"members": {"a": member, "b": {}}}})
+    a, b = params.final.members["a"], params.final.members["b"]
+    assert a.override_model(params.model) == params.model.model_copy(update={"architecture": "fpn"})
+    changed = a.override_augmentation(params.augmentation)
+    assert (changed.cutmix, changed.crop_size, changed.vflip) == (0.5, 64, 0.25)
+    assert b.override_model(params.model) == params.model
+    assert b.override_augmentation(params.augmentation) == params.augmentation

@@ -9,7 +9,7 @@ from project import TINY, Project
 
 from cloudcover import tables
 from cloudcover.evaluate.metrics import paired_bootstrap, paired_resamples
-from cloudcover.evaluate.proof import by_seed, closed_gap, label_table, plot, read_counts
+from cloudcover.evaluate.proof import by_seed, closed_gap, gains, label_table, plot, read_counts
 from cloudcover.files import read_json, write_json
 from cloudcover.params import validate
 from cloudcover.reference import render
@@ -43,6 +43,13 @@ def test_the_closed_share_is_the_gain_over_the_gap():
     assert (table["closed_share"] <= table["closed_share_high"]).all()
 
 
+def test_gains_are_over_the_reference_that_is_asked_for():
+    table = gains(RUNS, "final").set_index("run")
+    assert table.loc["final", ["gain", "gain_low", "gain_high"]].tolist() == [0, 0, 0]
+    assert table.loc["oracle", "gain"] == pytest.approx(0.05, abs=0.002)
+    assert table.loc["baseline", "gain_high"] < 0
+
+
 def test_resamples_of_several_models_are_paired():
     a, b = counts("a", 0.6), counts("b", 0.9)
     b.loc[:5, "tp_pixels"] -= 50
@@ -64,7 +71,7 @@ def test_sets_of_several_seeds_are_pooled_and_shown_one_by_one(tmp_path):
         figures = {"accepted": 4, "jaccard": 0.9, "jaccard_given": 0.2, "replaced_share": 0.5}
         truth = {"labels": {"precision": 0.8, "recall": 0.9}, "pseudo_labels": {"round1": figures}}
         write_json(folder / "reports/truth.json", truth)
-    pooled = read_counts(folders, "none")
+    pooled = read_counts(folders)
     assert pooled["location"].nunique() == 8
     seeds = by_seed(pooled, [0, 1])
     np.testing.assert_allclose(seeds["oracle"], [0.9, 0.8], atol=0.002)
@@ -85,7 +92,7 @@ def test_the_proof_runs_the_chain_for_each_seed_and_ends_with_tables_and_a_plot(
     rounds = {**TINY["pseudo_labels"], "rounds": 1}
     preset = validate({**TINY, "pseudo_labels": rounds, "evaluation": {"resamples": 100, "oracle": True}})
     (project.folder / "config/presets/proof.yaml").write_text(render(preset))
-    project.snakemake("-s", "workflow/proof.smk", "--config", "seeds=1")
+    project.snakemake("-s", "workflow/proof.smk", "proof", "--config", "seeds=1")
     results = project.folder / "reports" / "proof"
     runs = pd.read_csv(results / "runs.csv").set_index("run")
     assert list(runs.index) == ["baseline", "round1", "oracle", "final/unet", "final"]

@@ -1,23 +1,37 @@
-# The proof that the method works: the whole chain on several synthetic sets, beside training on the true masks.
+# Experiments on synthetic sets, whose truth is known: the whole chain by a preset of config/presets/, once per set.
 #
-#     snakemake -s workflow/proof.smk --cores 2 [--config seeds=5 preset=config/presets/proof.yaml]
+#     snakemake -s workflow/proof.smk --cores 2 proof [--config seeds=5]        what the method wins back
+#     snakemake -s workflow/proof.smk --cores 2 ablation [--config seeds=1]     what its parts bring
 from pathlib import Path
 
 from cloudcover.lineage import code_fingerprint
 
-SEEDS = range(int(config.get("seeds", 5)))
-PRESET = config.get("preset", "config/presets/proof.yaml")
 SCRIPTS = sorted(Path(workflow.basedir).glob("scripts/*.py"))
+
+
+def chains(preset, seeds):
+    """The results of a preset's chains."""
+    return expand(
+        "work/{preset}/seed{seed}/reports/truth.json",
+        preset=preset,
+        seed=range(int(config.get("seeds", seeds))),
+    )
+
+
+def code(script):
+    """Fingerprint of a script and what it imports."""
+    return code_fingerprint(Path(workflow.basedir) / "scripts" / script)
 
 
 localrules:
     proof,
+    ablation,
 
 
 rule proof:
     input:
-        truth=expand("work/proof/seed{seed}/reports/truth.json", seed=SEEDS),
-        preset=PRESET,
+        truth=chains("proof", 5),
+        preset="config/presets/proof.yaml",
     output:
         runs="reports/proof/runs.csv",
         seeds="reports/proof/seeds.csv",
@@ -27,23 +41,39 @@ rule proof:
         "logs/proof.log",
     params:
         cfg={},
-        code=code_fingerprint(Path(workflow.basedir) / "scripts" / "proof.py"),
+        code=code("proof.py"),
     script:
         "scripts/proof.py"
 
 
+rule ablation:
+    input:
+        truth=chains("ablation", 1),
+        preset="config/presets/ablation.yaml",
+    output:
+        members="reports/ablation/members.csv",
+        tta="reports/ablation/tta.csv",
+    log:
+        "logs/ablation.log",
+    params:
+        cfg={},
+        code=code("ablation.py"),
+    script:
+        "scripts/ablation.py"
+
+
 rule chain:
     input:
-        PRESET,
+        "config/presets/{preset}.yaml",
     output:
-        "work/proof/seed{seed}/reports/truth.json",
+        "work/{preset}/seed{seed}/reports/truth.json",
     log:
-        "logs/proof/seed{seed}.log",
+        "logs/{preset}/seed{seed}.log",
     threads: workflow.cores
     resources:
         gpu=1,
     params:
-        folder="work/proof/seed{seed}",
+        folder="work/{preset}/seed{seed}",
         code=[code_fingerprint(script) for script in SCRIPTS],
     shell:
         "mkdir -p {params.folder}/config && head -n 1 config/verdicts.csv > {params.folder}/config/verdicts.csv"

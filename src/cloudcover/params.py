@@ -292,6 +292,15 @@ class MemberParams(Section):
 
     architecture: Architecture | None = Field(None, description="architecture, or null: that of model")
     encoder: str | None = Field(None, description="encoder, or null: that of model")
+    augmentation: dict[str, float] = Field({}, description="keys of augmentation that differ for this member")
+
+    def override_model(self, model: ModelParams) -> ModelParams:
+        """The network of this member."""
+        return model.model_copy(update=self.model_dump(include={"architecture", "encoder"}, exclude_none=True))
+
+    def override_augmentation(self, augmentation: AugmentationParams) -> AugmentationParams:
+        """The augmentation of this member; raises `ValidationError`."""
+        return AugmentationParams.model_validate({**augmentation.model_dump(), **self.augmentation})
 
 
 class FinalParams(Section):
@@ -348,6 +357,12 @@ class Params(Section):
                 f"augmentation.crop_size {self.augmentation.crop_size} is larger than data.chip_size "
                 f"{self.data.chip_size}"
             )
+        for name, member in self.final.members.items():
+            try:
+                member.override_augmentation(self.augmentation)
+            except ValidationError as error:
+                wrong = [_explain({**e, "loc": ("augmentation", *e["loc"])}) for e in error.errors()]
+                raise ValueError(f"final.members.{name}: {'; '.join(wrong)}") from None
         if self.evaluation.oracle and self.data.source != "synthetic":
             raise ValueError("evaluation.oracle needs data.source: synthetic, the only source whose truth is known")
         return self

@@ -86,11 +86,11 @@ def _text(path: Path) -> str:
 
 def _lines(values: Mapping[str, Any], model: type[BaseModel], indent: str) -> Iterator[str]:
     """Lines `key: value  # comment`; comments start in one column, unless the value is long."""
-    plain = {k: f"{indent}{k}: {scalar(v)}" for k, v in values.items() if not isinstance(v, dict)}
+    plain = {k: f"{indent}{k}: {scalar(v)}" for k, v in values.items() if not _holds_sections(v)}
     column = max([len(text) for text in plain.values() if len(text) <= 44], default=0)
     for key, value in values.items():
         comment = f"# {model.model_fields[key].description}"
-        if isinstance(value, dict):
+        if _holds_sections(value):
             yield from textwrap.wrap(comment, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}# ")
             yield f"{indent}{key}:"
             for name, item in value.items():
@@ -101,6 +101,10 @@ def _lines(values: Mapping[str, Any], model: type[BaseModel], indent: str) -> It
         else:
             yield from textwrap.wrap(comment, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}# ")
             yield plain[key]
+
+
+def _holds_sections(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(item, BaseModel) for item in value.values())
 
 
 def scalar(value: Any) -> str:

@@ -16,7 +16,8 @@ def main() -> None:
 
     evaluation = load(snakemake.input.preset).evaluation
     folders = {seed: Path(path).parents[1] for seed, path in enumerate(snakemake.input.truth)}
-    counts = read_counts(folders, evaluation.tta[-1])
+    counts = read_counts(folders)
+    counts = counts[counts["tta"] == evaluation.tta[-1]]
     tables: dict[str, pd.DataFrame] = {
         "runs": closed_gap(counts, evaluation.resamples),
         "seeds": by_seed(counts, list(folders)).rename_axis("seed").reset_index(),

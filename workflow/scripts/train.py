@@ -24,7 +24,8 @@ def main() -> None:
     settings = vars(params)
     if "final" in settings:
         member = settings.pop("final").members[run.removeprefix("final/")]
-        settings["model"] = settings["model"].model_copy(update=member.model_dump(exclude_none=True))
+        settings["model"] = member.override_model(settings["model"])
+        settings["augmentation"] = member.override_augmentation(settings["augmentation"])
     recipe = Recipe(**settings)
     pseudo = PseudoLabels(Path(snakemake.input.pseudo), fold) if snakemake.input.pseudo else None
     truth = TrueMasks(Path(snakemake.input.truth)) if snakemake.input.truth else None

@@ -11,17 +11,15 @@ import pandas as pd
 from cloudcover import tables
 from cloudcover.evaluate.metrics import paired_resamples
 from cloudcover.files import atomic, read_json
-from cloudcover.params import Tta
 
 GIVEN, ORACLE = "baseline", "oracle"
 
 
-def read_counts(folders: Mapping[int, Path], tta: Tta) -> pd.DataFrame:
+def read_counts(folders: Mapping[int, Path]) -> pd.DataFrame:
     """Counts against true masks of several runs of the chain, as if they were one set.
 
     Args:
         folders: of the runs, by seed.
-        tta: the policy to compare by.
 
     Returns:
         `tables.COUNTS`; chips and locations carry their seed, since each seed has its own set.
@@ -29,16 +27,36 @@ def read_counts(folders: Mapping[int, Path], tta: Tta) -> pd.DataFrame:
     parts = []
     for seed, folder in folders.items():
         counts = tables.COUNTS.read(folder / "reports" / "tables" / "truth_chips.csv")
-        counts = counts[counts["tta"] == tta]
         parts.append(counts.assign(**{name: f"{seed}-" + counts[name] for name in ("chip_id", "location", "scene")}))
     return pd.concat(parts, ignore_index=True)
 
 
-def closed_gap(counts: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Global Jaccard of each run on true masks, and the share of the gap that it closes.
+def gains(
+    counts: pd.DataFrame, reference: str, over: str = "run", resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Global Jaccard of each run, and what it gains over a reference.
 
-    The gap is what training on the true masks (`oracle`) gains over training on all given labels (`baseline`).
     Intervals are of 95 %, by resampling locations; all runs are compared in the same resamples.
+
+    Args:
+        counts: `tables.COUNTS`, of one policy or of one run.
+        reference: name of the run, or policy, to compare with.
+        over: what is compared: `run` or `tta`.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        A row per run: its name, and for `jaccard` and `gain` the value and columns with `_low` and `_high` [0-1].
+    """
+    draws = _draws(counts, over, resamples, seed)
+    rows = [{over: name, **_row("jaccard", j), **_row("gain", j - draws[reference])} for name, j in draws.items()]
+    return pd.DataFrame(rows)
+
+
+def closed_gap(counts: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Gains over training on all given labels (`baseline`), and the share of the gap that they close.
+
+    The gap is what training on the true masks (`oracle`) gains.
 
     Args:
         counts: `tables.COUNTS` of one policy.
@@ -46,21 +64,23 @@ def closed_gap(counts: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd
         seed: of the draws.
 
     Returns:
-        A row per run: `run`, and for `jaccard`, `gain` (over the baseline) and `closed_share` the value and columns
-        with `_low` and `_high`.
+        `gains` with `closed_share`, `closed_share_low` and `closed_share_high` (0-1).
     """
-    runs = {str(run): part for run, part in counts.groupby("run", sort=False)}
-    draws = paired_resamples(runs, "location", resamples, seed)
+    draws = _draws(counts, "run", resamples, seed)
     gap = draws[ORACLE] - draws[GIVEN]
-    rows = []
-    for run in draws:
-        row: dict[str, object] = {"run": run}
-        gain = draws[run] - draws[GIVEN]
-        for name, values in (("jaccard", draws[run]), ("gain", gain), ("closed_share", gain / gap)):
-            low, high = np.percentile(values[1:], [2.5, 97.5])
-            row |= {name: values[0], f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    shares = pd.DataFrame([_row("closed_share", (jaccard - draws[GIVEN]) / gap) for _, jaccard in draws.items()])
+    return pd.concat([gains(counts, GIVEN, "run", resamples, seed), shares], axis=1)
+
+
+def _draws(counts: pd.DataFrame, over: str, resamples: int, seed: int) -> pd.DataFrame:
+    parts = {str(name): part for name, part in counts.groupby(over, sort=False)}
+    return paired_resamples(parts, "location", resamples, seed)
+
+
+def _row(name: str, values: pd.Series) -> dict[str, float]:
+    """The value of all data, which comes first, and the interval of the resamples."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return {name: float(values.iloc[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def label_table(folders: Mapping[int, Path]) -> pd.DataFrame:

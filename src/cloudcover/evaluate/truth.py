@@ -97,7 +97,8 @@ def label_figures(chips: pd.DataFrame, audit: pd.DataFrame | None) -> dict[str, 
 def _pseudo_figures(path: Path, chips: pd.DataFrame, truth: TrueMasks, store: Store) -> dict[str, float]:
     """Global Jaccard of accepted pseudo-labels and of the labels that they replace, and the replaced share.
 
-    A chip counts once for each student; the share is of wrong labels that a student could have had replaced.
+    In the former a chip counts once for each student; in the latter a wrong label counts by the share of its students
+    who got another one.
     """
     table = tables.PSEUDO.read(path)
     wrong = chips.loc[(chips["error"] != "") & (chips["verdict"] != "unlabelled"), "chip_id"]
@@ -109,12 +110,10 @@ def _pseudo_figures(path: Path, chips: pd.DataFrame, truth: TrueMasks, store: St
             for sums, labels in ((made, pseudo.masks(batch)), (given, store.labels(batch))):
                 known = np.where(labels == 255, 255, true).astype(np.uint8)
                 sums += confusion((labels == 1), known).sum(axis=0)
-    students = max(1, table["student"].nunique())
-    seen_by = students - 1 if students > 1 else 1  # a student does not see the chips of its own fold
-    replaced = table["accepted"] & table["chip_id"].isin(wrong)
+    replaced = table.groupby("chip_id")["accepted"].mean().reindex(wrong, fill_value=0.0)
     figures = {
         "accepted": float(table["accepted"].sum()),
-        "replaced_share": float(replaced.sum() / (len(wrong) * seen_by)) if len(wrong) else 0.0,
+        "replaced_share": float(replaced.mean()) if len(wrong) else 0.0,
     }
     for name, (tp, fp, fn, _) in (("jaccard", made), ("jaccard_given", given)):
         if table["accepted"].any():

@@ -1,0 +1,32 @@
+"""The ablation's tables: what each member gains over the first, and each TTA policy over vflip (Jaccard in 0-1)."""
+
+from pathlib import Path
+
+from cloudcover.job import start
+
+REFERENCE = "final/flips"
+
+
+def main() -> None:
+    """See the module."""
+    start(snakemake)
+    from cloudcover.evaluate.proof import gains, read_counts
+    from cloudcover.files import write_text
+    from cloudcover.params import load
+
+    evaluation = load(snakemake.input.preset).evaluation
+    folders = {seed: Path(path).parents[1] for seed, path in enumerate(snakemake.input.truth)}
+    counts = read_counts(folders)
+    vflip = counts[counts["tta"] == "vflip"]
+    final = counts[counts["run"] == "final"]
+    tables = {
+        "members": gains(vflip, REFERENCE, resamples=evaluation.resamples),
+        "tta": gains(final, "vflip", over="tta", resamples=evaluation.resamples),
+    }
+    for name, table in tables.items():
+        write_text(snakemake.output[name], table.to_csv(index=False))
+        print(f"\n{table.round(4).to_string(index=False)}")
+
+
+if __name__ == "__main__":
+    main()
