@@ -1,0 +1,30 @@
+"""Cloud masks by ukis-csmask's four-band network for Level-2A (Apache-2.0), in an environment of its own.
+
+    python ukis_masks.py CHIPS.npz MASKS.npz
+
+CHIPS holds uint16 arrays B02, B03, B04, B08 x H x W [DN = reflectance x 10,000] by chip; MASKS gets uint8 arrays of
+{0, 1}.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from ukis_csmask.mask import CSmask
+
+CLOUD = 1
+
+
+def main() -> None:
+    """Masks the chips."""
+    masks = {}
+    for name, chip in np.load(sys.argv[1]).items():
+        image = np.moveaxis(chip, 0, 2).astype(np.float32) / 10_000
+        result = CSmask(image, band_order=["blue", "green", "red", "nir"], product_level="l2a")
+        masks[name] = (np.asarray(result.csm)[..., 0] == CLOUD).astype(np.uint8)
+    np.savez(sys.argv[2], **masks)
+
+
+if __name__ == "__main__":
+    main()
