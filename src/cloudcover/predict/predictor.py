@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cloudcover import tta
 from cloudcover.compute import resolve_device
@@ -87,7 +88,6 @@ class Predictor:
         """What is done with probabilities and masks afterwards."""
         return self._settings.postprocess if self._settings else NOTHING
 
-    @torch.inference_mode()
     def probabilities(self, dn: NDArray[np.uint16], limits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated, weighted mean probability of cloud over models and views.
 
@@ -101,16 +101,32 @@ class Predictor:
         Raises:
             EnsembleError: the number of bands is not the models'.
         """
+        policy = self.policy
+        means = self._means(dn, limits, lambda c: tta.views(c, policy), lambda p, n: tta.merge(p, policy, n))
+        return calibrate(means, self._settings.temperature) if self._settings else means
+
+    def of_view(self, dn: NDArray[np.uint16], limits: NDArray[np.float32], view: tta.View) -> NDArray[np.float32]:
+        """As `probabilities`, of one view alone, turned back, and without the settings' temperature."""
+        return self._means(dn, limits, view.apply, lambda p, _: view.undo(p))
+
+    @torch.inference_mode()
+    def _means(
+        self,
+        dn: NDArray[np.uint16],
+        limits: NDArray[np.float32],
+        look: Callable[[Tensor], Tensor],
+        back: Callable[[Tensor, int], Tensor],
+    ) -> NDArray[np.float32]:
         if dn.shape[1] != len(self.card.bands):
             raise EnsembleError(f"the chips have {dn.shape[1]} bands, the model was made for {self.card.bands}")
         means = np.empty((len(dn), *dn.shape[2:]), np.float32)
         for start in range(0, len(dn), self.batch):
             part = slice(start, start + self.batch)
             chips, bounds = (torch.from_numpy(array[part]).to(self.device) for array in (dn, limits))
-            stacked = tta.views(self.scaler(chips, bounds), self.policy)
+            seen = look(self.scaler(chips, bounds))
             total = torch.zeros((len(chips), *dn.shape[2:]), device=self.device)
             for engine, weight in zip(self.engines, self._weights, strict=True):
-                logits = engine.logits(stacked) / engine.card.temperature
-                total += weight * tta.merge(logits.sigmoid_(), self.policy, len(chips))
+                logits = engine.logits(seen) / engine.card.temperature
+                total += weight * back(logits.sigmoid_(), len(chips))
             means[part] = total.cpu().numpy()
-        return calibrate(means, self._settings.temperature) if self._settings else means
+        return means
