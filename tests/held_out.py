@@ -21,7 +21,7 @@ def held_out(
     chips["fold"] = (where.rank(method="dense").astype(int) % 2).to_numpy()
     chips["group"] = groups_of(chips["location"], groups)
     names = [f"m{i}" for i in range(len(probabilities))]
-    return HeldOut(chips, names, np.rint(probabilities * 255).astype(np.uint8), labels.astype(np.uint8))
+    return HeldOut(chips, names, np.rint(probabilities * 255).astype(np.uint8), labels.astype(np.uint8), 2)
 
 
 def clouds(chips: int, size: int = 24, seed: int = 0) -> np.ndarray:

@@ -74,10 +74,15 @@ class Chooser:
         a, b = self.judge.nested(nested), self.judge.nested(self.used_nested)
         return paired_bootstrap(a, b, "location", self.evaluation.resamples, self.seed)
 
-    def decide(
-        self, name: StepName, fit: Fit, value: Callable[[Candidate], Any], gain: Interval | None = None
-    ) -> None:  # fmt: skip
-        """Takes a step if the interval of its gain lies above zero."""
+    def decide(self, name: StepName, fit: Fit, value: Callable[[Candidate], Any], gain: Interval | None = None) -> None:
+        """Takes a step if the interval of its gain lies above zero.
+
+        Args:
+            name: of the step.
+            fit: what it does.
+            value: what is chosen, of the fitted candidate.
+            gain: of the log loss; None: the Jaccard's is measured.
+        """
         nested = self.nested(fit)
         unit: Literal["jaccard", "nats"] = "jaccard" if gain is None else "nats"
         gain = self.gain(nested) if gain is None else gain
@@ -99,7 +104,7 @@ class Chooser:
         temperature = calibration.fit_temperature(self.held.histograms(current.weights)[rows].sum(axis=0))
         if temperature == 1:
             return current
-        threshold = round(float(calibrate(current.threshold, temperature)), 6)
+        threshold = scaled(current.threshold, temperature)
         return replace(current, temperature=temperature, threshold=threshold)
 
     def fit_threshold(self, rows: Rows, current: Candidate) -> Candidate:
@@ -107,10 +112,9 @@ class Chooser:
         histogram = self.held.histograms(current.weights)[rows].sum(axis=0)
         if not histogram.any():
             return current
-        level = best_level(histogram, float(np.interp(current.threshold, calibration.levels(current.temperature),
-                                                      np.arange(LEVELS + 1))))  # fmt: skip
-        threshold = round(float(calibrate((level + 0.5) / LEVELS, current.temperature)), 6)
-        return replace(current, threshold=threshold)
+        near = np.interp(current.threshold, calibration.levels(current.temperature), np.arange(LEVELS + 1))
+        level = best_level(histogram, float(near))
+        return replace(current, threshold=scaled((level + 0.5) / LEVELS, current.temperature))
 
     def fit_postprocess(self, rows: Rows, current: Candidate) -> Candidate:
         """See `search.search`."""
@@ -163,7 +167,9 @@ def choose(
     tempered = chooser.nested(chooser.fit_temperature)
     losses = [chooser.calibrated(c, calibration.log_loss) for c in (raw, tempered)]
     pixels = chooser.calibrated(raw, lambda histogram, _: histogram.sum(axis=(1, 2)).astype(np.float64))
-    gain = chooser.figure(np.stack([losses[0] - losses[1], pixels], axis=-1), lambda s: s[..., 0] / s[..., 1])
+    gain = chooser.figure(
+        np.stack([losses[0] - losses[1], pixels], axis=-1), lambda s: s[..., 0] / np.maximum(s[..., 1], 1)
+    )
     chooser.decide("temperature", chooser.fit_temperature, lambda c: c.temperature, gain)
     sums = [chooser.calibrated(c, calibration.reliability_sums) for c in (raw, tempered)]
     errors = [chooser.figure(s, calibration.calibration_error) for s in sums]
@@ -233,6 +239,11 @@ def best_level(histogram: NDArray[np.int64], near: float) -> int:
     jaccard = np.divide(true, union, out=np.ones(len(true)), where=union > 0)
     best = np.flatnonzero(jaccard == jaccard.max())
     return int(best[np.argmin(np.abs(best + 0.5 - near))])
+
+
+def scaled(threshold: float, temperature: float) -> float:
+    """A threshold on the scale of calibrated probabilities, inside 0 and 1."""
+    return float(np.clip(round(float(calibrate(threshold, temperature)), 6), 1e-6, 1 - 1e-6))
 
 
 def _rounded(held: HeldOut, candidate: Candidate) -> list[tuple[str, list[float]]]:

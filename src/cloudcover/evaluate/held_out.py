@@ -30,18 +30,15 @@ class HeldOut:
         members: names of the members.
         probabilities: members x N x H x W uint8, round(p x 255).
         labels: N x H x W uint8 of {0, 1, 255}.
+        folds: number of folds.
     """
 
     chips: pd.DataFrame
     members: Sequence[str]
     probabilities: NDArray[np.uint8]
     labels: NDArray[np.uint8]
+    folds: int
     _histograms: dict[Weights, NDArray[np.int64]] = field(default_factory=dict)
-
-    @property
-    def folds(self) -> int:
-        """Number of folds."""
-        return int(self.chips["fold"].max()) + 1
 
     def equal(self) -> Weights:
         """Equal weights of all members in all folds."""
@@ -91,7 +88,8 @@ def load_held_out(
     for folder in members.values():
         rows = tables.OOF.read(folder / "manifest.csv").set_index("chip_id").loc[ids, "row"].to_numpy()
         probabilities.append(np.load(folder / f"{tta}.npy", mmap_mode="r")[rows])
-    return HeldOut(chips.drop(columns="row"), list(members), np.stack(probabilities), store.labels(ids))
+    labels, folds = store.labels(ids), int(order["fold"].max()) + 1
+    return HeldOut(chips.drop(columns="row"), list(members), np.stack(probabilities), labels, folds)
 
 
 def spread(chips: pd.DataFrame, number: int | None, seed: int) -> pd.DataFrame:
