@@ -98,7 +98,9 @@ def tune(
                 # `optimize` would count a trial that Ctrl-C cuts off as failed; so it stays open and is taken up.
                 trial = study.ask()
                 try:
-                    study.tell(trial, value(trial))
+                    figure = value(trial)
+                    study.tell(trial, figure)
+                    log.info("trial %d of %d: %.4f", len(finished(study)), trials, figure)
                 except NotFiniteError:
                     study.tell(trial, state=TrialState.FAIL)
                     raise

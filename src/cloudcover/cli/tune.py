@@ -48,17 +48,22 @@ def tune(
       cloudcover tune --trials 30 --epochs 5
     """  # noqa: D301
     import logging
+    import warnings
 
     import yaml
 
     from cloudcover import tables
     from cloudcover.params import load
     from cloudcover.store import Store
+    from cloudcover.train import LIGHTNING
     from cloudcover.train.run import Recipe
     from cloudcover.tune import finished, suggest
     from cloudcover.tune import tune as search
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("cloudcover.tune").setLevel(logging.INFO)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # after its import, which sets the level
+    warnings.filterwarnings("ignore", module=LIGHTNING)
     params = load(params_file)
     length = epochs or max(1, params.training.epochs // 2)
     sections = ("seed", "data", "folds", "input", "model", "training", "augmentation", "compute")
