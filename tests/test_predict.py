@@ -3,21 +3,29 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import torch
 from conftest import BANDS, make_layout, write_tif
 from torch import nn
 
+from cloudcover import tables
 from cloudcover.bundle import load_bundle, write_bundle
 from cloudcover.chips import ChipError
+from cloudcover.files import read_json, write_json
 from cloudcover.models import folder as model_folder
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, ModelFolderError, save_model
 from cloudcover.params import InputParams, ModelParams, validate
+from cloudcover.postprocess import Postprocess
 from cloudcover.predict import Predictor
 from cloudcover.predict.masks import ahead, find_chips, limits_of, mask_of, predict_chips
+from cloudcover.predict.oof import predict_oof
 from cloudcover.predict.predictor import EnsembleError
+from cloudcover.settings import Settings, calibrate
+from cloudcover.store import Store
+from cloudcover.tta import POLICIES
 
 ENCODER = "tu-mobilenetv3_small_050"
 
@@ -191,3 +199,68 @@ def test_the_temperature_of_the_card_divides_the_logits(bright):
     )
     logit = np.log(plain / (1 - plain))
     np.testing.assert_allclose(cooled, 1 / (1 + np.exp(-logit / 4)), atol=1e-3)
+
+
+def test_views_alone_average_to_their_policy(bright):
+    predictor = Predictor([bright(0.5, "a"), bright(1.5, "b")], "d4", batch=2)
+    dn = np.random.default_rng(0).integers(500, 9000, (3, 4, 64, 64)).astype(np.uint16)
+    limits = limits_of(dn, 0)
+    views = [predictor.of_view(dn, limits, view) for view in POLICIES["d4"]]
+    np.testing.assert_allclose(np.mean(views, axis=0), predictor.probabilities(dn, limits), atol=1e-5)
+
+
+def test_out_of_fold_predictions_are_those_of_each_policy_and_take_time(bright, tmp_path):
+    class Chips:
+        """As much of a store as prediction needs."""
+
+        dn = np.random.default_rng(0).integers(500, 9000, (4, 4, 64, 64)).astype(np.uint16)
+
+        def chips(self, ids):
+            return self.dn[[int(i[1:]) for i in ids]]
+
+        def limits(self, ids):
+            return np.zeros((len(ids), 4, 2), np.float32)
+
+        batches = staticmethod(Store.batches)
+
+    folds = pd.DataFrame({"chip_id": ["c0", "c1", "c2", "c3"], "fold": [0, 1, 0, 1], "scene": "s"})
+    models = {0: [bright(0.5, "a")], 1: [bright(1.5, "b")]}
+    compute = validate({"compute": {"prediction_batch": 3}}).compute
+    predict_oof(Chips(), folds, models, ["none", "vflip", "d4"], compute, tmp_path / "oof")
+    for policy in ("none", "vflip", "d4"):
+        found = np.load(tmp_path / "oof" / f"{policy}.npy")
+        for fold in (0, 1):
+            mine = Chips.dn[fold::2]
+            expected = Predictor(models[fold], policy).probabilities(mine, limits_of(mine, 0))
+            np.testing.assert_allclose(found[fold::2] / 255, expected, atol=0.5 / 255 + 1e-5)
+    times = tables.SECONDS.read(tmp_path / "oof" / "seconds.csv").set_index("tta")["seconds"]
+    assert 0 < times["none"] < times["vflip"] < times["d4"]
+
+
+def test_a_bundle_applies_exactly_what_was_chosen(bright, tmp_path):
+    folders = [bright(0.5, "final/unet/fold0"), bright(1.5, "final/unet/fold1")]
+    settings = Settings(
+        weights={"unet-fold0": 0.8, "unet-fold1": 0.2},
+        temperature=2.0,
+        threshold=0.4,
+        postprocess=Postprocess(median_pixels=3, min_area_pixels=9),
+    )
+    evaluation = validate({}).evaluation
+    write_bundle(folders, evaluation, {"final": {"jaccard": 0.9}}, tmp_path / "bundle", settings)
+    assert "median pixels 3, min area pixels 9" in (tmp_path / "bundle" / "README.md").read_text()
+    predictor = load_bundle(tmp_path / "bundle")
+    dn = np.random.default_rng(0).integers(500, 9000, (3, 4, 64, 64)).astype(np.uint16)
+    limits = limits_of(dn, 0)
+    parts = [Predictor([folder], evaluation.tta[-1]).probabilities(dn, limits) for folder in folders]
+    expected = calibrate(0.8 * parts[0] + 0.2 * parts[1], 2.0)
+    found = predictor.probabilities(dn, limits)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    masks = mask_of(found, dn, predictor.threshold, 0, predictor.postprocess)
+    np.testing.assert_array_equal(masks, settings.postprocess.masks(found, 0.4))
+    card = read_json(tmp_path / "bundle" / "bundle.json")
+    card["settings"]["weights"] = {"unet-fold0": 1.0}
+    write_json(tmp_path / "bundle" / "bundle.json", card)
+    with pytest.raises(ModelFolderError, match=r"(?s)bundle\.json is not a bundle's card.*there are weights for"):
+        load_bundle(tmp_path / "bundle")
+    with pytest.raises(EnsembleError, match="the settings have weights for"):
+        Predictor(folders, settings=settings)

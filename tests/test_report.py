@@ -14,7 +14,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from cloudcover import tables
-from cloudcover.evaluate.summary import evaluate, load_runs, write_tables
+from cloudcover.evaluate.choose import choose
+from cloudcover.evaluate.held_out import load_held_out
+from cloudcover.evaluate.summary import evaluate, load_runs, write_comparisons, write_tables
 from cloudcover.evaluate.truth import evaluate_truth
 from cloudcover.files import read_json, write_json
 from cloudcover.folds import balance, split
@@ -24,6 +26,7 @@ from cloudcover.report import chips as pictures
 from cloudcover.report.gallery import SHOWN, spread
 from cloudcover.report.page import write_report
 from cloudcover.report.table import final_table
+from cloudcover.store import Store
 
 SIZE = 64
 GRID = (10.0, 0.0, 500000.0, 0.0, -10.0, 4000000.0)
@@ -66,7 +69,8 @@ class Run:
             {
                 "data": {"bands": list(bands), "chip_size": SIZE},
                 "input": {"mean": [0.3] * count, "std": [0.2] * count},
-                "evaluation": {"resamples": 100, "tta": ["none", "vflip"][: self.rounds]},
+                "evaluation": {"resamples": 100, "tta": ["none", "vflip"][: self.rounds], "compare_tta": ["d4"]},
+                "choice": {"trials": 1},
             }
         )
 
@@ -149,7 +153,10 @@ class Run:
             folder = self.root / "oof" / run
             folder.mkdir(parents=True)
             wrong = self.rng.random(self.true.shape) < 0.2 - 0.03 * number
-            for policy in self.params.evaluation.tta:
+            policies = self.params.evaluation.final_tta
+            seconds = pd.DataFrame({"tta": policies, "chips": len(self.ids), "seconds": 0.5})
+            tables.SECONDS.write(seconds, folder / "seconds.csv")
+            for policy in policies:
                 np.save(folder / f"{policy}.npy", np.where(wrong, 1 - self.true, self.true) * np.uint8(255))
             table = self.folds[["chip_id", "fold"]].sort_values("chip_id", ignore_index=True)
             tables.OOF.write(table.assign(row=table.index), folder / "manifest.csv")
@@ -161,9 +168,19 @@ class Run:
                 )
         pd.concat(history).to_csv(self.root / "curves.csv", index=False)
         loaded, evaluation = load_runs(folders, runs), self.params.evaluation
+        held = load_held_out(
+            Store(self.root / "store"), tables.MANIFEST.read(self.root / "manifest.csv"), {"unet": folders[-1]},
+            evaluation.tta[-1], self.params.choice, 0,
+        )  # fmt: skip
+        choice, ensemble, reliability = choose(held, evaluation, self.params.choice, 0)
+        write_json(self.root / "choice.json", choice.model_dump(mode="json"))
+        ensemble.to_csv(self.root / "ensemble.csv", index=False)
+        reliability.to_csv(self.root / "reliability.csv", index=False)
         metrics, counts = evaluate(self.root / "store", self.root / "manifest.csv", loaded, self.pseudo, evaluation, 0)
         write_json(self.root / "metrics.json", metrics)
         write_tables(counts, *(self.root / f"{name}.csv" for name in ("chips", "locations", "scenes")))
+        paths = {name: self.root / f"{name}.csv" for name in ("pairs", "coverage", "tta")}
+        write_comparisons(counts, loaded["final"], evaluation, 0, paths)
         audited = self.root / "audit.csv" if audit else None
         figures, _ = evaluate_truth(
             self.root / "truth/manifest.csv", self.root / "store", self.root / "manifest.csv", audited, loaded,
@@ -177,8 +194,9 @@ class Run:
             "chips": "csv",
             "locations": "csv",
             "curves": "csv",
+            **dict.fromkeys(("pairs", "coverage", "tta", "ensemble", "reliability"), "csv"),
         }
-        names |= {"metrics": "json", "truth": "json"}
+        names |= {"metrics": "json", "truth": "json", "choice": "json"}
         self.inputs: dict[str, Any] = {name: str(self.root / f"{name}.{suffix}") for name, suffix in names.items()}
         self.inputs |= {
             "index": str(self.root / "store/index.parquet"),
@@ -269,7 +287,7 @@ def test_text_of_the_inputs_is_escaped(page: str) -> None:
 
 def test_plots_follow_the_colours_of_the_page(page: str) -> None:
     plots = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    assert len(plots) == 6
+    assert len(plots) == 7
     for plot in plots:
         assert "var(--ink)" in plot
         assert not re.search(r"(fill|stroke): #", plot)

@@ -319,11 +319,28 @@ class EvaluationParams(Section):
     tta: list[Tta] = Field(
         ["none", "vflip"], min_length=1, description="policies to compare; masks are made with the last"
     )
+    compare_tta: list[Tta] = Field(
+        ["none", "vflip", "hflip", "flips", "d4"],
+        description="policies by which the final models are judged too, with their time",
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="a pixel is cloud at a probability above this")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of locations for the 95 % interval")
     oracle: bool = Field(
         False, description="synthetic: also train on the true masks, which tells how much the wrong labels cost"
     )
+
+    @property
+    def final_tta(self) -> list[Tta]:
+        """All policies of the final models, those of `tta` first."""
+        return list(dict.fromkeys([*self.tta, *self.compare_tta]))
+
+
+class ChoiceParams(Section):
+    """What is chosen on out-of-fold predictions, and used only if it helps on scenes that it was not chosen on."""
+
+    groups: int = Field(5, ge=2, description="groups of locations; each is judged by what was chosen on the others")
+    trials: int = Field(10, ge=0, description="post-processings that Optuna tries for each group; 0: none")
+    chips: int | None = Field(500, ge=1, description="chips to choose on, spread over the scenes; null: all")
 
 
 class Params(Section):
@@ -343,6 +360,7 @@ class Params(Section):
     pseudo_labels: PseudoLabelParams = Field(default_factory=lambda: PseudoLabelParams())  # type: ignore[call-arg]
     final: FinalParams = Field(default_factory=lambda: FinalParams())  # type: ignore[call-arg]
     evaluation: EvaluationParams = Field(default_factory=lambda: EvaluationParams())  # type: ignore[call-arg]
+    choice: ChoiceParams = Field(default_factory=lambda: ChoiceParams())  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _check(self) -> Params:

@@ -193,6 +193,7 @@ HISTORY = Table(
     key=("epoch",),
 )  # fmt: skip
 OOF = Table("out-of-fold predictions", {"chip_id": "str", "row": "int64", "fold": "int64"})
+SECONDS = Table("time of prediction", {"tta": "str", "chips": "int64", "seconds": "float64"}, key=("tta",))
 PREDICTIONS = Table(
     "masks of unlabelled chips", {"chip_id": "str", "path": "str", "sha256": "str", "coverage_share": "float64"}
 )

@@ -40,6 +40,7 @@ POLICIES: dict[Tta, tuple[View, ...]] = {
     "flips": tuple(View(False, flips) for flips in _FLIPS),
     "d4": tuple(View(transpose, flips) for transpose in (False, True) for flips in _FLIPS),
 }
+"""Views by policy; policies share views, so that one that was predicted serves several."""
 
 
 def _views_of(policy: Tta) -> tuple[View, ...]:

@@ -18,10 +18,32 @@ rule predict_oof:
         "../scripts/predict_oof.py"
 
 
+rule choose:
+    input:
+        index="data/store/index.parquet",
+        manifest="data/labels/manifest.csv",
+        oof=expand("data/oof/{run}/manifest.csv", run=FINAL_RUNS),
+    output:
+        choice="models/choice.json",
+        ensemble="reports/tables/ensemble.csv",
+        reliability="reports/tables/reliability.csv",
+    log:
+        "logs/choose.log",
+    benchmark:
+        "benchmarks/out/choose.tsv"
+    threads: workflow.cores or 1
+    params:
+        cfg=sections("seed", "evaluation", "choice"),
+        code=code("choose.py"),
+    script:
+        "../scripts/choose.py"
+
+
 rule evaluate:
     input:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
+        choice="models/choice.json",
         oof=expand("data/oof/{run}/manifest.csv", run=RUNS),
         pseudo=expand("data/pseudo/round{round}/manifest.csv", round=ROUNDS),
     output:
@@ -31,6 +53,9 @@ rule evaluate:
         chips="reports/tables/chips.csv",
         locations="reports/tables/locations.csv",
         scenes="reports/tables/scenes.csv",
+        pairs="reports/tables/pairs.csv",
+        coverage="reports/tables/coverage.csv",
+        tta="reports/tables/tta.csv",
     log:
         "logs/evaluate.log",
     benchmark:
@@ -70,6 +95,7 @@ rule bundle:
     input:
         models=model_files(FINAL_RUNS),
         metrics="reports/metrics.json",
+        choice="models/choice.json",
     output:
         "models/bundle/bundle.json",
     log:

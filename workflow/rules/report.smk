@@ -26,6 +26,12 @@ rule report_page:
         metrics="reports/metrics.json",
         chips="reports/tables/chips.csv",
         locations="reports/tables/locations.csv",
+        pairs="reports/tables/pairs.csv",
+        coverage="reports/tables/coverage.csv",
+        tta="reports/tables/tta.csv",
+        choice="models/choice.json",
+        ensemble="reports/tables/ensemble.csv",
+        reliability="reports/tables/reliability.csv",
         truth="reports/truth.json",
         curves="reports/learning_curves.csv",
     output:

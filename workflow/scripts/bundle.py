@@ -9,11 +9,13 @@ def main() -> None:
     """See the module."""
     params = start(snakemake)
     from cloudcover.bundle import write_bundle
+    from cloudcover.evaluate.choice import Choice
     from cloudcover.files import read_json
 
+    choice = Choice.model_validate(read_json(snakemake.input.choice))
     folders = [Path(model).parent for model in snakemake.input.models]
     metrics = read_json(snakemake.input.metrics)
-    write_bundle(folders, params.evaluation, metrics, Path(snakemake.output[0]).parent)
+    write_bundle(folders, params.evaluation, metrics, Path(snakemake.output[0]).parent, choice.settings)
 
 
 if __name__ == "__main__":

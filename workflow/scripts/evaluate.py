@@ -8,8 +8,9 @@ from cloudcover.job import start
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover.evaluate.summary import evaluate, load_runs, write_tables
-    from cloudcover.files import write_json
+    from cloudcover.evaluate.choice import Choice
+    from cloudcover.evaluate.summary import FINAL, evaluate, load_runs, write_comparisons, write_tables
+    from cloudcover.files import read_json, write_json
 
     runs = load_runs([Path(path).parent for path in snakemake.input.oof], snakemake.params.runs)
     metrics, counts = evaluate(
@@ -20,8 +21,11 @@ def main() -> None:
         params.evaluation,
         params.seed,
     )
-    write_json(snakemake.output.metrics, metrics)
-    write_tables(counts, snakemake.output.chips, snakemake.output.locations, snakemake.output.scenes)
+    metrics["choice"] = Choice.model_validate(read_json(snakemake.input.choice)).figures()
+    output = snakemake.output
+    write_tables(counts, output.chips, output.locations, output.scenes)
+    write_comparisons(counts, runs[FINAL], params.evaluation, params.seed, dict(output.items()))
+    write_json(output.metrics, metrics)
 
 
 if __name__ == "__main__":

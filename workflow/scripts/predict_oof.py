@@ -15,8 +15,10 @@ def main() -> None:
     folders = [Path(model).parent for model in snakemake.input.models]
     models = {int(folder.name.removeprefix("fold")): [folder] for folder in folders}
     folds = tables.FOLDS.read(snakemake.input.folds)
+    final = snakemake.wildcards.run.startswith("final/")
+    policies = params.evaluation.final_tta if final else params.evaluation.tta
     out = Path(snakemake.output[0]).parent
-    predict_oof(Store(Path(snakemake.input.index).parent), folds, models, params.evaluation.tta, params.compute, out)
+    predict_oof(Store(Path(snakemake.input.index).parent), folds, models, policies, params.compute, out)
 
 
 if __name__ == "__main__":

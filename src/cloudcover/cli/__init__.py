@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cloudcover.cli.compare import compare
 from cloudcover.cli.data import download, verify
 from cloudcover.cli.export import export
 from cloudcover.cli.group import CleanErrors
@@ -14,6 +15,7 @@ from cloudcover.cli.review import review
 from cloudcover.cli.score import score
 from cloudcover.cli.summary import summary
 from cloudcover.cli.synth import synth
+from cloudcover.cli.tune import tune
 
 
 @click.group(cls=CleanErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -33,5 +35,5 @@ def main(traceback: bool) -> None:
     """  # noqa: D301
 
 
-for command in (synth, download, verify, manifest, export, predict, review, score, summary, params):
+for command in (synth, download, verify, manifest, export, predict, review, score, compare, tune, summary, params):
     main.add_command(command)

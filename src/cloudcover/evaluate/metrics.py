@@ -120,8 +120,8 @@ def bootstrap(
         ValueError: see `by_group`, or a chip occurs twice.
     """
     sums = _sums(counts, group)
-    values = statistic(_draw(len(sums), resamples, seed), sums.to_numpy())
-    return _interval(_point(statistic, sums), values, len(sums))
+    values = statistic(draw(len(sums), resamples, seed), sums.to_numpy())
+    return interval_of(_point(statistic, sums), values, len(sums))
 
 
 def paired_bootstrap(
@@ -149,9 +149,9 @@ def paired_bootstrap(
     """
     _check_pair(a, b, group)
     sums_a, sums_b = _sums(a, group), _sums(b, group)
-    weights = _draw(len(sums_a), resamples, seed)
+    weights = draw(len(sums_a), resamples, seed)
     values = statistic(weights, sums_a.to_numpy()) - statistic(weights, sums_b.to_numpy())
-    return _interval(_point(statistic, sums_a) - _point(statistic, sums_b), values, len(sums_a))
+    return interval_of(_point(statistic, sums_a) - _point(statistic, sums_b), values, len(sums_a))
 
 
 def paired_resamples(
@@ -180,7 +180,7 @@ def paired_resamples(
     for counts in models.values():
         _check_pair(first, counts, group)
     sums = {name: _sums(counts, group) for name, counts in models.items()}
-    weights = _draw(len(next(iter(sums.values()))), resamples, seed)
+    weights = draw(len(next(iter(sums.values()))), resamples, seed)
     weights = np.concatenate([np.ones_like(weights[:1]), weights])
     return pd.DataFrame({name: statistic(weights, values.to_numpy()) for name, values in sums.items()})
 
@@ -219,8 +219,8 @@ def _sums(counts: pd.DataFrame, group: str) -> pd.DataFrame:
     return counts.groupby(group, sort=True, observed=True, dropna=False)[list(COLUMNS)].sum().astype("int64")
 
 
-def _draw(groups: int, resamples: int, seed: int) -> Ints:
-    """How often each group is in each resample: resamples x groups."""
+def draw(groups: int, resamples: int, seed: int) -> Ints:
+    """How often each group is in each resample of a cluster bootstrap: resamples x groups."""
     return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
 
 
@@ -228,7 +228,8 @@ def _point(statistic: Statistic, sums: pd.DataFrame) -> float:
     return float(statistic(np.ones((1, len(sums)), np.int64), sums.to_numpy())[0])
 
 
-def _interval(value: float, values: Floats, groups: int) -> Interval:
+def interval_of(value: float, values: Floats, groups: int) -> Interval:
+    """The 95 % percentile interval of a figure from its values in resamples of groups."""
     low, high = np.percentile(values, [2.5, 97.5])
     return Interval(value, float(low), float(high), groups)
 

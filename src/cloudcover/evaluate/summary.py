@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cloudcover import tables
+from cloudcover.evaluate.compare import by_coverage, by_tta, choose_models, pairs
 from cloudcover.evaluate.metrics import bootstrap, by_group, jaccard, location_mean, paired_bootstrap
 from cloudcover.evaluate.runs import count
 from cloudcover.files import write_text
@@ -82,21 +83,29 @@ def evaluate(
         seed: of the intervals.
 
     Returns:
-        The metrics (a nested mapping for `metrics.json`) and `tables.COUNTS`.
+        The metrics (a nested mapping for `metrics.json`) and `tables.COUNTS`. The figures below `given_labels` are of
+        all labels, wrong ones included; all others are of the clean ones.
     """
     store = Store(store_root)
     manifest = tables.MANIFEST.read(manifest_path)
     chips = manifest.merge(store.index[["chip_id", "location", "scene"]].reset_index(drop=True), on="chip_id")
-    counts = count(runs, params.tta, chips[chips["verdict"] == "clean"], store.labels, params.threshold)
-    best = params.tta[-1]
+    clean, rejected = (chips[chips["verdict"] == verdict] for verdict in ("clean", "bad"))
+    best, more = params.tta[-1], params.final_tta[len(params.tta) :]
+    counts = count(runs, params.tta, clean, store.labels, params.threshold)
+    given = counts[counts["tta"] == best]
+    if more:
+        counts = pd.concat([counts, count({FINAL: runs[FINAL]}, more, clean, store.labels, params.threshold)])
+    if len(rejected):
+        given = pd.concat([given, count(runs, [best], rejected, store.labels, params.threshold)])
     metrics: dict[str, Any] = dict(by_run(counts, best, params, seed))
     metrics["gain_over_baseline"] = gain(counts, best, params, seed)
     metrics["tta"] = {
-        policy: jaccard(counts[(counts["run"] == FINAL) & (counts["tta"] == policy)]) for policy in params.tta
+        policy: jaccard(counts[(counts["run"] == FINAL) & (counts["tta"] == policy)]) for policy in params.final_tta
     }
+    metrics["given_labels"] = by_run(given, best, params, seed)
     metrics["labels"] = {str(k): int(v) for k, v in manifest["verdict"].value_counts().items()}
     metrics["pseudo_labels"] = {p.parent.name: pseudo_figures(tables.PSEUDO.read(p)) for p in pseudo_paths}
-    return metrics, counts
+    return metrics, counts.reset_index(drop=True)
 
 
 def pseudo_figures(table: pd.DataFrame) -> dict[str, int]:
@@ -107,6 +116,29 @@ def pseudo_figures(table: pd.DataFrame) -> dict[str, int]:
         "accepted": int(table["accepted"].sum()),
         **{change: int(changes.get(change, 0)) for change in ("added", "kept", "dropped")},
     }
+
+
+def write_comparisons(
+    counts: pd.DataFrame, final: Oof, params: EvaluationParams, seed: int, paths: Mapping[str, Path | str]
+) -> None:
+    """Writes the tables of `compare`.
+
+    Args:
+        counts: `tables.COUNTS`.
+        final: the final run.
+        params: policies and resamples.
+        seed: of the intervals.
+        paths: of `pairs`, `coverage` and `tta`.
+    """
+    best = params.tta[-1]
+    of_final = counts[counts["run"] == FINAL]
+    made = {
+        "pairs": pairs(choose_models(counts, [], best), params.resamples, seed),
+        "coverage": by_coverage(counts[counts["tta"] == best], params, seed),
+        "tta": by_tta(of_final, params.final_tta, final.folders, params, seed),
+    }
+    for name, table in made.items():
+        write_text(paths[name], table.to_csv(index=False))
 
 
 def write_tables(counts: pd.DataFrame, chips: Path | str, locations: Path | str, scenes: Path | str) -> None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from cloudcover.chips import UNKNOWN, Chip, image_size, read_chip
 from cloudcover.files import atomic
+from cloudcover.postprocess import NOTHING, Postprocess
 from cloudcover.predict.predictor import Predictor
 from cloudcover.store.statistics import percentiles
 
@@ -64,10 +65,14 @@ def limits_of(chips: NDArray[np.uint16], nodata: int) -> NDArray[np.float32]:
 
 
 def mask_of(
-    probabilities: NDArray[np.float32], chips: NDArray[np.uint16], threshold: float, nodata: int
+    probabilities: NDArray[np.float32],
+    chips: NDArray[np.uint16],
+    threshold: float,
+    nodata: int,
+    postprocess: Postprocess = NOTHING,
 ) -> NDArray[np.uint8]:
-    """1 above the threshold, 0 elsewhere, 255 where any band has no data: N x H x W uint8."""
-    masks = (probabilities > threshold).astype(np.uint8)
+    """1 above the threshold, post-processed, 0 elsewhere, 255 where any band has no data: N x H x W uint8."""
+    masks = postprocess.masks(probabilities, threshold).astype(np.uint8)
     masks[(chips == nodata).any(axis=1)] = UNKNOWN
     return masks
 
@@ -166,7 +171,7 @@ def _masks(predictor: Predictor, batch: list[tuple[str, Chip]]) -> Iterator[tupl
     if predictor.scaler.needs_limits:
         limits = limits_of(pixels, nodata)
     probabilities = predictor.probabilities(padded, limits)[:, :height, :width]
-    masks = mask_of(probabilities, pixels, predictor.threshold, nodata)
+    masks = mask_of(probabilities, pixels, predictor.threshold, nodata, predictor.postprocess)
     for (name, chip), mask in zip(batch, masks, strict=True):
         yield name, chip, mask
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover import tables
+from cloudcover import tables, tta
 from cloudcover.files import atomic
 from cloudcover.params import ComputeParams, Tta
 from cloudcover.predict.predictor import Predictor
@@ -26,7 +27,7 @@ def predict_oof(
     compute: ComputeParams,
     out: Path,
 ) -> pd.DataFrame:
-    """Predicts each chip by the models of its own fold, once per policy.
+    """Predicts each chip by the models of its own fold, once per view; a policy is the mean of its views.
 
     Args:
         store: the packed chips.
@@ -34,7 +35,8 @@ def predict_oof(
         models: model folders by the fold that they did not see.
         policies: test-time augmentations.
         compute: device, precision, batch.
-        out: gets `<policy>.npy` (N x H x W uint8, round(p x 255)) and `manifest.csv` (`tables.OOF`).
+        out: gets `<policy>.npy` (N x H x W uint8, round(p x 255)), `seconds.csv` (`tables.SECONDS`: the views of
+            the policy, without reading chips and loading models) and `manifest.csv` (`tables.OOF`), last.
     """
     order = folds.sort_values("chip_id", ignore_index=True)
     order["row"] = order.index
@@ -45,17 +47,29 @@ def predict_oof(
         for policy in policies:
             part = stack.enter_context(atomic(out / f"{policy}.npy"))
             arrays[policy] = np.lib.format.open_memmap(part, "w+", np.uint8, (len(order), size, size))
-        bar = stack.enter_context(tqdm(total=len(order) * len(policies), desc="predict", unit="chip", disable=None))
+        views = list(dict.fromkeys(view for policy in policies for view in tta.POLICIES[policy]))
+        seconds = dict.fromkeys(views, 0.0)
+        bar = stack.enter_context(tqdm(total=len(order), desc="predict", unit="chip", disable=None))
         for fold in sorted(models):
+            predictor = Predictor(models[fold], "none", compute.device, compute.precision, compute.prediction_batch)
             chips = order[order["fold"] == fold]
-            for policy in policies:
-                predictor = Predictor(models[fold], policy, compute.device, compute.precision, compute.prediction_batch)
-                rows = dict(zip(chips["chip_id"], chips["row"], strict=True))
-                for batch in store.batches(chips["chip_id"], predictor.batch):
-                    probabilities = predictor.probabilities(store.chips(batch), store.limits(batch))
-                    arrays[policy][[rows[c] for c in batch]] = np.rint(probabilities * LEVELS).astype(np.uint8)
-                    bar.update(len(batch))
+            rows = dict(zip(chips["chip_id"], chips["row"], strict=True))
+            for batch in store.batches(chips["chip_id"], predictor.batch):
+                dn, limits = store.chips(batch), store.limits(batch)
+                predictor.of_view(dn[:1], limits[:1], views[0])  # what is set up at first use is no view's time
+                seen = {}
+                for view in views:
+                    begin = time.perf_counter()
+                    seen[view] = predictor.of_view(dn, limits, view)
+                    seconds[view] += time.perf_counter() - begin
+                for policy in policies:
+                    mean = np.mean([seen[view] for view in tta.POLICIES[policy]], axis=0)
+                    arrays[policy][[rows[c] for c in batch]] = np.rint(mean * LEVELS).astype(np.uint8)
+                bar.update(len(batch))
         for array in arrays.values():
             array.flush()
+    taken = [sum(seconds[view] for view in tta.POLICIES[policy]) for policy in policies]
+    times = pd.DataFrame({"tta": list(policies), "chips": len(order), "seconds": taken})
+    tables.SECONDS.write(times, out / "seconds.csv")
     tables.OOF.write(order[["chip_id", "row", "fold"]], out / "manifest.csv")
     return order

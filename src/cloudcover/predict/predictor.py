@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cloudcover import tta
 from cloudcover.compute import resolve_device
 from cloudcover.inputs import Scaler
 from cloudcover.models.folder import ModelCard
 from cloudcover.params import Tta
+from cloudcover.postprocess import NOTHING, Postprocess
 from cloudcover.predict.engine import Engine, load_engine
 from cloudcover.predict.exported import CARD as EXPORT_CARD
+from cloudcover.settings import Settings, calibrate
 
 
 class EnsembleError(ValueError):
@@ -31,10 +34,11 @@ class Predictor:
         device: `auto`, `cpu` or `cuda`; exported models take the CPU by `auto`.
         precision: `auto`, `fp32`, `bf16` or `fp16`; an exported model has its own.
         batch: chips per forward pass and view.
-        threshold: a pixel is cloud at a probability above this; None: that of the first model.
+        settings: weights by the folders' names, temperature, threshold and post-processing; None: equal weights, and
+            the threshold of the first model.
 
     Raises:
-        EnsembleError: no models, or models that disagree about their input.
+        EnsembleError: no models, models that disagree about their input, or settings of other models.
     """
 
     def __init__(
@@ -44,16 +48,21 @@ class Predictor:
         device: str = "auto",
         precision: str = "auto",
         batch: int = 32,
-        threshold: float | None = None,
+        settings: Settings | None = None,
     ) -> None:
         if not folders:
             raise EnsembleError("an ensemble needs at least one model folder")
+        if settings and sorted(settings.weights) != sorted(folder.name for folder in folders):
+            raise EnsembleError(
+                f"the settings have weights for {sorted(settings.weights)}, the models are {[f.name for f in folders]}"
+            )
         if device == "auto" and any((folder / EXPORT_CARD).exists() for folder in folders):
             device = "cpu"
         self.device = resolve_device(device)
         self.policy = policy
         self.batch = batch
-        self._threshold = threshold
+        self._settings = settings
+        self._weights = [settings.weights[f.name] for f in folders] if settings else [1 / len(folders)] * len(folders)
         self.engines: list[Engine] = [load_engine(folder, self.device, precision) for folder in folders]
         first = self.card
         for folder, engine in zip(folders, self.engines, strict=True):
@@ -72,11 +81,15 @@ class Predictor:
     @property
     def threshold(self) -> float:
         """A pixel is cloud at a probability above this."""
-        return self.card.threshold if self._threshold is None else self._threshold
+        return self._settings.threshold if self._settings else self.card.threshold
 
-    @torch.inference_mode()
+    @property
+    def postprocess(self) -> Postprocess:
+        """What is done with probabilities and masks afterwards."""
+        return self._settings.postprocess if self._settings else NOTHING
+
     def probabilities(self, dn: NDArray[np.uint16], limits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mean probability of cloud over models and views.
+        """Calibrated, weighted mean probability of cloud over models and views.
 
         Args:
             dn: N x B x H x W uint16 [DN], bands as in the card.
@@ -88,16 +101,32 @@ class Predictor:
         Raises:
             EnsembleError: the number of bands is not the models'.
         """
+        policy = self.policy
+        means = self._means(dn, limits, lambda c: tta.views(c, policy), lambda p, n: tta.merge(p, policy, n))
+        return calibrate(means, self._settings.temperature) if self._settings else means
+
+    def of_view(self, dn: NDArray[np.uint16], limits: NDArray[np.float32], view: tta.View) -> NDArray[np.float32]:
+        """As `probabilities`, of one view alone, turned back, and without the settings' temperature."""
+        return self._means(dn, limits, view.apply, lambda p, _: view.undo(p))
+
+    @torch.inference_mode()
+    def _means(
+        self,
+        dn: NDArray[np.uint16],
+        limits: NDArray[np.float32],
+        look: Callable[[Tensor], Tensor],
+        back: Callable[[Tensor, int], Tensor],
+    ) -> NDArray[np.float32]:
         if dn.shape[1] != len(self.card.bands):
             raise EnsembleError(f"the chips have {dn.shape[1]} bands, the model was made for {self.card.bands}")
         means = np.empty((len(dn), *dn.shape[2:]), np.float32)
         for start in range(0, len(dn), self.batch):
             part = slice(start, start + self.batch)
             chips, bounds = (torch.from_numpy(array[part]).to(self.device) for array in (dn, limits))
-            stacked = tta.views(self.scaler(chips, bounds), self.policy)
+            seen = look(self.scaler(chips, bounds))
             total = torch.zeros((len(chips), *dn.shape[2:]), device=self.device)
-            for engine in self.engines:
-                logits = engine.logits(stacked) / engine.card.temperature
-                total += tta.merge(logits.sigmoid_(), self.policy, len(chips))
-            means[part] = (total / len(self.engines)).cpu().numpy()
+            for engine, weight in zip(self.engines, self._weights, strict=True):
+                logits = engine.logits(seen) / engine.card.temperature
+                total += weight * back(logits.sigmoid_(), len(chips))
+            means[part] = total.cpu().numpy()
         return means

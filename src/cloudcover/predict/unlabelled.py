@@ -20,7 +20,7 @@ def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.Data
 
     Args:
         store: the packed chips.
-        predictor: the models; policy and threshold are theirs.
+        predictor: the models; policy, threshold and post-processing are theirs.
         out: folder of the masks; masks of earlier runs are removed.
 
     Returns:
@@ -34,9 +34,8 @@ def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.Data
     bar = tqdm(total=len(chips), desc="predict", unit="chip", disable=None)
     for batch in store.batches(chips["chip_id"], predictor.batch):
         dn = store.chips(batch)
-        masks = mask_of(
-            predictor.probabilities(dn, store.limits(batch)), dn, predictor.threshold, predictor.card.nodata
-        )
+        probabilities = predictor.probabilities(dn, store.limits(batch))
+        masks = mask_of(probabilities, dn, predictor.threshold, predictor.card.nodata, predictor.postprocess)
         for chip_id, mask in zip(batch, masks, strict=True):
             path = out / f"{chip_id}.tif"
             crs, transform = map(str, chips.loc[chip_id, ["crs", "transform"]])

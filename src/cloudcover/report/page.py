@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from cloudcover import tables
+from cloudcover.evaluate.choice import Choice, Step
 from cloudcover.files import read_json, write_text
 from cloudcover.predictions import Oof
 from cloudcover.report import chips, gallery, plots
@@ -42,7 +43,8 @@ def write_report(inputs: Mapping[str, str | Sequence[str]], params: Any, out: Pa
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"interval": interval, "share": _share, "words": lambda name: str(name).replace("_", " ")}
+    environment.filters |= {"interval": interval, "share": _share, "signed": _signed, "chosen": _chosen}
+    environment.filters["words"] = lambda name: str(name).replace("_", " ")
     page = environment.get_template("page.html.j2").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         params=params,
@@ -51,6 +53,7 @@ def write_report(inputs: Mapping[str, str | Sequence[str]], params: Any, out: Pa
         truth=truth if truth["known"] else None,
         run_names=runs_of(metrics),
         **_figures(metrics, truth),
+        **_choice(inputs),
         **_labels(inputs, manifest, metrics, truth, params),
         **_places(inputs, params),
         **_galleries(inputs, store, manifest, params),
@@ -72,6 +75,17 @@ def _figures(metrics: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, 
     names = runs_of(metrics)
     true = {name: truth[name] for name in names} if truth["known"] else None
     return {"runs_plot": _svg(plots.runs, {name: metrics[name] for name in names}, true)}
+
+
+def _choice(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What was chosen for the final models, and the tables that compare models."""
+    listed = {name: pd.read_csv(_path(inputs, name)) for name in ("ensemble", "pairs", "coverage", "tta")}
+    diagram = pd.read_csv(_path(inputs, "reliability"))
+    return {
+        "choice": Choice.model_validate(read_json(_path(inputs, "choice"))),
+        "tables": {name: table.to_dict("records") for name, table in listed.items()},
+        "reliability_plot": _svg(plots.reliability, diagram),
+    }
 
 
 def _labels(
@@ -131,6 +145,23 @@ def _path(inputs: Mapping[str, Any], name: str) -> Path:
 
 def _svg(plot: Callable[..., str], *args: Any) -> Markup:
     return Markup(plot(*args))
+
+
+def _chosen(step: Step) -> str:
+    """The value of a step in words."""
+    if not isinstance(step.chosen, dict):
+        return f"{step.chosen:.3g}"
+    parts = []
+    for name, value in step.chosen.items():
+        shown = ", ".join(f"{v:.3g}" for v in value) if isinstance(value, list) else value
+        shown = f"{value:.3g}" if isinstance(value, float) else shown
+        parts.append(f"{name.replace('_', ' ')} {shown}")
+    return "; ".join(parts)
+
+
+def _signed(value: float) -> str:
+    """A difference with its sign and four digits; a dash where there is none."""
+    return "–" if pd.isna(value) else f"{value:+.4f}"
 
 
 def _share(value: float) -> str:

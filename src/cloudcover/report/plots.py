@@ -60,6 +60,26 @@ def runs(figures: Mapping[str, Mapping[str, float]], true: Mapping[str, Mapping[
         return _svg(figure, "runs")
 
 
+def reliability(diagram: pd.DataFrame) -> str:
+    """Share of cloud by mean probability, before and after the temperature, beside the diagonal of perfect calibration.
+
+    Args:
+        diagram: rows of `calibration.reliability` with `temperature` (`before`, `after`).
+    """
+    with mpl.rc_context(_STYLE):
+        figure, (top, bottom) = _figures(WIDTH, 4.6, [3, 1])
+        top.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="perfect")
+        for (name, part), colour in zip(diagram.groupby("temperature", sort=False), SERIES, strict=False):
+            top.plot(part["probability"], part["cloud_share"], color=colour, marker="o", markersize=4, label=name)
+            bottom.step(part["low"], part["pixels"] / part["pixels"].sum(), where="post", color=colour)
+        top.set_ylabel("share of cloud [0-1]")
+        bottom.set_yscale("log")
+        bottom.set_ylabel("pixels [0-1]")
+        bottom.set_xlabel("predicted probability of cloud [0-1]")
+        top.legend(loc="upper left")
+        return _svg(figure, "reliability")
+
+
 def curves(history: pd.DataFrame) -> str:
     """Learning curves: a column per run, a line per fold; validation Jaccard above, losses below.
 
@@ -155,6 +175,12 @@ def _words(name: str) -> str:
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def _figures(width: float, height: float, ratios: Sequence[float]) -> tuple[Figure, Sequence[Axes]]:
+    """Plots below each other that share their horizontal axis."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(len(ratios), sharex=True, height_ratios=ratios))
 
 
 def _svg(figure: Figure, name: str) -> str:

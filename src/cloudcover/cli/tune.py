@@ -1,0 +1,87 @@
+"""`cloudcover tune`: a search for the strength of augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--trials", type=click.IntRange(1), default=20, show_default=True, help="Finished trials to reach.")
+@click.option("--epochs", type=click.IntRange(1), help="Of a trial.  [default: half of training.epochs]")
+@click.option("--fold", "held_out", type=int, multiple=True, default=(0,), show_default=True, help="To validate on.")
+@click.option(
+    "--params",
+    "params_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default="params.yaml",
+    show_default=True,
+    help="Everything but the augmentation stays as it is there.",
+)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default="data",
+    show_default=True,
+    help="Folder with store, labels/manifest.csv and folds.csv of the workflow.",
+)
+@click.option(
+    "--study",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="work/tune/augmentation.journal",
+    show_default=True,
+    help="Optuna's file of the trials; the same command goes on after a stop.",
+)
+def tune(
+    trials: int, epochs: int | None, held_out: tuple[int, ...], params_file: Path, data: Path, study: Path
+) -> None:
+    """Search for the strength of augmentation by short trainings.
+
+    Run the workflow up to data/folds.csv first. Each trial trains on clean labels and is judged on the held-out fold.
+    The first trial is the augmentation of the parameters. The best trial is better than it looks only if other folds
+    agree: put its values into params.yaml and let the chain and `cloudcover compare` decide.
+
+    \b
+    Examples:
+      snakemake --cores 2 data/folds.csv
+      cloudcover tune --trials 30 --epochs 5
+    """  # noqa: D301
+    import logging
+    import warnings
+
+    import yaml
+
+    from cloudcover import tables
+    from cloudcover.params import load
+    from cloudcover.store import Store
+    from cloudcover.train import LIGHTNING
+    from cloudcover.train.run import Recipe
+    from cloudcover.tune import finished, suggest
+    from cloudcover.tune import tune as search
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("cloudcover.tune").setLevel(logging.INFO)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # after its import, which sets the level
+    warnings.filterwarnings("ignore", module=LIGHTNING)
+    params = load(params_file)
+    length = epochs or max(1, params.training.epochs // 2)
+    sections = ("seed", "data", "folds", "input", "model", "training", "augmentation", "compute")
+    values = {name: getattr(params, name) for name in sections}
+    recipe = Recipe(**values | {"training": params.training.model_copy(update={"epochs": length})})
+    found = search(
+        recipe,
+        Store(data / "store"),
+        tables.MANIFEST.read(data / "labels" / "manifest.csv"),
+        tables.FOLDS.read(data / "folds.csv"),
+        held_out,
+        trials,
+        study,
+        study.parent,
+    )
+    done = finished(found)
+    click.echo(f"{len(done)} trials of {length} epochs in {study}")
+    click.echo(f"params.yaml  {done[0].value:.4f}  validation figure ({params.training.best}, 0-1)")
+    click.echo(f"best         {found.best_value:.4f}  trial {found.best_trial.number}\n")
+    best = suggest(found.best_trial, params.augmentation)
+    click.echo(yaml.safe_dump({"augmentation": best.model_dump()}, sort_keys=False), nl=False)

@@ -1,0 +1,145 @@
+"""Tables that set models beside each other: pairs, test-time augmentation, cloud cover, and kinds of labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cloudcover import tables
+from cloudcover.evaluate.metrics import (
+    Statistic,
+    bootstrap,
+    coverage_bins,
+    global_jaccard,
+    mean_jaccard,
+    paired_resamples,
+)
+from cloudcover.params import EvaluationParams, Tta
+
+STATISTICS: dict[str, Statistic] = {"jaccard": global_jaccard, "location-mean": mean_jaccard}
+PLAIN: Tta = "none"
+
+
+def pairs(
+    models: Mapping[str, pd.DataFrame], resamples: int, seed: int, statistic: Statistic = global_jaccard
+) -> pd.DataFrame:
+    """The difference of each two models on the same chips, with its paired 95 % interval by location.
+
+    Args:
+        models: tables of counts (`tables.COUNTS`) by name.
+        resamples: of locations.
+        seed: of the resamples.
+        statistic: the figure; see `metrics.bootstrap`.
+
+    Returns:
+        `model` and `other`, their figures, `difference` (model - other) with `difference_low` and `difference_high`,
+        and whether the interval leaves out 0 (`differs`).
+
+    Raises:
+        ValueError: the models were not evaluated on the same chips and labels.
+    """
+    values = paired_resamples(models, "location", resamples, seed, statistic)
+    rows = []
+    for other, model in itertools.combinations(models, 2):
+        difference = (values[model] - values[other]).to_numpy()
+        low, high = np.percentile(difference[1:], [2.5, 97.5])
+        rows.append(
+            {"model": model, "other": other, "figure": values[model].iloc[0], "other_figure": values[other].iloc[0],
+             "difference": difference[0], "difference_low": low, "difference_high": high,
+             "differs": bool(low > 0 or high < 0)}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def choose_models(counts: pd.DataFrame, names: Sequence[str], tta: str) -> dict[str, pd.DataFrame]:
+    """Counts by model.
+
+    Args:
+        counts: `tables.COUNTS`.
+        names: runs, or `run:policy`; none: all runs, but not the only member of an ensemble beside the ensemble.
+        tta: the policy where a name has none.
+
+    Raises:
+        ValueError: there is no such run or policy; the message lists those that there are.
+    """
+    if not names:
+        names = list(dict.fromkeys(counts.loc[counts["tta"] == tta, "run"]))
+        members = [name for name in names if name.startswith("final/")]
+        names = [name for name in names if len(members) != 1 or name not in members]
+    found = {}
+    for name in names:
+        run, _, policy = name.partition(":")
+        found[name] = counts[(counts["run"] == run) & (counts["tta"] == (policy or tta))]
+        if found[name].empty:
+            there = sorted(set(counts["run"] + ":" + counts["tta"]))
+            raise ValueError(f"there is no {run}:{policy or tta} in the counts; there are {', '.join(there)}")
+    return found
+
+
+def by_coverage(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> pd.DataFrame:
+    """Global Jaccard by bands of the label's cloud cover, with intervals by location.
+
+    A band of one location has an interval of no width, which means nothing.
+
+    Args:
+        counts: `tables.COUNTS` of one policy.
+        params: number of resamples.
+        seed: of the resamples.
+
+    Returns:
+        A row per run and band: `run`, `coverage`, `chips`, `locations`, `jaccard`, `jaccard_low`, `jaccard_high`.
+    """
+    rows = []
+    banded = counts.assign(coverage=coverage_bins(counts))
+    for (run, band), part in banded.groupby(["run", "coverage"], sort=False, observed=True):
+        figure = bootstrap(part, "location", params.resamples, seed)
+        rows.append(
+            {"run": run, "coverage": band, "chips": len(part), "locations": figure.groups,
+             "jaccard": figure.value, "jaccard_low": figure.low, "jaccard_high": figure.high}
+        )  # fmt: skip
+    order = {band: place for place, band in enumerate(banded["coverage"].cat.categories)}
+    return pd.DataFrame(rows).sort_values("coverage", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+
+
+def by_tta(
+    counts: pd.DataFrame, policies: Sequence[Tta], folders: Sequence[Path], params: EvaluationParams, seed: int
+) -> pd.DataFrame:
+    """Jaccard and time of the final models under each policy, on the same chips.
+
+    Args:
+        counts: `tables.COUNTS` of the final model.
+        policies: what to compare.
+        folders: outputs of `predict_oof` of the members, with their times.
+        params: number of resamples.
+        seed: of the resamples.
+
+    Returns:
+        `tta`, `jaccard` with its interval, `gain` over no augmentation with its paired interval (empty without the
+        policy `none`), and `ms_per_chip`: prediction by one model of each member, without reading chips.
+    """
+    models: dict[str, pd.DataFrame] = {policy: counts[counts["tta"] == policy] for policy in policies}
+    times = pd.concat([tables.SECONDS.read(folder / "seconds.csv") for folder in folders])
+    times["ms"] = 1000 * times["seconds"] / times["chips"]
+    milliseconds = times.groupby("tta")["ms"].sum()
+    gains = pd.DataFrame()
+    if PLAIN in models and len(models) > 1:
+        table = pairs({PLAIN: models[PLAIN], "same": models[PLAIN], **models}, params.resamples, seed)
+        gains = table[table["other"] == PLAIN].set_index("model").rename(index={"same": PLAIN})
+    rows = []
+    for policy, part in models.items():
+        figure = bootstrap(part, "location", params.resamples, seed)
+        row: dict[str, Any] = {
+            "tta": policy,
+            "jaccard": figure.value,
+            "jaccard_low": figure.low,
+            "jaccard_high": figure.high,
+        }
+        for name in ("", "_low", "_high"):
+            row[f"gain{name}"] = gains.at[policy, f"difference{name}"] if policy in gains.index else np.nan
+        rows.append(row | {"ms_per_chip": milliseconds[policy]})
+    return pd.DataFrame(rows)

@@ -1,0 +1,33 @@
+"""Weights, temperature, threshold and post-processing of the final models, chosen on held-out scenes."""
+
+from pathlib import Path
+
+from cloudcover.job import start
+
+
+def main() -> None:
+    """See the module."""
+    params = start(snakemake)
+    from cloudcover import tables
+    from cloudcover.evaluate.choose import choose
+    from cloudcover.evaluate.held_out import load_held_out
+    from cloudcover.files import write_json, write_text
+    from cloudcover.store import Store
+
+    folders = {Path(path).parent.name: Path(path).parent for path in snakemake.input.oof}
+    held = load_held_out(
+        Store(Path(snakemake.input.index).parent),
+        tables.MANIFEST.read(snakemake.input.manifest),
+        folders,
+        params.evaluation.tta[-1],
+        params.choice,
+        params.seed,
+    )
+    choice, ensemble, reliability = choose(held, params.evaluation, params.choice, params.seed, snakemake.threads)
+    write_text(snakemake.output.ensemble, ensemble.to_csv(index=False))
+    write_text(snakemake.output.reliability, reliability.to_csv(index=False))
+    write_json(snakemake.output.choice, choice.model_dump(mode="json"))
+
+
+if __name__ == "__main__":
+    main()
