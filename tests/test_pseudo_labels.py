@@ -3,16 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_layout
 from hypothesis import given
 from hypothesis import strategies as st
+from training import make_store
 
 from cloudcover import tables
-from cloudcover.params import Params, PseudoLabelParams
+from cloudcover.params import PseudoLabelParams
 from cloudcover.pseudo_labels import TeacherError, candidates, check_teacher, confident_share, masks_of, pseudo_label
-from cloudcover.sources.layout import write_manifest
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
 from cloudcover.train.data import PseudoLabels
 
 
@@ -81,10 +78,7 @@ def teachers(*certainties):
 
 @pytest.fixture
 def chips(tmp_path):
-    make_layout(tmp_path / "raw", chips=10, unlabelled=2, wrong=3)
-    write_manifest(tmp_path / "raw", "test")
-    pack(tmp_path / "raw", tmp_path / "store", tmp_path / "q.csv", Params().data.model_copy(update={"chip_size": 64}))
-    store = Store(tmp_path / "store")
+    store = make_store(tmp_path, chips=10, unlabelled=2, wrong=3)
     index = store.index.reset_index(drop=True)
     folds = pd.DataFrame({"chip_id": index["chip_id"], "fold": np.arange(10) % 2, "scene": index["scene"]})
     verdicts = ["bad"] * 3 + ["clean"] * 5 + ["unlabelled"] * 2

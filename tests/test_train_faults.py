@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_train import chips, fit, recipe_of
 from torch import nn
+from training import fit, learnable, recipe_of
 
 from cloudcover import tables
 from cloudcover.compute import DeviceError
@@ -27,8 +27,12 @@ from cloudcover.train.callbacks import last_state
 from cloudcover.train.data import Batches
 from cloudcover.train.module import NotFiniteError, OutOfMemoryError
 
-__all__ = ["chips"]
 CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
+
+
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory):
+    return learnable(tmp_path_factory.mktemp("set"))
 
 
 def plain_network(*_: Any, **__: Any) -> nn.Module:
@@ -157,7 +161,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import pandas as pd
-from test_train import recipe_of
+from training import recipe_of
 from test_train_faults import plain_network
 from cloudcover.store import Store
 from cloudcover.train import run

@@ -16,10 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cloudcover.chips import DN_PER_REFLECTANCE
 from cloudcover.params import DataParams, InputParams
-
-DN_PER_REFLECTANCE = 10_000
-"""Digital numbers per unit of reflectance in Sentinel-2 products."""
 
 
 class Scaler(nn.Module):

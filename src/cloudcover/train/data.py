@@ -7,9 +7,8 @@ follows from seed and epoch alone, so a resumed run sees the same batches.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from cloudcover import tables
 from cloudcover.files import derive_seed
+from cloudcover.prefetch import ahead
 from cloudcover.store import Store
 from cloudcover.train.select import Selection
 
@@ -107,14 +107,8 @@ class Batches:
         if self.seed is not None:
             np.random.default_rng(derive_seed(self.seed, "order", self.epoch)).shuffle(order)
         batches = (self._share(order[start : start + self.size]) for start in range(0, len(order), self.size))
-        ready: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            for items in batches:
-                ready.append(pool.submit(self._batch, items))
-                if len(ready) > AHEAD:
-                    yield ready.popleft().result()
-            while ready:
-                yield ready.popleft().result()
+            yield from ahead(pool, self._batch, batches, AHEAD)
 
     def _share(self, order: NDArray[np.int64]) -> pd.DataFrame:
         """The items of a batch that this process takes."""

@@ -156,7 +156,7 @@ def train(
         fold=fold,
         seed=seed,
         fingerprint=identity,
-        metrics={figure: best.value, "epoch": float(best.epoch)},
+        metrics={**best.figures, "epoch": float(best.epoch)},
     )
     if trainer.is_global_zero:
         tables.HISTORY.write(pd.DataFrame(progress.history), output / "history.csv")
