@@ -3,14 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from training import make_store
 
-from cloudcover import tables
+from cloudcover import soft_labels, tables
 from cloudcover.params import PseudoLabelParams
-from cloudcover.pseudo_labels import TeacherError, candidates, check_teacher, confident_share, masks_of, pseudo_label
-from cloudcover.train.data import PseudoLabels
+from cloudcover.pseudo_labels import TeacherError, candidates, check_teacher, confident_share, labels_of, pseudo_label
+from cloudcover.train.data import Batches, PseudoLabels
+from cloudcover.train.select import select
 
 
 def rule(**changes):
@@ -35,8 +37,20 @@ def test_a_chip_without_known_pixels_is_not_confident():
 def test_uncertain_pixels_are_kept_or_ignored():
     p = np.array([[[0.05, 0.3, 0.6, 0.95, 0.99]]], np.float32)
     known = np.array([[[True, True, True, True, False]]])
-    assert masks_of(p, known, rule()).tolist() == [[[0, 0, 1, 1, 255]]]
-    assert masks_of(p, known, rule(uncertain_pixels="ignore")).tolist() == [[[0, 255, 255, 1, 255]]]
+    assert labels_of(p, known, rule()).tolist() == [[[0, 0, 1, 1, 255]]]
+    assert labels_of(p, known, rule(uncertain_pixels="ignore")).tolist() == [[[0, 255, 255, 1, 255]]]
+    assert labels_of(p, known, rule(targets="soft")).tolist() == [[[13, 76, 152, 241, 255]]]
+    ignored = labels_of(p, known, rule(targets="soft", uncertain_pixels="ignore"))
+    assert ignored.tolist() == [[[13, 255, 255, 241, 255]]]
+
+
+def test_soft_labels_keep_probabilities_to_half_a_step_and_masks_follow_from_them():
+    p = np.linspace(0, 1, 2001, dtype=np.float32)
+    np.testing.assert_allclose(soft_labels.decode(soft_labels.encode(p)), p, atol=0.5 / 254 + 1e-6)
+    codes = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(soft_labels.encode(soft_labels.decode(codes[:255])), codes[:255])
+    np.testing.assert_array_equal(soft_labels.harden(codes[:255]), soft_labels.decode(codes[:255]) > 0.5)
+    assert soft_labels.decode(codes)[255] == soft_labels.harden(codes)[255] == 255
 
 
 def test_candidates_are_rejected_and_unlabelled_chips_that_the_student_is_not_judged_near():
@@ -123,6 +137,34 @@ def test_accepted_chips_are_judged_again_and_the_churn_is_told(chips, tmp_path, 
         "accepted 0 of 5 pseudo-labels: 0 added, 0 kept, 5 dropped; the next round learns from clean labels only"
         in caplog.text
     )
+
+
+def test_soft_labels_are_for_students_only(chips, tmp_path):
+    store, manifest, folds = chips
+    table = pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(targets="soft"), tmp_path / "soft")
+    hard = pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(), tmp_path / "hard")
+    pd.testing.assert_frame_equal(table, hard)  # what is told of them is measured on masks
+    soft, masks = (PseudoLabels(tmp_path / kind / "manifest.csv", 1) for kind in ("soft", "hard"))
+    np.testing.assert_array_equal(soft.masks(["c000"]), masks.masks(["c000"]))
+    cloud = masks.masks(["c000"]) == 1
+    np.testing.assert_allclose(soft.targets(["c000"])[cloud], 0.97, atol=0.002)
+    np.testing.assert_allclose(soft.targets(["c000"])[~cloud], 0.03, atol=0.002)
+
+    selection = select(manifest, folds, 1, soft.table.reset_index(drop=True))
+    for batch in Batches(store, selection.training, 4, seed=0, masks=soft):
+        assert batch["target"].dtype == torch.float32
+        human = (selection.training.set_index("chip_id").loc[batch["chip_id"], "label"] == "human").to_numpy()
+        given = store.labels([c for c, h in zip(batch["chip_id"], human, strict=True) if h])
+        np.testing.assert_array_equal(batch["target"].numpy()[human], given)
+    for batch in Batches(store, selection.validation, 4, masks=soft):
+        assert batch["target"].dtype == torch.uint8
+
+
+def test_a_folder_holds_one_kind_of_pseudo_labels(chips, tmp_path):
+    store, manifest, folds = chips
+    for targets, name in (("soft", "probabilities.npy"), ("hard", "masks.npy")):
+        pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(targets=targets), tmp_path)
+        assert [path.name for path in tmp_path.glob("*.npy")] == [name]
 
 
 def test_a_set_without_candidates_gives_an_empty_round(chips, tmp_path):

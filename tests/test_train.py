@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,7 +17,8 @@ from cloudcover.models.folder import load_model
 from cloudcover.params import load
 from cloudcover.predict import Predictor
 from cloudcover.train.module import NotFiniteError, cosine
-from cloudcover.train.run import Recipe
+from cloudcover.train.run import Recipe, train
+from cloudcover.train.select import Selection
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,34 @@ def test_a_loss_that_is_not_a_number_names_the_chips(chips, tmp_path, monkeypatc
     monkeypatch.setattr(module, "build_loss", lambda *_: lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(NotFiniteError, match=r"loss is nan in epoch 0, batch 0, chips c\d+, c\d+"):
         fit(chips, tmp_path)
+
+
+class Uncertain:
+    """Pseudo-labels that say cloud with a given certainty, soft or as masks."""
+
+    def __init__(self, certainty: float, soft: bool) -> None:
+        self.certainty, self.soft = certainty, soft
+
+    def targets(self, chip_ids):
+        masks = np.full((len(chip_ids), 64, 64), self.certainty, np.float32)
+        return masks if self.soft else (masks > 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "lovasz"])
+def test_a_student_of_soft_labels_is_less_sure_than_one_of_masks(chips, tmp_path, loss):
+    store, selection = chips
+    taught = Selection(selection.training.assign(label="pseudo"), selection.validation)
+    recipe = recipe_of(training={"loss": loss, "epochs": 4}, augmentation={"mosaic": 0.5, "chessmix": 0.5})
+    ids = selection.validation["chip_id"].tolist()
+    means = []
+    for soft in (True, False):
+        folder = tmp_path / str(soft)
+        masks = Uncertain(0.6, soft)
+        train(recipe, store, taught, folder / "model", folder / "work", run="round2", fold=0, masks=masks)
+        means.append(Predictor([folder / "model"]).probabilities(store.chips(ids), store.limits(ids)).mean())
+    assert 0.4 < means[0] < means[1] - 0.05
+    prints = [recipe.fingerprint(store, taught, Uncertain(0.6, soft)) for soft in (True, False)]
+    assert prints[0] != prints[1]
 
 
 def test_the_fingerprint_sees_parameters_and_chips(chips):

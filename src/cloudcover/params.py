@@ -282,7 +282,10 @@ class PseudoLabelParams(Section):
     )
     chip_confidence: Share = Field(0.8, description="a chip is accepted above this share of confident pixels [0-1]")
     uncertain_pixels: Literal["keep", "ignore"] = Field(
-        "keep", description="pixels that are not confident in accepted chips: keep (p > 0.5) | ignore (255)"
+        "keep", description="pixels that are not confident in accepted chips: keep | ignore (255)"
+    )
+    targets: Literal["hard", "soft"] = Field(
+        "hard", description="what students learn from: hard (the mask, p > 0.5) | soft (the probability p itself)"
     )
     tta: Tta = Field("vflip", description="views that the teachers average: none | vflip | hflip | flips | d4")
 
