@@ -10,6 +10,7 @@ from training import make_store
 
 from cloudcover import soft_labels, tables
 from cloudcover.params import PseudoLabelParams
+from cloudcover.pseudo_churn import by_location
 from cloudcover.pseudo_labels import TeacherError, candidates, check_teacher, confident_share, labels_of, pseudo_label
 from cloudcover.train.data import Batches, PseudoLabels
 from cloudcover.train.select import select
@@ -115,6 +116,21 @@ def test_confident_teachers_replace_wrong_labels(chips, tmp_path):
     pd.testing.assert_frame_equal(tables.PSEUDO.read(made_of), table, check_dtype=False)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fold": 0}, "has seen the labels of fold 1"),
+        ({"run": "baseline"}, "may have learned from the rejected labels"),
+    ],
+)
+def test_a_round_with_a_teacher_that_has_seen_too_much_is_refused_before_it_predicts(chips, tmp_path, change, message):
+    several = teachers(0.97, 0.97)
+    several[1].card = card(**{"fold": 1, **change})
+    with pytest.raises(TeacherError, match=message):
+        pseudo_label(*chips, several, rule(), tmp_path / "round1")
+    assert not (tmp_path / "round1").exists()
+
+
 def test_each_student_has_its_own_teacher(chips, tmp_path):
     store, manifest, folds = chips
     table = pseudo_label(store, manifest, folds.assign(fold=2), teachers(0.97, 0.6), rule(), tmp_path / "round1")
@@ -167,10 +183,31 @@ def test_a_folder_holds_one_kind_of_pseudo_labels(chips, tmp_path):
         assert [path.name for path in tmp_path.glob("*.npy")] == [name]
 
 
+def test_a_round_is_told_by_location(chips, tmp_path):
+    store, manifest, folds = chips
+    first = tmp_path / "round1" / "manifest.csv"
+    pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(), first.parent)
+    inverted = teachers(0.97, 0.3)  # student 1 drops all its chips, whose masks turn round
+    second = pseudo_label(store, manifest, folds, inverted, rule(), tmp_path / "round2", first)
+    found = by_location(second, store.index["location"], 2).set_index("location")
+    joined = second.assign(location=store.index.loc[second["chip_id"], "location"].to_numpy())
+    assert set(found.index) == set(joined["location"])
+    for location, part in joined.groupby("location"):
+        row = found.loc[location]
+        assert (row["round"], row["candidate_chips"]) == (2, len(part))
+        assert (row["kept_chips"], row["dropped_chips"]) == ((part["student"] == 0).sum(), (part["student"] == 1).sum())
+        assert row["accepted_chips"] == row["kept_chips"]
+        assert row["confident_share"] == pytest.approx((part["student"] == 0).mean())
+        assert row["agreement_share"] == pytest.approx(1 - part["changed_pixels_share"].mean())
+    assert found["agreement_accepted_share"].dropna().tolist() == [1] * found["agreement_accepted_share"].count()
+    assert found["agreement_refused_share"].dropna().tolist() == [0] * found["agreement_refused_share"].count()
+
+
 def test_a_set_without_candidates_gives_an_empty_round(chips, tmp_path):
     store, manifest, folds = chips
     table = pseudo_label(
         store, manifest.assign(verdict="clean"), folds, teachers(0.9, 0.9), rule(), tmp_path / "round1"
     )
     assert table.empty
+    assert by_location(table, store.index["location"], 1).empty
     assert PseudoLabels(tmp_path / "round1" / "manifest.csv", 0).table.empty

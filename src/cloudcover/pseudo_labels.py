@@ -123,6 +123,8 @@ def pseudo_label(
     Raises:
         TeacherError: see `check_teacher`.
     """
+    for student, teacher in teachers.items():
+        check_teacher(teacher.card, student)
     chosen = {student: candidates(manifest, folds, student) for student in sorted(teachers)}
     number = sum(map(len, chosen.values()))
     parts = []
@@ -135,7 +137,6 @@ def pseudo_label(
         labels = np.lib.format.open_memmap(part, "w+", np.uint8, (number, size, size))
         start = 0
         for student, chips in chosen.items():
-            check_teacher(teachers[student].card, student)
             before = PseudoLabels(previous, student) if previous else None
             own = labels[start : start + len(chips)]
             judged = _judge(store, chips, teachers[student], params, own, bar)

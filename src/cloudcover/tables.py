@@ -175,6 +175,15 @@ PSEUDO = Table(
     options={"candidate": ("bad", "unlabelled"), "change": ("added", "kept", "dropped", "none")},
     key=("chip_id", "student"),
 )  # fmt: skip
+PSEUDO_LOCATIONS = Table(
+    "pseudo-labels by location",
+    {
+        "round": "int64", "location": "str", "candidate_chips": "int64", "accepted_chips": "int64",
+        "added_chips": "int64", "kept_chips": "int64", "dropped_chips": "int64", "confident_share": "float64",
+        "agreement_share": "float64", "agreement_accepted_share": "float64", "agreement_refused_share": "float64",
+    },
+    key=("round", "location"),
+)  # fmt: skip
 COUNTS = Table(
     "confusion counts per chip",
     {
