@@ -150,7 +150,7 @@ INDEX = Table(
         "labelled": "bool", "label_coverage_share": "float64", "label_known_share": "float64",
         "nodata_share": "float64", "flags": "str", "crs": "str", "transform": "str", "source_sha256": "str",
     },
-    options={"split": ("train", "test")},
+    options={"split": ("train", "test", "unlabelled")},
     extra=True,
 )  # fmt: skip
 AUDIT = Table("label audit", {"chip_id": "str", "suspicion": "float64", "reasons": "str"}, extra=True)
