@@ -90,9 +90,7 @@ class DataParams(Section):
         if self.source == "archive" and bool(self.path) == bool(self.url):
             raise ValueError("source: archive needs path, the folder of the archives, or url, but not both")
         if self.source == "synthetic" and self.unlabelled:
-            raise ValueError(
-                "source: synthetic knows the truth of all its chips and takes no unlabelled ones"
-            )
+            raise ValueError("source: synthetic knows the truth of all its chips and takes no unlabelled ones")
         if self.chip_size % 32:
             raise ValueError(f"chip_size {self.chip_size} is not a multiple of 32, which the encoders need")
         if len(set(self.bands)) != len(self.bands):
