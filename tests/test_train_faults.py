@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,33 @@ def test_a_batch_that_cannot_be_gathered_ends_the_training(chips, tmp_path, monk
     with pytest.raises(OSError, match="is gone"):
         fit(chips, tmp_path)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_thread_that_dies_ends_the_training_and_an_epoch_is_never_short(chips, tmp_path, monkeypatch):
+    store, selection = chips
+    seen = [c for batch in Batches(store, selection.training, 5, seed=1) for c in batch["chip_id"]]
+    assert sorted(seen) == sorted(selection.training["chip_id"])  # the last batch is a smaller one
+    gather, calls = Batches._batch, []
+
+    def die(self, items):
+        calls.append(len(items))
+        if len(calls) == 2:
+            raise MemoryError("no memory for a batch")
+        return gather(self, items)
+
+    monkeypatch.setattr(Batches, "_batch", die)
+    with pytest.raises(MemoryError, match="no memory for a batch"):
+        fit(chips, tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_shard_that_was_cut_ends_the_training_and_is_named(chips, tmp_path):
+    store, selection = chips
+    copy = shutil.copytree(store.root, tmp_path / "store")
+    shard = next(copy.glob("chips-*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=shard.name):
+        fit((Store(copy), selection), tmp_path)
 
 
 def test_an_absent_gpu_that_was_asked_for_is_an_error(chips, tmp_path, monkeypatch):

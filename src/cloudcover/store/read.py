@@ -32,8 +32,11 @@ class Store:
         return len(self.index)
 
     def _open(self, name: str) -> NDArray[np.generic]:
-        # A plain view of the map: slicing a numpy.memmap costs ten times as much.
-        return np.asarray(np.load(self.root / name, mmap_mode="r"))
+        try:
+            # A plain view of the map: slicing a numpy.memmap costs ten times as much.
+            return np.asarray(np.load(self.root / name, mmap_mode="r"))
+        except ValueError as error:
+            raise ValueError(f"{self.root / name} is damaged ({error}): remove it and pack again") from None
 
     def _rows(self, chip_ids: Sequence[str]) -> NDArray[np.intp]:
         """Rows of the index. pandas' `loc` would cost as much as copying a chip."""
