@@ -1,5 +1,8 @@
 """Files are complete or absent."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,34 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+KILL = """
+import os, signal, sys
+from pathlib import Path
+
+path = Path(sys.argv[1])
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing renamed
+"""
+WRITERS = {
+    "manifest.csv": "from cloudcover import tables; tables.QUARANTINE.write(tables.QUARANTINE.empty(), path)",
+    "model.json": "from cloudcover.files import write_json; write_json(path, {'weights_sha256': '0'})",
+    "mask.tif": "import numpy; from cloudcover.predict.masks import write_mask; "
+    "write_mask(path, numpy.zeros((8, 8), numpy.uint8), '', (10, 0, 0, 0, -10, 0))",
+    "epoch-00003.ckpt": "from cloudcover.files import atomic\nwith atomic(path) as part: part.write_bytes(b'half')",
+}
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("old")
+    result = subprocess.run([sys.executable, "-c", KILL + WRITERS[name], path], capture_output=True, text=True)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert path.read_text() == "old"
+    (part,) = (p for p in tmp_path.iterdir() if p != path)
+    assert part.name.startswith(".")
+    assert ".part" in part.name
 
 
 def test_the_temporary_file_keeps_the_suffix(tmp_path):

@@ -20,7 +20,7 @@ from cloudcover.models.folder import ModelCard, ModelFolderError, save_model
 from cloudcover.params import InputParams, ModelParams, validate
 from cloudcover.postprocess import Postprocess
 from cloudcover.predict import Predictor
-from cloudcover.predict.masks import ahead, find_chips, limits_of, mask_of, predict_chips
+from cloudcover.predict.masks import find_chips, limits_of, mask_of, predict_chips
 from cloudcover.predict.oof import predict_oof
 from cloudcover.predict.predictor import EnsembleError
 from cloudcover.settings import Settings, calibrate
@@ -181,15 +181,6 @@ def test_a_chip_that_cannot_be_read_stops_the_run_and_is_named(bright, tmp_path)
     (tmp_path / "set" / "b" / "B04.tif").unlink()
     with pytest.raises(ChipError, match=r"B04.*b/B04\.tif is missing"):
         predict_chips(Predictor([bright()], batch=1), find_chips([tmp_path / "set"], BANDS), tmp_path / "out")
-
-
-def test_at_most_so_many_results_are_made_ahead():
-    made = []
-    with ThreadPoolExecutor(1) as pool:
-        results = ahead(pool, lambda item: made.append(item) or item, range(100), 3)
-        assert next(results) == 0
-        assert len(made) <= 4
-        assert list(results) == list(range(1, 100))
 
 
 def test_the_temperature_of_the_card_divides_the_logits(bright):

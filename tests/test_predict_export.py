@@ -1,54 +1,35 @@
 """Exported models: they agree with torch, say what they are, and refuse what they were not made for."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import numpy as np
-import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
-from conftest import make_layout
+from training import fit, learnable, recipe_of
 
 from cloudcover.bundle import load_bundle, write_bundle
 from cloudcover.cli.export import export as export_command
 from cloudcover.export import export
 from cloudcover.files import read_json
 from cloudcover.models.folder import ModelFolderError
-from cloudcover.params import Params, validate
+from cloudcover.params import validate
 from cloudcover.predict import Predictor
 from cloudcover.predict.exported import ExportError, load_library
-from cloudcover.sources.layout import write_manifest
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
-from cloudcover.train.run import Recipe, train
-from cloudcover.train.select import select
 
 if find_spec("openvino") is None or find_spec("nncf") is None:  # importing them here would load their telemetry
     pytest.skip("needs the extra cloudcover[openvino]", allow_module_level=True)
-
-TINY = {
-    "data": {"chip_size": 64},
-    "model": {"encoder": "tu-mobilenetv3_small_050", "decoder_channels": [16, 16, 8, 8, 8]},
-    "training": {"epochs": 6, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.01},
-}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A trained model folder and the store that it was trained on."""
     root = tmp_path_factory.mktemp("trained")
-    make_layout(root / "raw", chips=18, scenes=6, unlabelled=0)
-    write_manifest(root / "raw", "test")
-    pack(root / "raw", root / "store", root / "quarantine.csv", Params().data.model_copy(update={"chip_size": 64}))
-    store = Store(root / "store")
-    scenes = store.index["scene"].to_numpy()
-    fold = pd.Series(scenes).rank(method="dense").astype(int) % 3
-    folds = pd.DataFrame({"chip_id": store.index["chip_id"].to_numpy(), "fold": fold, "scene": scenes})
-    manifest = pd.DataFrame({"chip_id": folds["chip_id"], "verdict": "clean"})
-    params = validate(TINY)
-    recipe = Recipe(**{name: getattr(params, name) for name in Recipe.__dataclass_fields__})
-    train(recipe, store, select(manifest, folds, 0), root / "model", root / "work", run="final/unet", fold=0)
-    return root / "model", store
+    chips = learnable(root)
+    fit(chips, root, recipe_of(training={"epochs": 6}), "final/unet")
+    return root / "model", chips[0]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +45,16 @@ def exported(trained, tmp_path_factory):
 def probabilities(folder, store, policy="vflip"):
     ids = store.index["chip_id"].tolist()
     return Predictor([folder], policy, batch=5).probabilities(store.chips(ids), store.limits(ids))
+
+
+def test_several_threads_may_use_an_export_at_once(exported):
+    engine = Predictor([exported / "bf16"]).engines[0]
+    inputs = [torch.full((4, 4, 64, 64), float(level)) for level in (-1, 1)] * 3
+    alone = [engine.logits(chips) for chips in inputs]
+    for _ in range(5):
+        with ThreadPoolExecutor(len(inputs)) as pool:
+            for expected, found in zip(alone, pool.map(engine.logits, inputs), strict=True):
+                torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(("precision", "share"), [("bf16", 0.005), ("int8", 0.03)])

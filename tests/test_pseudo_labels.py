@@ -3,17 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_layout
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training import make_store
 
-from cloudcover import tables
-from cloudcover.params import Params, PseudoLabelParams
-from cloudcover.pseudo_labels import TeacherError, candidates, check_teacher, confident_share, masks_of, pseudo_label
-from cloudcover.sources.layout import write_manifest
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
-from cloudcover.train.data import PseudoLabels
+from cloudcover import soft_labels, tables
+from cloudcover.params import PseudoLabelParams
+from cloudcover.pseudo_churn import by_location
+from cloudcover.pseudo_labels import TeacherError, candidates, check_teacher, confident_share, labels_of, pseudo_label
+from cloudcover.train.data import Batches, PseudoLabels
+from cloudcover.train.select import select
 
 
 def rule(**changes):
@@ -38,8 +38,20 @@ def test_a_chip_without_known_pixels_is_not_confident():
 def test_uncertain_pixels_are_kept_or_ignored():
     p = np.array([[[0.05, 0.3, 0.6, 0.95, 0.99]]], np.float32)
     known = np.array([[[True, True, True, True, False]]])
-    assert masks_of(p, known, rule()).tolist() == [[[0, 0, 1, 1, 255]]]
-    assert masks_of(p, known, rule(uncertain_pixels="ignore")).tolist() == [[[0, 255, 255, 1, 255]]]
+    assert labels_of(p, known, rule()).tolist() == [[[0, 0, 1, 1, 255]]]
+    assert labels_of(p, known, rule(uncertain_pixels="ignore")).tolist() == [[[0, 255, 255, 1, 255]]]
+    assert labels_of(p, known, rule(targets="soft")).tolist() == [[[13, 76, 152, 241, 255]]]
+    ignored = labels_of(p, known, rule(targets="soft", uncertain_pixels="ignore"))
+    assert ignored.tolist() == [[[13, 255, 255, 241, 255]]]
+
+
+def test_soft_labels_keep_probabilities_to_half_a_step_and_masks_follow_from_them():
+    p = np.linspace(0, 1, 2001, dtype=np.float32)
+    np.testing.assert_allclose(soft_labels.decode(soft_labels.encode(p)), p, atol=0.5 / 254 + 1e-6)
+    codes = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(soft_labels.encode(soft_labels.decode(codes[:255])), codes[:255])
+    np.testing.assert_array_equal(soft_labels.harden(codes[:255]), soft_labels.decode(codes[:255]) > 0.5)
+    assert soft_labels.decode(codes)[255] == soft_labels.harden(codes)[255] == 255
 
 
 def test_candidates_are_rejected_and_unlabelled_chips_that_the_student_is_not_judged_near():
@@ -81,10 +93,7 @@ def teachers(*certainties):
 
 @pytest.fixture
 def chips(tmp_path):
-    make_layout(tmp_path / "raw", chips=10, unlabelled=2, wrong=3)
-    write_manifest(tmp_path / "raw", "test")
-    pack(tmp_path / "raw", tmp_path / "store", tmp_path / "q.csv", Params().data.model_copy(update={"chip_size": 64}))
-    store = Store(tmp_path / "store")
+    store = make_store(tmp_path, chips=10, unlabelled=2, wrong=3)
     index = store.index.reset_index(drop=True)
     folds = pd.DataFrame({"chip_id": index["chip_id"], "fold": np.arange(10) % 2, "scene": index["scene"]})
     verdicts = ["bad"] * 3 + ["clean"] * 5 + ["unlabelled"] * 2
@@ -105,6 +114,21 @@ def test_confident_teachers_replace_wrong_labels(chips, tmp_path):
     assert np.isnan(by_chip.loc["c009", "agreement_iou"])
     assert by_chip.loc["c000", "candidate"] == "bad"
     pd.testing.assert_frame_equal(tables.PSEUDO.read(made_of), table, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fold": 0}, "has seen the labels of fold 1"),
+        ({"run": "baseline"}, "may have learned from the rejected labels"),
+    ],
+)
+def test_a_round_with_a_teacher_that_has_seen_too_much_is_refused_before_it_predicts(chips, tmp_path, change, message):
+    several = teachers(0.97, 0.97)
+    several[1].card = card(**{"fold": 1, **change})
+    with pytest.raises(TeacherError, match=message):
+        pseudo_label(*chips, several, rule(), tmp_path / "round1")
+    assert not (tmp_path / "round1").exists()
 
 
 def test_each_student_has_its_own_teacher(chips, tmp_path):
@@ -131,10 +155,59 @@ def test_accepted_chips_are_judged_again_and_the_churn_is_told(chips, tmp_path, 
     )
 
 
+def test_soft_labels_are_for_students_only(chips, tmp_path):
+    store, manifest, folds = chips
+    table = pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(targets="soft"), tmp_path / "soft")
+    hard = pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(), tmp_path / "hard")
+    pd.testing.assert_frame_equal(table, hard)  # what is told of them is measured on masks
+    soft, masks = (PseudoLabels(tmp_path / kind / "manifest.csv", 1) for kind in ("soft", "hard"))
+    np.testing.assert_array_equal(soft.masks(["c000"]), masks.masks(["c000"]))
+    cloud = masks.masks(["c000"]) == 1
+    np.testing.assert_allclose(soft.targets(["c000"])[cloud], 0.97, atol=0.002)
+    np.testing.assert_allclose(soft.targets(["c000"])[~cloud], 0.03, atol=0.002)
+
+    selection = select(manifest, folds, 1, soft.table.reset_index(drop=True))
+    for batch in Batches(store, selection.training, 4, seed=0, masks=soft):
+        assert batch["target"].dtype == torch.float32
+        human = (selection.training.set_index("chip_id").loc[batch["chip_id"], "label"] == "human").to_numpy()
+        given = store.labels([c for c, h in zip(batch["chip_id"], human, strict=True) if h])
+        np.testing.assert_array_equal(batch["target"].numpy()[human], given)
+    for batch in Batches(store, selection.validation, 4, masks=soft):
+        assert batch["target"].dtype == torch.uint8
+
+
+def test_a_folder_holds_one_kind_of_pseudo_labels(chips, tmp_path):
+    store, manifest, folds = chips
+    for targets, name in (("soft", "probabilities.npy"), ("hard", "masks.npy")):
+        pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(targets=targets), tmp_path)
+        assert [path.name for path in tmp_path.glob("*.npy")] == [name]
+
+
+def test_a_round_is_told_by_location(chips, tmp_path):
+    store, manifest, folds = chips
+    first = tmp_path / "round1" / "manifest.csv"
+    pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(), first.parent)
+    inverted = teachers(0.97, 0.3)  # student 1 drops all its chips, whose masks turn round
+    second = pseudo_label(store, manifest, folds, inverted, rule(), tmp_path / "round2", first)
+    found = by_location(second, store.index["location"], 2).set_index("location")
+    joined = second.assign(location=store.index.loc[second["chip_id"], "location"].to_numpy())
+    assert set(found.index) == set(joined["location"])
+    for location, part in joined.groupby("location"):
+        row = found.loc[location]
+        assert (row["round"], row["candidate_chips"]) == (2, len(part))
+        assert (row["kept_chips"], row["dropped_chips"]) == ((part["student"] == 0).sum(), (part["student"] == 1).sum())
+        assert row["accepted_chips"] == row["kept_chips"]
+        assert row["confident_share"] == pytest.approx((part["student"] == 0).mean())
+        assert row["agreement_share"] == pytest.approx(1 - part["changed_pixels_share"].mean())
+    assert found["agreement_accepted_share"].dropna().tolist() == [1] * found["agreement_accepted_share"].count()
+    assert found["agreement_refused_share"].dropna().tolist() == [0] * found["agreement_refused_share"].count()
+
+
 def test_a_set_without_candidates_gives_an_empty_round(chips, tmp_path):
     store, manifest, folds = chips
     table = pseudo_label(
         store, manifest.assign(verdict="clean"), folds, teachers(0.9, 0.9), rule(), tmp_path / "round1"
     )
     assert table.empty
+    assert by_location(table, store.index["location"], 1).empty
     assert PseudoLabels(tmp_path / "round1" / "manifest.csv", 0).table.empty

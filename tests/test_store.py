@@ -1,6 +1,12 @@
 """Packing and reading the store, and what happens to chips that cannot be used."""
 
+import multiprocessing
+import os
 import shutil
+import signal
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pandas as pd
@@ -93,6 +99,30 @@ def test_the_result_does_not_depend_on_the_number_of_workers(layout):
     two, _ = run(raw, workers=2)
     pd.testing.assert_frame_equal(index, two.index)
     np.testing.assert_array_equal(chips, two.chips(list(two.index.index)))
+
+
+def test_a_killed_worker_ends_packing_without_an_index_and_the_next_run_completes_it(layout):
+    raw = layout(chips=10)
+    finished = threading.Event()
+
+    def kill_one():
+        while not finished.is_set():
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+                return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    try:
+        with pytest.raises(BrokenProcessPool):
+            run(raw, workers=2)
+    finally:
+        finished.set()
+        killer.join()
+    assert not (raw.parent / "store" / "index.parquet").exists()
+    store, _ = run(raw)
+    assert len(store) == 10
 
 
 def test_a_new_chip_rewrites_one_shard_and_a_removed_one_too(layout, tmp_path):

@@ -1,65 +1,29 @@
 """Training: it learns, it repeats, and a killed run ends like one that was never killed."""
 
 import os
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, make_layout
+from conftest import ROOT
+from training import fit, learnable, recipe_of
 
 from cloudcover import tables
 from cloudcover.evaluate.counts import confusion
 from cloudcover.evaluate.metrics import location_mean
 from cloudcover.files import read_json, sha256
 from cloudcover.models.folder import load_model
-from cloudcover.params import Params, load, validate
+from cloudcover.params import load
 from cloudcover.predict import Predictor
-from cloudcover.sources.layout import write_manifest
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
 from cloudcover.train.module import NotFiniteError, cosine
 from cloudcover.train.run import Recipe, train
-from cloudcover.train.select import select
-
-TINY = {
-    "data": {"chip_size": 64},
-    "model": {"encoder": "tu-mobilenetv3_small_050", "decoder_channels": [16, 16, 8, 8, 8]},
-    "training": {"epochs": 3, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.01},
-}
-
-
-def recipe_of(**changes) -> Recipe:
-    values = {k: dict(v) for k, v in TINY.items()}
-    for key, change in changes.items():
-        values.setdefault(key, {}).update(change)
-    params = validate(values)
-    return Recipe(**{name: getattr(params, name) for name in Recipe.__dataclass_fields__})
+from cloudcover.train.select import Selection
 
 
 @pytest.fixture(scope="module")
 def chips(tmp_path_factory):
-    """A small store with its manifest and folds by scene."""
-    root = tmp_path_factory.mktemp("set")
-    make_layout(root / "raw", chips=18, scenes=6, unlabelled=0)
-    write_manifest(root / "raw", "test")
-    pack(root / "raw", root / "store", root / "quarantine.csv", Params().data.model_copy(update={"chip_size": 64}))
-    store = Store(root / "store")
-    index = store.index.reset_index(drop=True)
-    folds = pd.DataFrame(
-        {
-            "chip_id": index["chip_id"],
-            "fold": index["scene"].rank(method="dense").astype(int) % 3,
-            "scene": index["scene"],
-        }
-    )
-    manifest = pd.DataFrame({"chip_id": index["chip_id"], "verdict": "clean"})
-    return store, select(manifest, folds, 0)
-
-
-def fit(chips, folder: Path, recipe: Recipe | None = None, name: str = "round1"):
-    store, selection = chips
-    return train(recipe or recipe_of(), store, selection, folder / "model", folder / "work", run=name, fold=0)
+    return learnable(tmp_path_factory.mktemp("set"))
 
 
 def test_a_model_learns_and_its_folder_predicts_by_itself(chips, tmp_path):
@@ -83,6 +47,9 @@ def test_the_best_epoch_may_be_chosen_by_the_mean_over_locations(chips, tmp_path
     history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
     assert card.metrics["validation_location_mean"] == pytest.approx(history["validation_location_mean"].max())
     assert card.metrics["epoch"] == history["validation_location_mean"].argmax()
+    best = history.loc[history["epoch"] == card.metrics["epoch"]].iloc[0]
+    figures = ("epoch", "validation_loss", "validation_jaccard", "validation_location_mean")
+    assert card.metrics == {name: pytest.approx(best[name]) for name in figures}
     store, selection = chips
     counts = store.index.loc[selection.validation["chip_id"], ["chip_id", "location"]].reset_index(drop=True)
     ids = counts["chip_id"].tolist()
@@ -173,6 +140,34 @@ def test_a_loss_that_is_not_a_number_names_the_chips(chips, tmp_path, monkeypatc
     monkeypatch.setattr(module, "build_loss", lambda *_: lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(NotFiniteError, match=r"loss is nan in epoch 0, batch 0, chips c\d+, c\d+"):
         fit(chips, tmp_path)
+
+
+class Uncertain:
+    """Pseudo-labels that say cloud with a given certainty, soft or as masks."""
+
+    def __init__(self, certainty: float, soft: bool) -> None:
+        self.certainty, self.soft = certainty, soft
+
+    def targets(self, chip_ids):
+        masks = np.full((len(chip_ids), 64, 64), self.certainty, np.float32)
+        return masks if self.soft else (masks > 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "lovasz"])
+def test_a_student_of_soft_labels_is_less_sure_than_one_of_masks(chips, tmp_path, loss):
+    store, selection = chips
+    taught = Selection(selection.training.assign(label="pseudo"), selection.validation)
+    recipe = recipe_of(training={"loss": loss, "epochs": 4}, augmentation={"mosaic": 0.5, "chessmix": 0.5})
+    ids = selection.validation["chip_id"].tolist()
+    means = []
+    for soft in (True, False):
+        folder = tmp_path / str(soft)
+        masks = Uncertain(0.6, soft)
+        train(recipe, store, taught, folder / "model", folder / "work", run="round2", fold=0, masks=masks)
+        means.append(Predictor([folder / "model"]).probabilities(store.chips(ids), store.limits(ids)).mean())
+    assert 0.4 < means[0] < means[1] - 0.05
+    prints = [recipe.fingerprint(store, taught, Uncertain(0.6, soft)) for soft in (True, False)]
+    assert prints[0] != prints[1]
 
 
 def test_the_fingerprint_sees_parameters_and_chips(chips):

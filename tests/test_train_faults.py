@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_train import chips, fit, recipe_of
 from torch import nn
+from training import fit, learnable, recipe_of
 
 from cloudcover import tables
 from cloudcover.compute import DeviceError
@@ -27,8 +28,12 @@ from cloudcover.train.callbacks import last_state
 from cloudcover.train.data import Batches
 from cloudcover.train.module import NotFiniteError, OutOfMemoryError
 
-__all__ = ["chips"]
 CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
+
+
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory):
+    return learnable(tmp_path_factory.mktemp("set"))
 
 
 def plain_network(*_: Any, **__: Any) -> nn.Module:
@@ -137,6 +142,33 @@ def test_a_batch_that_cannot_be_gathered_ends_the_training(chips, tmp_path, monk
     assert not (tmp_path / "model").exists()
 
 
+def test_a_thread_that_dies_ends_the_training_and_an_epoch_is_never_short(chips, tmp_path, monkeypatch):
+    store, selection = chips
+    seen = [c for batch in Batches(store, selection.training, 5, seed=1) for c in batch["chip_id"]]
+    assert sorted(seen) == sorted(selection.training["chip_id"])  # the last batch is a smaller one
+    gather, calls = Batches._batch, []
+
+    def die(self, items):
+        calls.append(len(items))
+        if len(calls) == 2:
+            raise MemoryError("no memory for a batch")
+        return gather(self, items)
+
+    monkeypatch.setattr(Batches, "_batch", die)
+    with pytest.raises(MemoryError, match="no memory for a batch"):
+        fit(chips, tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_shard_that_was_cut_ends_the_training_and_is_named(chips, tmp_path):
+    store, selection = chips
+    copy = shutil.copytree(store.root, tmp_path / "store")
+    shard = next(copy.glob("chips-*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=shard.name):
+        fit((Store(copy), selection), tmp_path)
+
+
 def test_an_absent_gpu_that_was_asked_for_is_an_error(chips, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match=r"compute\.device is cuda, but torch finds no usable GPU"):
@@ -157,7 +189,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import pandas as pd
-from test_train import recipe_of
+from training import recipe_of
 from test_train_faults import plain_network
 from cloudcover.store import Store
 from cloudcover.train import run

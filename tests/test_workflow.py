@@ -46,6 +46,11 @@ def test_the_chain_runs_every_stage_and_ends_with_figures(chain):
         masks = np.load(chain.folder / f"data/pseudo/round{number}/masks.npy")
         assert len(masks) == len(table) == metrics["pseudo_labels"][f"round{number}"]["candidates"]
         assert set(np.unique(masks)) <= {0, 1, 255}
+        by_location = tables.PSEUDO_LOCATIONS.read(chain.folder / f"reports/tables/pseudo_labels_round{number}.csv")
+        assert by_location[["candidate_chips", "accepted_chips"]].sum().tolist() == [
+            len(table),
+            table["accepted"].sum(),
+        ]
     page = (chain.folder / "reports/index.html").read_text()
     assert f"{metrics['final']['jaccard']:.4f}" in page
     assert "http://" not in re.sub(

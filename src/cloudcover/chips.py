@@ -13,6 +13,8 @@ from rasterio.windows import Window
 
 UNKNOWN = 255
 """Value of label pixels that nobody knows: left out of loss, metric, coverage and audit."""
+DN_PER_REFLECTANCE = 10_000.0
+"""Digital numbers per unit of reflectance in Sentinel-2 products."""
 
 
 class ChipError(ValueError):

@@ -64,8 +64,11 @@ class DataParams(Section):
         None,
         description="azure, s3, http, archive: share, number per split, list or file of chips and locations, null: all",
     )
+    unlabelled: str | None = Field(
+        None, description="folder of further chips without labels, CHIP/BAND.tif: candidates for pseudo-labels; or null"
+    )
     link: Literal["copy", "hardlink", "symlink"] = Field(
-        "copy", description="local: how files enter data/raw: copy | hardlink | symlink"
+        "copy", description="local, unlabelled: how files enter data/raw: copy | hardlink | symlink"
     )
     bands: list[str] = Field(
         ["B02", "B03", "B04", "B08"], min_length=1, description="bands of a chip, one GeoTIFF each, in this order"
@@ -86,6 +89,8 @@ class DataParams(Section):
             raise ValueError(f"source: {self.source} needs url, the address of the set (docs/data.md)")
         if self.source == "archive" and bool(self.path) == bool(self.url):
             raise ValueError("source: archive needs path, the folder of the archives, or url, but not both")
+        if self.source == "synthetic" and self.unlabelled:
+            raise ValueError("source: synthetic knows the truth of all its chips and takes no unlabelled ones")
         if self.chip_size % 32:
             raise ValueError(f"chip_size {self.chip_size} is not a multiple of 32, which the encoders need")
         if len(set(self.bands)) != len(self.bands):
@@ -282,7 +287,10 @@ class PseudoLabelParams(Section):
     )
     chip_confidence: Share = Field(0.8, description="a chip is accepted above this share of confident pixels [0-1]")
     uncertain_pixels: Literal["keep", "ignore"] = Field(
-        "keep", description="pixels that are not confident in accepted chips: keep (p > 0.5) | ignore (255)"
+        "keep", description="pixels that are not confident in accepted chips: keep | ignore (255)"
+    )
+    targets: Literal["hard", "soft"] = Field(
+        "hard", description="what students learn from: hard (the mask, p > 0.5) | soft (the probability p itself)"
     )
     tta: Tta = Field("vflip", description="views that the teachers average: none | vflip | hflip | flips | d4")
 

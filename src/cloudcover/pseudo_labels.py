@@ -2,6 +2,7 @@
 
 The rule is the original's: a pixel is confident at p > c or p < 1 - c, a chip is accepted when more than a share of its
 pixels is confident. Chips accepted in earlier rounds are judged again.
+Students learn masks, or the probabilities themselves (`pseudo_labels.targets`); what is measured, is measured on masks.
 
 Each student learns from what its own teacher says: the model of the round before that was held back from the same
 fold. The original let all models vote, but those of the other folds have learned from the labels that the student is
@@ -20,14 +21,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cloudcover import tables
+from cloudcover import soft_labels, tables
 from cloudcover.chips import UNKNOWN
 from cloudcover.files import atomic
 from cloudcover.models.folder import ModelCard
 from cloudcover.params import PseudoLabelParams
 from cloudcover.predict import Predictor
 from cloudcover.store import Store
-from cloudcover.train.data import PseudoLabels
+from cloudcover.train.data import HARD, SOFT, PseudoLabels
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +78,20 @@ def confident_share(
     return np.asarray(confident.sum(axis=(1, 2)) / np.maximum(counts, 1), np.float64)
 
 
-def masks_of(
+def labels_of(
     probabilities: NDArray[np.float32], known: NDArray[np.bool_], params: PseudoLabelParams
 ) -> NDArray[np.uint8]:
-    """Masks: 1 at p > 0.5, else 0; 255 without data and, with `uncertain_pixels: ignore`, where not confident."""
-    masks = (probabilities > 0.5).astype(np.uint8)
+    """What students learn: 1 at p > 0.5, else 0; or, with `targets: soft`, the codes of `cloudcover.soft_labels`.
+
+    255 without data and, with `uncertain_pixels: ignore`, where not confident.
+    """
+    soft = params.targets == "soft"
+    labels = soft_labels.encode(probabilities) if soft else (probabilities > 0.5).astype(np.uint8)
     if params.uncertain_pixels == "ignore":
         c = params.pixel_confidence
-        masks[(probabilities <= c) & (probabilities >= 1 - c)] = UNKNOWN
-    masks[~known] = UNKNOWN
-    return masks
+        labels[(probabilities <= c) & (probabilities >= 1 - c)] = UNKNOWN
+    labels[~known] = UNKNOWN
+    return labels
 
 
 def pseudo_label(
@@ -108,8 +113,8 @@ def pseudo_label(
         folds: `tables.FOLDS`.
         teachers: by the fold that they and their students do not see.
         params: the rule.
-        out: gets `masks.npy` (N x H x W uint8 of {0, 1, 255}, a row per student and candidate) and `manifest.csv`
-            (`tables.PSEUDO`).
+        out: gets `masks.npy` (N x H x W uint8 of {0, 1, 255}, a row per student and candidate) or, if soft,
+            `probabilities.npy` (alike, see `cloudcover.soft_labels`), and `manifest.csv` (`tables.PSEUDO`).
         previous: `manifest.csv` of the round before.
 
     Returns:
@@ -118,23 +123,27 @@ def pseudo_label(
     Raises:
         TeacherError: see `check_teacher`.
     """
+    for student, teacher in teachers.items():
+        check_teacher(teacher.card, student)
     chosen = {student: candidates(manifest, folds, student) for student in sorted(teachers)}
     number = sum(map(len, chosen.values()))
     parts = []
     out.mkdir(parents=True, exist_ok=True)
-    with atomic(out / "masks.npy") as part, tqdm(total=number, desc="pseudo-label", unit="chip", disable=None) as bar:
+    for old in (HARD, SOFT):
+        (out / old).unlink(missing_ok=True)
+    file = out / (SOFT if params.targets == "soft" else HARD)
+    with atomic(file) as part, tqdm(total=number, desc="pseudo-label", unit="chip", disable=None) as bar:
         size = teachers[min(teachers)].card.chip_size
-        masks = np.lib.format.open_memmap(part, "w+", np.uint8, (number, size, size))
+        labels = np.lib.format.open_memmap(part, "w+", np.uint8, (number, size, size))
         start = 0
         for student, chips in chosen.items():
-            check_teacher(teachers[student].card, student)
             before = PseudoLabels(previous, student) if previous else None
-            own = masks[start : start + len(chips)]
+            own = labels[start : start + len(chips)]
             judged = _judge(store, chips, teachers[student], params, own, bar)
             judged = judged.assign(student=student, row=np.arange(start, start + len(chips)))
-            parts.append(pd.concat([judged, _churn(judged, own, before)], axis=1))
+            parts.append(pd.concat([judged, _churn(judged, own, before, params)], axis=1))
             start += len(chips)
-        masks.flush()
+        labels.flush()
     table = tables.PSEUDO.check(pd.concat(parts, ignore_index=True), out / "manifest.csv")
     tables.PSEUDO.write(table, out / "manifest.csv")
     counts = table["change"].value_counts()
@@ -151,10 +160,10 @@ def _judge(
     chips: pd.DataFrame,
     teacher: Predictor,
     params: PseudoLabelParams,
-    masks: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
     bar: tqdm[NoReturn],
 ) -> pd.DataFrame:
-    """Fills the masks of one student's candidates, and adds to `chips` what the rule says of them."""
+    """Fills the labels of one student's candidates, and adds to `chips` what the rule says of them."""
     rows: list[dict[str, object]] = []
     for batch in store.batches(chips["chip_id"], teacher.batch):
         dn = store.chips(batch)
@@ -162,13 +171,18 @@ def _judge(
         probabilities = teacher.probabilities(dn, store.limits(batch))
         shares = confident_share(probabilities, known, params.pixel_confidence)
         start = len(rows)
-        masks[start : start + len(batch)] = masks_of(probabilities, known, params)
-        for i, given in enumerate(store.labels(batch)):
+        made = labels[start : start + len(batch)] = labels_of(probabilities, known, params)
+        for i, (mask, given) in enumerate(zip(_masks(made, params), store.labels(batch), strict=True)):
             entry = {"accepted": bool(shares[i] > params.chip_confidence), "confident_share": shares[i]}
-            rows.append({**entry, **_describe(masks[start + i], given)})
+            rows.append({**entry, **_describe(mask, given)})
         bar.update(len(batch))
     columns = ["accepted", "confident_share", "coverage_share", "agreement_iou"]
     return pd.concat([chips, pd.DataFrame(rows, columns=columns)], axis=1)
+
+
+def _masks(labels: NDArray[np.uint8], params: PseudoLabelParams) -> NDArray[np.uint8]:
+    """Labels as masks of {0, 1, 255}."""
+    return soft_labels.harden(labels) if params.targets == "soft" else labels
 
 
 def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, float]:
@@ -181,14 +195,16 @@ def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, fl
     return {"coverage_share": float((mask == 1).sum() / max(1, known.sum())), "agreement_iou": iou}
 
 
-def _churn(table: pd.DataFrame, masks: NDArray[np.uint8], before: PseudoLabels | None) -> pd.DataFrame:
+def _churn(
+    table: pd.DataFrame, labels: NDArray[np.uint8], before: PseudoLabels | None, params: PseudoLabelParams
+) -> pd.DataFrame:
     """What changed since the round before: `change` of the acceptance and the share of changed pixels."""
     changes, shares = [], []
     for row, (chip_id, accepted) in enumerate(zip(table["chip_id"], table["accepted"], strict=True)):
         was = before is not None and chip_id in before.table.index and bool(before.table.at[chip_id, "accepted"])
         changes.append({(0, 1): "added", (1, 1): "kept", (1, 0): "dropped", (0, 0): "none"}[int(was), int(accepted)])
         if before is not None and chip_id in before.table.index:
-            shares.append(float((before.masks([chip_id])[0] != masks[row]).mean()))
+            shares.append(float((before.masks([chip_id])[0] != _masks(labels[row], params)).mean()))
         else:
             shares.append(float("nan"))
     return pd.DataFrame({"change": changes, "changed_pixels_share": shares})

@@ -150,7 +150,7 @@ INDEX = Table(
         "labelled": "bool", "label_coverage_share": "float64", "label_known_share": "float64",
         "nodata_share": "float64", "flags": "str", "crs": "str", "transform": "str", "source_sha256": "str",
     },
-    options={"split": ("train", "test")},
+    options={"split": ("train", "test", "unlabelled")},
     extra=True,
 )  # fmt: skip
 AUDIT = Table("label audit", {"chip_id": "str", "suspicion": "float64", "reasons": "str"}, extra=True)
@@ -174,6 +174,15 @@ PSEUDO = Table(
     },
     options={"candidate": ("bad", "unlabelled"), "change": ("added", "kept", "dropped", "none")},
     key=("chip_id", "student"),
+)  # fmt: skip
+PSEUDO_LOCATIONS = Table(
+    "pseudo-labels by location",
+    {
+        "round": "int64", "location": "str", "candidate_chips": "int64", "accepted_chips": "int64",
+        "added_chips": "int64", "kept_chips": "int64", "dropped_chips": "int64", "confident_share": "float64",
+        "agreement_share": "float64", "agreement_accepted_share": "float64", "agreement_refused_share": "float64",
+    },
+    key=("round", "location"),
 )  # fmt: skip
 COUNTS = Table(
     "confusion counts per chip",

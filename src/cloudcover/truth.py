@@ -16,7 +16,10 @@ class TrueMasks:
 
     Attributes:
         table: `tables.TRUTH`, indexed by chip_id; without rows where nobody knows the truth.
+        soft: False: a student learns masks.
     """
+
+    soft = False
 
     def __init__(self, manifest: Path) -> None:
         """Reads the table of the masks, which lie beside it."""
@@ -27,3 +30,5 @@ class TrueMasks:
         """N x H x W uint8 of {0, 1}."""
         read = [read_raster(self._root / path, "truth", "uint8")[0] for path in self.table.loc[chip_ids, "path"]]
         return np.stack(read).astype(np.uint8, copy=False)
+
+    targets = masks

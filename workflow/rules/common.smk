@@ -98,12 +98,10 @@ def audit_for_manifest(wildcards):
 
 
 def source_index(wildcards):
-    """What the download depends on: the table of a local folder; other sources follow from the parameters."""
-    return (
-        [f"{PARAMS.data.path}/train_metadata.csv"]
-        if PARAMS.data.source == "local"
-        else []
-    )
+    """What the download depends on: the table of a local folder, and further chips; the rest follows from parameters."""
+    data = PARAMS.data
+    local = [f"{data.path}/train_metadata.csv"] if data.source == "local" else []
+    return [*local, *([data.unlabelled] if data.unlabelled else [])]
 
 
 def targets():

@@ -12,6 +12,7 @@ rule pseudo_label:
             category="Pseudo-labels",
             labels={"round": "{round}"},
         ),
+        locations="reports/tables/pseudo_labels_round{round}.csv",
     log:
         "logs/pseudo_label/round{round}.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""Pseudo-labels of one round: masks of {0, 1, 255} and which of them are accepted."""
+"""Pseudo-labels of one round, which of them are accepted, and how that went by location."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ def main() -> None:
     params = start(snakemake)
     from cloudcover import tables
     from cloudcover.predict import Predictor
+    from cloudcover.pseudo_churn import by_location
     from cloudcover.pseudo_labels import pseudo_label
     from cloudcover.store import Store
 
@@ -19,8 +20,9 @@ def main() -> None:
         fold: Predictor([Path(model).parent], policy, compute.device, compute.precision, compute.prediction_batch)
         for fold, model in enumerate(snakemake.input.models)
     }
-    pseudo_label(
-        Store(Path(snakemake.input.index).parent),
+    store = Store(Path(snakemake.input.index).parent)
+    table = pseudo_label(
+        store,
         tables.MANIFEST.read(snakemake.input.manifest),
         tables.FOLDS.read(snakemake.input.folds),
         teachers,
@@ -28,6 +30,8 @@ def main() -> None:
         Path(snakemake.output[0]).parent,
         Path(snakemake.input.previous) if snakemake.input.previous else None,
     )
+    number = int(snakemake.wildcards.round)
+    tables.PSEUDO_LOCATIONS.write(by_location(table, store.index["location"], number), snakemake.output.locations)
 
 
 if __name__ == "__main__":

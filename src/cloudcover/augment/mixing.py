@@ -143,5 +143,6 @@ def _other(i: int, batch: ChipBatch, generator: torch.Generator) -> int:
 
 def _rarity(masks: Tensor, tall: int, wide: int) -> Tensor:
     """N x rows x columns float64: chance of each square of the batch, relative to the others."""
-    cloud, clear = (F.avg_pool2d((masks == label)[:, None].float(), (tall, wide))[:, 0].double() for label in (1, 0))
+    classes = ((masks > 0.5) & (masks != UNKNOWN), masks <= 0.5)
+    cloud, clear = (F.avg_pool2d(pixels[:, None].float(), (tall, wide))[:, 0].double() for pixels in classes)
     return 0.1 + (cloud if float(cloud.mean()) <= float(clear.mean()) else clear)

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-UNKNOWN = 255
-
 
 @click.command()
 @click.argument("predictions", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -52,6 +50,7 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
     """
     import pandas as pd
 
+    from cloudcover.chips import UNKNOWN
     from cloudcover.evaluate.counts import COLUMNS, confusion
     from cloudcover.evaluate.metrics import by_group
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudcover.chips import UNKNOWN
+from cloudcover.chips import DN_PER_REFLECTANCE, UNKNOWN
 from cloudcover.labels.geometry import reduce
 
 Floats = NDArray[np.float64]
 
-DN_PER_REFLECTANCE = 10_000.0
 VISIBLE = ("B02", "B03", "B04")
 BLUE, RED, NIR = "B02", "B04", "B08"
 BRIGHT = 0.40

@@ -40,7 +40,7 @@ class ModelCard(BaseModel):
         threshold: a pixel is cloud at a probability above this.
         temperature: divides the logits before the sigmoid.
         fingerprint: of everything that determined the training.
-        metrics: by name, of the held-out fold.
+        metrics: validation loss, global Jaccard and its mean over locations, on the held-out fold in the chosen epoch.
         versions: of the libraries that trained it; filled by `save_model`.
         weights_sha256: of the weight file; filled by `save_model`.
         run: the training run, such as `round1` or `final/unet`.

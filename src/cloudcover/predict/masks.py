@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import rasterio
@@ -20,10 +18,8 @@ from cloudcover.chips import UNKNOWN, Chip, image_size, read_chip
 from cloudcover.files import atomic
 from cloudcover.postprocess import NOTHING, Postprocess
 from cloudcover.predict.predictor import Predictor
+from cloudcover.prefetch import ahead
 from cloudcover.store.statistics import percentiles
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 READERS = 2
 """Threads that read a batch each: GDAL decodes without Python's lock."""
@@ -128,21 +124,6 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path) -> lis
             written.append(path)
             bar.update()
     return written
-
-
-def ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
-    """The results of `work` in the order of the items, at most `most` of them ahead of who takes them."""
-    pending: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) > most:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
 
 
 def _batches(chips: Sequence[Path], band: str, pixels: int) -> Iterator[list[Path]]:

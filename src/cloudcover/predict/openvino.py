@@ -7,6 +7,7 @@ the odd last batch or another chip size.
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 
 
 class OpenvinoEngine:
-    """An exported folder; see `engine.Engine`.
+    """An exported folder, safe to use from several threads, which take turns; see `engine.Engine`.
 
     Args:
         folder: written by `cloudcover.export`.
@@ -50,6 +51,7 @@ class OpenvinoEngine:
         }
         network = openvino.Core().compile_model(folder / GRAPH, "CPU", options)
         self._queue = openvino.AsyncInferQueue(network)
+        self._turn = Lock()  # the queue has one callback: two callers would write into each other's logits
 
     def logits(self, inputs: Tensor) -> Tensor:
         """See `Engine`."""
@@ -59,8 +61,9 @@ class OpenvinoEngine:
         def keep(request: Any, number: int) -> None:
             logits[number] = request.get_output_tensor().data[0, 0]
 
-        self._queue.set_callback(keep)
-        for number in range(len(chips)):
-            self._queue.start_async({0: chips[number : number + 1]}, number)
-        self._queue.wait_all()
+        with self._turn:
+            self._queue.set_callback(keep)
+            for number in range(len(chips)):
+                self._queue.start_async({0: chips[number : number + 1]}, number)
+            self._queue.wait_all()
         return torch.from_numpy(logits)

@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from cloudcover import tables
+from cloudcover.chips import UNKNOWN
 from cloudcover.files import sha256
 from cloudcover.predict.masks import mask_of, write_mask
 from cloudcover.predict.predictor import Predictor
@@ -40,7 +41,7 @@ def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.Data
             path = out / f"{chip_id}.tif"
             crs, transform = map(str, chips.loc[chip_id, ["crs", "transform"]])
             write_mask(path, mask, crs, [float(v) for v in transform.split()])
-            coverage = float(np.mean(mask[mask != 255] == 1)) if (mask != 255).any() else float("nan")
+            coverage = float(np.mean(mask[mask != UNKNOWN] == 1)) if (mask != UNKNOWN).any() else float("nan")
             rows.append({"chip_id": chip_id, "path": path.name, "sha256": sha256(path), "coverage_share": coverage})
         bar.update(len(batch))
     bar.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cloudcover import tables
 from cloudcover.params import DataParams, SyntheticParams
+from cloudcover.sources import unlabelled
 from cloudcover.sources.layout import write_manifest
 
 
@@ -29,6 +30,7 @@ def fetch(
         workers: processes of the synthetic source; what comes over the network has its own number of connections.
         recheck: network sources: read what is there and compare hashes, instead of trusting modification times.
     """
+    unlabelled.clear(raw)
     if data.source == "synthetic":
         from cloudcover.sources.synthetic import generate
 
@@ -48,4 +50,6 @@ def fetch(
         from cloudcover.sources.remote import fetch as fetch_remote
 
         fetch_remote(data, raw, recheck=recheck)
+    if data.unlabelled:
+        unlabelled.add(data, raw)
     tables.TRUTH.write(tables.TRUTH.empty(), truth / "manifest.csv")

@@ -17,6 +17,9 @@ from cloudcover.scenes import scene_of
 
 SPLITS = ("train", "test")
 
+UNLABELLED = "unlabelled"
+"""A third split, of further chips without labels that the set does not have (`data.unlabelled`)."""
+
 EXTRA = ("chip_id_crosswalk.csv",)
 """Tables that the mirrors have beside the metadata: the names that the chips had in the challenge."""
 
@@ -36,14 +39,14 @@ class ChipFiles:
 
 
 def read_metadata(root: Path) -> pd.DataFrame:
-    """Chips of both splits by `tables.METADATA`, with columns `split` and `scene`.
+    """Chips of all splits by `tables.METADATA`, with columns `split` and `scene`.
 
     Raises:
         LayoutError: there is no train_metadata.csv, or it has no rows.
         TableError: ids are duplicated (also if only by case, or between splits) or not plain names.
     """
     frames = []
-    for split in SPLITS:
+    for split in (*SPLITS, UNLABELLED):
         path = root / f"{split}_metadata.csv"
         if path.exists():
             frames.append(tables.METADATA.read(path).assign(split=split))
@@ -69,7 +72,7 @@ def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
     """
     missing: list[str] = []
     extra: list[str] = []
-    for split in SPLITS:
+    for split in (*SPLITS, UNLABELLED):
         known = set(chips.loc[chips["split"] == split, "chip_id"])
         folder = root / f"{split}_features"
         found = {entry.name for entry in os.scandir(folder) if entry.is_dir()} if folder.exists() else set()
@@ -81,7 +84,7 @@ def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
 def layout_files(root: Path) -> Iterator[Path]:
     """All files of the layout below `root`, sorted, relative to it; hidden ones are unfinished and left out."""
     yield from (Path(name) for name in EXTRA if (root / name).exists())
-    for split in SPLITS:
+    for split in (*SPLITS, UNLABELLED):
         metadata = root / f"{split}_metadata.csv"
         if metadata.exists():
             yield metadata.relative_to(root)
@@ -98,7 +101,13 @@ def write_manifest(root: Path, origin: str, progress: bool | None = None) -> pd.
         origin: where the files came from.
         progress: show a bar; None: when on a terminal.
     """
-    paths = list(layout_files(root))
+    frame = hashed(root, list(layout_files(root)), origin, progress)
+    tables.RAW_MANIFEST.write(frame, root / "manifest.csv")
+    return frame
+
+
+def hashed(root: Path, paths: list[Path], origin: str, progress: bool | None = None) -> pd.DataFrame:
+    """Rows of `tables.RAW_MANIFEST` of some files below `root`; arguments as for `write_manifest`."""
     bar = tqdm(total=len(paths), desc="hash", unit="file", disable=None if progress is None else not progress)
 
     def row(path: Path) -> dict[str, object]:
@@ -109,6 +118,4 @@ def write_manifest(root: Path, origin: str, progress: bool | None = None) -> pd.
 
     with bar, ThreadPoolExecutor() as pool:  # hashlib releases the GIL
         rows = list(pool.map(row, paths))
-    frame = pd.DataFrame(rows, columns=list(tables.RAW_MANIFEST.columns))
-    tables.RAW_MANIFEST.write(frame, root / "manifest.csv")
-    return frame
+    return pd.DataFrame(rows, columns=list(tables.RAW_MANIFEST.columns))

@@ -25,21 +25,25 @@ class Store:
         self.root = Path(root)
         self.index = tables.INDEX.read(self.root / "index.parquet").set_index("chip_id", drop=False)
         self._places = self.index[["shard", "row"]].to_numpy()
+        self._row = {chip_id: row for row, chip_id in enumerate(self.index["chip_id"])}
         self._map = lru_cache(maxsize=256)(self._open)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def _open(self, name: str) -> NDArray[np.generic]:
-        # A plain view of the map: slicing a numpy.memmap costs ten times as much.
-        return np.asarray(np.load(self.root / name, mmap_mode="r"))
+        try:
+            # A plain view of the map: slicing a numpy.memmap costs ten times as much.
+            return np.asarray(np.load(self.root / name, mmap_mode="r"))
+        except ValueError as error:
+            raise ValueError(f"{self.root / name} is damaged ({error}): remove it and pack again") from None
 
     def _rows(self, chip_ids: Sequence[str]) -> NDArray[np.intp]:
         """Rows of the index. pandas' `loc` would cost as much as copying a chip."""
-        rows = self.index.index.get_indexer(pd.Index(chip_ids))
-        if (rows < 0).any():
-            raise KeyError(f"the store has no chip {chip_ids[int(rows.argmin())]}")
-        return rows
+        try:
+            return np.array([self._row[chip_id] for chip_id in chip_ids], np.intp)
+        except KeyError as error:
+            raise KeyError(f"the store has no chip {error.args[0]}") from None
 
     def bands(self) -> list[str]:
         """Names of the bands, in their order in the arrays."""

@@ -104,7 +104,7 @@ class AverageWeights(pl.Callback):
 
 
 class Best(pl.Callback):
-    """Keeps the weights of the epoch with the highest figure, the first of equals.
+    """Keeps weights and validation figures of the epoch with the highest figure, the first of equals.
 
     Args:
         figure: `validation_jaccard` or `validation_location_mean`.
@@ -112,26 +112,25 @@ class Best(pl.Callback):
 
     def __init__(self, figure: str) -> None:
         self.figure = figure
-        self.value = -1.0
+        self.figures = {figure: -1.0}
         self.epoch = -1
         self.weights: dict[str, Tensor] = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Copies the weights if they are the best."""
         assert isinstance(module, SegmentationModule)
-        value = module.results[self.figure]
-        if value > self.value:
-            self.value = value
+        if module.results[self.figure] > self.figures[self.figure]:
+            self.figures = module.results
             self.epoch = trainer.current_epoch
             self.weights = {k: v.detach().to("cpu", copy=True) for k, v in _network(module).state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"value": self.value, "epoch": self.epoch, "weights": self.weights}
+        return {"figures": self.figures, "epoch": self.epoch, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From the checkpoint."""
-        self.value, self.epoch, self.weights = state["value"], state["epoch"], state["weights"]
+        self.figures, self.epoch, self.weights = state["figures"], state["epoch"], state["weights"]
 
 
 class ResumeState(pl.Callback):

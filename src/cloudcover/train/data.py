@@ -7,9 +7,8 @@ follows from seed and epoch alone, so a resumed run sees the same batches.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,13 +18,15 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
-from cloudcover import tables
+from cloudcover import soft_labels, tables
 from cloudcover.files import derive_seed
+from cloudcover.prefetch import ahead
 from cloudcover.store import Store
 from cloudcover.train.select import Selection
 
 Batch = dict[str, Any]
-"""Keys: dn (N x B x H x W uint16), target (N x H x W uint8 of {0, 1, 255}), weight (N float32),
+"""Keys: dn (N x B x H x W uint16), target (N x H x W, uint8 of {0, 1, 255}, or float32 shares of cloud and 255 in
+every batch of a training with soft labels), weight (N float32),
 limits (N x B x 2 float32 [DN]), location (N int64, number of the place), locations (how many), chip_id (list of N)."""
 
 
@@ -34,29 +35,52 @@ AHEAD = 2
 
 
 class Masks(Protocol):
-    """Where labels come from that are not the human ones: `PseudoLabels`, or `truth.TrueMasks`."""
+    """Where labels come from that are not the human ones: `PseudoLabels`, or `truth.TrueMasks`.
 
-    def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:
-        """N x H x W uint8 of {0, 1, 255}."""
+    Attributes:
+        soft: whether `targets` are shares of cloud.
+    """
+
+    soft: bool
+
+    def targets(self, chip_ids: list[str]) -> NDArray[np.uint8 | np.float32]:
+        """What to learn: N x H x W, uint8 of {0, 1, 255}, or float32 shares of cloud and 255 for unknown if `soft`."""
+
+
+HARD, SOFT = "masks.npy", "probabilities.npy"
+"""Files of pseudo-labels, of which a folder has one: {0, 1, 255}, or the codes of `cloudcover.soft_labels`."""
 
 
 class PseudoLabels:
-    """The masks of a round for one student: of a folder with `manifest.csv` (`tables.PSEUDO`) and `masks.npy`.
+    """The pseudo-labels of a round for one student: of a folder with `manifest.csv`, and `masks.npy` or soft ones.
 
     Args:
-        manifest: the table.
+        manifest: the table, `tables.PSEUDO`.
         student: fold that the student does not see.
+
+    Attributes:
+        soft: whether the folder holds probabilities. Only `targets` tell them; everything else sees masks.
     """
 
     def __init__(self, manifest: Path, student: int) -> None:
         table = tables.PSEUDO.read(manifest)
         self.table = table[table["student"] == student].set_index("chip_id", drop=False)
-        self._masks: NDArray[np.uint8] = np.load(manifest.parent / "masks.npy", mmap_mode="r")
+        self.soft = (manifest.parent / SOFT).exists()
+        self._codes: NDArray[np.uint8] = np.load(manifest.parent / (SOFT if self.soft else HARD), mmap_mode="r")
 
     def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:
         """N x H x W uint8 of {0, 1, 255}."""
-        masks: NDArray[np.uint8] = self._masks[self.table.loc[chip_ids, "row"].to_numpy()]
-        return masks
+        codes = self._read(chip_ids)
+        return soft_labels.harden(codes) if self.soft else codes
+
+    def targets(self, chip_ids: list[str]) -> NDArray[np.uint8 | np.float32]:
+        """See `Masks`."""
+        codes = self._read(chip_ids)
+        return soft_labels.decode(codes) if self.soft else codes
+
+    def _read(self, chip_ids: list[str]) -> NDArray[np.uint8]:
+        codes: NDArray[np.uint8] = self._codes[self.table.loc[chip_ids, "row"].to_numpy()]
+        return codes
 
 
 class Batches:
@@ -93,6 +117,8 @@ class Batches:
         self.size = size
         self.seed = seed
         self.masks = masks
+        # Of all batches or of none: processes that share a batch must agree on its type.
+        self.soft = masks is not None and masks.soft and bool((items["label"] != "human").any())
         self.locations = pd.Index(store.index.loc[items["chip_id"], "location"].unique())
         self.rank = rank
         self.processes = processes
@@ -107,14 +133,8 @@ class Batches:
         if self.seed is not None:
             np.random.default_rng(derive_seed(self.seed, "order", self.epoch)).shuffle(order)
         batches = (self._share(order[start : start + self.size]) for start in range(0, len(order), self.size))
-        ready: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            for items in batches:
-                ready.append(pool.submit(self._batch, items))
-                if len(ready) > AHEAD:
-                    yield ready.popleft().result()
-            while ready:
-                yield ready.popleft().result()
+            yield from ahead(pool, self._batch, batches, AHEAD)
 
     def _share(self, order: NDArray[np.int64]) -> pd.DataFrame:
         """The items of a batch that this process takes."""
@@ -125,11 +145,13 @@ class Batches:
 
     def _batch(self, items: pd.DataFrame) -> Batch:
         chip_ids = items["chip_id"].tolist()
-        target = self.store.labels(chip_ids)
+        target: NDArray[np.uint8 | np.float32] = self.store.labels(chip_ids)
+        if self.soft:
+            target = target.astype(np.float32)
         other = (items["label"] != "human").to_numpy()
         if other.any():
             assert self.masks is not None, "labels that are not the human ones need masks"
-            target[other] = self.masks.masks([c for c, o in zip(chip_ids, other, strict=True) if o])
+            target[other] = self.masks.targets([c for c, o in zip(chip_ids, other, strict=True) if o])
         arrays = {
             "dn": self.store.chips(chip_ids),
             "target": target,

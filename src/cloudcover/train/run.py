@@ -62,7 +62,7 @@ class Recipe:
         items = pd.concat([selection.training, selection.validation])
         sources = store.index.loc[items["chip_id"], "source_sha256"].tolist()
         chosen = items.loc[items["label"] != "human", "chip_id"].tolist()
-        made = [fingerprint(masks.masks([c]).tobytes().hex()) for c in chosen] if masks else []
+        made = [fingerprint(masks.targets([c]).tobytes().hex()) for c in chosen] if masks else []
         return fingerprint([sections, items.to_csv(index=False), sources, made, library_versions()])
 
 
@@ -156,7 +156,7 @@ def train(
         fold=fold,
         seed=seed,
         fingerprint=identity,
-        metrics={figure: best.value, "epoch": float(best.epoch)},
+        metrics={**best.figures, "epoch": float(best.epoch)},
     )
     if trainer.is_global_zero:
         tables.HISTORY.write(pd.DataFrame(progress.history), output / "history.csv")

@@ -1,0 +1,51 @@
+"""Further chips without labels, from a folder of your own: candidates for pseudo-labels beside those of the set.
+
+They need no metadata. Where and when they were taken is unknown, so each is a location and a scene of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from cloudcover import tables
+from cloudcover.params import DataParams
+from cloudcover.sources.layout import UNLABELLED, LayoutError, hashed, read_metadata
+from cloudcover.sources.local import place
+
+
+def clear(raw: Path) -> None:
+    """Removes further chips of an earlier run."""
+    shutil.rmtree(raw / f"{UNLABELLED}_features", ignore_errors=True)
+    (raw / f"{UNLABELLED}_metadata.csv").unlink(missing_ok=True)
+
+
+def add(params: DataParams, raw: Path) -> None:
+    """Brings the chips of `params.unlabelled` into `raw` as the split `unlabelled`, and into its manifest.
+
+    Args:
+        params: the folder with `<chip>/<band>.tif`, the bands, and how files are linked.
+        raw: holds the set, its manifest, and no further chips yet.
+
+    Raises:
+        LayoutError: the folder holds no chip, or one that has the id of a chip of the set (also if only by case).
+    """
+    source = Path(str(params.unlabelled))
+    chips = sorted({path.parent.name for band in params.bands for path in source.glob(f"*/{band}.tif")})
+    if not chips:
+        raise LayoutError(f"data.unlabelled: {source} holds no chip, expected folders with {params.bands[0]}.tif …")
+    taken = set(read_metadata(raw)["chip_id"].str.lower())
+    if twice := [chip for chip in chips if chip.lower() in taken]:
+        raise LayoutError(f"data.unlabelled: {len(twice)} chips have ids of chips of the set: {', '.join(twice[:5])}")
+    rows = {"chip_id": chips, "location": chips, "datetime": "", "cloudpath": ""}
+    paths = [Path(f"{UNLABELLED}_metadata.csv")]
+    tables.METADATA.write(pd.DataFrame(rows), raw / paths[0])
+    for chip in chips:
+        for file in sorted(source.glob(f"{chip}/*.tif")):
+            if file.stem in params.bands:  # a missing band stays missing: packing lists it
+                paths.append(Path(f"{UNLABELLED}_features", chip, file.name))
+                place(file, raw / paths[-1], params.link)
+    manifest = tables.RAW_MANIFEST.read(raw / "manifest.csv")
+    tables.RAW_MANIFEST.write(pd.concat([manifest, hashed(raw, paths, UNLABELLED)]), raw / "manifest.csv")

@@ -1,0 +1,53 @@
+"""Every architecture, with a small encoder: it trains, goes on after an interruption, reloads and predicts."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from training import fit, learnable, recipe_of
+
+from cloudcover import tables
+from cloudcover.inputs import Scaler
+from cloudcover.models.folder import load_model
+from cloudcover.params import Architecture
+from cloudcover.predict import Predictor
+from cloudcover.train import callbacks
+
+
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory):
+    return learnable(tmp_path_factory.mktemp("set"))
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_it_trains_resumes_reloads_and_predicts(chips, tmp_path, monkeypatch, caplog, architecture):
+    caplog.set_level("INFO")
+    recipe = recipe_of(model={"architecture": architecture}, training={"epochs": 2, "batch_size": 6})
+    save = callbacks.ResumeState.on_train_epoch_end
+
+    def die(self, trainer, module):
+        save(self, trainer, module)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.ResumeState, "on_train_epoch_end", die)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            fit(chips, tmp_path, recipe)
+    card = fit(chips, tmp_path, recipe)
+    assert "resumes after epoch-00000" in caplog.text
+    history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
+    assert history["epoch"].tolist() == [0, 1]
+    assert history["train_loss"].iloc[1] < history["train_loss"].iloc[0]
+    assert card.metrics["validation_jaccard"] == pytest.approx(history["validation_jaccard"].max())
+
+    store, selection = chips
+    ids = selection.validation["chip_id"].tolist()
+    dn, limits = store.chips(ids), store.limits(ids)
+    network, reloaded = load_model(tmp_path / "model")
+    assert (reloaded.architecture, reloaded.run) == (architecture, "round1")
+    with torch.no_grad():
+        expected = network(Scaler(reloaded.input, reloaded.data_params())(dn))[:, 0].sigmoid().numpy()
+    found = Predictor([tmp_path / "model"], batch=4).probabilities(dn, limits)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert found.std() > 0

@@ -1,0 +1,53 @@
+"""What tests of training share: a small set that is learnt in seconds, and a run on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from conftest import make_layout
+
+from cloudcover.models.folder import ModelCard
+from cloudcover.params import Params, validate
+from cloudcover.sources.layout import write_manifest
+from cloudcover.store import Store
+from cloudcover.store.pack import pack
+from cloudcover.train.run import Recipe, train
+from cloudcover.train.select import Selection, select
+
+TINY = {
+    "data": {"chip_size": 64},
+    "model": {"encoder": "tu-mobilenetv3_small_050", "decoder_channels": [16, 16, 8, 8, 8]},
+    "training": {"epochs": 3, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.01},
+}
+
+
+def recipe_of(**changes: dict[str, Any]) -> Recipe:
+    """The tiny recipe with changes by section."""
+    values: dict[str, Any] = {k: dict(v) for k, v in TINY.items()}
+    for key, change in changes.items():
+        values.setdefault(key, {}).update(change)
+    params = validate(values)
+    return Recipe(**{name: getattr(params, name) for name in Recipe.__dataclass_fields__})
+
+
+def make_store(root: Path, **options: int) -> Store:
+    """Packs a layout of `make_layout` with chips of 64 pixels."""
+    make_layout(root / "raw", **options)
+    write_manifest(root / "raw", "test")
+    pack(root / "raw", root / "store", root / "quarantine.csv", Params().data.model_copy(update={"chip_size": 64}))
+    return Store(root / "store")
+
+
+def learnable(root: Path) -> tuple[Store, Selection]:
+    """18 chips with clean labels in 6 scenes, of which the model of fold 0 learns from two thirds."""
+    store = make_store(root, chips=18, scenes=6, unlabelled=0)
+    folds = store.index[["chip_id", "scene"]].reset_index(drop=True)
+    folds["fold"] = folds["scene"].rank(method="dense").astype(int) % 3
+    return store, select(folds[["chip_id"]].assign(verdict="clean"), folds, 0)
+
+
+def fit(chips: tuple[Store, Selection], folder: Path, recipe: Recipe | None = None, name: str = "round1") -> ModelCard:
+    """Trains fold 0 into `folder/model`, with its state in `folder/work`."""
+    store, selection = chips
+    return train(recipe or recipe_of(), store, selection, folder / "model", folder / "work", run=name, fold=0)
