@@ -53,10 +53,12 @@ def code(script):
 
 
 def gpus():
-    """GPUs that a job of a network takes. Without a GPU such jobs share the cores instead of waiting for each other."""
-    return int(
-        PARAMS.compute.device != "cpu" and shutil.which("nvidia-smi") is not None
-    )
+    """GPUs that a job of a network takes. Without a GPU such jobs share the cores instead of waiting for each other.
+
+    `cuda` asks for one even where there is none: the machine that submits jobs to a cluster often has no GPU.
+    """
+    here = shutil.which("nvidia-smi") is not None
+    return int({"auto": here, "cpu": False, "cuda": True}[PARAMS.compute.device])
 
 
 def training_threads():

@@ -16,7 +16,7 @@ rule train:
     retries: 1
     threads: training_threads()
     resources:
-        gpu=gpus(),
+        gpu=gpus() * PARAMS.compute.devices,
     params:
         cfg=training_sections,
         code=code("train.py"),
