@@ -10,13 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cloudcover import gpu
+from cloudcover import gpu, launch
 from cloudcover.params import sections
 from cloudcover.train import LIGHTNING
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
-RANKS = ("LOCAL_RANK", "SLURM_PROCID")
-"""Variables that tell a process of a training which one it is."""
 
 
 def _ours_or_warning(record: logging.LogRecord) -> bool:
@@ -43,7 +41,7 @@ def start(snakemake: Any) -> Any:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(snakemake.threads)
     path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    first = all(os.environ.get(rank, "0") == "0" for rank in RANKS)
+    first = launch.is_first()
     to_file, to_terminal = logging.FileHandler(path, mode="w" if first else "a"), logging.StreamHandler()
     to_file.setFormatter(logging.Formatter(FORMAT))
     to_terminal.setFormatter(logging.Formatter("%(message)s"))
@@ -59,6 +57,10 @@ def start(snakemake: Any) -> Any:
         sys.stderr.write(f"{kind.__name__}: {error}\n(traceback: {path})\n")
 
     sys.excepthook = report
-    if first and (gpus := snakemake.resources.get("gpu", 0)):
+    params = sections(dict(snakemake.params.cfg))
+    gpus = snakemake.resources.get("gpu", 0)
+    if (nodes := snakemake.resources.get("nodes", 1)) > 1:
+        launch.spread(nodes, params.compute.devices, gpus, snakemake.threads)
+    if gpus and first and launch.tasks() == 1:
         gpu.take(gpus)
-    return sections(dict(snakemake.params.cfg))
+    return params

@@ -17,6 +17,8 @@ rule train:
     threads: training_threads()
     resources:
         gpu=gpus() * PARAMS.compute.devices,
+        mem_mb=grows(16_000),
+        runtime=grows(480),
     params:
         cfg=training_sections,
         code=code("train.py"),

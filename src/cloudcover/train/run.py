@@ -29,6 +29,7 @@ from cloudcover.params import (
     TrainingParams,
 )
 from cloudcover.store import Store
+from cloudcover.train import distributed
 from cloudcover.train.callbacks import AverageWeights, Best, Progress, ResumeState, last_state
 from cloudcover.train.data import Chips, Masks
 from cloudcover.train.module import SegmentationModule
@@ -121,7 +122,9 @@ def train(
     processes = recipe.compute.devices
     trainer = pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=processes,
+        devices=distributed.devices_per_node(processes, device),
+        num_nodes=distributed.nodes(),
+        plugins=[distributed.environment()],
         strategy="ddp" if processes > 1 else "auto",
         sync_batchnorm=processes > 1 and device == "cuda",
         precision=PRECISIONS[precision(recipe.compute.precision, device)],

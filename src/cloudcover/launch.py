@@ -1,0 +1,46 @@
+"""A job on several machines: SLURM starts its script once per device on all of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+KEPT = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CLUSTER_NAME", "SLURM_CONF")
+"""What a step must know of its job. Everything else describes the step that this process is."""
+
+
+def tasks() -> int:
+    """Processes that SLURM has started beside each other, this one included; 1 elsewhere."""
+    return int(os.environ.get("SLURM_NTASKS", "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the first or only process of its job.
+
+    The others of a training were started by Lightning (`LOCAL_RANK`) or by SLURM (`SLURM_PROCID`).
+    """
+    return all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "SLURM_PROCID"))
+
+
+def spread(nodes: int, devices: int, gpus: int, threads: int) -> None:
+    """Puts a training on several machines, if its job has them, by becoming `srun` of this same script.
+
+    Returns at once outside SLURM, and in the processes that `srun` has started. The job's allocation must exist:
+    Snakemake's SLURM plugin asks for it by `resources: nodes`.
+
+    Args:
+        nodes: of the job, 2 or more.
+        devices: of the training, on all nodes together.
+        gpus: of the job, on all nodes together; 0 trains on CPUs.
+        threads: of each process.
+    """
+    if tasks() > 1 or "SLURM_JOB_ID" not in os.environ:
+        return
+    here = devices // nodes
+    # --overlap: the step that this process is keeps its cores and GPUs as long as it waits
+    options = [f"--nodes={nodes}", f"--ntasks-per-node={here}", f"--cpus-per-task={threads}", "--overlap"]
+    if gpus:
+        options.append(f"--gpus-per-node={gpus // nodes}")
+    environment = {k: v for k, v in os.environ.items() if k in KEPT or not k.startswith(("SLURM_", "SRUN_"))}
+    environment.pop("CUDA_VISIBLE_DEVICES", None)  # SLURM gives each node its own
+    os.execvpe("srun", ["srun", *options, sys.executable, *sys.argv], environment)
