@@ -45,7 +45,7 @@ GresTypes=gpu
 ReturnToService=2
 MpiDefault=none
 SchedulerParameters=sched_interval=2,bf_interval=5
-MinJobAge=600
+MinJobAge=7200
 KillWait=5
 SlurmdParameters=config_overrides
 PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE State=UP DefMemPerCPU=500

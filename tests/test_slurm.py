@@ -75,7 +75,7 @@ def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
     sent = [comment for _, state, comment in jobs(cluster) if state == "COMPLETED"]
     rules = {comment.split("_wildcards_")[0] for comment in sent}
     assert {"rule_download", "rule_pack", "rule_audit", "rule_train", "rule_predict_oof"} <= rules
-    assert len(sent) == 14  # manifest and folds, a group, are one of them
+    assert len(sent) == 15  # manifest and folds, a group, are one of them
     log = (project.folder / LOG).read_text()
     assert "runs on GPU GPU-of-n" in log
     assert "epoch 2/2" in log
@@ -101,9 +101,11 @@ def test_training_that_the_scheduler_cancels_is_sent_again_and_goes_on(cluster, 
 def test_a_model_is_trained_by_two_nodes_together(cluster, project):
     project.change("training", "epochs", 2)
     project.change("compute", "devices", 2)
-    project.run(*on_cluster(cluster, project, *ROUND1, "--set-resources", "train:nodes=2"))
+    one_gpu_each = ["train:nodes=2", "train:gpu=0", "train:gres=gpu:1"]
+    project.run(*on_cluster(cluster, project, *ROUND1, "--set-resources", *one_gpu_each))
     number, state, _ = jobs(cluster)[-1]
     assert state == "COMPLETED"
     assert "NumNodes=2" in cluster.run("scontrol", "show", "job", number)
     log = (project.folder / LOG).read_text()
+    assert log.count("round1 fold 0 is trained by 2 processes on 2 nodes") == 1
     assert [log.count(f"round1 fold 0 epoch {epoch}/2") for epoch in (1, 2)] == [1, 1]

@@ -60,7 +60,7 @@ def start(snakemake: Any) -> Any:
     params = sections(dict(snakemake.params.cfg))
     gpus = snakemake.resources.get("gpu", 0)
     if (nodes := snakemake.resources.get("nodes", 1)) > 1:
-        launch.spread(nodes, params.compute.devices, gpus, snakemake.threads)
+        launch.spread(nodes, params.compute.devices, snakemake.threads)
     if gpus and first and launch.tasks() == 1:
         gpu.take(gpus)
     return params

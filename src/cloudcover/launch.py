@@ -22,25 +22,21 @@ def is_first() -> bool:
     return all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "SLURM_PROCID"))
 
 
-def spread(nodes: int, devices: int, gpus: int, threads: int) -> None:
+def spread(nodes: int, devices: int, threads: int) -> None:
     """Puts a training on several machines, if its job has them, by becoming `srun` of this same script.
 
     Returns at once outside SLURM, and in the processes that `srun` has started. The job's allocation must exist:
-    Snakemake's SLURM plugin asks for it by `resources: nodes`.
+    Snakemake's SLURM plugin asks for it by `resources: nodes` and `gres`. A step has all GPUs of its job's nodes.
 
     Args:
         nodes: of the job, 2 or more.
         devices: of the training, on all nodes together.
-        gpus: of the job, on all nodes together; 0 trains on CPUs.
         threads: of each process.
     """
     if tasks() > 1 or "SLURM_JOB_ID" not in os.environ:
         return
-    here = devices // nodes
-    # --overlap: the step that this process is keeps its cores and GPUs as long as it waits
-    options = [f"--nodes={nodes}", f"--ntasks-per-node={here}", f"--cpus-per-task={threads}", "--overlap"]
-    if gpus:
-        options.append(f"--gpus-per-node={gpus // nodes}")
+    # --overlap: this process keeps the cores and GPUs of its own step; without it the new step would wait for them
+    options = [f"--nodes={nodes}", f"--ntasks-per-node={devices // nodes}", f"--cpus-per-task={threads}", "--overlap"]
     environment = {k: v for k, v in os.environ.items() if k in KEPT or not k.startswith(("SLURM_", "SRUN_"))}
     environment.pop("CUDA_VISIBLE_DEVICES", None)  # SLURM gives each node its own
     os.execvpe("srun", ["srun", *options, sys.executable, *sys.argv], environment)

@@ -139,6 +139,8 @@ def train(
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
     )
+    if processes > 1:
+        log.info("%s is trained by %d processes on %d nodes", name, trainer.world_size, trainer.num_nodes)
     resume = last_state(state)
     if resume:
         log.info("%s resumes after %s", name, resume.stem)
