@@ -26,8 +26,8 @@ def test_two_processes_train_under_snakemake_and_share_one_log(tmp_path, monkeyp
 
 
 def test_machines_that_cannot_share_the_devices_evenly_are_an_error(monkeypatch):
-    monkeypatch.setenv("SLURM_NTASKS", "3")
-    monkeypatch.setenv("SLURM_NNODES", "2")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
     with pytest.raises(DeviceError, match=r"compute\.devices is 3, which 2 nodes cannot share evenly"):
         distributed.devices_per_node(3, "cpu")
 
@@ -39,11 +39,12 @@ def test_fewer_gpus_than_the_training_wants_are_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("tasks", "kind"), [(None, "LightningEnvironment"), ("1", "LightningEnvironment"), ("2", "SLURMEnvironment")]
+    ("started", "kind"), [(None, "LightningEnvironment"), ("1", "LightningEnvironment"), ("2", "SLURMEnvironment")]
 )
-def test_slurm_is_asked_only_where_it_has_started_the_processes(monkeypatch, tasks, kind):
-    monkeypatch.delenv("SLURM_NTASKS", raising=False)
-    if tasks:
-        monkeypatch.setenv("SLURM_NTASKS", tasks)
-        monkeypatch.setenv("SLURM_NTASKS_PER_NODE", tasks)
+def test_slurm_is_asked_only_where_it_has_started_the_processes(monkeypatch, started, kind):
+    monkeypatch.setenv("SLURM_NTASKS", "2")  # room for two
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    if started:
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", started)
     assert type(distributed.environment()).__name__ == kind

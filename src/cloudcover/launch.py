@@ -10,8 +10,11 @@ KEPT = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CLUSTER_NAME", "SLURM_CONF")
 
 
 def tasks() -> int:
-    """Processes that SLURM has started beside each other, this one included; 1 elsewhere."""
-    return int(os.environ.get("SLURM_NTASKS", "1"))
+    """Processes that `srun` has started beside each other, this one included; 1 elsewhere.
+
+    `SLURM_NTASKS` will not do: it is also set where an allocation has room for several, and nobody has started them.
+    """
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def is_first() -> bool:

@@ -21,7 +21,7 @@ from cloudcover.launch import tasks
 
 def nodes() -> int:
     """Number of machines that train together: those of SLURM's tasks (`launch.spread`), else this one."""
-    return int(os.environ["SLURM_NNODES"]) if tasks() > 1 else 1
+    return int(os.environ["SLURM_STEP_NUM_NODES"]) if tasks() > 1 else 1
 
 
 def environment() -> ClusterEnvironment:
