@@ -60,7 +60,7 @@ setpriv --reuid munge --regid munge --init-groups munged --key-file {munge}/key 
     --log-file {munge}/log --pid-file {munge}/pid
 slurmctld -L {folder}/slurmctld.log
 for node in {nodes}; do slurmd -N $node -L {folder}/$node.log; done
-exec sleep infinity
+exec cat > /dev/null
 """
 
 
@@ -124,13 +124,13 @@ def run_cluster(folder: Path) -> Iterator[Cluster]:
             parent.chmod(parent.stat().st_mode | 0o011)
     script = START.format(folder=folder, munge=munge, nodes=" ".join(NODES))
     options = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command = ["unshare", *options, "sh", "-ec", script]  # ends with its input, so with the tests, even if killed
     with (folder / "start.log").open("wb") as log:
-        process = subprocess.Popen(["unshare", *options, "sh", "-ec", script], stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
     try:
         yield _wait(process, folder)
     finally:
-        process.kill()
-        process.wait()
+        process.communicate()
 
 
 def _wait(process: subprocess.Popen[bytes], folder: Path) -> Cluster:
