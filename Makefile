@@ -68,5 +68,5 @@ clean: ## remove everything that a run made
 	@touch $@
 
 .venv/tested: .venv/installed
-	@$(PIP) --editable '.[dev,azure,s3,lite0,openvino]'
+	@$(PIP) --editable '.[dev,azure,s3,lite0,openvino,slurm,kubernetes]'
 	@touch $@

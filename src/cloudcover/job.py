@@ -1,4 +1,4 @@
-"""What every script of the workflow begins with: logging to the rule's log, one thread count, typed parameters."""
+"""What every script of the workflow begins with: the rule's log, its GPUs, one thread count, typed parameters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cloudcover import gpu, launch
 from cloudcover.params import sections
 from cloudcover.train import LIGHTNING
 
@@ -25,7 +26,11 @@ def start(snakemake: Any) -> Any:
     """Prepares a job and returns its parameters.
 
     Messages go to the rule's log and to the terminal. An unhandled exception lands in the log with its traceback, and
-    on the terminal as one line. It must run before torch is imported, because torch reads the thread count once.
+    on the terminal as one line. A job that asks for GPUs waits for its own (`gpu.take`). It must run before torch is
+    imported, because torch reads the thread count and the visible devices once.
+
+    Where several processes train one model, each runs this. The first opens the log and takes the GPUs of all; the
+    others add their warnings and errors.
 
     Args:
         snakemake: the object that Snakemake gives to a script.
@@ -36,10 +41,12 @@ def start(snakemake: Any) -> Any:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(snakemake.threads)
     path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_file, to_terminal = logging.FileHandler(path, mode="w"), logging.StreamHandler()
+    first = launch.is_first()
+    to_file, to_terminal = logging.FileHandler(path, mode="w" if first else "a"), logging.StreamHandler()
     to_file.setFormatter(logging.Formatter(FORMAT))
     to_terminal.setFormatter(logging.Formatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
+    level = logging.INFO if first else logging.WARNING
+    logging.basicConfig(level=level, handlers=[to_file, to_terminal], force=True)
     for handler in (to_file, to_terminal):
         handler.addFilter(_ours_or_warning)
     warnings.filterwarnings("ignore", module=LIGHTNING)
@@ -50,4 +57,10 @@ def start(snakemake: Any) -> Any:
         sys.stderr.write(f"{kind.__name__}: {error}\n(traceback: {path})\n")
 
     sys.excepthook = report
-    return sections(dict(snakemake.params.cfg))
+    params = sections(dict(snakemake.params.cfg))
+    gpus = snakemake.resources.get("gpu", 0)
+    if (nodes := snakemake.resources.get("nodes", 1)) > 1:
+        launch.spread(nodes, params.compute.devices, snakemake.threads)
+    if gpus and first and launch.tasks() == 1:
+        gpu.take(gpus)
+    return params

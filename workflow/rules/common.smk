@@ -53,15 +53,32 @@ def code(script):
 
 
 def gpus():
-    """GPUs that a job of a network takes. Without a GPU such jobs share the cores instead of waiting for each other."""
-    return int(
-        PARAMS.compute.device != "cpu" and shutil.which("nvidia-smi") is not None
-    )
+    """GPUs that a job of a network takes. Without a GPU such jobs share the cores instead of waiting for each other.
+
+    `cuda` asks for one even where there is none: the machine that submits jobs to a cluster often has no GPU.
+    """
+    here = shutil.which("nvidia-smi") is not None
+    return int({"auto": here, "cpu": False, "cuda": True}[PARAMS.compute.device])
+
+
+def cores():
+    """Cores of this machine's run; 1 on a cluster, whose profile sets the threads of the rules that gain from more."""
+    return workflow.resource_settings.cores or 1
 
 
 def training_threads():
     """Threads of one training on the CPU: the folds of a round run side by side."""
-    return max(1, workflow.cores // len(FOLDS)) if workflow.cores else 1
+    return max(1, cores() // len(FOLDS))
+
+
+# Memory and time that the rules ask a cluster for; a run on one machine ignores them. They are for 11,748 chips of 512
+# pixels and one GPU of the last years. Time is what docs/scaling.md derives from measured rates, ten times and more:
+# who asks for too much waits a little, who is cut off starts again. Memory is what the demo's jobs held at their peak
+# (0.1 to 0.2 GB without a network, 0.6 to 0.8 GB with one, 1.6 GB in the audit), and for 512 pixels on a GPU about
+# 3 GB for CUDA and three batches of 32 chips (0.3 GB), doubled or more.
+def grows(first):
+    """A resource: so much in the first attempt, twice as much in the second."""
+    return lambda wildcards, attempt: first * attempt
 
 
 def model_files(run, folds=FOLDS):

@@ -9,6 +9,9 @@ rule download:
     benchmark:
         "benchmarks/out/download.tsv"
     threads: 2
+    resources:
+        mem_mb=grows(4_000),
+        runtime=grows(240),
     params:
         cfg=sections("seed", "data", "synthetic"),
         code=code("download.py"),
@@ -27,6 +30,9 @@ rule pack:
     benchmark:
         "benchmarks/out/pack.tsv"
     threads: 2
+    resources:
+        mem_mb=grows(8_000),
+        runtime=grows(60),
     params:
         cfg=sections("data"),
         code=code("pack.py"),

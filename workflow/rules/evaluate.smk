@@ -11,6 +11,8 @@ rule predict_oof:
         "benchmarks/out/predict_oof/{run}.tsv"
     resources:
         gpu=gpus(),
+        mem_mb=grows(16_000),
+        runtime=grows(120),
     params:
         cfg=sections("compute", "evaluation"),
         code=code("predict_oof.py"),
@@ -60,6 +62,9 @@ rule evaluate:
         "logs/evaluate.log",
     benchmark:
         "benchmarks/out/evaluate.tsv"
+    resources:
+        mem_mb=grows(8_000),
+        runtime=grows(60),
     params:
         cfg=sections("seed", "evaluation"),
         runs=RUNS,
@@ -83,6 +88,9 @@ rule evaluate_truth:
         "logs/evaluate_truth.log",
     benchmark:
         "benchmarks/out/evaluate_truth.tsv"
+    resources:
+        mem_mb=grows(8_000),
+        runtime=grows(60),
     params:
         cfg=sections("seed", "evaluation"),
         runs=RUNS,
@@ -102,6 +110,9 @@ rule bundle:
         "logs/bundle.log",
     benchmark:
         "benchmarks/out/bundle.tsv"
+    resources:
+        mem_mb=grows(4_000),
+        runtime=grows(10),
     params:
         cfg=sections("evaluation"),
         code=code("bundle.py"),
@@ -121,6 +132,8 @@ rule predict_unlabelled:
         "benchmarks/out/predict_unlabelled.tsv"
     resources:
         gpu=gpus(),
+        mem_mb=grows(16_000),
+        runtime=grows(120),
     params:
         cfg=sections("compute"),
         code=code("predict_unlabelled.py"),

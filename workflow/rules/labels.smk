@@ -7,9 +7,11 @@ rule audit:
         "logs/audit.log",
     benchmark:
         "benchmarks/out/audit.tsv"
-    threads: workflow.cores or 1
+    threads: cores()
     resources:
         gpu=gpus(),
+        mem_mb=grows(16_000),
+        runtime=grows(240),
     params:
         cfg=sections(
             "seed",
@@ -42,6 +44,9 @@ rule manifest:
         "logs/manifest.log",
     benchmark:
         "benchmarks/out/manifest.tsv"
+    resources:
+        mem_mb=grows(2_000),
+        runtime=grows(10),
     params:
         cfg=sections("labels"),
         code=code("manifest.py"),
@@ -60,6 +65,9 @@ rule folds:
         "logs/folds.log",
     benchmark:
         "benchmarks/out/folds.tsv"
+    resources:
+        mem_mb=grows(2_000),
+        runtime=grows(10),
     params:
         cfg=sections("seed", "folds"),
         code=code("folds.py"),

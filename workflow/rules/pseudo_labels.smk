@@ -19,6 +19,8 @@ rule pseudo_label:
         "benchmarks/out/pseudo_label/round{round}.tsv"
     resources:
         gpu=gpus(),
+        mem_mb=grows(16_000),
+        runtime=grows(120),
     params:
         cfg=sections("pseudo_labels", "compute"),
         code=code("pseudo_label.py"),

@@ -7,6 +7,9 @@ rule learning_curves:
         "logs/learning_curves.log",
     benchmark:
         "benchmarks/out/learning_curves.tsv"
+    resources:
+        mem_mb=grows(2_000),
+        runtime=grows(10),
     params:
         cfg={},
         code=code("learning_curves.py"),
@@ -40,6 +43,9 @@ rule report_page:
         "logs/report_page.log",
     benchmark:
         "benchmarks/out/report_page.tsv"
+    resources:
+        mem_mb=grows(4_000),
+        runtime=grows(30),
     params:
         cfg=sections("data", "labels", "pseudo_labels", "evaluation"),
         code=code("report_page.py"),

@@ -16,7 +16,9 @@ rule train:
     retries: 1
     threads: training_threads()
     resources:
-        gpu=gpus(),
+        gpu=gpus() * PARAMS.compute.devices,
+        mem_mb=grows(16_000),
+        runtime=grows(480),
     params:
         cfg=training_sections,
         code=code("train.py"),

@@ -59,7 +59,8 @@ def audit(store: Store, recipe: Recipe, params: AuditParams, work: Path, workers
 
     Args:
         store: the packed chips.
-        recipe: how the audit's models are trained; `params` overrides epochs and folds.
+        recipe: how the audit's models are trained; `params` overrides epochs and folds, and each has one device,
+            because a worker process cannot start the others.
         params: folds and epochs of the networks.
         work: keeps models and training states; an interrupted audit goes on from there.
         workers: trainings side by side, each with one thread; 1 trains them in turn in this process.
@@ -80,6 +81,7 @@ def audit(store: Store, recipe: Recipe, params: AuditParams, work: Path, workers
         recipe,
         training=recipe.training.model_copy(update={"epochs": params.epochs}),
         folds=recipe.folds.model_copy(update={"number": params.folds}),
+        compute=recipe.compute.model_copy(update={"devices": 1}),
     )
     sample = draw(store, folds["chip_id"].tolist(), recipe.data.nodata, recipe.seed)
     task = _Task(store, recipe, folds, trees["fold"].to_numpy(), sample, work)

@@ -29,6 +29,7 @@ from cloudcover.params import (
     TrainingParams,
 )
 from cloudcover.store import Store
+from cloudcover.train import distributed
 from cloudcover.train.callbacks import AverageWeights, Best, Progress, ResumeState, last_state
 from cloudcover.train.data import Chips, Masks
 from cloudcover.train.module import SegmentationModule
@@ -121,7 +122,9 @@ def train(
     processes = recipe.compute.devices
     trainer = pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=processes,
+        devices=distributed.devices_per_node(processes, device),
+        num_nodes=distributed.nodes(),
+        plugins=[distributed.environment()],
         strategy="ddp" if processes > 1 else "auto",
         sync_batchnorm=processes > 1 and device == "cuda",
         precision=PRECISIONS[precision(recipe.compute.precision, device)],
@@ -136,6 +139,8 @@ def train(
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
     )
+    if processes > 1:
+        log.info("%s is trained by %d processes on %d nodes", name, trainer.world_size, trainer.num_nodes)
     resume = last_state(state)
     if resume:
         log.info("%s resumes after %s", name, resume.stem)

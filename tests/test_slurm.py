@@ -1,0 +1,111 @@
+"""The workflow on a real SLURM cluster of two nodes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+from cluster import Cluster, run_cluster
+from project import BIN, TINY, Project
+
+VALUES = {
+    **TINY,
+    "audit": {"folds": 2, "epochs": 1},
+    "pseudo_labels": {**TINY["pseudo_labels"], "rounds": 1},
+    "training": {**TINY["training"], "epochs": 2},
+}
+# The profile, for nodes of one core, looking at short jobs more often.
+PROFILE = ["--workflow-profile", "workflow/profiles/slurm", "--slurm-init-seconds-before-status-checks=6"]
+ONE_CORE = [f"{rule}=1" for rule in ("download", "pack", "audit", "train", "pseudo_label", "predict_oof")]
+ROUND1 = ["models/round1/fold0/model.safetensors", "--allowed-rules", "train", "--forcerun", "train"]
+LOG = "logs/train/round1/fold0.log"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Cluster]:
+    with run_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def project(cluster, tmp_path_factory) -> Iterator[Project]:
+    """A tiny project; `nvidia-smi` is a program that names one GPU, by its node."""
+    project = Project(tmp_path_factory.mktemp("slurm") / "project", VALUES)
+    program = project.folder / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "GPU-of-$SLURMD_NODENAME"\n')
+    program.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        yield project
+
+
+def on_cluster(cluster: Cluster, project: Project, *arguments: str) -> list[str]:
+    """The command line of Snakemake with the cluster's profile."""
+    return [*cluster.inside(project.folder), "snakemake", *PROFILE, *arguments, "--set-threads", *ONE_CORE]
+
+
+def jobs(cluster: Cluster) -> list[list[str]]:
+    """Number, state and rule of every job that the cluster knows, the newest last."""
+    lines = cluster.run("squeue", "--states=all", "--noheader", "--sort=i", "--format=%i %T %k").splitlines()
+    return [line.split(maxsplit=2) for line in lines]
+
+
+def cancel_in_epoch(epoch: int, cluster: Cluster, project: Project) -> str:
+    """Cancels the newest job when it has finished `epoch` epochs, and returns its number."""
+    end = time.monotonic() + 300
+    while not any(path.stem >= f"epoch-{epoch - 1:05d}" for path in project.folder.glob("work/train/*/epoch-*.sha256")):
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.1)
+    number, state, _ = jobs(cluster)[-1]
+    assert state == "RUNNING"
+    cluster.run("scancel", number)
+    return number
+
+
+@pytest.mark.slow
+def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
+    project.run(*on_cluster(cluster, project, "reports/metrics.json"))
+    metrics = json.loads((project.folder / "reports/metrics.json").read_text())
+    assert {"baseline", "round1", "final"} <= metrics.keys()
+    sent = [comment for _, state, comment in jobs(cluster) if state == "COMPLETED"]
+    rules = {comment.split("_wildcards_")[0] for comment in sent}
+    assert {"rule_download", "rule_pack", "rule_audit", "rule_train", "rule_predict_oof"} <= rules
+    assert len(sent) == 15  # manifest and folds, a group, are one of them
+    log = (project.folder / LOG).read_text()
+    assert "runs on GPU GPU-of-n" in log
+    assert "epoch 2/2" in log
+    assert project.pending("reports/metrics.json") == set()
+
+
+@pytest.mark.slow
+def test_training_that_the_scheduler_cancels_is_sent_again_and_goes_on(cluster, project):
+    project.change("training", "epochs", 30)
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(project.folder / "src")}
+    command, cwd = on_cluster(cluster, project, *ROUND1), project.folder
+    with subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        number = cancel_in_epoch(4, cluster, project)
+        printed = run.communicate(timeout=600)[0].decode()
+    assert run.returncode == 0, printed[-3000:]
+    assert f"SLURM-job '{number}' failed, SLURM status is: 'CANCELLED'" in printed
+    log = (project.folder / LOG).read_text()
+    assert "round1 fold 0 resumes after epoch-0000" in log
+    assert "epoch 30/30" in log
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_by_two_nodes_together(cluster, project):
+    project.change("training", "epochs", 2)
+    project.change("compute", "devices", 2)
+    one_gpu_each = ["train:nodes=2", "train:gpu=0", "train:gres=gpu:1"]
+    project.run(*on_cluster(cluster, project, *ROUND1, "--set-resources", *one_gpu_each))
+    number, state, _ = jobs(cluster)[-1]
+    assert state == "COMPLETED"
+    assert "NumNodes=2" in cluster.run("scontrol", "show", "job", number)
+    log = (project.folder / LOG).read_text()
+    assert log.count("round1 fold 0 is trained by 2 processes on 2 nodes") == 1
+    assert [log.count(f"round1 fold 0 epoch {epoch}/2") for epoch in (1, 2)] == [1, 1]
