@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 
 from cloudcover import tables
+from cloudcover.chips import UNKNOWN
 from cloudcover.evaluate.counts import confusion
 from cloudcover.evaluate.runs import BATCH, count
 from cloudcover.evaluate.summary import by_run, gain
@@ -108,7 +109,7 @@ def _pseudo_figures(path: Path, chips: pd.DataFrame, truth: TrueMasks, store: St
         for batch in store.batches(pseudo.table.loc[pseudo.table["accepted"], "chip_id"], BATCH):
             true = truth.masks(batch)
             for sums, labels in ((made, pseudo.masks(batch)), (given, store.labels(batch))):
-                known = np.where(labels == 255, 255, true).astype(np.uint8)
+                known = np.where(labels == UNKNOWN, UNKNOWN, true).astype(np.uint8)
                 sums += confusion((labels == 1), known).sum(axis=0)
     replaced = table.groupby("chip_id")["accepted"].mean().reindex(wrong, fill_value=0.0)
     figures = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from cloudcover.chips import UNKNOWN
+from cloudcover.chips import DN_PER_REFLECTANCE, UNKNOWN
 
 Picture = NDArray[np.uint8]
 """H x W x 3, sRGB."""
@@ -20,8 +20,6 @@ STRETCH = 0.6
 """Reflectance that is shown white; fixed, so that pictures can be compared with each other."""
 GAMMA = 1.5
 """The display is brightened by reflectance ** (1 / GAMMA)."""
-REFLECTANCE = 10_000
-"""Digital numbers per reflectance of 1."""
 SIDE = 192
 """Longest side of a picture [pixels]."""
 
@@ -44,7 +42,7 @@ def composite(dn: NDArray[np.uint16], names: Sequence[str], wanted: Sequence[str
     """
     if not set(wanted) <= set(names):
         return None
-    reflectance = dn[[list(names).index(name) for name in wanted]].transpose(1, 2, 0) / REFLECTANCE
+    reflectance = dn[[list(names).index(name) for name in wanted]].transpose(1, 2, 0) / DN_PER_REFLECTANCE
     shown = np.clip(reflectance / STRETCH, 0, 1) ** (1 / GAMMA)
     return _fit(np.rint(shown * 255).astype(np.uint8), Image.Resampling.BOX)
 

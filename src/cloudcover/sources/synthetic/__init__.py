@@ -16,13 +16,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from cloudcover import tables
+from cloudcover.chips import UNKNOWN
 from cloudcover.files import derive_seed, sha256
 from cloudcover.params import DataParams, SyntheticParams
 from cloudcover.sources.synthetic import labels, scene, sites
 from cloudcover.sources.synthetic.land import BANDS
 from cloudcover.sources.synthetic.write import write_tiff
 
-LABEL_NODATA = 255
 # Wrong labels gather in some scenes: in the real set the tenth percentile of their share is 1 %, the ninetieth 20 %.
 ERROR_CLUSTERING = 1.2
 
@@ -156,10 +156,10 @@ def _make(locations: int, data: DataParams, seed: int, raw: Path, truth: Path, t
             label, error = labels.spoil(label, chip, lambda: scene.true_mask(seed, of, task.position + 1, size), rng)
         agreement = labels.iou(label, chip.mask)
         write_tiff(
-            raw / "train_labels" / f"{task.chip_id}.tif", label.astype(np.uint8), of.site, task.position, LABEL_NODATA
+            raw / "train_labels" / f"{task.chip_id}.tif", label.astype(np.uint8), of.site, task.position, UNKNOWN
         )
     path = f"masks/{task.chip_id}.tif"
-    write_tiff(truth / path, chip.mask.astype(np.uint8), of.site, task.position, LABEL_NODATA)
+    write_tiff(truth / path, chip.mask.astype(np.uint8), of.site, task.position, UNKNOWN)
     return {
         "chip_id": task.chip_id,
         "path": path,

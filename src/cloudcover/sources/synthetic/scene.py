@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cloudcover.chips import DN_PER_REFLECTANCE
 from cloudcover.files import derive_seed
 from cloudcover.sources.synthetic import clouds, land, sites
 from cloudcover.sources.synthetic.clouds import MARGIN
@@ -73,7 +74,7 @@ def render(seed: int, of: sites.Scene, position: int, size: int) -> Chip:
         band += np.float32(of.tint[index]) * glow
         grain = noise.standard_normal(band.shape, dtype=np.float32)
         grain *= np.float32(8) + np.float32(60) * band
-        band *= 10_000
+        band *= DN_PER_REFLECTANCE
         band += grain
         bands[index] = np.clip(np.rint(band, out=band), 1, SATURATION_DN)
     return Chip(bands, opacity > clouds.THRESHOLD, opacity)
