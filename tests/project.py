@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {
     "model": {"decoder_channels": [16, 16, 8, 8, 8]},
     "training": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01},
     "pseudo_labels": {"rounds": 2, "pixel_confidence": 0.6, "chip_confidence": 0.5},
-    "evaluation": {"resamples": 100},
+    "evaluation": {"resamples": 100, "oracle": False},
 }
 
 

@@ -99,6 +99,7 @@ def test_the_proof_runs_the_chain_for_each_seed_and_ends_with_tables_and_a_plot(
     assert runs.loc["oracle", "closed_share"] == 1
     truth = read_json(project.folder / "work/proof/seed0/reports/truth.json")
     assert runs.loc["final", "jaccard"] == pytest.approx(truth["final"]["jaccard"])
+    assert runs.loc["final", "closed_share"] == pytest.approx(truth["closed_gap"]["closed_share"])
     assert pd.read_csv(results / "seeds.csv")["oracle"].tolist() == pytest.approx([truth["oracle"]["jaccard"]])
     assert pd.read_csv(results / "labels.csv")["round"].tolist() == ["round1"]
     assert (results / "proof.png").stat().st_size > 10_000

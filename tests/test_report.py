@@ -388,6 +388,13 @@ def test_the_final_table_lists_runs_rounds_and_the_gain(run: Run) -> None:
     assert "precision 1.000, recall 1.000 of 4 wrong labels" in table
 
 
+def test_the_final_table_tells_how_much_of_the_oracle_gain_is_reached(run: Run, tmp_path: Path) -> None:
+    gap = {"closed_share": 0.812, "closed_share_low": -0.1, "closed_share_high": 1.4}
+    write_json(tmp_path / "truth.json", {**read_json(run.inputs["truth"]), "closed_gap": gap})
+    table = final_table(Path(run.inputs["metrics"]), tmp_path / "truth.json")
+    assert re.search(r"^gap closed +81% \(-10% to 140%\)$", table, re.MULTILINE)
+
+
 def test_the_final_table_works_without_truth(run: Run, tmp_path: Path) -> None:
     write_json(tmp_path / "truth.json", {"known": False})
     table = final_table(Path(run.inputs["metrics"]), tmp_path / "truth.json")

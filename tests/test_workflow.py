@@ -177,6 +177,7 @@ def test_the_chain_runs_on_real_chips(real_chips, tmp_path):
     assert len(predictions) == 3 * 16
     assert {c.split("_")[0] for c in predictions["chip_id"]} == {"adwp", "adwu", "akny"}
     assert not json.loads((project.folder / "reports/truth.json").read_text())["known"]
+    assert not (project.folder / "models/oracle").exists()
     with (
         rasterio.open(project.folder / "data/predictions/adwp_128_256.tif") as mask,
         rasterio.open(real_chips / "test_features/adwp/B02.tif") as band,

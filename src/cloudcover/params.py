@@ -334,7 +334,7 @@ class EvaluationParams(Section):
     threshold: float = Field(0.5, gt=0, lt=1, description="a pixel is cloud at a probability above this")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of locations for the 95 % interval")
     oracle: bool = Field(
-        False, description="synthetic: also train on the true masks, which tells how much the wrong labels cost"
+        True, description="synthetic: also train on the true masks, which tells how much the wrong labels cost"
     )
 
     @property
@@ -389,8 +389,6 @@ class Params(Section):
             except ValidationError as error:
                 wrong = [_explain({**e, "loc": ("augmentation", *e["loc"])}) for e in error.errors()]
                 raise ValueError(f"final.members.{name}: {'; '.join(wrong)}") from None
-        if self.evaluation.oracle and self.data.source != "synthetic":
-            raise ValueError("evaluation.oracle needs data.source: synthetic, the only source whose truth is known")
         return self
 
 

@@ -15,7 +15,8 @@ FOLDS = list(range(PARAMS.folds.number))
 ROUNDS = list(range(1, PARAMS.pseudo_labels.rounds + 1))
 MEMBERS = sorted(PARAMS.final.members)
 FINAL_RUNS = [f"final/{member}" for member in MEMBERS]
-ORACLE = ["oracle"] if PARAMS.evaluation.oracle else []
+KNOWN = PARAMS.data.source == "synthetic"  # its true masks are known
+ORACLE = ["oracle"] if PARAMS.evaluation.oracle and KNOWN else []
 RUNS = ["baseline", *[f"round{number}" for number in ROUNDS], *ORACLE, *FINAL_RUNS]
 
 

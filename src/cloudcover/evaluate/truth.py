@@ -13,8 +13,9 @@ from sklearn.metrics import average_precision_score
 from cloudcover import tables
 from cloudcover.chips import UNKNOWN
 from cloudcover.evaluate.counts import confusion
+from cloudcover.evaluate.proof import ORACLE, closed_gap
 from cloudcover.evaluate.runs import BATCH, count
-from cloudcover.evaluate.summary import by_run, gain
+from cloudcover.evaluate.summary import FINAL, by_run, gain
 from cloudcover.params import EvaluationParams
 from cloudcover.predictions import Oof
 from cloudcover.store import Store
@@ -46,7 +47,8 @@ def evaluate_truth(
 
     Returns:
         `known` (whether there is any truth); if so, also the figures of each run on all true masks, the gain over the
-        baseline, `labels` (the manifest's and the audit's), and `pseudo_labels` per round. Beside it `tables.COUNTS`.
+        baseline, `closed_gap` (the share of the oracle's gain that is that, with its 95 % interval, where there is an
+        oracle), `labels` (the manifest's and the audit's), and `pseudo_labels` per round. Beside it `tables.COUNTS`.
     """
     truth = TrueMasks(truth_path)
     if truth.table.empty:
@@ -64,6 +66,10 @@ def evaluate_truth(
         "labels": label_figures(chips, tables.AUDIT.read(audit_path) if audit_path else None),
         "pseudo_labels": {path.parent.name: _pseudo_figures(path, chips, truth, store) for path in pseudo_paths},
     }
+    if ORACLE in runs:
+        shares = closed_gap(counts[counts["tta"] == best], params.resamples, seed)
+        final = shares[shares["run"] == FINAL].filter(like="closed_share")
+        figures["closed_gap"] = {str(name): float(value) for name, value in final.iloc[0].items()}
     return figures, counts
 
 

@@ -10,7 +10,7 @@ from cloudcover.files import read_json
 
 
 def runs_of(metrics: Mapping[str, Any]) -> list[str]:
-    """Names of the runs in `metrics.json`, in the order of the chain: baseline, rounds, members, final.
+    """Names of the runs in `metrics.json`, in the order of the chain: baseline, rounds, members, final, oracle.
 
     The only member of an ensemble is the final model itself and left out.
     """
@@ -22,7 +22,7 @@ def runs_of(metrics: Mapping[str, Any]) -> list[str]:
     def place(name: str) -> tuple[int, int, str]:
         if name.startswith("round"):
             return 1, int(name.removeprefix("round")), name
-        return {"baseline": 0, "final": 3}.get(name, 2), 0, name
+        return {"baseline": 0, "final": 3, "oracle": 4}.get(name, 2), 0, name
 
     return sorted(names, key=place)
 
@@ -57,6 +57,9 @@ def final_table(metrics: Path, truth: Path) -> str:
         rows.append([run, interval(figures[run]), *([interval(true[run])] if known else [])])
     gains = [figures["gain_over_baseline"], *([true["gain_over_baseline"]] if known else [])]
     rows.append(["gain", *(interval(gain, sign=True) for gain in gains)])
+    if gap := true.get("closed_gap"):
+        share = "{closed_share:.0%} ({closed_share_low:.0%} to {closed_share_high:.0%})".format(**gap)
+        rows.append(["gap closed", "", share])
     lines = ["Held-out scenes, global Jaccard with 95 % interval by location", "", *_aligned(rows), ""]
     lines += _aligned(_label_rows(figures, true))
     return "\n".join(lines)
