@@ -76,11 +76,28 @@ def pending() -> list[str]:
 def adopt() -> int:
     """Marks the checked-out outputs as current, only if DVC says that they are."""
     status = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
-    stale = json.loads(status.stdout or "{}")
-    if status.returncode or stale:
-        sys.stderr.write(f"not adopted, DVC finds these changed: {' '.join(stale) or status.stderr}\n")
+    if status.returncode:
+        sys.stderr.write(f"not adopted, `dvc status` failed: {status.stderr}\n")
+        return 1
+    if differences := reasons(json.loads(status.stdout or "{}")):
+        sys.stderr.write("not adopted: these are not the results of the files here\n")
+        sys.stderr.writelines(f"  {line}\n" for line in differences)
         return 1
     return subprocess.run(snakemake("--touch", "--forceall", "--keep-incomplete", "--quiet", "all")).returncode
+
+
+def reasons(status: dict[str, list[Any]]) -> list[str]:
+    """A line per difference that `dvc status --json` tells: `folds: params.yaml folds modified`."""
+    lines = []
+    for stage, changes in status.items():
+        for change in changes:
+            if isinstance(change, str):  # "changed command"
+                lines.append(f"{stage}: {change}")
+                continue
+            for path, what in (item for part in change.values() for item in part.items()):
+                words = [f"{key} {how}" for key, how in what.items()] if isinstance(what, dict) else [what]
+                lines += [f"{stage}: {path} {word}" for word in words]
+    return lines
 
 
 def graph(everything: bool = True) -> list[dict[str, Any]]:
@@ -90,6 +107,7 @@ def graph(everything: bool = True) -> list[dict[str, Any]]:
         everything: all jobs; False: those that would run now.
     """
     from snakemake.api import SnakemakeApi
+    from snakemake.cli import parse_size_in_bytes
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -98,7 +116,9 @@ def graph(everything: bool = True) -> list[dict[str, Any]]:
             config_settings=ConfigSettings(),
             snakefile=Path("Snakefile").resolve(),
         )
-        workflow_api.dag(DAGSettings(forceall=everything, max_checksum_file_size=100_000_000))
+        profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+        largest = parse_size_in_bytes(profile["max-checksum-file-size"])
+        workflow_api.dag(DAGSettings(forceall=everything, max_checksum_file_size=largest))
         inner = workflow_api._workflow
         inner._prepare_dag(forceall=everything, ignore_incomplete=True, lock_warn_only=True)
         inner._build_dag()

@@ -5,11 +5,15 @@ from snakemake.exceptions import WorkflowError
 
 from cloudcover.lineage import code_fingerprint
 from cloudcover.params import ParamsError, validate
+from cloudcover.run_lock import guard_snakemake
 
 try:
     PARAMS = validate(config, "params.yaml")
 except ParamsError as error:
     raise WorkflowError(str(error)) from None
+
+# A second run in this folder names the first; a killed one's lock is freed.
+guard_snakemake()
 
 FOLDS = list(range(PARAMS.folds.number))
 ROUNDS = list(range(1, PARAMS.pseudo_labels.rounds + 1))
@@ -98,12 +102,14 @@ def audit_for_manifest(wildcards):
 
 
 def source_index(wildcards):
-    """What the download depends on: the table of a local folder; other sources follow from the parameters."""
-    return (
-        [f"{PARAMS.data.path}/train_metadata.csv"]
-        if PARAMS.data.source == "local"
-        else []
-    )
+    """What the download depends on: the tables of a local folder; other sources follow from the parameters."""
+    if PARAMS.data.source != "local":
+        return []
+    unlabelled = f"{PARAMS.data.path}/test_metadata.csv"
+    return [
+        f"{PARAMS.data.path}/train_metadata.csv",
+        *([unlabelled] if Path(unlabelled).exists() else []),
+    ]
 
 
 def targets():
