@@ -2,6 +2,7 @@
 
 python workflow/dvc_stage.py run RULE TARGET...   the cmd of a stage in dvc.yaml
 python workflow/dvc_stage.py write                write dvc.yaml from Snakemake's graph
+python workflow/dvc_stage.py check                tell how dvc.yaml and Snakemake's graph differ
 python workflow/dvc_stage.py commit               after `snakemake`: record its results in dvc.lock
 python workflow/dvc_stage.py adopt                after `dvc pull` or `dvc checkout`: tell Snakemake that all is current
 """
@@ -193,6 +194,41 @@ def render() -> str:
     return HEADER + yaml.safe_dump({"stages": stages(graph())}, sort_keys=False, width=120)
 
 
+def check() -> int:
+    """Names what dvc.yaml has otherwise than Snakemake's graph."""
+    found = differences(yaml.safe_load(Path("dvc.yaml").read_text())["stages"], stages(graph()))
+    sys.stderr.writelines(f"{line}\n" for line in found)
+    if found:
+        sys.stderr.write("`make dvc.yaml` writes it anew\n")
+    return bool(found)
+
+
+def differences(written: dict[str, dict[str, Any]], wanted: dict[str, dict[str, Any]]) -> list[str]:
+    """A line per stage, file or section of parameters that only one of two sets of stages has."""
+    lines = []
+    for name in sorted(written.keys() | wanted.keys()):
+        if name not in written or name not in wanted:
+            lines.append(f"{name}: stage is only in {'dvc.yaml' if name in written else 'the Snakemake graph'}")
+            continue
+        for key in sorted(written[name].keys() | wanted[name].keys()):
+            old, new = (_entries(stage[name].get(key, [])) for stage in (written, wanted))
+            lines += [f"{name}: {key}: {entry} is only in dvc.yaml" for entry in sorted(old - new)]
+            lines += [f"{name}: {key}: {entry} is only in the Snakemake graph" for entry in sorted(new - old)]
+    return lines
+
+
+def _entries(value: str | list[Any]) -> set[str]:
+    """A command, or the entries of a list: `models/bundle`, `reports/metrics.json (cache=False, persist=True)`."""
+    if isinstance(value, str):
+        return {value}
+    named = [entry if isinstance(entry, dict) else {entry: {}} for entry in value]
+    return {
+        path + (f" ({', '.join(f'{k}={v}' for k, v in sorted(options.items()))})" if options else "")
+        for entry in named
+        for path, options in entry.items()
+    }
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs one of the verbs of the module's docstring."""
     match list(arguments):
@@ -201,6 +237,8 @@ def main(arguments: Sequence[str]) -> int:
         case ["write"]:
             Path("dvc.yaml").write_text(render())
             return 0
+        case ["check"]:
+            return check()
         case ["commit"]:
             return commit()
         case ["adopt"]:
