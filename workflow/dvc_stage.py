@@ -109,6 +109,7 @@ def graph(everything: bool = True) -> list[dict[str, Any]]:
     """
     from snakemake.api import SnakemakeApi
     from snakemake.cli import parse_size_in_bytes
+    from snakemake.settings.enums import RerunTrigger
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -118,8 +119,12 @@ def graph(everything: bool = True) -> list[dict[str, Any]]:
             snakefile=Path("Snakefile").resolve(),
         )
         profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
-        largest = parse_size_in_bytes(profile["max-checksum-file-size"])
-        workflow_api.dag(DAGSettings(forceall=everything, max_checksum_file_size=largest))
+        what_counts = DAGSettings(
+            forceall=everything,
+            max_checksum_file_size=parse_size_in_bytes(profile["max-checksum-file-size"]),
+            rerun_triggers=RerunTrigger.parse_choices_set(profile["rerun-triggers"]),
+        )
+        workflow_api.dag(what_counts)
         inner = workflow_api._workflow
         inner._prepare_dag(forceall=everything, ignore_incomplete=True, lock_warn_only=True)
         inner._build_dag()

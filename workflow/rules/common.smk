@@ -112,9 +112,28 @@ def source_index(wildcards):
     ]
 
 
+def intermediate():
+    """What the targets are made from. Snakemake misses a deleted file only if a target asks for it."""
+    return [
+        "data/raw/manifest.csv",
+        "data/store/index.parquet",
+        "data/quarantine.csv",
+        *([audit] if (audit := audit_for_manifest(None)) else []),
+        "data/labels/manifest.csv",
+        "data/folds.csv",
+        *model_files(RUNS),
+        *expand("models/{run}/fold{fold}/history.csv", run=RUNS, fold=FOLDS),
+        *expand("data/pseudo/round{round}/manifest.csv", round=ROUNDS),
+        *expand("data/oof/{run}/manifest.csv", run=RUNS),
+        "reports/learning_curves.csv",
+        "reports/tables/chips.csv",
+    ]
+
+
 def targets():
     """Everything that a complete run leaves behind."""
     return [
+        *intermediate(),
         "reports/index.html",
         "reports/metrics.json",
         "reports/truth.json",
