@@ -16,6 +16,9 @@ from conftest import ROOT
 from cloudcover.params import validate
 from cloudcover.reference import render
 
+sys.path.insert(0, str(ROOT / "workflow"))
+from dvc_stage import stage_name
+
 BIN = Path(sys.executable).parent
 TINY: dict[str, Any] = {
     "data": {"chip_size": 64, "chips_per_shard": 16},
@@ -40,6 +43,13 @@ class Project:
             shutil.copy(ROOT / name, folder / name)
         self.write_params(values)
 
+    @classmethod
+    def at(cls, folder: Path) -> Project:
+        """The project in a folder that is there already, such as a clone."""
+        project = object.__new__(cls)
+        project.folder = folder
+        return project
+
     def write_params(self, values: dict[str, Any]) -> None:
         """Writes params.yaml: the given values over the defaults."""
         (self.folder / "params.yaml").write_text(render(validate(values)))
@@ -50,11 +60,14 @@ class Project:
         values[section][key] = value
         self.write_params(values)
 
+    def environment(self) -> dict[str, str]:
+        """The variables for commands: this environment's programs, and the project's own library."""
+        return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(self.folder / "src")}
+
     def run(self, *command: str, check: bool = True) -> str:
         """Runs a command of the environment and returns what it printed; with `check` it must succeed."""
-        environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(self.folder / "src")}
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1200, check=False
+            command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=1200, check=False
         )
         printed = done.stdout + done.stderr
         if check and done.returncode:
@@ -71,6 +84,25 @@ class Project:
         """Rules that Snakemake would run."""
         printed = self.snakemake("--dry-run", *targets)
         return set(re.findall(r"^(?:local)?rule (\w+):$", printed, re.MULTILINE)) - {"all"}
+
+    def pending_stages(self) -> set[str]:
+        """Stages of dvc.yaml that Snakemake would run, wholly or in part."""
+        printed = self.snakemake("--dry-run")
+        stages = set()
+        for block in re.split(r"^(?:local)?rule ", printed, flags=re.MULTILINE)[1:]:
+            wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
+            pairs = dict(pair.split("=") for pair in wildcards.group(1).split(", ")) if wildcards else {}
+            stages.add(stage_name({"rule": block.partition(":")[0], "wildcards": pairs}))
+        return stages - {"all"}
+
+    def stale_stages(self) -> set[str]:
+        """Stages that DVC would run if each of them changed its outputs."""
+        printed = self.run("dvc", "repro", "--dry", "--force-downstream")
+        return set(re.findall(r"^Running stage '([\w-]+)'", printed, re.MULTILINE))
+
+    def all_stages(self) -> set[str]:
+        """The stages of dvc.yaml."""
+        return set(yaml.safe_load((self.folder / "dvc.yaml").read_text())["stages"])
 
     def init_dvc(self) -> None:
         """Makes the folder a git and DVC repository with a local remote beside it, as the project is."""

@@ -2,6 +2,7 @@
 
 python workflow/dvc_stage.py run RULE TARGET...   the cmd of a stage in dvc.yaml
 python workflow/dvc_stage.py write                write dvc.yaml from Snakemake's graph
+python workflow/dvc_stage.py check                tell how dvc.yaml and Snakemake's graph differ
 python workflow/dvc_stage.py commit               after `snakemake`: record its results in dvc.lock
 python workflow/dvc_stage.py adopt                after `dvc pull` or `dvc checkout`: tell Snakemake that all is current
 """
@@ -76,11 +77,28 @@ def pending() -> list[str]:
 def adopt() -> int:
     """Marks the checked-out outputs as current, only if DVC says that they are."""
     status = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
-    stale = json.loads(status.stdout or "{}")
-    if status.returncode or stale:
-        sys.stderr.write(f"not adopted, DVC finds these changed: {' '.join(stale) or status.stderr}\n")
+    if status.returncode:
+        sys.stderr.write(f"not adopted, `dvc status` failed: {status.stderr}\n")
+        return 1
+    if differences := reasons(json.loads(status.stdout or "{}")):
+        sys.stderr.write("not adopted: these are not the results of the files here\n")
+        sys.stderr.writelines(f"  {line}\n" for line in differences)
         return 1
     return subprocess.run(snakemake("--touch", "--forceall", "--keep-incomplete", "--quiet", "all")).returncode
+
+
+def reasons(status: dict[str, list[Any]]) -> list[str]:
+    """A line per difference that `dvc status --json` tells: `folds: params.yaml folds modified`."""
+    lines = []
+    for stage, changes in status.items():
+        for change in changes:
+            if isinstance(change, str):  # "changed command"
+                lines.append(f"{stage}: {change}")
+                continue
+            for path, what in (item for part in change.values() for item in part.items()):
+                words = [f"{key} {how}" for key, how in what.items()] if isinstance(what, dict) else [what]
+                lines += [f"{stage}: {path} {word}" for word in words]
+    return lines
 
 
 def graph(everything: bool = True) -> list[dict[str, Any]]:
@@ -90,6 +108,8 @@ def graph(everything: bool = True) -> list[dict[str, Any]]:
         everything: all jobs; False: those that would run now.
     """
     from snakemake.api import SnakemakeApi
+    from snakemake.cli import parse_size_in_bytes
+    from snakemake.settings.enums import RerunTrigger
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -98,7 +118,13 @@ def graph(everything: bool = True) -> list[dict[str, Any]]:
             config_settings=ConfigSettings(),
             snakefile=Path("Snakefile").resolve(),
         )
-        workflow_api.dag(DAGSettings(forceall=everything, max_checksum_file_size=100_000_000))
+        profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+        what_counts = DAGSettings(
+            forceall=everything,
+            max_checksum_file_size=parse_size_in_bytes(profile["max-checksum-file-size"]),
+            rerun_triggers=RerunTrigger.parse_choices_set(profile["rerun-triggers"]),
+        )
+        workflow_api.dag(what_counts)
         inner = workflow_api._workflow
         inner._prepare_dag(forceall=everything, ignore_incomplete=True, lock_warn_only=True)
         inner._build_dag()
@@ -173,6 +199,41 @@ def render() -> str:
     return HEADER + yaml.safe_dump({"stages": stages(graph())}, sort_keys=False, width=120)
 
 
+def check() -> int:
+    """Names what dvc.yaml has otherwise than Snakemake's graph."""
+    found = differences(yaml.safe_load(Path("dvc.yaml").read_text())["stages"], stages(graph()))
+    sys.stderr.writelines(f"{line}\n" for line in found)
+    if found:
+        sys.stderr.write("`make dvc.yaml` writes it anew\n")
+    return bool(found)
+
+
+def differences(written: dict[str, dict[str, Any]], wanted: dict[str, dict[str, Any]]) -> list[str]:
+    """A line per stage, file or section of parameters that only one of two sets of stages has."""
+    lines = []
+    for name in sorted(written.keys() | wanted.keys()):
+        if name not in written or name not in wanted:
+            lines.append(f"{name}: stage is only in {'dvc.yaml' if name in written else 'the Snakemake graph'}")
+            continue
+        for key in sorted(written[name].keys() | wanted[name].keys()):
+            old, new = (_entries(stage[name].get(key, [])) for stage in (written, wanted))
+            lines += [f"{name}: {key}: {entry} is only in dvc.yaml" for entry in sorted(old - new)]
+            lines += [f"{name}: {key}: {entry} is only in the Snakemake graph" for entry in sorted(new - old)]
+    return lines
+
+
+def _entries(value: str | list[Any]) -> set[str]:
+    """A command, or the entries of a list: `models/bundle`, `reports/metrics.json (cache=False, persist=True)`."""
+    if isinstance(value, str):
+        return {value}
+    named = [entry if isinstance(entry, dict) else {entry: {}} for entry in value]
+    return {
+        path + (f" ({', '.join(f'{k}={v}' for k, v in sorted(options.items()))})" if options else "")
+        for entry in named
+        for path, options in entry.items()
+    }
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs one of the verbs of the module's docstring."""
     match list(arguments):
@@ -181,6 +242,8 @@ def main(arguments: Sequence[str]) -> int:
         case ["write"]:
             Path("dvc.yaml").write_text(render())
             return 0
+        case ["check"]:
+            return check()
         case ["commit"]:
             return commit()
         case ["adopt"]:

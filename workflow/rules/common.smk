@@ -5,11 +5,15 @@ from snakemake.exceptions import WorkflowError
 
 from cloudcover.lineage import code_fingerprint
 from cloudcover.params import ParamsError, validate
+from cloudcover.run_lock import guard_snakemake
 
 try:
     PARAMS = validate(config, "params.yaml")
 except ParamsError as error:
     raise WorkflowError(str(error)) from None
+
+# A second run in this folder names the first; a killed one's lock is freed.
+guard_snakemake()
 
 FOLDS = list(range(PARAMS.folds.number))
 ROUNDS = list(range(1, PARAMS.pseudo_labels.rounds + 1))
@@ -116,15 +120,40 @@ def audit_for_manifest(wildcards):
 
 
 def source_index(wildcards):
-    """What the download depends on: the table of a local folder, and further chips; the rest follows from parameters."""
+    """What the download depends on: the tables of a local folder, and further chips; the rest follows from parameters."""
     data = PARAMS.data
-    local = [f"{data.path}/train_metadata.csv"] if data.source == "local" else []
-    return [*local, *([data.unlabelled] if data.unlabelled else [])]
+    tables = [
+        f"{data.path}/{name}_metadata.csv" for name in ("train", "test") if data.path
+    ]
+    local = tables[:1] + [table for table in tables[1:] if Path(table).exists()]
+    return [
+        *(local if data.source == "local" else []),
+        *([data.unlabelled] if data.unlabelled else []),
+    ]
+
+
+def intermediate():
+    """What the targets are made from. Snakemake misses a deleted file only if a target asks for it."""
+    return [
+        "data/raw/manifest.csv",
+        "data/store/index.parquet",
+        "data/quarantine.csv",
+        *([audit] if (audit := audit_for_manifest(None)) else []),
+        "data/labels/manifest.csv",
+        "data/folds.csv",
+        *model_files(RUNS),
+        *expand("models/{run}/fold{fold}/history.csv", run=RUNS, fold=FOLDS),
+        *expand("data/pseudo/round{round}/manifest.csv", round=ROUNDS),
+        *expand("data/oof/{run}/manifest.csv", run=RUNS),
+        "reports/learning_curves.csv",
+        "reports/tables/chips.csv",
+    ]
 
 
 def targets():
     """Everything that a complete run leaves behind."""
     return [
+        *intermediate(),
         "reports/index.html",
         "reports/metrics.json",
         "reports/truth.json",

@@ -65,15 +65,20 @@ def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -
 
 @click.command()
 @click.argument("raw", type=click.Path(file_okay=False, path_type=Path), default="data/raw")
-def verify(raw: Path) -> None:
+@click.option("--dvc", is_flag=True, help="Read the objects of the project's DVC cache instead of RAW.")
+def verify(raw: Path, dvc: bool) -> None:
     """Compare the files in RAW with their manifest, byte by byte.
 
     Prints what differs, and ends with status 1 if anything does.
 
     \b
-    Example:
+    Examples:
       cloudcover verify data/raw
+      cloudcover verify --dvc
     """  # noqa: D301
+    if dvc:
+        _verify_dvc()
+        return
     from cloudcover import tables
     from cloudcover.sources.verify import verify as compare
 
@@ -85,3 +90,26 @@ def verify(raw: Path) -> None:
     if len(problems):
         raise click.ClickException(f"{len(problems)} files differ: `cloudcover download --recheck` fetches them again")
     click.echo(f"{len(tables.RAW_MANIFEST.read(raw / 'manifest.csv'))} files are as they were fetched")
+
+
+def _verify_dvc() -> None:
+    """Names the corrupted objects of the DVC cache and what they are part of."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    from cloudcover.dvc_cache import verify
+
+    try:
+        repo = Repo()
+    except NotDvcRepoError:
+        raise click.UsageError("this folder is not in a DVC repository") from None
+    cache = Path(repo.cache.local.path)
+    problems, objects = verify(cache, Path(repo.root_dir, "dvc.lock"))
+    for name, path in problems.itertuples(index=False):
+        click.echo(f"{path}: object {cache / name} is corrupted")
+    if len(problems):
+        raise click.ClickException(
+            f"{len(problems)} of {objects} objects are corrupted: delete them, then take them from the workspace "
+            "(`dvc commit --force`, if its files are right) or from the remote (`dvc fetch`)"
+        )
+    click.echo(f"{objects} objects of the DVC cache are as they were stored")
