@@ -122,13 +122,14 @@ def audit_for_manifest(wildcards):
 def source_index(wildcards):
     """What the download depends on: the tables of a local folder, and further chips; the rest follows from parameters."""
     data = PARAMS.data
-    tables = [
-        f"{data.path}/{name}_metadata.csv" for name in ("train", "test") if data.path
-    ]
-    local = tables[:1] + [table for table in tables[1:] if Path(table).exists()]
+    further = [data.unlabelled] if data.unlabelled else []
+    if data.source != "local":
+        return further
+    test = Path(data.path, "test_metadata.csv")
     return [
-        *(local if data.source == "local" else []),
-        *([data.unlabelled] if data.unlabelled else []),
+        f"{data.path}/train_metadata.csv",
+        *([str(test)] if test.exists() else []),
+        *further,
     ]
 
 
@@ -145,6 +146,7 @@ def intermediate():
         *expand("models/{run}/fold{fold}/history.csv", run=RUNS, fold=FOLDS),
         *expand("data/pseudo/round{round}/manifest.csv", round=ROUNDS),
         *expand("data/oof/{run}/manifest.csv", run=RUNS),
+        "models/choice.json",
         "reports/learning_curves.csv",
         "reports/tables/chips.csv",
     ]
