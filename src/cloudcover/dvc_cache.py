@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,8 @@ def verify(cache: Path, lock: Path) -> tuple[pd.DataFrame, int]:
         lock: `dvc.lock`, which tells what an object is part of.
 
     Returns:
-        object (path in the cache), path (that it holds, as dvc.lock has it): a row per corrupted object, sorted.
+        object (path in the cache), path (of what it holds, by dvc.lock; several with a comma): a row per corrupted
+        object, sorted.
         The number of objects.
     """
     objects = sorted(path for path in cache.glob("??/*") if len(path.stem) == 30)
@@ -36,9 +38,12 @@ def verify(cache: Path, lock: Path) -> tuple[pd.DataFrame, int]:
 
     with bar, ThreadPoolExecutor() as pool:  # hashlib releases the GIL
         bad = [path for path, good in zip(objects, pool.map(intact, objects), strict=True) if not good]
-    names = dict(_names(cache, yaml.safe_load(lock.read_text())["stages"])) if bad and lock.exists() else {}
+    held = defaultdict(set)
+    for digest, path in _names(cache, yaml.safe_load(lock.read_text())["stages"]) if bad and lock.exists() else ():
+        held[digest].add(path)
     rows = [
-        (path.relative_to(cache).as_posix(), names.get(path.parent.name + path.name, "not in dvc.lock")) for path in bad
+        (path.relative_to(cache).as_posix(), ", ".join(sorted(held[path.parent.name + path.name])) or "not in dvc.lock")
+        for path in bad
     ]
     return pd.DataFrame(rows, columns=["object", "path"], dtype=str), len(objects)
 
