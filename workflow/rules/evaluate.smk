@@ -33,7 +33,7 @@ rule choose:
         "logs/choose.log",
     benchmark:
         "benchmarks/out/choose.tsv"
-    threads: workflow.cores or 1
+    threads: cores()
     params:
         cfg=sections("seed", "evaluation", "choice"),
         code=code("choose.py"),
