@@ -34,6 +34,9 @@ rule choose:
     benchmark:
         "benchmarks/out/choose.tsv"
     threads: cores()
+    resources:
+        mem_mb=grows(8_000),
+        runtime=grows(120),
     params:
         cfg=sections("seed", "evaluation", "choice"),
         code=code("choose.py"),
