@@ -1,5 +1,7 @@
 """The local source: a folder in the challenge's layout comes in unchanged, or is cut into tiles."""
 
+import shutil
+
 import numpy as np
 import pytest
 import rasterio
@@ -41,8 +43,10 @@ def test_files_that_the_source_no_longer_has_are_removed(tmp_path):
     make_layout(source, chips=4, unlabelled=0)
     raw = bring(source, tmp_path)
     (source / "train_labels" / "c003.tif").unlink()
+    shutil.rmtree(source / "train_features" / "c001")
     bring(source, tmp_path)
     assert not (raw / "train_labels" / "c003.tif").exists()
+    assert not (raw / "train_features" / "c001").exists(), "packing would take it for a chip without a row"
     assert (raw / "train_labels" / "c002.tif").exists()
 
 

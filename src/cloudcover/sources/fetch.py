@@ -7,7 +7,7 @@ from pathlib import Path
 from cloudcover import tables
 from cloudcover.params import DataParams, SyntheticParams
 from cloudcover.sources import unlabelled
-from cloudcover.sources.layout import write_manifest
+from cloudcover.sources.layout import remove_unlisted, write_manifest
 
 
 def fetch(
@@ -35,6 +35,7 @@ def fetch(
         from cloudcover.sources.synthetic import generate
 
         generate(synthetic, data, seed, raw, truth, workers)
+        remove_unlisted(raw)
         write_manifest(raw, "synthetic")
         return
     if data.source == "local":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -79,6 +80,26 @@ def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
         missing += known - found
         extra += found - known
     return {"rows without chips": sorted(missing), "chips without rows": sorted(extra)}
+
+
+def remove_unlisted(root: Path) -> None:
+    """Removes images of chips that the metadata do not list, such as those of an earlier, larger set."""
+    chips = read_metadata(root)
+    for split in (*SPLITS, UNLABELLED):
+        listed = set(chips.loc[chips["split"] == split, "chip_id"])
+        for folder in (root / f"{split}_features").glob("*/"):
+            if folder.name not in listed:
+                shutil.rmtree(folder)
+        for label in (root / f"{split}_labels").glob("*.tif"):
+            if label.stem not in listed:
+                label.unlink()
+
+
+def remove_empty_folders(root: Path) -> None:
+    """Removes the folders of chips whose images are gone; one that stays would look like a chip without bands."""
+    for folder in root.glob("*_features/*/"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def layout_files(root: Path) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from cloudcover import tables
 from cloudcover.chips import image_size
 from cloudcover.files import atomic
 from cloudcover.params import DataParams
-from cloudcover.sources.layout import SPLITS, chip_files, layout_files, read_metadata
+from cloudcover.sources.layout import SPLITS, chip_files, layout_files, read_metadata, remove_empty_folders
 
 
 def fetch(params: DataParams, raw: Path) -> None:
@@ -36,6 +36,7 @@ def fetch(params: DataParams, raw: Path) -> None:
     for path in list(layout_files(raw)):
         if path not in wanted:
             (raw / path).unlink()
+    remove_empty_folders(raw)
 
 
 def _link(source: Path, params: DataParams, raw: Path) -> set[Path]:

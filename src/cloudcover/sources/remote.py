@@ -22,7 +22,7 @@ from cloudcover.params import DataParams
 from cloudcover.sources.errors import AccessError, ContentError, DownloadError, MissingError
 from cloudcover.sources.http import Client, Received, check_space
 from cloudcover.sources.journal import WORK, Entry, Journal, locked
-from cloudcover.sources.layout import EXTRA, SPLITS, layout_files, read_metadata
+from cloudcover.sources.layout import EXTRA, SPLITS, layout_files, read_metadata, remove_empty_folders
 from cloudcover.sources.stores import FOLDERS, Listed, Store, open_store
 from cloudcover.sources.subset import select
 from cloudcover.sources.tiff import TiffError, check_tiff
@@ -301,9 +301,7 @@ def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) ->
             (raw / path).unlink()
     for part in [*raw.glob(".*.part"), *raw.glob("*_*/**/.*.part")]:
         part.unlink()
-    for folder in raw.glob("*_features/*"):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    remove_empty_folders(raw)
     files = [present[path] for path in sorted(present)]
     columns = {name: [getattr(entry, name) for entry in files] for name in tables.RAW_MANIFEST.columns}
     tables.RAW_MANIFEST.write(pd.DataFrame(columns), raw / "manifest.csv")
