@@ -71,7 +71,7 @@ def run(rule: str, targets: Sequence[str]) -> int:
     again = sorted({*foreign, *behind(rule, targets)})
     force = ["--forcerun", *again] if again else []
     return subprocess.run(
-        snakemake("--quiet", "rules", "host", *force, "--allowed-rules", rule, "--", *targets)
+        snakemake("--quiet", "rules", "host", "progress", *force, "--allowed-rules", rule, "--", *targets)
     ).returncode
 
 
