@@ -20,9 +20,14 @@ SHARED = ROOT.parent / "shared"
 BANDS = ["B02", "B03", "B04", "B08"]
 
 
+LONGEST = ["test_slurm.py", "test_workflow.py", "test_staleness.py"]
+"""Files that start first, so that the other processes have work while they run; the cluster's jobs mostly wait."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts the longest file first, so that the other processes have work while it runs."""
-    items.sort(key=lambda item: item.path.name != "test_workflow.py")
+    """Sorts the longest files to the front."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from conftest import ROOT
+from forked import server
 
 from cloudcover.params import validate
 from cloudcover.reference import render
@@ -80,14 +81,20 @@ class Project:
         """Runs Snakemake as the README says."""
         return self.run("snakemake", "--resources", "gpu=1", "--cores", "2", *arguments, check=check)
 
+    def dry(self, *command: str) -> str:
+        """Runs a dry run of `snakemake` or `dvc`, which must succeed, and returns what it printed."""
+        status, printed = server(command[0]).run(command, self.folder, self.environment())
+        assert status == 0, f"{' '.join(command)} ended with {status}:\n{printed[-6000:]}"
+        return printed
+
     def pending(self, *targets: str) -> set[str]:
         """Rules that Snakemake would run."""
-        printed = self.snakemake("--dry-run", *targets)
+        printed = self.dry("snakemake", "--dry-run", "--resources", "gpu=1", "--cores", "2", *targets)
         return set(re.findall(r"^(?:local)?rule (\w+):$", printed, re.MULTILINE)) - {"all"}
 
     def pending_stages(self) -> set[str]:
         """Stages of dvc.yaml that Snakemake would run, wholly or in part."""
-        printed = self.snakemake("--dry-run")
+        printed = self.dry("snakemake", "--dry-run", "--resources", "gpu=1", "--cores", "2")
         stages = set()
         for block in re.split(r"^(?:local)?rule ", printed, flags=re.MULTILINE)[1:]:
             wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
@@ -97,7 +104,7 @@ class Project:
 
     def stale_stages(self) -> set[str]:
         """Stages that DVC would run if each of them changed its outputs."""
-        printed = self.run("dvc", "repro", "--dry", "--force-downstream")
+        printed = self.dry("dvc", "repro", "--dry", "--force-downstream")
         return set(re.findall(r"^Running stage '([\w-]+)'", printed, re.MULTILINE))
 
     def all_stages(self) -> set[str]:

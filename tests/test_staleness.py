@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -227,30 +227,37 @@ COMMANDS = {
 
 
 @contextmanager
+def killed(project: Project, command: list[str], when: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
+    """A run in a session of its own, from the moment `when` comes true; at the end all its processes are killed."""
+    run = subprocess.Popen(
+        command, cwd=project.folder, env=project.environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 300
+        while not when():
+            assert time.monotonic() < end, "the stage did not start"
+            assert run.poll() is None, "the run ended"
+            time.sleep(0.02)
+        yield run
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
+@contextmanager
 def held(project: Project, driver: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The stage `folds` under way in a session of its own: it has written one of its two outputs, and waits."""
+    """The stage `folds` under way: it has written one of its two outputs, and waits."""
     script = project.folder / "workflow/scripts/folds.py"
     wait = 'Path("waits").touch()\n    while Path("hold").exists():\n        __import__("time").sleep(0.05)\n    '
     text = script.read_text()
     assert "    write_text(snakemake.output.balance" in text
     script.write_text(text.replace("write_text(snakemake.output.balance", wait + "write_text(snakemake.output.balance"))
     (project.folder / "hold").touch()
-    run = subprocess.Popen(
-        COMMANDS[driver], cwd=project.folder, env=project.environment(), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + 120
-        while not (project.folder / "waits").exists():
-            assert time.monotonic() < end, "the stage did not start"
-            assert run.poll() is None, "the run ended"
-            time.sleep(0.05)
+    with killed(project, COMMANDS[driver], (project.folder / "waits").exists) as run:
         yield run
-    finally:
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-        (project.folder / "hold").unlink()
-        (project.folder / "waits").unlink()
+    (project.folder / "hold").unlink()
+    (project.folder / "waits").unlink()
 
 
 @pytest.mark.slow
@@ -273,6 +280,29 @@ def test_a_second_run_names_the_first_and_a_killed_one_leaves_nothing_to_mend(co
     assert copy.pending_stages() == set(), "the same folds: nothing that follows is stale"
     copy.run("python", "workflow/dvc_stage.py", "commit")
     assert "up to date" in copy.run("dvc", "status")
+
+
+@pytest.mark.slow
+def test_training_that_is_killed_goes_on_and_ends_alike_under_both_drivers(copy):
+    copy.change("training", "epochs", 60)
+    weights = [copy.folder / f"models/baseline/fold{fold}/model.safetensors" for fold in (0, 1)]
+    targets = [path.relative_to(copy.folder).as_posix() for path in weights]
+    commands = {
+        "snakemake": ["snakemake", "--cores", "2", "--resources", "gpu=1", "--allowed-rules", "train", "--", *targets],
+        "dvc": ["dvc", "repro", "--single-item", "train-baseline"],
+    }
+    results = []
+    for command in commands.values():
+        shutil.rmtree(copy.folder / "work")
+        shutil.rmtree(copy.folder / "models/baseline")
+        with killed(copy, command, lambda: any((copy.folder / "work/train").glob("*/epoch-00002.sha256"))):
+            pass
+        assert not all(path.exists() for path in weights)
+        copy.run(*command)
+        logs = "".join(path.read_text() for path in (copy.folder / "logs/train/baseline").glob("*.log"))
+        assert "resumes after epoch-0000" in logs
+        results.append([path.read_bytes() for path in weights])
+    assert results[0] == results[1]
 
 
 @pytest.mark.slow

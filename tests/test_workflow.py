@@ -177,6 +177,15 @@ def test_a_misspelt_parameter_fails_before_the_dag_with_the_nearest_name(tmp_pat
     assert "Building DAG" not in printed
 
 
+@pytest.mark.parametrize("cluster", ["slurm", "kubernetes"])
+def test_on_a_cluster_the_same_is_stale_as_on_one_machine(cluster):
+    """A profile for a cluster stands in for the default one."""
+    default, other = (yaml.safe_load((ROOT / folder / "config.yaml").read_text())
+                      for folder in ("profiles/default", f"workflow/profiles/{cluster}"))  # fmt: skip
+    for key in ("max-checksum-file-size", "rerun-triggers", "rerun-incomplete", "show-failed-logs"):
+        assert other[key] == default[key], key
+
+
 def local_project(tmp_path, **options):
     make_layout(tmp_path / "source", chips=12, scenes=6, **options)
     values = {**TINY, "data": {**TINY["data"], "source": "local", "path": str(tmp_path / "source")}}
