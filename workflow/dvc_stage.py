@@ -10,6 +10,7 @@ python workflow/dvc_stage.py adopt                after `dvc pull` or `dvc check
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -64,15 +65,24 @@ def behind(rule: str, targets: Sequence[str]) -> list[str]:
 
 
 def run(rule: str, targets: Sequence[str]) -> int:
-    """Builds targets with one rule only; upstream files count as given, because DVC has checked them."""
+    """Builds targets with one rule only; upstream files count as given, because DVC has checked them.
+
+    Snakemake runs in this process. What it says of every run (shell, cores, log file) is left out, because DVC starts
+    it once per stage. Warnings, errors and what the jobs tell stay.
+    """
+    from snakemake.cli import main as snakemake_main
+    from snakemake.logging import logger
+
     foreign = [target for target in targets if Path(target).exists() and not trusted(target)]
-    if foreign:
-        sys.stderr.write(f"not written by this Snakemake, built again: {' '.join(foreign)}\n")
     again = sorted({*foreign, *behind(rule, targets)})
     force = ["--forcerun", *again] if again else []
-    return subprocess.run(
-        snakemake("--quiet", "rules", "host", "progress", *force, "--allowed-rules", rule, "--", *targets)
-    ).returncode
+    sys.argv = ["snakemake", "--quiet", "rules", "host", "progress", *force, "--allowed-rules", rule, "--", *targets]
+    logger.addFilter(lambda record: record.levelno > logging.INFO or hasattr(record, "event"))
+    try:
+        snakemake_main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def command_of(rule: str, targets: Sequence[str]) -> str:
