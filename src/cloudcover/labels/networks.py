@@ -20,6 +20,7 @@ from cloudcover.store import Store
 from cloudcover.train import LIGHTNING
 from cloudcover.train.run import Recipe, train
 from cloudcover.train.select import Selection, select
+from cloudcover.workers import end_with_parent
 
 
 @contextmanager
@@ -79,6 +80,7 @@ class _Job:
 
 def _start_worker() -> None:
     """Two trainings of one thread each are faster than one of two; their progress goes to the terminal."""
+    end_with_parent()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module=LIGHTNING)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

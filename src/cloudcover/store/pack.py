@@ -26,6 +26,7 @@ from cloudcover.files import atomic, fingerprint, sha256
 from cloudcover.params import DataParams
 from cloudcover.sources.layout import chip_files, orphans, read_metadata
 from cloudcover.store.statistics import band_statistics, flags
+from cloudcover.workers import end_with_parent
 
 
 class PackError(ValueError):
@@ -113,7 +114,7 @@ def _run(jobs: list[_Job], workers: int) -> tuple[pd.DataFrame, list[dict[str, s
         bar = stack.enter_context(tqdm(total=total, desc="pack", unit="chip", disable=None))
         packed: Iterable[tuple[pd.DataFrame, list[dict[str, str]]]] = map(_pack_shard, jobs)
         if workers > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
+            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent))
             packed = pool.map(_pack_shard, jobs)
         for job, (frame, problems) in zip(jobs, packed, strict=True):
             frames.append(frame)
