@@ -291,16 +291,17 @@ def test_training_that_is_killed_goes_on_and_ends_alike_under_both_drivers(copy)
         "snakemake": ["snakemake", "--cores", "2", "--resources", "gpu=1", "--allowed-rules", "train", "--", *targets],
         "dvc": ["dvc", "repro", "--single-item", "train-baseline"],
     }
+    states = copy.folder / "work/train"
     results = []
     for command in commands.values():
-        shutil.rmtree(copy.folder / "work")
+        shutil.rmtree(states, ignore_errors=True)
         shutil.rmtree(copy.folder / "models/baseline")
-        with killed(copy, command, lambda: any((copy.folder / "work/train").glob("*/epoch-00002.sha256"))):
+        with killed(copy, command, lambda: any(path.stem >= "epoch-00002" for path in states.glob("*/epoch-*.sha256"))):
             pass
         assert not all(path.exists() for path in weights)
         copy.run(*command)
         logs = "".join(path.read_text() for path in (copy.folder / "logs/train/baseline").glob("*.log"))
-        assert "resumes after epoch-0000" in logs
+        assert "resumes after epoch-" in logs
         results.append([path.read_bytes() for path in weights])
     assert results[0] == results[1]
 
