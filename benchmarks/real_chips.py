@@ -1,45 +1,52 @@
 """How well models of synthetic chips do on real ones, beside a threshold and another project's network.
 
     python -m venv .venv/ukis && .venv/ukis/bin/pip install "ukis-csmask[cpu]==1.0.0" rasterio
-    python benchmarks/transfer.py ../shared/real-chips --model models/bundle
+    python benchmarks/real_chips.py --chips ../shared/real-chips --model models/bundle
+    python benchmarks/real_chips.py --chips ../shared/real-chips --picture docs/images/real_chips.jpg
 
 The real chips are in the challenge's layout, with labels. Ways: blue (B02) above 700 DN; ukis-csmask's four-band
-network (`baselines/ukis_masks.py`, in an environment of its own; left out without it); a model of this project, if one
-is given; and two that this program trains by a preset: on synthetic chips without label errors alone, and with the real
-chips of all other locations added, cut into chips of the preset's size, one such model for each location.
+network (`baselines/ukis_masks.py`, in an environment of its own; left out without it); and the bundle or model folder
+that is given. Without one the program trains two by `baselines/synthetic_models.py`: `synthetic`, of synthetic chips
+without label errors, and `with_real`, tuned further on the real chips of all locations but the one that is judged.
 
-Global Jaccard is the sum of intersections over the sum of unions. No location is in both training and test.
+Jaccard is the sum of intersections over the sum of unions. `jaccard` is that of the given model, or of `synthetic`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.bundle import load_bundle
 from cloudcover.chips import read_chip
 from cloudcover.evaluate.counts import confusion
-from cloudcover.files import derive_seed, write_json
-from cloudcover.params import Params, load
-from cloudcover.predict.masks import limits_of, mask_of
-from cloudcover.predict.predictor import Predictor
-from cloudcover.sources import local
-from cloudcover.sources.layout import read_metadata, write_manifest
-from cloudcover.sources.synthetic import generate
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
-from cloudcover.train.run import Recipe, train
-from cloudcover.train.select import Selection
+from cloudcover.files import write_json
+from cloudcover.params import Params, load, validate
+from cloudcover.sources.layout import read_metadata
+
+if TYPE_CHECKING:  # torch takes seconds to import, which the baselines alone don't need
+    from baselines.synthetic_models import Trainer
+
+    from cloudcover.predict import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 BANDS = ["B02", "B03", "B04", "B08"]
+THRESHOLD_DN = 700
+RECIPE = {  # over the preset
+    "data": {"chip_size": 128},
+    "synthetic": {"locations": 200, "scenes": 200, "chips": 600, "unlabelled": 0.0},
+    "training": {"epochs": 7, "batch_size": 16, "warmup_steps": 30},
+    "augmentation": {"d4": 1.0, "hflip": 0.0, "vflip": 0.0, "affine": 0.5, "zoom": 1.6, "brightness_contrast": 0.5},
+}
 Masks = dict[str, NDArray[np.uint8]]
 
 
@@ -48,9 +55,8 @@ class Real:
 
     def __init__(self, folder: Path) -> None:
         table = read_metadata(folder)
-        self.folder = folder
         self.location: dict[str, str] = {}
-        self.chips: Masks = {}
+        self.chips: dict[str, NDArray[np.uint16]] = {}
         self.labels: Masks = {}
         for row in table[table["split"] == "train"].itertuples():
             label = folder / "train_labels" / f"{row.chip_id}.tif"
@@ -60,8 +66,19 @@ class Real:
             self.chips[row.chip_id], self.labels[row.chip_id] = chip.bands, chip.label
 
 
-def by_model(predictor: Predictor, chips: Masks) -> Masks:
-    """Masks of a predictor."""
+def recipe(preset: Path, seed: int, device: str) -> Params:
+    """The preset with what this benchmark changes."""
+    values = load(preset).model_dump(mode="json")
+    for section, changes in RECIPE.items():
+        values[section] |= changes
+    values["compute"]["device"] = device
+    return validate(values | {"seed": seed})
+
+
+def by_model(predictor: Predictor, chips: dict[str, NDArray[np.uint16]]) -> Masks:
+    """Masks of a predictor, with its own threshold."""
+    from cloudcover.predict.masks import limits_of, mask_of
+
     masks = {}
     for name, chip in chips.items():
         probabilities = predictor.probabilities(chip[None], limits_of(chip[None], 0))
@@ -69,113 +86,121 @@ def by_model(predictor: Predictor, chips: Masks) -> Masks:
     return masks
 
 
-def by_ukis(real: Real, python: Path, work: Path) -> Masks:
+def by_ukis(real: Real, python: Path) -> Masks:
     """Masks of ukis-csmask, in its own environment."""
-    np.savez(work / "chips.npz", **real.chips)
     program = ROOT / "benchmarks" / "baselines" / "ukis_masks.py"
-    subprocess.run([python, program, work / "chips.npz", work / "masks.npz"], check=True)
-    return dict(np.load(work / "masks.npz"))
+    with tempfile.TemporaryDirectory() as name:
+        chips, masks = Path(name) / "chips.npz", Path(name) / "masks.npz"
+        np.savez(chips, **real.chips)
+        subprocess.run([python, program, chips, masks], check=True)
+        return dict(np.load(masks))
 
 
-class Trainer:
-    """Trains models on a set of synthetic chips and tiles of the real ones."""
+def by_trained(real: Real, trainer: Trainer, device: str) -> dict[str, Masks]:
+    """Masks of the two models that are trained here; each location's by a model that did not see it."""
+    from cloudcover.predict import Predictor
 
-    def __init__(self, params: Params, real: Real, work: Path) -> None:
-        self.work = work
-        self.recipe = Recipe(**{name: getattr(params, name) for name in Recipe.__dataclass_fields__})
-        raw = work / "raw"
-        generate(
-            params.synthetic.model_copy(update={"label_errors": 0.0}), params.data, params.seed, raw, work / "truth"
-        )
-        synthetic = read_metadata(raw)
-        source = params.data.model_copy(update={"source": "local", "path": str(real.folder), "tile": True})
-        tiles_raw = work / "tiles"
-        local.fetch(source, tiles_raw)
-        for path in tiles_raw.glob("train_*/**/*.tif"):
-            local.place(path, raw / path.relative_to(tiles_raw), "hardlink")
-        tables = [pd.read_csv(folder / "train_metadata.csv", dtype=str) for folder in (raw, tiles_raw)]
-        pd.concat(tables).to_csv(raw / "train_metadata.csv", index=False)
-        write_manifest(raw, "synthetic and real")
-        pack(raw, work / "store", work / "quarantine.csv", params.data.model_copy(update={"max_quarantined": 1.0}))
-        self.store = Store(work / "store")
-        known = self.store.index[self.store.index["labelled"]]
-        self.synthetic = known[known["chip_id"].isin(synthetic["chip_id"])]
-        self.real = known[~known["chip_id"].isin(synthetic["chip_id"])]
+    masks = {"synthetic": by_model(Predictor([trainer.alone()], "vflip", device), real.chips), "with_real": {}}
+    for place in sorted(set(real.location.values())):
+        chips = {name: chip for name, chip in real.chips.items() if real.location[name] == place}
+        masks["with_real"] |= by_model(Predictor([trainer.with_real(place)], "vflip", device), chips)
+    return masks
 
-    def model(self, name: str, without: str | None) -> Predictor:
-        """A model of the synthetic chips of three of four locations, the others telling the best epoch.
 
-        Args:
-            name: of the run.
-            without: adds the real tiles of all locations but this; None: adds none.
-        """
-        held = sorted(self.synthetic["location"].unique())[::4]
-        training = self.synthetic[~self.synthetic["location"].isin(held)]
-        if without is not None:
-            training = pd.concat([training, self.real[self.real["location"] != without]])
-        validation = self.synthetic[self.synthetic["location"].isin(held)]
-        columns = ["chip_id", "label", "weight", "scene"]
-        parts = [part.assign(label="human", weight=1.0)[columns] for part in (training, validation)]
-        selection = Selection(*(part.reset_index(drop=True) for part in parts))
-        train(self.recipe, self.store, selection, self.work / name, self.work / "state", run=name, fold=0)
-        return Predictor([self.work / name], "vflip")
+def figures(masks: Masks, labels: Masks) -> dict[str, float]:
+    """Jaccard of all chips (`jaccard`), of the partly cloudy (`partly`), and by chip [0-1].
+
+    Where a chip's label has no cloud, its figure is the share of clear pixels that stay clear.
+    """
+    counts = {n: confusion((masks[n] == 1)[None], label[None])[0] for n, label in labels.items()}
+    partly = [count for count in counts.values() if count[0] + count[2] and count[1] + count[3]]
+    result = {"jaccard": _jaccard(list(counts.values())), "partly": _jaccard(partly)}
+    for name, (hit, false, missed, clear) in counts.items():
+        result[name] = hit / (hit + false + missed) if hit + missed else clear / (clear + false)
+    return {name: float(value) for name, value in result.items()}
+
+
+def _jaccard(counts: list[NDArray[np.int64]]) -> float:
+    tp, fp, fn, _ = np.sum(counts, axis=0) if counts else (0, 0, 0, 0)
+    return float(tp / (tp + fp + fn)) if tp + fp + fn else 1.0
+
+
+def flat(rows: dict[str, dict[str, float]], own: str | None) -> dict[str, float]:
+    """Figures as `jaccard_<way>`, `partly_<way>` and `<chip>_<way>`; `jaccard` is that of the way `own`."""
+    values = {f"{figure}_{way}": value for way, row in rows.items() for figure, value in row.items()}
+    return ({"jaccard": rows[own]["jaccard"]} if own else {}) | values
+
+
+def picture(path: Path, real: Real, ways: dict[str, Masks]) -> None:
+    """Draws chips that are not all cloud: true colour with the label's outline, and the errors of each way."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [name for name, label in real.labels.items() if not (label == 1).all()]
+    figure, axes = plt.subplots(len(names), 1 + len(ways), squeeze=False, constrained_layout=True,
+                                figsize=(3 * (1 + len(ways)), 3.1 * len(names)))  # fmt: skip
+    for row, name in zip(axes, names, strict=True):
+        colour = np.clip(real.chips[name][2::-1].transpose(1, 2, 0) / 3500, 0, 1) ** 0.7
+        label = real.labels[name] == 1
+        row[0].imshow(colour)
+        row[0].set_ylabel(name)
+        if label.any():
+            row[0].contour(label, [0.5], colors="#ff8c00", linewidths=0.7)
+        for axis, (way, masks) in zip(row[1:], ways.items(), strict=True):
+            mask, shown = masks[name] == 1, colour * 0.5
+            for pixels, paint in ((mask & label, (0.9, 0.9, 0.9)), (mask & ~label, (1, 0.2, 0.2)),
+                                  (~mask & label, (0.2, 0.4, 1))):  # fmt: skip
+                shown[pixels] = paint
+            axis.imshow(shown)
+            axis.set_title(way, fontsize=9)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=70)
+    plt.close(figure)
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("real", type=Path, help="folder of real chips in the challenge's layout")
-    parser.add_argument("--model", type=Path, help="a bundle that was trained without them")
+    parser.add_argument("--chips", type=Path, required=True, help="folder of real chips in the challenge's layout")
+    parser.add_argument("--model", type=Path, help="a bundle or model folder that was trained without them")
     parser.add_argument("--preset", type=Path, default=ROOT / "config/presets/quick.yaml")
     parser.add_argument("--quick", action="store_true", help="train nothing: judge what is there")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--ukis-python", type=Path, default=ROOT / ".venv/ukis/bin/python")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path, help="draw the chips and the errors here")
+    parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    real = Real(arguments.real)
-    params = load(arguments.preset).model_copy(update={"seed": derive_seed(arguments.seed, "transfer")})
-    ways: dict[str, Callable[[Path], Masks]] = {
-        "B02 > 700": lambda work: {name: (chip[0] > 700).astype(np.uint8) for name, chip in real.chips.items()}
-    }
+    real = Real(arguments.chips)
+    ways = {"threshold": {name: (chip[0] > THRESHOLD_DN).astype(np.uint8) for name, chip in real.chips.items()}}
     if arguments.ukis_python.exists():
-        ways["ukis-csmask"] = lambda work: by_ukis(real, arguments.ukis_python, work)
+        ways["ukis"] = by_ukis(real, arguments.ukis_python)
+    own = None
     if arguments.model:
-        ways[str(arguments.model)] = lambda work: by_model(load_bundle(arguments.model), real.chips)
-    if not arguments.quick:
-        ways["synthetic alone"] = lambda work: by_model(Trainer(params, real, work).model("alone", None), real.chips)
-        ways["with real chips"] = lambda work: with_real(Trainer(params, real, work), real)
-    rows = []
-    for way, masks_of in ways.items():
+        from cloudcover.bundle import load_bundle
+
+        own = "model"
+        ways[own] = by_model(load_bundle(arguments.model, arguments.device), real.chips)
+    elif not arguments.quick:
+        from baselines.synthetic_models import Trainer
+
+        own = "synthetic"
         with tempfile.TemporaryDirectory() as work:
-            rows.append({"way": way, **figures(masks_of(Path(work)), real)})
-    table = pd.DataFrame(rows).set_index("way")
-    print("global Jaccard of all chips and of the partly cloudy ones; per chip: Jaccard, or where a label has no")
-    print("cloud, the share of clear pixels that stay clear (0-1)")
-    print(table.round(3).to_string())
+            params = recipe(arguments.preset, arguments.seed, arguments.device)
+            ways |= by_trained(real, Trainer(params, arguments.chips, Path(work)), arguments.device)
+    rows = {way: figures(masks, real.labels) for way, masks in ways.items()}
+    print("Jaccard of all chips and of the partly cloudy ones; per chip: Jaccard, or where a label has no cloud, the")
+    print("share of clear pixels that stay clear")
+    print(pd.DataFrame(rows).T.round(3).to_string())
+    if arguments.picture:
+        picture(arguments.picture, real, ways)
     if arguments.json:
-        write_json(arguments.json, table.to_dict("index"))
-
-
-def with_real(trainer: Trainer, real: Real) -> Masks:
-    """Masks of each location by a model that saw the real chips of all others."""
-    masks: Masks = {}
-    for number, place in enumerate(sorted(set(real.location.values()))):
-        chips = {name: chip for name, chip in real.chips.items() if real.location[name] == place}
-        masks |= by_model(trainer.model(f"without{number}", place), chips)
-    return masks
-
-
-def figures(masks: Masks, real: Real) -> dict[str, float]:
-    """Global Jaccard, and a figure per chip."""
-    counts = {n: confusion((masks[n] == 1)[None], label[None])[0] for n, label in real.labels.items()}
-    tp, fp, fn, _ = np.sum(list(counts.values()), axis=0)
-    result = {"global": tp / (tp + fp + fn)}
-    partly = [count for count in counts.values() if count[0] + count[2] and count[1] + count[3]]
-    tp, fp, fn, _ = np.sum(partly, axis=0)
-    result["partly_cloudy"] = tp / (tp + fp + fn)
-    for name, (hit, false, missed, clear) in counts.items():
-        result[name] = hit / (hit + false + missed) if hit + missed else clear / (clear + false)
-    return result
+        write_json(arguments.json, flat(rows, own))
 
 
 if __name__ == "__main__":
