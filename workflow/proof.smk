@@ -1,7 +1,7 @@
 # Experiments on synthetic sets, whose truth is known: the whole chain by a preset of config/presets/, once per set.
 #
-#     snakemake -s workflow/proof.smk --cores 2 proof [--config seeds=5]        what the method wins back
-#     snakemake -s workflow/proof.smk --cores 2 ablation [--config seeds=1]     what its parts bring
+#     snakemake -s workflow/proof.smk --cores 2 proof [--config seeds=5 first=0]        what the method wins back
+#     snakemake -s workflow/proof.smk --cores 2 ablation [--config seeds=1 first=0]     what its parts bring
 from pathlib import Path
 
 from cloudcover.lineage import code_fingerprint
@@ -11,10 +11,11 @@ SCRIPTS = sorted(Path(workflow.basedir).glob("scripts/*.py"))
 
 def chains(preset, seeds):
     """The results of a preset's chains."""
+    first = int(config.get("first", 0))
     return expand(
         "work/{preset}/seed{seed}/reports/truth.json",
         preset=preset,
-        seed=range(int(config.get("seeds", seeds))),
+        seed=range(first, first + int(config.get("seeds", seeds))),
     )
 
 

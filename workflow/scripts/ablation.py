@@ -1,7 +1,5 @@
 """The ablation's tables: what each member gains over the first, and each TTA policy over vflip (Jaccard in 0-1)."""
 
-from pathlib import Path
-
 from cloudcover.job import start
 
 REFERENCE = "final/flips"
@@ -10,12 +8,12 @@ REFERENCE = "final/flips"
 def main() -> None:
     """See the module."""
     start(snakemake)
-    from cloudcover.evaluate.proof import gains, read_counts
+    from cloudcover.evaluate.proof import chain_folders, gains, read_counts
     from cloudcover.files import write_text
     from cloudcover.params import load
 
     evaluation = load(snakemake.input.preset).evaluation
-    folders = {seed: Path(path).parents[1] for seed, path in enumerate(snakemake.input.truth)}
+    folders = chain_folders(snakemake.input.truth)
     counts = read_counts(folders)
     vflip = counts[counts["tta"] == "vflip"]
     final = counts[counts["run"] == "final"]

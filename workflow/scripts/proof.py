@@ -10,12 +10,12 @@ def main() -> None:
     start(snakemake)
     import pandas as pd
 
-    from cloudcover.evaluate.proof import by_seed, closed_gap, label_table, plot, read_counts
+    from cloudcover.evaluate.proof import by_seed, chain_folders, closed_gap, label_table, plot, read_counts
     from cloudcover.files import write_text
     from cloudcover.params import load
 
     evaluation = load(snakemake.input.preset).evaluation
-    folders = {seed: Path(path).parents[1] for seed, path in enumerate(snakemake.input.truth)}
+    folders = chain_folders(snakemake.input.truth)
     counts = read_counts(folders)
     counts = counts[counts["tta"] == evaluation.tta[-1]]
     tables: dict[str, pd.DataFrame] = {

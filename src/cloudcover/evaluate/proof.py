@@ -15,6 +15,12 @@ from cloudcover.files import atomic, read_json
 GIVEN, ORACLE = "baseline", "oracle"
 
 
+def chain_folders(results: Sequence[str]) -> dict[int, Path]:
+    """Folders of several runs of the chain by their seed, from paths like `…/seed3/reports/truth.json`."""
+    folders = [Path(path).parents[1] for path in results]
+    return {int(folder.name.removeprefix("seed")): folder for folder in folders}
+
+
 def read_counts(folders: Mapping[int, Path]) -> pd.DataFrame:
     """Counts against true masks of several runs of the chain, as if they were one set.
 
@@ -88,8 +94,8 @@ def label_table(folders: Mapping[int, Path]) -> pd.DataFrame:
 
     Returns:
         `seed`, `round`, `audit_precision`, `audit_recall`, `accepted` pseudo-labels, their global Jaccard on true
-        masks (`jaccard`), that of the labels given to the same chips (`jaccard_given`), and `replaced_share`: of wrong
-        labels.
+        masks (`jaccard`), that of the labels given to the same chips (`jaccard_given`), `replaced_share`: of wrong
+        labels, and `union_pixels`: of pseudo-labels and true masks.
     """
     rows = []
     for seed, folder in folders.items():

@@ -13,7 +13,8 @@ import numpy as np
 from cloudcover.sources.synthetic.noise import Field, Mask, fractal
 from cloudcover.sources.synthetic.sites import KINDS, CloudKind, Scene
 
-THRESHOLD = 0.05
+# People mark cloud down to where it hardly veils the ground: just inside the edges of real labels it is about 0.01.
+THRESHOLD = 0.02
 _EDGE = THRESHOLD / (1 - THRESHOLD)  # scaled optical thickness at the edge of the mask
 MARGIN = 64  # pixels around a chip, so that clouds beyond its border cast shadows into it
 
@@ -58,11 +59,12 @@ class Profile:
 
 
 PROFILES: dict[CloudKind, Profile] = {
-    "cumulus": Profile(0.85, 4.2, 3.3, 0.50, (1.0, 1.0), 0.22),
-    "deck": Profile(0.65, 2.6, 2.7, 0.45, (1.0, 1.8), 0.13),
-    "cirrus": Profile(0.55, 1.4, 2.1, 0.35, (3.0, 8.0), 0.0),
-    "haze": Profile(0.90, 1.1, 1.8, 0.25, (1.0, 1.0), 0.0),
+    "cumulus": Profile(0.85, 5.4, 4.2, 0.40, (1.0, 1.0), 0.22),
+    "deck": Profile(0.65, 3.8, 3.6, 0.34, (1.0, 1.8), 0.13),
+    "cirrus": Profile(0.55, 2.3, 3.0, 0.25, (3.0, 8.0), 0.0),
+    "haze": Profile(0.90, 1.8, 2.7, 0.17, (1.0, 1.0), 0.0),
 }
+LEAST_DEPTH = 1.9  # the thinnest body of a cloud has an opacity of 0.12
 STRAY_SHARE = 0.25  # chips whose kind of cloud is drawn anew instead of being the scene's
 
 
@@ -83,9 +85,9 @@ def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
     bumps = fractal(rng, full, 0.55, 100.0, stretch, angle)
     thick = 0.55 * of.thickness + 0.65 * float(rng.normal())
     if cover >= 1:  # from a thin veil to the tops of a storm, but even within the chip
-        limit, uneven, shadow = max(profile.depth + 0.2 + 1.75 * thick, 1.0), 0.5 * profile.uneven, 0.5
+        limit, uneven, shadow = max(profile.depth + 0.2 + 1.75 * thick, LEAST_DEPTH), 0.5 * profile.uneven, 0.5
     else:
-        limit, uneven, shadow = max(profile.depth + 0.05 + 1.0 * thick - 0.4 * cover, 1.0), profile.uneven, 0.15
+        limit, uneven, shadow = max(profile.depth + 0.05 + 1.0 * thick - 0.4 * cover, LEAST_DEPTH), profile.uneven, 0.15
 
     above = shape - np.float32(_edge(rng, shape[MARGIN:-MARGIN, MARGIN:-MARGIN], cover))
     above *= np.float32(profile.rise * min(limit / profile.depth, 1.3))

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from cloudcover.sources.synthetic.noise import Field, Mask, fractal
 
-FOREST = (0.018, 0.036, 0.018, 0.285)
+FOREST = (0.018, 0.036, 0.018, 0.310)
 CROP = (0.026, 0.054, 0.030, 0.380)
-GRASS = (0.037, 0.066, 0.056, 0.255)
+GRASS = (0.037, 0.066, 0.056, 0.270)
 DRY_GRASS = (0.060, 0.090, 0.116, 0.245)
 BROWN_SOIL = (0.050, 0.072, 0.095, 0.175)
 RED_SOIL = (0.044, 0.072, 0.128, 0.225)
+PALE_SOIL = (0.085, 0.110, 0.142, 0.205)
+GRAVEL = (0.135, 0.155, 0.172, 0.178)
 SAND = (0.165, 0.250, 0.345, 0.430)
 ROCK = (0.115, 0.140, 0.165, 0.215)
 CLEAR_WATER = (0.034, 0.030, 0.014, 0.009)
@@ -122,6 +124,17 @@ def town(rng: np.random.Generator, ground: Field, share: Field, size: int) -> No
     houses: Field = table[:, block]
     mix(houses, edge < 0.6, STREETS)
     mix(ground, share, houses)
+
+
+def barren(rng: np.random.Generator, ground: Field, share: Field, size: int) -> None:
+    """Pale worn ground, from dusty soil to gravel: pans and clearings by the share, yards, pits and tracks by lines."""
+    plot, edge = parcels(rng, size, float(rng.uniform(8, 40)), float(rng.uniform(1, 3)))
+    gravel = rng.beta(0.7, 1.2, 1024).astype(np.float32)
+    bright = np.exp(rng.normal(0, 0.3, 1024)).astype(np.float32)
+    soil, stones = spectrum_of(PALE_SOIL)[:, 0], spectrum_of(GRAVEL)[:, 0]
+    table = bright * (soil + gravel * (stones - soil))
+    worn = np.where((rng.random(1024) < rng.uniform(0, 0.15))[plot], np.float32(0.9), share)
+    mix(ground, np.maximum(worn, (edge < 0.7) * np.float32(0.5)), table[:, plot])
 
 
 def water(rng: np.random.Generator, ground: Field, share: Field, glint: float, size: int) -> None:

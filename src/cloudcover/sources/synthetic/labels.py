@@ -48,7 +48,7 @@ def human(chip: Chip, rng: np.random.Generator) -> Mask:
 
 
 def _drawn(chip: Chip, rng: np.random.Generator, haste: float) -> Mask:
-    seen = chip.opacity > np.float32(THRESHOLD + haste * rng.uniform(0, 0.015))
+    seen = chip.opacity > np.float32(THRESHOLD * (1 + haste * rng.uniform(0, 0.3)))
     seen = _without_small(seen, int(haste * rng.uniform(10, 60)))
     blurred = ndimage.uniform_filter(seen.astype(np.float32), 1 + 2 * round(haste * rng.uniform(1.0, 2.6)))
     label: Mask = blurred > np.float32(rng.uniform(0.1, 0.35))

@@ -13,6 +13,8 @@ from cloudcover.sources.synthetic.noise import Field, fractal
 from cloudcover.sources.synthetic.sites import Biome, Scene
 
 BANDS = ("B02", "B03", "B04", "B08")
+SOILS = (covers.BROWN_SOIL, covers.RED_SOIL, covers.PALE_SOIL)
+SOIL_SHARES = (0.5, 0.35, 0.15)
 _FLOOR = np.float32(0.003)  # least reflectance: nothing is quite black
 
 
@@ -23,7 +25,7 @@ class Character:
     Attributes:
         green: share of plants [0-1]; except in evergreen land it follows the season.
         plant: their reflectance.
-        soil: reflectance of bare ground; None: brown or red, by chance.
+        soil: reflectance of bare ground; None: brown, red or pale, by chance.
         rough: how much slopes are lit and shaded.
         farms: probability that a chip has fields.
         farm_level: fields lie where the relief is above this, about normal with this mean and standard deviation.
@@ -31,6 +33,7 @@ class Character:
         town_level: likewise for towns.
         water: probability that a chip has a lake or the sea.
         water_level: water lies where the relief is below this; likewise.
+        barren: probability that a chip has pale worn ground.
         evergreen: green in all seasons, without dry grass.
     """
 
@@ -44,18 +47,19 @@ class Character:
     town_level: tuple[float, float] = (1.7, 0.3)
     water: float = 0.05
     water_level: tuple[float, float] = (-0.9, 0.7)
+    barren: float = 0.1
     evergreen: bool = False
 
 
 CHARACTERS: dict[Biome, Character] = {
-    "savanna": Character(0.45, covers.GRASS, farms=0.35, towns=0.15),
-    "farmland": Character(0.5, covers.CROP, farms=0.95, farm_level=(-1.2, 0.8), towns=0.3),
+    "savanna": Character(0.45, covers.GRASS, farms=0.35, towns=0.15, barren=0.3),
+    "farmland": Character(0.5, covers.CROP, farms=0.95, farm_level=(-1.2, 0.8), towns=0.3, barren=0.25),
     "forest": Character(0.92, covers.FOREST, rough=0.8, farms=0.4, farm_level=(1.2, 0.4), evergreen=True),
-    "desert": Character(0.0, covers.GRASS, covers.SAND, rough=0.5, evergreen=True),
+    "desert": Character(0.0, covers.GRASS, covers.SAND, rough=0.5, barren=0.5, evergreen=True),
     "coast": Character(0.6, covers.FOREST, farms=0.4, towns=0.3, water=0.85, water_level=(1.3, 2.5)),
     "lakes": Character(0.65, covers.FOREST, farms=0.5, water=0.6),
     "mountains": Character(0.45, covers.FOREST, covers.ROCK, rough=2.2, farms=0.2),
-    "town": Character(0.45, covers.FOREST, farms=0.6, towns=0.95, town_level=(-0.6, 0.5)),
+    "town": Character(0.45, covers.FOREST, farms=0.6, towns=0.95, town_level=(-0.6, 0.5), barren=0.5),
 }
 
 
@@ -86,6 +90,9 @@ def reflectance(place: np.random.Generator, of: Scene, size: int) -> Field:
     if place.random() < kind.farms:
         level = place.normal(*kind.farm_level)
         covers.farm(place, ground, ramp(relief, level, level + 0.08), of.season, size)
+    if place.random() < kind.barren:
+        level = place.normal(1.0, 0.6)
+        covers.barren(place, ground, ramp(cover + fine * np.float32(0.1), level, level + 0.6), size)
     if place.random() < kind.towns:
         level = place.normal(*kind.town_level)
         covers.town(place, ground, ramp(cover - relief * np.float32(0.5), level, level + 0.2), size)
@@ -101,7 +108,7 @@ def _vegetation(
     place: np.random.Generator, kind: Character, season: float, relief: Field, cover: Field, fine: Field
 ) -> Field:
     """Plants, dry grass and woods over bare soil."""
-    soil = kind.soil or (covers.RED_SOIL if place.random() < 0.4 else covers.BROWN_SOIL)
+    soil = kind.soil or SOILS[int(place.choice(len(SOILS), p=SOIL_SHARES))]
     ground: Field = np.empty((len(BANDS), *relief.shape), np.float32)
     ground[:] = spectrum_of(soil)
     if kind.green:
