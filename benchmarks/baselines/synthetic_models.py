@@ -25,7 +25,7 @@ from cloudcover.train.run import Recipe, train
 from cloudcover.train.select import Selection
 
 VALIDATION = 8  # every eighth synthetic location tells the best epoch
-TUNING_STEPS = 80
+TUNING_STEPS = 40
 TUNING_RATE = 0.001
 
 
