@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,8 @@ from cloudcover.train.run import Recipe, train
 from cloudcover.train.select import Selection
 
 VALIDATION = 8  # every eighth synthetic location tells the best epoch
-TUNING_STEPS = 80
-TUNING_RATE = 0.001
+TUNING_STEPS = 40
+TUNING_RATE = 0.0003
 
 
 class Trainer:
@@ -74,24 +73,26 @@ class Trainer:
     def with_real(self, without: str) -> Path:
         """Folder of the same model, tuned further on as many real tiles of all locations but one as synthetic chips."""
         network, card = load_model(self.alone())
-        real = self.real.loc[self.real["location"] != without, "chip_id"].tolist()
+        real = self.real[self.real["location"] != without]
         seed = derive_seed(self.params.seed, "tuning", without)
         self._tune(network, real, seed)
         folder = self.work / f"without-{without}"
         save_model(folder, network, card.model_copy(update={"run": "with_real", "seed": seed, "metrics": {}}))
         return folder
 
-    def _tune(self, network: torch.nn.Module, real: Sequence[str], seed: int) -> None:
+    def _tune(self, network: torch.nn.Module, real: pd.DataFrame, seed: int) -> None:
         training = self.params.training
         draw, turns = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         scaler, loss = Scaler(self.params.input, self.params.data), build_loss(training.loss)
         optimizer = torch.optim.AdamW(network.parameters(), TUNING_RATE, weight_decay=training.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, TUNING_STEPS, 5, 0.01))
         synthetic = self.synthetic["chip_id"].to_numpy()
+        # Every location counts the same, however many chips it has.
+        chance = 1 / real.groupby("location")["location"].transform("size").to_numpy(float)
         network.train()
         for _ in range(TUNING_STEPS):
             half = training.batch_size // 2
-            chosen = [*draw.choice(real, half), *draw.choice(synthetic, half)]
+            chosen = [*draw.choice(real["chip_id"], half, p=chance / chance.sum()), *draw.choice(synthetic, half)]
             images, masks = (torch.from_numpy(read(chosen)) for read in (self.store.chips, self.store.labels))
             images, masks = augment(images, masks, self.params.augmentation, turns, nodata=self.params.data.nodata)
             optimizer.zero_grad()

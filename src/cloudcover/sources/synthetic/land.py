@@ -14,7 +14,7 @@ from cloudcover.sources.synthetic.sites import Biome, Scene
 
 BANDS = ("B02", "B03", "B04", "B08")
 SOILS = (covers.BROWN_SOIL, covers.RED_SOIL, covers.PALE_SOIL)
-SOIL_SHARES = (0.5, 0.35, 0.15)
+SOIL_SHARES = (0.4, 0.3, 0.3)
 _FLOOR = np.float32(0.003)  # least reflectance: nothing is quite black
 
 
@@ -47,13 +47,13 @@ class Character:
     town_level: tuple[float, float] = (1.7, 0.3)
     water: float = 0.05
     water_level: tuple[float, float] = (-0.9, 0.7)
-    barren: float = 0.1
+    barren: float = 0.2
     evergreen: bool = False
 
 
 CHARACTERS: dict[Biome, Character] = {
-    "savanna": Character(0.45, covers.GRASS, farms=0.35, towns=0.15, barren=0.3),
-    "farmland": Character(0.5, covers.CROP, farms=0.95, farm_level=(-1.2, 0.8), towns=0.3, barren=0.25),
+    "savanna": Character(0.45, covers.GRASS, farms=0.35, towns=0.15, barren=0.5),
+    "farmland": Character(0.5, covers.CROP, farms=0.95, farm_level=(-1.2, 0.8), towns=0.3, barren=0.4),
     "forest": Character(0.92, covers.FOREST, rough=0.8, farms=0.4, farm_level=(1.2, 0.4), evergreen=True),
     "desert": Character(0.0, covers.GRASS, covers.SAND, rough=0.5, barren=0.5, evergreen=True),
     "coast": Character(0.6, covers.FOREST, farms=0.4, towns=0.3, water=0.85, water_level=(1.3, 2.5)),
