@@ -28,7 +28,7 @@ import torch
 from baselines import seed_input
 from chips512 import SIZE, make
 
-from cloudcover.augment import augment
+from cloudcover.augment import augment_weighted
 from cloudcover.files import write_json
 from cloudcover.inputs import Scaler
 from cloudcover.params import AugmentationParams, DataParams, InputParams
@@ -41,7 +41,7 @@ SECONDS = 1.0
 
 @cache
 def packed(store: Path) -> tuple[Callable[[list[str]], object], ...]:
-    """The steps of this project's path on reused memory: gather, gather and copy once more, all of it."""
+    """Three ways on reused memory: the gather for a GPU, all that a CPU does up to the network, a plain copy."""
     chips, scaler = Store(store), Scaler(InputParams(), DataParams(), reuse=True)  # type: ignore[call-arg]
     dn, labels = np.zeros((BATCH, 4, SIZE, SIZE), np.uint16), np.zeros((BATCH, SIZE, SIZE), np.uint8)
     other, flips = dn.copy(), AugmentationParams()  # type: ignore[call-arg]
@@ -51,11 +51,9 @@ def packed(store: Path) -> tuple[Callable[[list[str]], object], ...]:
         return chips.chips(ids, out=dn), chips.labels(ids, out=labels), chips.limits(ids)
 
     def batch(ids: list[str]) -> object:
-        transport(ids)
-        images, masks = augment(
-            torch.from_numpy(dn[: len(ids)]), torch.from_numpy(labels[: len(ids)]), flips, generator
-        )
-        return scaler(images), masks
+        limits, masks = chips.limits(ids), torch.from_numpy(chips.labels(ids, out=labels))
+        views, masks, weight = augment_weighted(chips.mapped(ids), masks, torch.ones(len(ids)), flips, generator)
+        return scaler(views, limits), masks, weight
 
     def copy(ids: list[str]) -> object:
         np.copyto(other[: len(ids)], dn[: len(ids)])

@@ -87,7 +87,7 @@ def train(folder: Path, steps: int | None, seed: int, device: str) -> dict[str, 
     items = pd.DataFrame({"chip_id": store.index["chip_id"].to_numpy(), "label": "human", "weight": 1.0})
     batches = Batches(store, items, params.training.batch_size, seed)
     network = build_model(params.model, 4)
-    scaler = Scaler(params.input, params.data)
+    scaler = Scaler(params.input, params.data, reuse=resolve_device(device) == "cpu")
     module = SegmentationModule(network, scaler, params.training, params.augmentation, len(batches), seed)
     trainer = pl.Trainer(
         accelerator="gpu" if resolve_device(device) == "cuda" else "cpu", devices=1, max_epochs=1, logger=False,

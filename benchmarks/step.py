@@ -91,7 +91,7 @@ def ours(options: argparse.Namespace, store: Store, resident: bool) -> float:
     network = build_model(model, 4)
     if options.compile:
         network.compile()
-    scaler = Scaler(params.input, params.data)
+    scaler = Scaler(params.input, params.data, reuse=not cuda)
     module = SegmentationModule(network, scaler, training, params.augmentation, options.steps, options.seed)
     clock = Clock()
     trainer = pl.Trainer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -120,6 +121,21 @@ def test_a_batch_that_is_not_contiguous_gives_the_same(change):
     plain = augment_weighted(images, masks.clone(), weight, only(**CHANGES[change]), generator())
     other = augment_weighted(turned, masks.clone(), weight, only(**CHANGES[change]), generator())
     assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
+
+
+@every
+def test_chips_that_are_still_in_the_store_give_the_same(change):
+    images, masks, weight = blobs()
+    stored = [chip.copy() for chip in images.numpy()]
+    for chip in stored:
+        chip.flags.writeable = False  # as in the store
+    turned = augment_weighted(stored, masks.clone(), weight, only(**{"vflip": 0.5, **CHANGES[change]}), generator())
+    moved = augment_weighted(images, masks, weight, only(**{"vflip": 0.5, **CHANGES[change]}), generator())
+    if change in ("hflip", "rotate90", "d4"):
+        assert all(np.shares_memory(view, chip) for view, chip in zip(turned[0], stored, strict=True))
+    assert torch.equal(torch.stack([torch.as_tensor(np.array(chip)) for chip in turned[0]]), moved[0])
+    assert torch.equal(turned[1], moved[1])
+    assert torch.equal(turned[2], moved[2])
 
 
 @every

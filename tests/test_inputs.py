@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cloudcover.inputs import Scaler
 from cloudcover.params import DataParams, InputParams
+from cloudcover.tta import POLICIES, View
 
 DATA = DataParams()
 DTYPES = [torch.uint16, torch.int32, torch.float32]
@@ -108,3 +109,18 @@ def test_errors_name_what_is_missing():
         Scaler(InputParams(), DataParams(bands=["B02"]))
     with pytest.raises(ValueError, match="std must be positive"):
         Scaler(InputParams(std=[0.1, 0.1, 0.0, 0.1]), DATA)
+
+
+@pytest.mark.parametrize("scale", ["reflectance", "percentile"])
+def test_views_of_the_store_scale_like_copies_of_them(scale):
+    dn = np.random.default_rng(0).integers(1, 20_000, (8, 4, 6, 6), dtype=np.uint16)
+    dn[1, 2, 0, 5] = 0  # one gap
+    views = [View(transpose, flips).of(chip) for chip, (transpose, flips) in zip(dn, POLICIES["d4"], strict=True)]
+    for view in views:
+        view.flags.writeable = False
+    limits = np.tile(np.array([500.0, 15_000.0], np.float32), (8, 4, 1))
+    scaler = Scaler(InputParams(scale=scale), DATA)
+    assert torch.equal(scaler(views, limits), scaler(np.stack(views), limits))
+    assert torch.equal(scaler(views[2:5], limits[2:5]), scaler(views, limits)[2:5])
+    with pytest.raises(ValueError, match="expected N x 4 x H x W, got 2 x 3 x 6 x 6"):
+        scaler([view[:3] for view in views[:2]], limits[:2])

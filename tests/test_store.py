@@ -63,6 +63,18 @@ def test_a_buffer_is_filled_and_returned(layout):
     np.testing.assert_array_equal(got, store.chips(["c001", "c002"]))
 
 
+def test_mapped_chips_are_read_only_views_of_the_shards(layout):
+    store, _ = run(layout(chips=6))
+    ids = ["c004", "c000"]
+    mapped = store.mapped(ids)
+    np.testing.assert_array_equal(np.stack(mapped), store.chips(ids))
+    for chip, again in zip(mapped, store.mapped(ids), strict=True):
+        assert np.shares_memory(chip, again)
+        assert not chip.flags.writeable
+    with pytest.raises(KeyError, match="the store has no chip c9"):
+        store.mapped(["c9"])
+
+
 def test_statistics_in_the_index_leave_nodata_out(layout, tmp_path):
     raw = layout(chips=4, unlabelled=0)
     path = raw / "train_features" / "c001" / "B02.tif"

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from cloudcover.chips import DN_PER_REFLECTANCE
 from cloudcover.params import DataParams, InputParams
 
+Digital = Tensor | NDArray[np.generic] | list[NDArray[np.uint16]]
+"""Digital numbers of a batch: N x B x H x W of any real dtype, or N views of the store, B x H x W (`Store.mapped`)."""
+
 
 class Scaler(nn.Module):
     """Scales batches of chips; without weights, so that it adds nothing to a model's state.
@@ -55,11 +58,11 @@ class Scaler(nn.Module):
             self.register_buffer("offset", (-mean / std).float(), persistent=False)
 
     @torch.no_grad()
-    def forward(self, dn: Tensor | NDArray[np.generic], limits: Tensor | NDArray[np.generic] | None = None) -> Tensor:
+    def forward(self, dn: Digital, limits: Tensor | NDArray[np.generic] | None = None) -> Tensor:
         """Scales a batch.
 
         Args:
-            dn: N x B x H x W of any real dtype [DN]; not changed. NaN counts as nodata, infinities as the largest DN.
+            dn: see `Digital` [DN]; not changed. NaN counts as nodata, infinities as the largest DN.
             limits: N x B x 2, 2nd and 98th percentile [DN] (`Store.limits`); needed by the percentile scale only.
 
         Returns:
@@ -68,34 +71,47 @@ class Scaler(nn.Module):
         Raises:
             ValueError: another number of bands, or limits missing or of another shape.
         """
-        pixels = torch.as_tensor(dn)
-        if pixels.ndim != 4 or pixels.shape[1] != self.bands:
-            raise ValueError(f"expected N x {self.bands} x H x W, got {' x '.join(map(str, pixels.shape))}")
-        gain, offset = self._affine(pixels, limits)
-        scaled = self._empty("scaled", pixels.shape, pixels.device)
-        if pixels.device.type == "cpu":
-            # Plane by plane, so that the passes find their numbers in the processor's cache.
-            valid = self._empty("valid", pixels.shape[2:], pixels.device)
-            factors = zip(gain.flatten().tolist(), offset.flatten(), strict=True)
-            for source, out, (g, o) in zip(pixels.flatten(0, 1), scaled.flatten(0, 1), factors, strict=True):
-                self._load(source, out)
-                # The least number is found faster than a given one; clearing where there are no gaps changes nothing.
-                if gaps := source.dtype != torch.uint16 or int(source.numpy().min()) <= self.nodata:
-                    torch.ne(out, self.nodata, out=valid)
-                torch.add(o, out, alpha=g, out=out)
-                self._finish(out, valid if gaps else None)
-            return scaled
-        self._load(pixels, scaled)
-        valid = torch.ne(scaled, self.nodata, out=self._empty("valid", pixels.shape, pixels.device))
-        scaled.mul_(gain[..., None, None]).add_(offset[..., None, None])
-        self._finish(scaled, valid)
+        chips = dn if isinstance(dn, list) else torch.as_tensor(dn)
+        device = chips.device if isinstance(chips, Tensor) else torch.device("cpu")
+        shape = torch.Size((len(chips), *chips[0].shape))
+        if len(shape) != 4 or shape[1] != self.bands:
+            raise ValueError(f"expected N x {self.bands} x H x W, got {' x '.join(map(str, shape))}")
+        gain, offset = self._affine(len(chips), device, limits)
+        scaled = self._empty("scaled", shape, device)
+        if isinstance(chips, Tensor) and device.type != "cpu":
+            self._load(chips, scaled)
+            valid = torch.ne(scaled, self.nodata, out=self._empty("valid", shape, device))
+            scaled.mul_(gain[..., None, None]).add_(offset[..., None, None])
+            self._finish(scaled, valid)
+        else:
+            self._scale_planes(chips, scaled, gain, offset)
         return scaled
 
+    def _scale_planes(
+        self, chips: Tensor | list[NDArray[np.uint16]], scaled: Tensor, gain: Tensor, offset: Tensor
+    ) -> None:
+        """Scales plane by plane, so that a CPU's passes find their numbers in its cache."""
+        arrays = chips.numpy() if isinstance(chips, Tensor) and chips.dtype == torch.uint16 else chips
+        valid = self._empty("valid", scaled.shape[2:], scaled.device)
+        factors = zip(gain.flatten().tolist(), offset.flatten(), strict=True)
+        planes = (plane for chip in arrays for plane in chip)
+        for source, out, (g, o) in zip(planes, scaled.flatten(0, 1), factors, strict=True):
+            if isinstance(source, Tensor):
+                gaps = True
+                self._load(source, out)
+            else:
+                # The least number is found faster than a given one; clearing where there are no gaps changes nothing.
+                # In the order of the memory, however the plane is turned: then the conversion finds it in the cache.
+                rows, columns = (1 if stride > 0 else -1 for stride in source.strides)
+                gaps = int(source[::rows, ::columns].min()) <= self.nodata
+                np.copyto(out.numpy(), source)  # a quarter faster than torch
+            if gaps:
+                torch.ne(out, self.nodata, out=valid)
+            torch.add(o, out, alpha=g, out=out)
+            self._finish(out, valid if gaps else None)
+
     def _load(self, source: Tensor, out: Tensor) -> None:
-        if source.dtype == torch.uint16 and source.device.type == "cpu":
-            np.copyto(out.numpy(), source.numpy())  # a quarter faster than torch's
-        else:
-            out.copy_(source)
+        out.copy_(source)
         if source.is_floating_point():
             out.nan_to_num_(nan=float(self.nodata), posinf=65535.0, neginf=0.0)
 
@@ -106,15 +122,17 @@ class Scaler(nn.Module):
         if valid is not None:
             out.mul_(valid)
 
-    def _affine(self, pixels: Tensor, limits: Tensor | NDArray[np.generic] | None) -> tuple[Tensor, Tensor]:
+    def _affine(
+        self, chips: int, device: torch.device, limits: Tensor | NDArray[np.generic] | None
+    ) -> tuple[Tensor, Tensor]:
         """Gain and offset of each plane: N x B."""
         if not self.needs_limits:
-            gain, offset = (self.get_buffer(name).to(pixels.device) for name in ("gain", "offset"))
-            return gain.expand(len(pixels), -1), offset.expand(len(pixels), -1)
-        if limits is None or tuple(limits.shape) != (len(pixels), self.bands, 2):
+            gain, offset = (self.get_buffer(name).to(device) for name in ("gain", "offset"))
+            return gain.expand(chips, -1), offset.expand(chips, -1)
+        if limits is None or tuple(limits.shape) != (chips, self.bands, 2):
             found = "none" if limits is None else " x ".join(map(str, limits.shape))
-            raise ValueError(f"the percentile scale needs limits of {len(pixels)} x {self.bands} x 2, got {found}")
-        low, high = torch.as_tensor(limits).to(pixels.device, torch.float32).unbind(-1)
+            raise ValueError(f"the percentile scale needs limits of {chips} x {self.bands} x 2, got {found}")
+        low, high = torch.as_tensor(limits).to(device, torch.float32).unbind(-1)
         span = high - low
         usable = span.isfinite() & (span >= 1)
         gain = torch.where(usable, 1 / span, 0.0)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cloudcover.params import Tta
@@ -24,6 +26,11 @@ class View(NamedTuple):
         """The view of a batch of … x H x W."""
         turned = batch.transpose(-1, -2) if self.transpose else batch
         return turned.flip(self.flips) if self.flips else turned
+
+    def of(self, array: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """The view of an array of … x H x W, without a copy: the same memory in another order."""
+        turned = array.swapaxes(-1, -2) if self.transpose else array
+        return np.flip(turned, self.flips) if self.flips else turned
 
     def undo(self, batch: Tensor) -> Tensor:
         """Brings a prediction of this view back to the chip's orientation."""

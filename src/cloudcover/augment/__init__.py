@@ -1,7 +1,9 @@
 """Random changes of training batches, in which image, label and weight of a pixel stay together.
 
 Batches travel as digital numbers (uint16), and most augmentations change them in place, chip by chip: copying into
-memory that is already there is what makes them cheap on a CPU. `docs/augmentation.md` shows each of them.
+memory that is already there is what makes them cheap on a CPU. There chips may also stay in the store's memory maps:
+symmetries then only change the order in which they are read, and the first other augmentation copies them.
+`docs/augmentation.md` shows each of them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cloudcover.augment.batch import ChipBatch, integers, uniform
+from cloudcover.augment.batch import ChipBatch, Chips, integers, uniform
 from cloudcover.augment.mixing import chessmix, cloud_paste, cutmix, mosaic
 from cloudcover.augment.photometric import brightness_contrast
 from cloudcover.augment.resample import affine, crop, resize
@@ -53,18 +55,19 @@ def augment(
 
 
 def augment_weighted(
-    images: Tensor,
+    images: Chips,
     masks: Tensor,
     weight: Tensor,
     params: AugmentationParams,
     generator: torch.Generator,
     *,
     nodata: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Chips, Tensor, Tensor]:
     """Augments a batch, in place where its size stays.
 
     Args:
-        images: N x B x H x W of any dtype, contiguous or not, on any device [DN].
+        images: N x B x H x W of any dtype, contiguous or not, on any device [DN]; or N views of the store
+            (`Store.mapped`), which are never changed.
         masks: N x H x W of {0, 1, 255}, or soft labels in [0, 1] with 255 for unknown.
         weight: N, the weight of each chip in the loss.
         params: the probability of each augmentation, per chip unless its description says per batch.
@@ -73,8 +76,9 @@ def augment_weighted(
         nodata: value of pixels without data [DN].
 
     Returns:
-        Images, masks and weights. Where chips may be mixed the weights are N x H x W, because each pixel keeps the
-        weight of the chip that it comes from; otherwise the N that were given.
+        Images, masks and weights. Views of the store stay views while symmetries are all that is drawn. Where chips
+        may be mixed the weights are N x H x W, because each pixel keeps the weight of the chip that it comes from;
+        otherwise the N that were given.
 
     Raises:
         ValueError: image and mask sizes differ, or the chips are too small or not square for an augmentation.
@@ -83,18 +87,18 @@ def augment_weighted(
     if params.mixes:
         pixels = weight.to(masks.device)[:, None, None].expand(masks.shape).clone()
     batch = _augment(ChipBatch(images, masks, pixels, nodata), params, generator)
-    return batch.images, batch.masks, weight if batch.weights is None else batch.weights
+    return batch.chips, batch.masks, weight if batch.weights is None else batch.weights
 
 
 def _augment(batch: ChipBatch, params: AugmentationParams, generator: torch.Generator) -> ChipBatch:
-    images, masks = batch.images, batch.masks
-    if images.shape[:1] + images.shape[2:] != masks.shape:
-        raise ValueError(f"images {tuple(images.shape)} and masks {tuple(masks.shape)} do not belong together")
+    images, masks = (len(batch.chips), *batch.chips[0].shape), tuple(batch.masks.shape)
+    if images[:1] + images[2:] != masks:
+        raise ValueError(f"images {images} and masks {masks} do not belong together")
     for name, apply in AUGMENTATIONS.items():
         probability = getattr(params, name)
         if not probability:
             continue  # draws nothing, so that a new augmentation does not change the runs without it
-        chance = torch.rand(len(masks), generator=generator, device=generator.device)
+        chance = torch.rand(len(batch.masks), generator=generator, device=generator.device)
         if drawn := (chance < probability).nonzero().flatten().tolist():
             apply(batch, drawn, params, generator)
     if params.crop_size is not None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Chips = Tensor | list[NDArray[np.uint16]]
+"""Digital numbers of a batch: N x B x H x W of any dtype, or N views of the store, each B x H x W (`Store.mapped`)."""
 
 
 @dataclass
@@ -13,16 +18,23 @@ class ChipBatch:
     """A batch whose pixels are moved and changed.
 
     Attributes:
-        images: N x B x H x W of any dtype [DN].
+        chips: the digital numbers [DN].
         masks: N x H x W of {0, 1, 255}, or soft labels in [0, 1] with 255 for unknown.
         weights: N x H x W, the weight of each pixel in the loss, or None while all pixels of a chip weigh the same.
         nodata: value of pixels without data [DN].
     """
 
-    images: Tensor
+    chips: Chips
     masks: Tensor
     weights: Tensor | None = None
     nodata: int = 0
+
+    @property
+    def images(self) -> Tensor:
+        """N x B x H x W of any dtype [DN]; chips that were still in the store are copied from there."""
+        if isinstance(self.chips, list):
+            self.chips = torch.from_numpy(np.stack(self.chips))
+        return self.chips
 
     @property
     def size(self) -> tuple[int, int]:
@@ -35,7 +47,11 @@ class ChipBatch:
         Moving pixels needs no arithmetic, and torch flips int16 but not uint16: same bits, another name.
         """
         images = self.images.view(torch.int16) if self.images.dtype == torch.uint16 else self.images
-        return [images, self.masks, *([] if self.weights is None else [self.weights])]
+        return [images, *self.marks()]
+
+    def marks(self) -> list[Tensor]:
+        """What goes with the pixels of the images: masks, and weights where there are any."""
+        return [self.masks, *([] if self.weights is None else [self.weights])]
 
     def replaced(self, planes: list[Tensor]) -> ChipBatch:
         """A batch of other planes, in the order of `planes()`."""

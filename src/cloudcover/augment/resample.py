@@ -36,7 +36,7 @@ def affine(batch: ChipBatch, drawn: list[int], params: AugmentationParams, gener
         outside = grid[0].abs().amax(-1) > 1
         pixels = _interpolate(batch.images[i], batch.nodata, bilinear)
         batch.images[i] = pixels.masked_fill_(outside, batch.nodata)
-        for plane, fill in zip(batch.planes()[1:], (UNKNOWN, 0), strict=False):
+        for plane, fill in zip(batch.marks(), (UNKNOWN, 0), strict=False):
             nearest = F.grid_sample(
                 plane[i].float()[None, None], grid, mode="nearest", padding_mode="border", align_corners=False
             )
@@ -92,7 +92,7 @@ def resize(batch: ChipBatch, factor: float) -> ChipBatch:
     rows, columns = (
         ((torch.arange(n, device=images.device) + 0.5) * (o / n)).long() for n, o in zip(new, old, strict=True)
     )
-    nearest = [plane[:, rows[:, None], columns] for plane in batch.planes()[1:]]
+    nearest = [plane[:, rows[:, None], columns] for plane in batch.marks()]
     return ChipBatch(images, nearest[0], nearest[1] if len(nearest) > 1 else None, batch.nodata)
 
 

@@ -44,7 +44,12 @@ def d4(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator
 
 
 def _move(batch: ChipBatch, views: dict[int, View]) -> None:
-    for plane in batch.planes():
+    if isinstance(batch.chips, list):  # no pixel moves: whoever reads them does so in another order
+        batch.chips = [views[i].of(chip) if i in views else chip for i, chip in enumerate(batch.chips)]
+        planes = batch.marks()
+    else:
+        planes = batch.planes()
+    for plane in planes:
         for i, view in views.items():
             # A CPU takes band by band: the copy then stays in its cache.
             for part in plane[i] if plane.ndim == 4 and plane.device.type == "cpu" else [plane[i]]:

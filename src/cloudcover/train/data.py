@@ -25,8 +25,8 @@ from cloudcover.store import Store
 from cloudcover.train.select import Selection
 
 Batch = dict[str, Any]
-"""Keys: dn (N x B x H x W uint16), target (N x H x W, uint8 of {0, 1, 255}, or float32 shares of cloud and 255 in
-every batch of a training with soft labels), weight (N float32),
+"""Keys: dn (N x B x H x W uint16, or on a CPU N views of the store), target (N x H x W, uint8 of {0, 1, 255}, or
+float32 shares of cloud and 255 in every batch of a training with soft labels), weight (N float32),
 limits (N x B x 2 float32 [DN]), location (N int64, number of the place), locations (how many), chip_id (list of N)."""
 
 
@@ -96,7 +96,8 @@ class Batches:
         rank: number of this process.
         processes: how many share a batch, chip by chip in turn. Where that can't be even, some get a chip of weight 0,
             which counts nowhere, so that all have equally many.
-        pin: put batches into memory from which a GPU copies by itself.
+        pin: put batches into memory from which a GPU copies by itself. Otherwise chips stay in the memory map, and
+            whoever scales them reads them there: a copy would cost a third of the way to the network.
     """
 
     def __init__(
@@ -153,7 +154,6 @@ class Batches:
             assert self.masks is not None, "labels that are not the human ones need masks"
             target[other] = self.masks.targets([c for c, o in zip(chip_ids, other, strict=True) if o])
         arrays = {
-            "dn": self.store.chips(chip_ids),
             "target": target,
             "weight": items["weight"].to_numpy(np.float32),
             "limits": self.store.limits(chip_ids),
@@ -161,7 +161,10 @@ class Batches:
         }
         batch: Batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self.pin:
+            batch["dn"] = torch.from_numpy(self.store.chips(chip_ids))
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        else:
+            batch["dn"] = self.store.mapped(chip_ids)
         return {**batch, "chip_id": chip_ids, "locations": len(self.locations)}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cloudcover.augment import augment_weighted
 from cloudcover.chips import UNKNOWN
 from cloudcover.files import derive_seed
-from cloudcover.inputs import Scaler
+from cloudcover.inputs import Digital, Scaler
 from cloudcover.losses import build_loss
 from cloudcover.losses.targets import per_pixel
 from cloudcover.params import AugmentationParams, TrainingParams
@@ -82,8 +82,8 @@ class SegmentationModule(pl.LightningModule):
         self.results: dict[str, float] = {}
         self.automatic_optimization = False  # the steps below decide how much memory a batch takes
 
-    def forward(self, dn: Tensor, limits: Tensor) -> Tensor:
-        """Logits N x 1 x H x W of N x B x H x W digital numbers."""
+    def forward(self, dn: Digital, limits: Tensor) -> Tensor:
+        """Logits N x 1 x H x W of digital numbers."""
         inputs = self.scaler(dn, limits)
         logits: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
         return logits
@@ -129,7 +129,7 @@ class SegmentationModule(pl.LightningModule):
                 if self.micro_batch == 1 or self.trainer.world_size > 1:
                     raise OutOfMemoryError(
                         f"the memory of {self.device} is too small for {self.micro_batch} chips of "
-                        f"{tuple(batch['dn'].shape[1:])}: lower training.micro_batch (or compute.prediction_batch, for "
+                        f"{tuple(batch['dn'][0].shape)}: lower training.micro_batch (or compute.prediction_batch, for "
                         "validation), take a smaller model.encoder, or set compute.precision to bf16"
                     ) from error
             self.micro_batch = (self.micro_batch + 1) // 2

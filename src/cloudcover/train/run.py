@@ -111,7 +111,8 @@ def train(
         network.compile()
     data = Chips(store, selection, masks, p.batch_size, recipe.compute.prediction_batch, seed, pin=device == "cuda")
     steps = -(-len(selection.training) // p.batch_size) * p.epochs
-    module = SegmentationModule(network, Scaler(recipe.input, recipe.data), p, recipe.augmentation, steps, seed)
+    scaler = Scaler(recipe.input, recipe.data, reuse=device == "cpu")  # each batch is learnt from before the next comes
+    module = SegmentationModule(network, scaler, p, recipe.augmentation, steps, seed)
     figure = f"validation_{p.best}"
     progress, best = Progress(name), Best(figure)
     callbacks: list[pl.Callback] = [progress, best]
