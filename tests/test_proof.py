@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,16 @@ from project import TINY, Project
 
 from cloudcover import tables
 from cloudcover.evaluate.metrics import paired_bootstrap, paired_resamples
-from cloudcover.evaluate.proof import by_seed, closed_gap, gains, label_table, plot, read_counts
+from cloudcover.evaluate.proof import (
+    by_seed,
+    chain_folders,
+    closed_gap,
+    gains,
+    label_table,
+    plot,
+    plot_gains,
+    read_counts,
+)
 from cloudcover.files import read_json, write_json
 from cloudcover.params import validate
 from cloudcover.reference import render
@@ -50,6 +61,16 @@ def test_gains_are_over_the_reference_that_is_asked_for():
     assert table.loc["baseline", "gain_high"] < 0
 
 
+def test_gains_are_drawn(tmp_path):
+    plot_gains({"over the final model": gains(RUNS, "final")}, tmp_path / "gains.png")
+    assert (tmp_path / "gains.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_chains_are_known_by_their_seed():
+    paths = ["work/proof/seed11/reports/truth.json", "work/proof/seed3/reports/truth.json"]
+    assert chain_folders(paths) == {11: Path("work/proof/seed11"), 3: Path("work/proof/seed3")}
+
+
 def test_resamples_of_several_models_are_paired():
     a, b = counts("a", 0.6), counts("b", 0.9)
     b.loc[:5, "tp_pixels"] -= 50
@@ -68,7 +89,7 @@ def test_sets_of_several_seeds_are_pooled_and_shown_one_by_one(tmp_path):
             [counts(run, share - 0.1 * seed, seed) for run, share in (("baseline", 0.6), ("oracle", 0.9))]
         )
         tables.COUNTS.write(table, folder / "reports/tables/truth_chips.csv")
-        figures = {"accepted": 4, "jaccard": 0.9, "jaccard_given": 0.2, "replaced_share": 0.5}
+        figures = {"accepted": 4, "jaccard": 0.9, "jaccard_given": 0.2, "replaced_share": 0.5, "union_pixels": 9}
         truth = {"labels": {"precision": 0.8, "recall": 0.9}, "pseudo_labels": {"round1": figures}}
         write_json(folder / "reports/truth.json", truth)
     pooled = read_counts(folders)
@@ -92,12 +113,12 @@ def test_the_proof_runs_the_chain_for_each_seed_and_ends_with_tables_and_a_plot(
     rounds = {**TINY["pseudo_labels"], "rounds": 1}
     preset = validate({**TINY, "pseudo_labels": rounds, "evaluation": {"resamples": 100, "oracle": True}})
     (project.folder / "config/presets/proof.yaml").write_text(render(preset))
-    project.snakemake("-s", "workflow/proof.smk", "proof", "--config", "seeds=1")
+    project.snakemake("-s", "workflow/proof.smk", "proof", "--config", "seeds=1", "first=2")
     results = project.folder / "reports" / "proof"
     runs = pd.read_csv(results / "runs.csv").set_index("run")
     assert list(runs.index) == ["baseline", "round1", "oracle", "final/unet", "final"]
     assert runs.loc["oracle", "closed_share"] == 1
-    truth = read_json(project.folder / "work/proof/seed0/reports/truth.json")
+    truth = read_json(project.folder / "work/proof/seed2/reports/truth.json")
     assert runs.loc["final", "jaccard"] == pytest.approx(truth["final"]["jaccard"])
     assert runs.loc["final", "closed_share"] == pytest.approx(truth["closed_gap"]["closed_share"])
     assert pd.read_csv(results / "seeds.csv")["oracle"].tolist() == pytest.approx([truth["oracle"]["jaccard"]])

@@ -54,6 +54,7 @@ rule ablation:
     output:
         members="reports/ablation/members.csv",
         tta="reports/ablation/tta.csv",
+        plot="reports/ablation/ablation.png",
     log:
         "logs/ablation.log",
     params:

@@ -283,16 +283,16 @@ class PseudoLabelParams(Section):
 
     rounds: int = Field(3, ge=1, description="training rounds, each followed by pseudo-labelling")
     pixel_confidence: float = Field(
-        0.8, gt=0.5, lt=1, description="a pixel is confident at p above this or below 1 - this"
+        0.75, gt=0.5, lt=1, description="a pixel is confident at p above this or below 1 - this"
     )
-    chip_confidence: Share = Field(0.8, description="a chip is accepted above this share of confident pixels [0-1]")
+    chip_confidence: Share = Field(0.6, description="a chip is accepted above this share of confident pixels [0-1]")
     uncertain_pixels: Literal["keep", "ignore"] = Field(
-        "keep", description="pixels that are not confident in accepted chips: keep | ignore (255)"
+        "ignore", description="pixels that are not confident in accepted chips: keep | ignore (255)"
     )
     targets: Literal["hard", "soft"] = Field(
         "hard", description="what students learn from: hard (the mask, p > 0.5) | soft (the probability p itself)"
     )
-    tta: Tta = Field("vflip", description="views that the teachers average: none | vflip | hflip | flips | d4")
+    tta: Tta = Field("d4", description="views that the teachers average: none | vflip | hflip | flips | d4")
 
 
 class MemberParams(Section):

@@ -1,4 +1,6 @@
-"""The ablation's tables: what each member gains over the first, and each TTA policy over vflip (Jaccard in 0-1)."""
+"""The ablation's tables and plot: what each member gains over the first, and each TTA policy over vflip (0-1)."""
+
+from pathlib import Path
 
 from cloudcover.job import start
 
@@ -8,7 +10,7 @@ REFERENCE = "final/flips"
 def main() -> None:
     """See the module."""
     start(snakemake)
-    from cloudcover.evaluate.proof import chain_folders, gains, read_counts
+    from cloudcover.evaluate.proof import chain_folders, gains, plot_gains, read_counts
     from cloudcover.files import write_text
     from cloudcover.params import load
 
@@ -24,6 +26,8 @@ def main() -> None:
     for name, table in tables.items():
         write_text(snakemake.output[name], table.to_csv(index=False))
         print(f"\n{table.round(4).to_string(index=False)}")
+    titles = {f"over {REFERENCE}": tables["members"], "final, over vflip": tables["tta"]}
+    plot_gains(titles, Path(snakemake.output.plot))
 
 
 if __name__ == "__main__":

@@ -134,3 +134,29 @@ def plot(runs: pd.DataFrame, seeds: pd.DataFrame, path: Path) -> None:
     axes.legend(loc="lower right", frameon=False)
     with atomic(path) as part:
         figure.savefig(part, format="png", dpi=120)
+
+
+def plot_gains(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
+    """Draws the gains of several comparisons, each in a panel of its own.
+
+    Args:
+        tables: from `gains`, by the title of their panel; the first column has the names.
+        path: of the PNG.
+    """
+    from matplotlib.figure import Figure
+
+    heights = [len(table) for table in tables.values()]
+    figure = Figure(figsize=(6.4, 0.8 * len(heights) + 0.28 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        place = np.arange(len(table))
+        errors = [table["gain"] - table["gain_low"], table["gain_high"] - table["gain"]]
+        axes.errorbar(table["gain"], place, xerr=errors, fmt="o", capsize=3)
+        axes.axvline(0, color="0.6", linewidth=1)
+        axes.set_yticks(place, list(table.iloc[:, 0]))
+        axes.invert_yaxis()
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_title(title, loc="left", fontsize=10)
+    panels[-1].set_xlabel("gain in global Jaccard on true masks, 95 % interval by location")
+    with atomic(path) as part:
+        figure.savefig(part, format="png", dpi=120)
