@@ -17,7 +17,8 @@ from cloudcover.train.select import select
 
 
 def rule(**changes):
-    return PseudoLabelParams.model_validate(changes)
+    kept = {"pixel_confidence": 0.8, "chip_confidence": 0.8, "uncertain_pixels": "keep"}
+    return PseudoLabelParams.model_validate({**kept, **changes})
 
 
 @given(st.floats(0.51, 0.99), st.integers(0, 2**31))
