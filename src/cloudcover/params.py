@@ -283,9 +283,9 @@ class PseudoLabelParams(Section):
 
     rounds: int = Field(3, ge=1, description="training rounds, each followed by pseudo-labelling")
     pixel_confidence: float = Field(
-        0.75, gt=0.5, lt=1, description="a pixel is confident at p above this or below 1 - this"
+        0.8, gt=0.5, lt=1, description="a pixel is confident at p above this or below 1 - this"
     )
-    chip_confidence: Share = Field(0.6, description="a chip is accepted above this share of confident pixels [0-1]")
+    chip_confidence: Share = Field(0.55, description="a chip is accepted above this share of confident pixels [0-1]")
     uncertain_pixels: Literal["keep", "ignore"] = Field(
         "ignore", description="pixels that are not confident in accepted chips: keep | ignore (255)"
     )
