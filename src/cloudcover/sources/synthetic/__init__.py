@@ -22,6 +22,7 @@ from cloudcover.params import DataParams, SyntheticParams
 from cloudcover.sources.synthetic import labels, scene, sites
 from cloudcover.sources.synthetic.land import BANDS
 from cloudcover.sources.synthetic.write import write_tiff
+from cloudcover.workers import end_with_parent
 
 # Wrong labels gather in some scenes: in the real set the tenth percentile of their share is 1 %, the ninetieth 20 %.
 ERROR_CLUSTERING = 1.2
@@ -131,7 +132,7 @@ def _map(make: Any, tasks: list[_Task], workers: int) -> Iterator[dict[str, Any]
         return
     # Forked workers don't import the caller's main module again, which a Snakemake script could not bear.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(method), end_with_parent) as pool:
         yield from pool.map(make, tasks, chunksize=8)
 
 
