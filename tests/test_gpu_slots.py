@@ -132,7 +132,7 @@ def snakemake(folder: Path, gpus: int) -> subprocess.Popen:
 
 def jobs(folder: Path, run: subprocess.Popen, kind: str) -> list[tuple[str, float, float]]:
     """Device, begin and end of each job."""
-    printed = run.communicate(timeout=100)[0]
+    printed = run.communicate(timeout=600)[0]
     assert run.returncode == 0, printed
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}?.json"))]
 
