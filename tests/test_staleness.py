@@ -234,7 +234,7 @@ def killed(project: Project, command: list[str], when: Callable[[], bool]) -> It
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        end = time.monotonic() + 300
+        end = time.monotonic() + 900
         while not when():
             assert time.monotonic() < end, "the stage did not start"
             assert run.poll() is None, "the run ended"
