@@ -76,6 +76,19 @@ def test_a_job_waits_until_enough_gpus_are_free_and_a_kill_frees_them(hold):
     assert set(waiting.stdout.readline().split()) == devices
 
 
+def test_jobs_share_a_gpu_where_the_environment_says_so_and_idle_ones_are_taken_first(machine, monkeypatch, hold):
+    monkeypatch.setenv(gpu.VISIBLE, "0,1")
+    monkeypatch.setenv(gpu.SHARES, "2")
+    assert [hold(1)[1] for _ in range(2)] == [{"GPU-a"}, {"GPU-b"}]
+    assert hold(2)[1] == {"GPU-a", "GPU-b"}  # two shares of one device are not two GPUs
+    full, _ = hold(1, wait=False)
+    with pytest.raises(subprocess.TimeoutExpired):
+        full.wait(timeout=2)
+    monkeypatch.setenv(gpu.SHARES, "0")
+    with pytest.raises(GpuError, match="CLOUDCOVER_JOBS_PER_GPU=0: must be a whole number"):
+        gpu.take(1)
+
+
 def test_devices_that_a_scheduler_has_chosen_are_respected(machine, monkeypatch, hold):
     monkeypatch.setenv(gpu.VISIBLE, "1,2")
     assert gpu.visible() == ["GPU-b", "GPU-c"]

@@ -1,12 +1,19 @@
 # Experiments on synthetic sets, whose truth is known: the whole chain by a preset of config/presets/, once per set.
 #
-#     snakemake -s workflow/proof.smk --cores 2 proof [--config seeds=5 first=0]        what the method wins back
-#     snakemake -s workflow/proof.smk --cores 2 ablation [--config seeds=1 first=0]     what its parts bring
+#     snakemake -s workflow/proof.smk --cores 2 proof [--config ...]        what the method wins back
+#     snakemake -s workflow/proof.smk --cores 2 ablation [--config ...]     what its parts bring
+#
+# --config: proof=NAME and ablation=NAME another preset; seeds=5 first=0 the sets; threads=3 gpu=2 what one chain gets of
+# --cores and --resources gpu=..., all cores and one GPU unless given: several chains then run side by side.
 from pathlib import Path
 
 from cloudcover.lineage import code_fingerprint
 
 SCRIPTS = sorted(Path(workflow.basedir).glob("scripts/*.py"))
+
+
+PROOF = config.get("proof", "proof")
+ABLATION = config.get("ablation", "ablation")
 
 
 def chains(preset, seeds):
@@ -31,15 +38,15 @@ localrules:
 
 rule proof:
     input:
-        truth=chains("proof", 5),
-        preset="config/presets/proof.yaml",
+        truth=chains(PROOF, 5),
+        preset=f"config/presets/{PROOF}.yaml",
     output:
-        runs="reports/proof/runs.csv",
-        seeds="reports/proof/seeds.csv",
-        labels="reports/proof/labels.csv",
-        plot="reports/proof/proof.png",
+        runs=f"reports/{PROOF}/runs.csv",
+        seeds=f"reports/{PROOF}/seeds.csv",
+        labels=f"reports/{PROOF}/labels.csv",
+        plot=f"reports/{PROOF}/proof.png",
     log:
-        "logs/proof.log",
+        f"logs/{PROOF}.log",
     params:
         cfg={},
         code=code("proof.py"),
@@ -49,14 +56,14 @@ rule proof:
 
 rule ablation:
     input:
-        truth=chains("ablation", 1),
-        preset="config/presets/ablation.yaml",
+        truth=chains(ABLATION, 1),
+        preset=f"config/presets/{ABLATION}.yaml",
     output:
-        members="reports/ablation/members.csv",
-        tta="reports/ablation/tta.csv",
-        plot="reports/ablation/ablation.png",
+        members=f"reports/{ABLATION}/members.csv",
+        tta=f"reports/{ABLATION}/tta.csv",
+        plot=f"reports/{ABLATION}/ablation.png",
     log:
-        "logs/ablation.log",
+        f"logs/{ABLATION}.log",
     params:
         cfg={},
         code=code("ablation.py"),
@@ -71,14 +78,14 @@ rule chain:
         "work/{preset}/seed{seed}/reports/truth.json",
     log:
         "logs/{preset}/seed{seed}.log",
-    threads: workflow.cores
+    threads: int(config.get("threads", workflow.cores))
     resources:
-        gpu=1,
+        gpu=int(config.get("gpu", 1)),
     params:
         folder="work/{preset}/seed{seed}",
         code=[code_fingerprint(script) for script in SCRIPTS],
     shell:
         "mkdir -p {params.folder}/config && head -n 1 config/verdicts.csv > {params.folder}/config/verdicts.csv"
         " && snakemake --snakefile Snakefile --directory {params.folder} --configfile {input}"
-        " --config seed={wildcards.seed} --cores {threads} --resources gpu=1 --quiet rules host"
+        " --config seed={wildcards.seed} --cores {threads} --resources gpu={resources.gpu} --quiet rules host"
         " -- reports/truth.json 2>&1 | tee {log}"

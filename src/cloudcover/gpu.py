@@ -1,7 +1,10 @@
-"""Which GPUs a job may use, so that jobs beside each other never share one.
+"""Which GPUs a job may use, so that jobs beside each other do not share one unaware.
 
 Snakemake counts GPUs and does not tell a job which are its own. So a job takes a lock on each device that it uses, and
 shows only these to CUDA. The system frees a lock when the process that holds it ends, however it ends.
+
+Small networks leave a large GPU idle. `CLOUDCOVER_JOBS_PER_GPU=4` lets four jobs share each; it is a matter of the
+machine and changes no result, so it is no parameter.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+SHARES = "CLOUDCOVER_JOBS_PER_GPU"
 POLL_S = 1.0
 
 
@@ -53,7 +58,7 @@ def take(number: int) -> list[str]:
         The names of the GPUs.
 
     Raises:
-        GpuError: fewer are visible.
+        GpuError: fewer are visible, or `CLOUDCOVER_JOBS_PER_GPU` is no number.
     """
     devices = visible()
     if number > len(devices):
@@ -85,11 +90,22 @@ def _all() -> list[str]:
     return [] if answer.returncode else answer.stdout.split()
 
 
+def _shares() -> int:
+    """Jobs that may share a GPU, 1 unless the environment says more."""
+    value = os.environ.get(SHARES, "1")
+    if not value.isdigit() or int(value) < 1:
+        raise GpuError(f"{SHARES}={value}: must be a whole number, 1 or more")
+    return int(value)
+
+
 def _try(folder: Path, devices: Sequence[str], number: int) -> list[str]:
     """Locks `number` devices, or none: who waits holds nothing, so two jobs never wait for each other."""
     held: dict[str, int] = {}
-    for device in devices:
-        file = os.open(folder / device.replace("/", "_"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    for share, device in product(range(_shares()), devices):
+        if device in held:
+            continue
+        name = f"{device.replace('/', '_')}.{share}"
+        file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
