@@ -1,6 +1,7 @@
 """Training: it learns, it repeats, and a killed run ends like one that was never killed."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from cloudcover.files import read_json, sha256
 from cloudcover.models.folder import load_model
 from cloudcover.params import load
 from cloudcover.predict import Predictor
+from cloudcover.train.callbacks import AverageWeights
 from cloudcover.train.module import NotFiniteError, cosine
 from cloudcover.train.run import Recipe, train
 from cloudcover.train.select import Selection
@@ -194,3 +196,10 @@ def test_the_card_tells_where_the_model_came_from(chips, tmp_path):
     assert card["bands"] == ["B02", "B03", "B04", "B08"]
     assert len(card["fingerprint"]) == 64
     assert load_model(tmp_path / "model")[1].versions["torch"].startswith("2.")
+
+
+def test_a_resumed_average_of_the_weights_moves_to_the_device_of_the_weights():
+    average = AverageWeights(0.9)
+    average.load_state_dict({"steps": 3, "average": {"weight": torch.zeros(2)}})  # a checkpoint is read to the CPU
+    average.on_train_start(None, SimpleNamespace(device=torch.device("meta")))
+    assert average.average["weight"].device.type == "meta"

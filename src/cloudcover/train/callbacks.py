@@ -69,6 +69,10 @@ class AverageWeights(pl.Callback):
         self.average: dict[str, Tensor] = {}
         self._own: dict[str, Tensor] = {}
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Moves a resumed average to the device of the weights: checkpoints are read to the CPU."""
+        self.average = {name: value.to(module.device) for name, value in self.average.items()}
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Moves the average towards the weights."""
         self.steps += 1
