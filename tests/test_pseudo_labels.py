@@ -12,7 +12,8 @@ from cloudcover import soft_labels, tables
 from cloudcover.params import PseudoLabelParams
 from cloudcover.pseudo_churn import by_location
 from cloudcover.pseudo_labels import TeacherError, candidates, check_teacher, confident_share, labels_of, pseudo_label
-from cloudcover.train.data import Batches, PseudoLabels
+from cloudcover.pseudo_masks import PseudoLabels
+from cloudcover.train.data import Batches
 from cloudcover.train.select import select
 
 

@@ -27,8 +27,8 @@ from cloudcover.files import atomic
 from cloudcover.models.folder import ModelCard
 from cloudcover.params import PseudoLabelParams
 from cloudcover.predict import Predictor
+from cloudcover.pseudo_masks import HARD, SOFT, PseudoLabels
 from cloudcover.store import Store
-from cloudcover.train.data import HARD, SOFT, PseudoLabels
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ def main() -> None:
     """See the module."""
     params = start(snakemake)
     from cloudcover import tables
+    from cloudcover.pseudo_masks import PseudoLabels
     from cloudcover.store import Store
-    from cloudcover.train.data import PseudoLabels
     from cloudcover.train.run import Recipe, train
     from cloudcover.train.select import select
     from cloudcover.truth import TrueMasks

@@ -18,8 +18,8 @@ from cloudcover.evaluate.runs import BATCH, count
 from cloudcover.evaluate.summary import FINAL, by_run, gain
 from cloudcover.params import EvaluationParams
 from cloudcover.predictions import Oof
+from cloudcover.pseudo_masks import PseudoLabels
 from cloudcover.store import Store
-from cloudcover.train.data import PseudoLabels
 from cloudcover.truth import TrueMasks
 
 

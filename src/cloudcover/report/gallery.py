@@ -11,10 +11,10 @@ import pandas as pd
 
 from cloudcover.params import Tta
 from cloudcover.predictions import Oof
+from cloudcover.pseudo_masks import PseudoLabels
 from cloudcover.report import chips
 from cloudcover.report.chips import LABEL_COLOUR, PREDICTION_COLOUR
 from cloudcover.store import Store
-from cloudcover.train.data import PseudoLabels
 
 T = TypeVar("T")
 SHOWN = 24

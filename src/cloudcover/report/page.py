@@ -14,10 +14,10 @@ from cloudcover import tables
 from cloudcover.evaluate.choice import Choice, Step
 from cloudcover.files import read_json, write_text
 from cloudcover.predictions import Oof
+from cloudcover.pseudo_masks import PseudoLabels
 from cloudcover.report import chips, gallery, plots
 from cloudcover.report.table import interval, rounds_of, runs_of
 from cloudcover.store import Store
-from cloudcover.train.data import PseudoLabels
 
 HERE = Path(__file__).parent
 LISTED = 50

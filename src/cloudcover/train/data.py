@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +17,6 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
-from cloudcover import soft_labels, tables
 from cloudcover.files import derive_seed
 from cloudcover.prefetch import ahead
 from cloudcover.store import Store
@@ -35,7 +33,7 @@ AHEAD = 2
 
 
 class Masks(Protocol):
-    """Where labels come from that are not the human ones: `PseudoLabels`, or `truth.TrueMasks`.
+    """Where labels come from that are not the human ones: `pseudo_masks.PseudoLabels`, or `truth.TrueMasks`.
 
     Attributes:
         soft: whether `targets` are shares of cloud.
@@ -45,42 +43,6 @@ class Masks(Protocol):
 
     def targets(self, chip_ids: list[str]) -> NDArray[np.uint8 | np.float32]:
         """What to learn: N x H x W, uint8 of {0, 1, 255}, or float32 shares of cloud and 255 for unknown if `soft`."""
-
-
-HARD, SOFT = "masks.npy", "probabilities.npy"
-"""Files of pseudo-labels, of which a folder has one: {0, 1, 255}, or the codes of `cloudcover.soft_labels`."""
-
-
-class PseudoLabels:
-    """The pseudo-labels of a round for one student: of a folder with `manifest.csv`, and `masks.npy` or soft ones.
-
-    Args:
-        manifest: the table, `tables.PSEUDO`.
-        student: fold that the student does not see.
-
-    Attributes:
-        soft: whether the folder holds probabilities. Only `targets` tell them; everything else sees masks.
-    """
-
-    def __init__(self, manifest: Path, student: int) -> None:
-        table = tables.PSEUDO.read(manifest)
-        self.table = table[table["student"] == student].set_index("chip_id", drop=False)
-        self.soft = (manifest.parent / SOFT).exists()
-        self._codes: NDArray[np.uint8] = np.load(manifest.parent / (SOFT if self.soft else HARD), mmap_mode="r")
-
-    def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:
-        """N x H x W uint8 of {0, 1, 255}."""
-        codes = self._read(chip_ids)
-        return soft_labels.harden(codes) if self.soft else codes
-
-    def targets(self, chip_ids: list[str]) -> NDArray[np.uint8 | np.float32]:
-        """See `Masks`."""
-        codes = self._read(chip_ids)
-        return soft_labels.decode(codes) if self.soft else codes
-
-    def _read(self, chip_ids: list[str]) -> NDArray[np.uint8]:
-        codes: NDArray[np.uint8] = self._codes[self.table.loc[chip_ids, "row"].to_numpy()]
-        return codes
 
 
 class Batches:
