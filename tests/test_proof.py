@@ -109,7 +109,7 @@ def test_sets_of_several_seeds_are_pooled_and_shown_one_by_one(tmp_path):
 
 @pytest.mark.slow
 def test_the_proof_runs_the_chain_for_each_seed_and_ends_with_tables_and_a_plot(tmp_path):
-    project = Project(tmp_path / "project", TINY)
+    project = Project(tmp_path / "project", TINY, forks=True)
     rounds = {**TINY["pseudo_labels"], "rounds": 1}
     preset = validate({**TINY, "pseudo_labels": rounds, "evaluation": {"resamples": 100, "oracle": True}})
     (project.folder / "config/presets/proof.yaml").write_text(render(preset))

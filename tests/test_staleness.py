@@ -181,7 +181,7 @@ def applied(changes: Edits, folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Project:
     """The whole chain on 26 tiny chips, run by Snakemake and committed to DVC and git."""
-    project = Project(tmp_path_factory.mktemp("staleness") / "project", VALUES)
+    project = Project(tmp_path_factory.mktemp("staleness") / "project", VALUES, forks=True)
     make_layout(project.folder / "source", chips=26, size=32, scenes=8, wrong=3)
     project.init_dvc()
     project.snakemake()
@@ -196,7 +196,7 @@ def copy(built, tmp_path_factory) -> Iterator[Project]:
     """A copy for a test that runs stages, beside the original, so that it shares the remote."""
     folder = built.folder.with_name(tmp_path_factory.mktemp("copy").name)
     shutil.copytree(built.folder, folder, symlinks=True)
-    yield Project.at(folder)
+    yield Project.at(folder, forks=True)
     shutil.rmtree(folder)
 
 
@@ -348,7 +348,7 @@ def test_checkouts_that_change_only_times_make_nothing_stale(copy):
 @pytest.mark.slow
 def test_make_pull_gives_a_clone_results_that_are_current_and_refuses_what_is_not_theirs(copy):
     copy.run("dvc", "push")
-    clone = Project.at(copy.folder.with_name(f"{copy.folder.name}-clone"))
+    clone = Project.at(copy.folder.with_name(f"{copy.folder.name}-clone"), forks=True)
     copy.run("git", "clone", "-q", ".", str(clone.folder))
     shutil.copy(ROOT / "Makefile", clone.folder)
     clone.run("make", "--assume-old=.venv/installed", "pull")

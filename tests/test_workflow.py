@@ -124,6 +124,7 @@ def test_a_new_verdict_reruns_the_manifest_and_what_follows_and_nothing_before(c
 @pytest.mark.slow
 def test_dvc_and_snakemake_agree_and_only_stale_stages_rerun(chain):
     assert chain.pending() == set()
+    chain = Project.at(chain.folder, forks=True)
     chain.run("python", "workflow/dvc_stage.py", "commit")
     assert "up to date" in chain.run("dvc", "status")
     assert "jaccard" in chain.run("dvc", "metrics", "show")
@@ -153,7 +154,7 @@ def test_the_chain_runs_on_real_chips(real_chips, tmp_path):
         "pseudo_labels": {"rounds": 1},
         "evaluation": {"resamples": 100, "tta": ["none"]},
     }
-    project = Project(tmp_path / "project", values)
+    project = Project(tmp_path / "project", values, forks=True)
     project.snakemake()
     predictions = tables.PREDICTIONS.read(project.folder / "data/predictions/manifest.csv")
     assert len(predictions) == 3 * 16
