@@ -207,7 +207,7 @@ class TrainingParams(Section):
     )
     gradient_clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient, or null")
     ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="decay of the exponential moving average of the weights per step, or null"
+        0.98, gt=0, lt=1, description="decay of the exponential moving average of the weights per step, or null"
     )
     pseudo_weight: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = Field(
         1.0,
@@ -285,7 +285,7 @@ class PseudoLabelParams(Section):
     pixel_confidence: float = Field(
         0.8, gt=0.5, lt=1, description="a pixel is confident at p above this or below 1 - this"
     )
-    chip_confidence: Share = Field(0.55, description="a chip is accepted above this share of confident pixels [0-1]")
+    chip_confidence: Share = Field(0.9, description="a chip is accepted above this share of confident pixels [0-1]")
     uncertain_pixels: Literal["keep", "ignore"] = Field(
         "ignore", description="pixels that are not confident in accepted chips: keep | ignore (255)"
     )
