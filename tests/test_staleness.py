@@ -246,15 +246,15 @@ def killed(project: Project, command: list[str], when: Callable[[], bool]) -> It
 
 
 @contextmanager
-def held(project: Project, driver: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The stage `folds` under way: it has written one of its two outputs, and waits."""
-    script = project.folder / "workflow/scripts/folds.py"
-    wait = 'Path("waits").touch()\n    while Path("hold").exists():\n        __import__("time").sleep(0.05)\n    '
-    text = script.read_text()
-    assert "    write_text(snakemake.output.balance" in text
-    script.write_text(text.replace("write_text(snakemake.output.balance", wait + "write_text(snakemake.output.balance"))
+def held(project: Project, command: list[str], file: str, line: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A stage under way: it waits at a line of a file that it runs."""
+    path = project.folder / file
+    text = path.read_text()
+    indent = re.search(f"^( +){re.escape(line)}", text, re.MULTILINE).group(1)
+    waits = 'Path("waits").touch()', 'while Path("hold").exists():', '    __import__("time").sleep(0.05)', line
+    path.write_text(text.replace(line, f"\n{indent}".join(waits), 1))
     (project.folder / "hold").touch()
-    with killed(project, COMMANDS[driver], (project.folder / "waits").exists) as run:
+    with killed(project, command, (project.folder / "waits").exists) as run:
         yield run
     (project.folder / "hold").unlink()
     (project.folder / "waits").unlink()
@@ -264,7 +264,8 @@ def held(project: Project, driver: str) -> Iterator[subprocess.Popen[bytes]]:
 @pytest.mark.parametrize("driver", COMMANDS)
 def test_a_second_run_names_the_first_and_a_killed_one_leaves_nothing_to_mend(copy, driver):
     before = tables.FOLDS.read(copy.folder / "data/folds.csv")
-    with held(copy, driver) as first:
+    # It has written one of its two outputs.
+    with held(copy, COMMANDS[driver], "workflow/scripts/folds.py", "write_text(snakemake.output.balance") as first:
         for command in COMMANDS.values():
             printed = copy.run(*command, check=False)
             holder = re.search(r"(?:another run works in .*: process |\(PID )(\d+)", printed)
@@ -280,6 +281,24 @@ def test_a_second_run_names_the_first_and_a_killed_one_leaves_nothing_to_mend(co
     assert copy.pending_stages() == set(), "the same folds: nothing that follows is stale"
     copy.run("python", "workflow/dvc_stage.py", "commit")
     assert "up to date" in copy.run("dvc", "status")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", COMMANDS)
+def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(copy, driver):
+    out = copy.folder / "data/oof/baseline"
+    before = {path.name: path.read_bytes() for path in out.glob("*.npy")}
+    command = {"snakemake": [*COMMANDS["snakemake"][:-1], "data/oof/baseline/manifest.csv"],
+               "dvc": ["dvc", "repro", "predict_oof-baseline"]}[driver]  # fmt: skip
+    with held(copy, command, "src/cloudcover/predict/oof.py", "for array in arrays.values():"):
+        pass
+    assert {path.name: path.read_bytes() for path in out.glob("*.npy")} == before
+    assert not (out / "manifest.csv").exists()
+    for stale in (copy.pending_stages(), copy.stale_stages()):
+        assert stale == stages(TABLE["src/cloudcover/predict/oof.py"], copy.all_stages())
+    copy.run(*command)
+    assert {path.name: path.read_bytes() for path in out.glob("*") if path.suffix != ".csv"} == before
+    assert "predict_oof-baseline" not in copy.pending_stages() | copy.stale_stages()
 
 
 @pytest.mark.slow
