@@ -14,9 +14,9 @@ import pandas as pd
 import rasterio
 
 from cloudcover import tables
+from cloudcover.pseudo_masks import PseudoLabels
 from cloudcover.report.chips import mask_picture, true_colour
 from cloudcover.store import Store
-from cloudcover.train.data import PseudoLabels
 
 COLUMNS = 6
 
