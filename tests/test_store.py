@@ -118,11 +118,11 @@ def test_a_killed_worker_ends_packing_without_an_index_and_the_next_run_complete
     finished = threading.Event()
 
     def kill_one():
-        while not finished.is_set():
-            for child in multiprocessing.active_children():
-                os.kill(child.pid, signal.SIGKILL)
-                return
+        # Not while the pool still starts the others: CPython then waits for those for ever.
+        while len(multiprocessing.active_children()) < 2 and not finished.is_set():
             time.sleep(0.01)
+        time.sleep(0.1)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
