@@ -85,6 +85,7 @@ def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
 @pytest.mark.slow
 def test_training_that_the_scheduler_cancels_is_sent_again_and_goes_on(cluster, project):
     project.change("training", "epochs", 30)
+    project.change("training", "patience", 30)
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(project.folder / "src")}
     command, cwd = on_cluster(cluster, project, *ROUND1), project.folder
     with subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
