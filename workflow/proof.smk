@@ -10,8 +10,6 @@ from pathlib import Path
 from cloudcover.lineage import code_fingerprint
 
 SCRIPTS = sorted(Path(workflow.basedir).glob("scripts/*.py"))
-
-
 PROOF = config.get("proof", "proof")
 ABLATION = config.get("ablation", "ablation")
 
