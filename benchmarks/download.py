@@ -34,11 +34,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import obstore
 import pandas as pd
-import rasterio
 from obstore.store import AzureStore
 from rasterio.transform import from_origin
 
 from cloudcover.files import derive_seed, write_json
+from cloudcover.geotiff import encode_geotiff
 from cloudcover.params import DataParams
 from cloudcover.sources.remote import fetch
 
@@ -54,13 +54,8 @@ def make(root: Path, files: int, seed: int) -> None:
     """Writes a set of unlabelled chips of 128 x 256 pixels: a TIFF of 64 KiB of random pixels per band."""
     rng = np.random.default_rng(derive_seed(seed, "download"))
     root.mkdir()
-    with rasterio.open(
-        root / "band.tif", "w", driver="GTiff", height=128, width=256, count=1, dtype="uint16",
-        crs="EPSG:32633", transform=from_origin(5e5, 5e6, 10, 10),
-    ) as image:  # fmt: skip
-        image.write(np.zeros((1, 128, 256), np.uint16))
-    template = (root / "band.tif").read_bytes()
-    (root / "band.tif").unlink()
+    place = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 10, 10)}
+    template = encode_geotiff(np.zeros((128, 256), np.uint16), place)
     chips = [f"c{i:05d}" for i in range(files // len(BANDS))]
     for chip in chips:
         (root / "train_features" / chip).mkdir(parents=True)

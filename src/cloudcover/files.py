@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,13 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it into place when the block ends without an error.
 
     Readers see the old file or the new one, never a half; after an error the temporary file is removed.
-    The name keeps its suffix, because writers such as rasterio and numpy choose the format by it.
+    The name keeps its suffix, because writers such as pandas and numpy choose the format by it.
+
+    Raises:
+        OSError: for a full disk or an exhausted quota, with `path` as its file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +36,12 @@ def atomic(path: Path | str) -> Iterator[Path]:
             os.fsync(file.fileno())
         part.chmod(0o666 & ~_umask())
         part.replace(path)
+    except OSError as error:
+        # The system's error names no file, or the temporary one.
+        if error.errno in FULL and (error.filename is None or str(part) in map(str, (error.filename, error.filename2))):
+            message = f"{os.strerror(error.errno)}: the file was not written; free some space and run again"
+            raise OSError(error.errno, message, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 

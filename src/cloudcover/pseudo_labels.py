@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cloudcover import soft_labels, tables
+from cloudcover.arrays import create_array
 from cloudcover.chips import UNKNOWN
 from cloudcover.files import atomic
 from cloudcover.models.folder import ModelCard
@@ -134,7 +135,7 @@ def pseudo_label(
     file = out / (SOFT if params.targets == "soft" else HARD)
     with atomic(file) as part, tqdm(total=number, desc="pseudo-label", unit="chip", disable=None) as bar:
         size = teachers[min(teachers)].card.chip_size
-        labels = np.lib.format.open_memmap(part, "w+", np.uint8, (number, size, size))
+        labels = create_array(part, np.uint8, (number, size, size))
         start = 0
         for student, chips in chosen.items():
             before = PseudoLabels(previous, student) if previous else None

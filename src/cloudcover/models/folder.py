@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from cloudcover.files import atomic, read_json, sha256, write_json
@@ -98,7 +98,7 @@ def save_model(folder: Path, module: nn.Module, card: ModelCard) -> None:
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     with atomic(folder / WEIGHTS) as part:
-        save_file(weights, part)
+        part.write_bytes(save(weights))
     filled = card.model_copy(
         update={"weights_sha256": sha256(folder / WEIGHTS), "versions": card.versions or library_versions()}
     )

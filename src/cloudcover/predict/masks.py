@@ -9,13 +9,12 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cloudcover.chips import UNKNOWN, Chip, image_size, read_chip
-from cloudcover.files import atomic
+from cloudcover.geotiff import write_geotiff
 from cloudcover.postprocess import NOTHING, Postprocess
 from cloudcover.predict.predictor import Predictor
 from cloudcover.prefetch import ahead
@@ -35,18 +34,12 @@ def write_mask(path: Path, mask: NDArray[np.uint8], crs: str, transform: Sequenc
         transform: six numbers of the affine transform.
     """
     profile = {
-        "driver": "GTiff",
-        "dtype": "uint8",
-        "count": 1,
-        "height": mask.shape[0],
-        "width": mask.shape[1],
         "nodata": UNKNOWN,
         "compress": "deflate",
         "crs": crs or None,
         "transform": Affine(*transform),
     }
-    with atomic(path) as part, rasterio.open(part, "w", **profile) as output:
-        output.write(mask, 1)
+    write_geotiff(path, mask, profile)
 
 
 def limits_of(chips: NDArray[np.uint16], nodata: int) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from cloudcover import tables, tta
+from cloudcover.arrays import create_array
 from cloudcover.files import atomic
 from cloudcover.params import ComputeParams, Tta
 from cloudcover.predict.predictor import Predictor
@@ -46,7 +47,7 @@ def predict_oof(
         arrays = {}
         for policy in policies:
             part = stack.enter_context(atomic(out / f"{policy}.npy"))
-            arrays[policy] = np.lib.format.open_memmap(part, "w+", np.uint8, (len(order), size, size))
+            arrays[policy] = create_array(part, np.uint8, (len(order), size, size))
         views = list(dict.fromkeys(view for policy in policies for view in tta.POLICIES[policy]))
         seconds = dict.fromkeys(views, 0.0)
         bar = stack.enter_context(tqdm(total=len(order), desc="predict", unit="chip", disable=None))

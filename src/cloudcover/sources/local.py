@@ -15,6 +15,7 @@ from tqdm import tqdm
 from cloudcover import tables
 from cloudcover.chips import image_size
 from cloudcover.files import atomic
+from cloudcover.geotiff import write_geotiff
 from cloudcover.params import DataParams
 from cloudcover.sources.layout import SPLITS, chip_files, layout_files, read_metadata, remove_empty_folders
 
@@ -101,12 +102,9 @@ def cut(image: Path, target: Path, window: Window) -> None:
     """Writes a window of a GeoTIFF as a GeoTIFF of its own, with its own transform."""
     with rasterio.open(image) as source:
         profile = source.profile | {
-            "height": window.height,
-            "width": window.width,
             "transform": source.window_transform(window),
             "tiled": False,
         }
         for key in ("blockxsize", "blockysize"):
             profile.pop(key, None)
-        with atomic(target) as part, rasterio.open(part, "w", **profile) as output:
-            output.write(source.read(window=window))
+        write_geotiff(target, source.read(window=window), profile)

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cloudcover import tables
+from cloudcover.arrays import create_array
 from cloudcover.chips import UNKNOWN, Chip, ChipError, read_chip
 from cloudcover.files import atomic, fingerprint, sha256
 from cloudcover.params import DataParams
@@ -153,15 +155,20 @@ def _pack_shard(job: _Job) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     if not rows:
         return frame, unusable
     part.unlink(missing_ok=True)  # it is the seal of the two arrays: gone first, back last
-    with atomic(names[0]) as temporary:
-        np.save(temporary, np.stack(chips))
-    with atomic(names[1]) as temporary:
-        np.save(temporary, np.stack(labels))
+    _save(names[0], np.stack(chips))
+    _save(names[1], np.stack(labels))
     if not unusable:
         frame.attrs["key"] = key
     with atomic(part) as temporary:
         frame.to_parquet(temporary, index=False)
     return frame, unusable
+
+
+def _save(path: Path, values: NDArray[Any]) -> None:
+    with atomic(path) as part:
+        array = create_array(part, values.dtype, values.shape)
+        array[:] = values
+        array.flush()
 
 
 def _read(entry: dict[str, str], job: _Job) -> Chip:

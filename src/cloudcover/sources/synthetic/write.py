@@ -6,11 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
+from cloudcover.geotiff import write_geotiff
 from cloudcover.sources.synthetic.sites import GRID, Site
 
 RESOLUTION_M = 10.0
@@ -38,6 +38,4 @@ def write_tiff(
     west = where.easting + column * size * RESOLUTION_M
     north = where.northing - row * size * RESOLUTION_M
     transform = from_origin(west, north, RESOLUTION_M, RESOLUTION_M)
-    shape = {"width": size, "height": size, "count": 1, "dtype": values.dtype, "nodata": nodata}
-    with rasterio.open(path, "w", driver="GTiff", crs=_crs(where.epsg), transform=transform, **shape) as file:
-        file.write(values, 1)
+    write_geotiff(path, values, {"crs": _crs(where.epsg), "transform": transform, "nodata": nodata})
