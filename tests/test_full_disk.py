@@ -182,6 +182,14 @@ def test_packing_names_the_shard(disk, tmp_path):
     disk.assert_whole()
 
 
+def test_a_model_without_room_for_its_weights_is_named(disk):
+    params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
+    disk.leave(3)
+    with pytest.raises(OSError, match=r"No space left.*model/model\.safetensors"):
+        save_model(disk.path / "model", build_model(params, 4), card())
+    assert disk.files() == {}
+
+
 OOF = """
 predict_oof(store, folds, {0: [model]}, ["none"], params.compute, out)
 """
@@ -205,7 +213,7 @@ folds = store.index[["scene"]].reset_index().assign(fold=0)
 """
 
 
-@pytest.mark.parametrize(("program", "name"), [(OOF, "none.npy"), (PSEUDO, "masks.npy")])
+@pytest.mark.parametrize(("program", "name"), [(OOF, "none.npy"), (PSEUDO, "masks.npy")], ids=["oof", "pseudo"])
 def test_a_memory_map_without_room_is_an_error_and_not_a_killed_process(disk, tmp_path, program, name):
     make_store(tmp_path, chips=6)
     params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
