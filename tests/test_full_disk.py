@@ -99,6 +99,18 @@ def test_a_geotiff_has_the_bytes_that_gdal_writes_to_a_file(tmp_path, shape, pro
     assert encode_geotiff(pixels, place) == (tmp_path / "b.tif").read_bytes()
 
 
+def test_tags_and_a_mask_become_part_of_the_one_file(tmp_path):
+    def complete(image) -> None:
+        image.update_tags(origin="here")
+        image.write_mask(np.arange(16).reshape(4, 4) > 7)
+
+    write_geotiff(tmp_path / "a.tif", np.ones((4, 4), np.uint16), {}, complete)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+    with rasterio.open(tmp_path / "a.tif") as image:
+        assert image.tags()["origin"] == "here"
+        assert (image.read_masks(1) > 0).tolist() == (np.arange(16).reshape(4, 4) > 7).tolist()
+
+
 def test_predicting_again_keeps_the_good_masks(disk, model, tmp_path):
     make_layout(tmp_path / "set", chips=6, unlabelled=0)
     words = ("predict", tmp_path / "set", "--model", model, "--out", disk.path / "masks", "--device", "cpu")
@@ -182,12 +194,14 @@ def test_packing_names_the_shard(disk, tmp_path):
     disk.assert_whole()
 
 
-def test_a_model_without_room_for_its_weights_is_named(disk):
+def test_a_model_without_room_for_its_weights_is_named_and_the_old_model_is_kept(disk):
     params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
+    save_model(disk.path / "model", build_model(params, 4), card())
+    before = disk.files()
     disk.leave(3)
     with pytest.raises(OSError, match=r"No space left.*model/model\.safetensors"):
         save_model(disk.path / "model", build_model(params, 4), card())
-    assert disk.files() == {}
+    assert disk.files() == before
 
 
 OOF = """

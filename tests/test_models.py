@@ -170,18 +170,6 @@ def test_incomplete_and_foreign_folders_are_named(saved, tmp_path):
         load_model(saved)
 
 
-def test_a_save_that_fails_leaves_the_old_model(saved, monkeypatch):
-    before = {p.name: p.read_bytes() for p in saved.iterdir()}
-
-    def full(*args, **kwargs):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("cloudcover.models.folder.save_file", full)
-    with pytest.raises(OSError, match="no space left"):
-        save_model(saved, build_model(params(), 4), card())
-    assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
-
-
 @pytest.mark.parametrize("name", ["resnet34", "tu-resnest50d", "tu-resnet50.a1_in1k", "timm-efficientnet-b0"])
 def test_known_encoders_are_known(name):
     assert unknown_encoder(name) is None
