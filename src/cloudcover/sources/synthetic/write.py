@@ -39,5 +39,6 @@ def write_tiff(
     north = where.northing - row * size * RESOLUTION_M
     transform = from_origin(west, north, RESOLUTION_M, RESOLUTION_M)
     shape = {"width": size, "height": size, "count": 1, "dtype": values.dtype, "nodata": nodata}
+    path.unlink(missing_ok=True)  # it may be a link to a file of somebody else, which would be written instead
     with rasterio.open(path, "w", driver="GTiff", crs=_crs(where.epsg), transform=transform, **shape) as file:
         file.write(values, 1)
