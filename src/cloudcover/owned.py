@@ -45,7 +45,9 @@ def refuse_overlap(source: Path, target: Path, what: str, files: Iterable[Path] 
     root = target.resolve()
     for file in files:
         if root in file.resolve().parents:
-            raise FolderError(f"{what}: {file} is a link into {target}, which gets the results: put the file itself there")
+            raise FolderError(
+                f"{what}: {file} is a link into {target}, which gets the results: put the file itself there"
+            )
 
 
 def _inside(inner: Path, outer: Path) -> bool:

@@ -134,7 +134,9 @@ def _reserve(chips: Sequence[Path], bands: list[str], out: Path) -> None:
     masks = {f"{chip.name}.tif" for chip in chips}
     read = {(chip / f"{band}.tif").resolve() for chip in chips for band in bands}
     if overwritten := sorted(mask for mask in masks if (out / mask).resolve() in read):
-        raise owned.FolderError(f"{out / overwritten[0]} is a band of a chip and would be overwritten: choose another --out")
+        raise owned.FolderError(
+            f"{out / overwritten[0]} is a band of a chip and would be overwritten: choose another --out"
+        )
     owned.reserve(out, masks)
 
 
