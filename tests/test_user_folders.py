@@ -41,7 +41,7 @@ def state(folder: Path) -> dict[str, str]:
     return {
         p.relative_to(folder).as_posix(): sha256(p) if p.exists() else "a broken link"
         for p in sorted(folder.rglob("*"))
-        if (p.is_file() or p.is_symlink()) and ".cloudcover" not in p.name
+        if (p.is_file() or (p.is_symlink() and not p.is_dir())) and ".cloudcover" not in p.name
     }
 
 
@@ -313,5 +313,5 @@ def test_make_clean_removes_what_runs_made_and_nothing_else(tmp_path):
     environment = os.environ | {"MAKEFLAGS": ""}
     subprocess.run(["make", "clean", f"PYTHON={sys.executable}"], cwd=tmp_path, env=environment, check=True)
     left = {path for path in state(tmp_path) if path not in ("Makefile", "workflow/clean.py", "outside/history.csv")}
-    assert left - {"models/baseline/fold9"} == set(mine)
-    assert (outside / "history.csv").exists() or not (tmp_path / "models/baseline/fold9/history.csv").exists()
+    assert left == set(mine)
+    assert (outside / "history.csv").exists()

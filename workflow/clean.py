@@ -105,9 +105,9 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _remove(file: Path, root: Path) -> None:
-    """Removes a file, or a link, whose folder lies below `root` without links on the way."""
-    inside = file.parent.resolve().is_relative_to(root.resolve())
-    if inside and os.path.lexists(file) and (file.is_symlink() or not file.is_dir()):
+    """Removes a file, or a link, whose folder lies below `root` without links or dots on the way."""
+    straight = file.parent.resolve() == root.resolve() / os.path.relpath(file.parent, root)
+    if straight and os.path.lexists(file) and (file.is_symlink() or not file.is_dir()):
         file.unlink()
         _remove_empty(file.parent, root)
 

@@ -107,14 +107,16 @@ def reserve(root: Path, paths: Collection[str]) -> None:
                 f"{root / path} was not made by cloudcover and would be overwritten: move it, or choose another folder"
             )
     if away := _led_away(root, paths):
-        raise FolderError(f"{away[0]} lies outside {root}, because a folder on the way is a link: replace the link")
+        raise FolderError(
+            f"{root / min(away)} lies outside {root}, because a folder on the way is a link: replace the link"
+        )
     _write(root, files | set(paths))
 
 
 def prune(root: Path, keep: Collection[str]) -> None:
     """Removes the program's files below a folder but `keep`, relative to it; those of others stay."""
     others = owned(root) - set(keep)
-    for path in others - {str(away.relative_to(root)) for away in _led_away(root, others)}:
+    for path in others - _led_away(root, others):
         full = root / path
         if full.is_symlink() or full.is_file():
             full.unlink()
@@ -129,15 +131,12 @@ def _remove_empty(folder: Path, root: Path) -> None:
         folder = folder.parent
 
 
-def _led_away(root: Path, paths: Collection[str]) -> list[Path]:
+def _led_away(root: Path, paths: Collection[str]) -> set[str]:
     """Those of the paths whose folders are not below `root`, through links or dots."""
     base = root.resolve()
-    outside = {
-        folder
-        for folder in {os.path.dirname(path) for path in paths}
-        if not (root / folder).resolve().is_relative_to(base)
-    }
-    return sorted(root / path for path in paths if os.path.dirname(path) in outside)
+    folders = {(root / path).parent for path in paths}
+    outside = {folder for folder in folders if not folder.resolve().is_relative_to(base)}
+    return {path for path in paths if (root / path).parent in outside}
 
 
 def _is_manifest(path: Path) -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-
 RAW = Path("data/raw")
 
 
@@ -35,7 +34,8 @@ RAW = Path("data/raw")
 def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -> None:
     """Fetch the chips that the parameters ask for.
 
-    The folder is empty, or holds an earlier download: then only what is missing is fetched. The workflow's own download does the same: it finds what this command has fetched.
+    The folder is empty, or holds an earlier download: then only what is missing is fetched. The workflow's own
+    download does the same: it finds what this command has fetched.
     A SAS comes from the variable CLOUDCOVER_SAS_URL or from a file; there is no option for it, because others can read
     the command lines of a computer.
 

@@ -28,8 +28,9 @@ def synth(
 ) -> None:
     """Make a synthetic set in the folder OUT.
 
-    OUT is empty, or holds an earlier set, which the new one replaces. It has the challenge's layout. The true masks and the kinds of wrong labels go to OUT/truth. Options that are left
-    out have the values of config/presets/quick.yaml.
+    OUT is empty, or holds an earlier set, which the new one replaces. It has the challenge's layout. The true masks
+    and the kinds of wrong labels go to OUT/truth. Options that are left out have the values of
+    config/presets/quick.yaml.
 
     \b
     Example:

@@ -106,7 +106,7 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path) -> lis
     Raises:
         ChipError: a chip cannot be used.
         ValueError: two chips have the same name.
-        FolderError: a mask would overwrite a file of `out` that is no mask of an earlier run, such as a band or a label.
+        FolderError: a mask would overwrite a file of `out` that is no earlier mask, such as a band or a label.
     """
     names = [c.name for c in chips]
     if len(set(names)) != len(names):

@@ -31,9 +31,9 @@ def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.Data
         FolderError: `out` holds files of somebody else, and no masks of an earlier run.
     """
     chips = store.index[~store.index["labelled"]]
-    masks = [f"{chip_id}.tif" for chip_id in chips["chip_id"]]
+    files = [f"{chip_id}.tif" for chip_id in chips["chip_id"]]
     owned.claim(out)
-    owned.reserve(out, masks)
+    owned.reserve(out, files)
     rows = []
     bar = tqdm(total=len(chips), desc="predict", unit="chip", disable=None)
     for batch in store.batches(chips["chip_id"], predictor.batch):
@@ -49,6 +49,6 @@ def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.Data
         bar.update(len(batch))
     bar.close()
     frame = pd.DataFrame(rows, columns=list(tables.PREDICTIONS.columns))
-    owned.prune(out, masks)
+    owned.prune(out, files)
     tables.PREDICTIONS.write(frame, out / "manifest.csv")
     return frame

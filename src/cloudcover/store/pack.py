@@ -29,7 +29,6 @@ from cloudcover.sources.layout import chip_files, orphans, read_metadata
 from cloudcover.store.statistics import band_statistics, flags
 from cloudcover.workers import end_with_parent
 
-
 SHARD_FILE = re.compile(r"(?:chips|labels|shard)-(\d{5})\.(?:npy|parquet)")
 
 
