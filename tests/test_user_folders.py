@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,11 +25,14 @@ from cloudcover.cli import main
 from cloudcover.files import sha256
 from cloudcover.owned import FolderError
 from cloudcover.params import DataParams, SyntheticParams, validate
+from cloudcover.postprocess import NOTHING
 from cloudcover.predict import masks as predict_masks
 from cloudcover.predict.masks import write_mask
+from cloudcover.predict.unlabelled import predict_unlabelled
 from cloudcover.sources.fetch import fetch
 from cloudcover.sources.layout import layout_files
 from cloudcover.sources.synthetic import generate
+from cloudcover.store import Store
 from cloudcover.store.pack import pack
 from cloudcover.tune import StudyError
 
@@ -249,6 +253,25 @@ def test_masks_overwrite_neither_bands_nor_labels_but_earlier_masks(tmp_path):
     for _ in range(2):
         predict_masks._reserve([chip], ["B02"], tmp_path / "out")
         write_mask(tmp_path / "out" / "B02.tif", np.ones((64, 64), np.uint8), "", GRID)
+
+
+def test_masks_of_the_store_replace_earlier_ones_only(layout, tmp_path):
+    raw, store, out = layout(chips=4), tmp_path / "store", tmp_path / "predictions"
+    pack(raw, store, tmp_path / "q.csv", validate({"data": {"chip_size": 64}}).data)
+    predictor = SimpleNamespace(
+        batch=2, threshold=0.5, postprocess=NOTHING, card=SimpleNamespace(nodata=0),
+        probabilities=lambda chips, limits: np.ones((len(chips), 64, 64), np.float32),
+    )  # fmt: skip
+    owned.claim(out)
+    owned.reserve(out, ["old.tif"])
+    for name in ("old.tif", "mine.tif"):
+        write_mask(out / name, np.ones((64, 64), np.uint8), "", GRID)
+    for _ in range(2):
+        predict_unlabelled(Store(store), predictor, out)
+        assert {path.name for path in out.glob("*.tif")} == {"c002.tif", "c003.tif", "mine.tif"}
+    with pytest.raises(FolderError, match="choose an empty folder"):
+        predict_unlabelled(Store(store), predictor, raw / "train_labels")
+    assert (raw / "train_labels/c000.tif").exists()
 
 
 def test_packing_removes_shards_only(layout, tmp_path):
