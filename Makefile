@@ -52,8 +52,8 @@ pull: .venv/installed ## fetch the versioned results and tell Snakemake that the
 dvc.yaml: .venv/installed ## write dvc.yaml from the Snakemake graph
 	@python workflow/dvc_stage.py write
 
-clean: ## remove everything that a run made
-	rm -rf .snakemake logs work benchmarks/out data/[!R]* models/[!R]* reports/[!R]*
+clean: ## remove what runs made, and nothing else
+	@$(PYTHON) workflow/clean.py
 
 # The CPU build of torch comes first where there is no GPU: other packages ask for any torch, and would bring CUDA.
 .venv/bin/python:

@@ -173,7 +173,9 @@ def main() -> None:
     params = SyntheticParams(locations=scenes, scenes=scenes, chips=chips, unlabelled=0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        generate(SyntheticParams(chips=4), DataParams(chip_size=args.size), args.seed, folder / "warm", folder / "warm")
+        generate(
+            SyntheticParams(chips=4), DataParams(chip_size=args.size), args.seed, folder / "warm", folder / "warm/truth"
+        )
         wall, busy = time.perf_counter(), time.process_time()
         generate(params, DataParams(chip_size=args.size), args.seed, folder / "raw", folder / "truth")
         wall, busy = time.perf_counter() - wall, time.process_time() - busy

@@ -218,7 +218,7 @@ def test_an_archive_of_another_md5_is_refused_before_it_is_read(source, tmp_path
 
 def test_a_missing_archive_is_named(tmp_path):
     with pytest.raises(DownloadError, match=r"train_source\.tar\.gz is missing"):
-        bring(tmp_path / "raw", path=str(tmp_path))
+        bring(tmp_path / "raw", path=str(tmp_path / "archives"))
 
 
 def special(name: str, kind: bytes, target: str = "") -> Callable[[tarfile.TarFile], None]:
@@ -342,7 +342,7 @@ def test_a_bad_list_of_checksums_is_told(tmp_path, text, message):
     if text is not None:
         (tmp_path / "sums").write_text(text)
     with pytest.raises(ArchiveError, match=f"data.checksums.*{message}"):
-        bring(tmp_path / "raw", path=str(tmp_path), checksums=str(tmp_path / "sums"))
+        bring(tmp_path / "raw", path=str(tmp_path / "archives"), checksums=str(tmp_path / "sums"))
 
 
 # --- STAC ----------------------------------------------------------------------------------------------------------

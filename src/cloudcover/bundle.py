@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cloudcover.files import read_json, write_json, write_text
+from cloudcover.files import atomic, read_json, write_json, write_text
 from cloudcover.models.folder import CARD, WEIGHTS, ModelFolderError, load_card
 from cloudcover.params import EvaluationParams, Tta
 from cloudcover.predict import Predictor
@@ -66,10 +66,9 @@ def write_bundle(
     names = []
     for folder in folders:
         name = f"{folder.parent.name}-{folder.name}"
-        shutil.rmtree(out / name, ignore_errors=True)
-        (out / name).mkdir(parents=True)
         for part in (WEIGHTS, CARD):
-            shutil.copyfile(folder / part, out / name / part)
+            with atomic(out / name / part) as copy:
+                shutil.copyfile(folder / part, copy)
         names.append(name)
     figures = {k: float(v) for k, v in metrics["final"].items()}
     if settings is None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.jit._trace import TracerWarning
 
+from cloudcover import owned
 from cloudcover.bundle import BUNDLE, Bundle
 from cloudcover.files import read_json, sha256, write_json
 from cloudcover.inputs import Scaler
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 
 CHIPS = 32
 """Chips to calibrate on, and other chips to compare with torch on."""
+
+
+FILES = (MODEL_CARD, GRAPH, WEIGHTS, CARD)
+"""What the folder of an exported model holds."""
 
 
 def export(
@@ -53,12 +58,17 @@ def export(
     Raises:
         ExportError: int8 without chips, chips of other bands, or OpenVINO or NNCF is not installed.
         ModelFolderError: the source is neither a bundle nor a model folder, or damaged.
+        FolderError: `out` overlaps with the source, or holds files other than those of an earlier export.
     """
     if precision == "int8" and (store is None or len(store) < 2):
         raise ExportError("int8 needs two chips or more to calibrate on and to compare: give a store")
+    owned.refuse_overlap(source, out, "the model")
+    owned.claim(out)
     if not (source / BUNDLE).exists():
+        owned.reserve(out, FILES)
         return [_export_model(source, out, precision, store, (seed, chips))]
     bundle = Bundle.model_validate(read_json(source / BUNDLE))
+    owned.reserve(out, [BUNDLE, "README.md", *(f"{name}/{file}" for name in bundle.models for file in FILES)])
     (out / BUNDLE).unlink(missing_ok=True)
     exports = [_export_model(source / name, out / name, precision, store, (seed, chips)) for name in bundle.models]
     shutil.copyfile(source / "README.md", out / "README.md")

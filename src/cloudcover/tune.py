@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +79,7 @@ def tune(
     """
     selections = {fold: select(manifest, folds, fold) for fold in held_out}
     journal.parent.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{journal}.busy", timeout=0):  # Optuna's own lock of a single write is FILE.lock
             study = _open(journal, _identity(recipe, store, selections), recipe.seed)
@@ -88,10 +89,10 @@ def tune(
                 changed = replace(recipe, augmentation=suggest(trial, recipe.augmentation))
                 values = []
                 for fold, selection in selections.items():
-                    output = work / f"trial{trial.number}-fold{fold}"
-                    card = train(changed, store, selection, output, work / "train", run="tune", fold=fold)
+                    with tempfile.TemporaryDirectory(prefix=f"trial{trial.number}-fold{fold}-", dir=work) as folder:
+                        output = Path(folder, "model")
+                        card = train(changed, store, selection, output, work / "train", run="tune", fold=fold)
                     values.append(card.metrics[f"validation_{changed.training.best}"])
-                    shutil.rmtree(output)
                 return float(np.mean(values))
 
             while len(finished(study)) < trials:
@@ -128,6 +129,8 @@ def _identity(recipe: Recipe, store: Store, selections: dict[int, Selection]) ->
 
 def _open(journal: Path, identity: str, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if journal.exists() and (text := journal.read_bytes()) and not text.startswith(b'{"op_code":'):
+        raise StudyError(f"{journal} is no study, and Optuna would write into it: give another file (--study)")
     study = optuna.create_study(
         study_name=STUDY,
         storage=JournalStorage(JournalFileBackend(str(journal))),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+RAW = Path("data/raw")
+
 
 @click.command()
 @click.option(
@@ -27,12 +29,13 @@ import click
     "--subset",
     help="Instead of data.subset: a share (0.1), a number per split (200), or a file of chips and locations.",
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="data/raw", show_default=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=RAW, show_default=True)
 @click.option("--recheck", is_flag=True, help="Read the files that are there and fetch those whose hash differs.")
 def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -> None:
     """Fetch the chips that the parameters ask for.
 
-    Only what is missing is fetched. The workflow's own download does the same: it finds what this command has fetched.
+    The folder is empty, or holds an earlier download: then only what is missing is fetched. The workflow's own
+    download does the same: it finds what this command has fetched.
     A SAS comes from the variable CLOUDCOVER_SAS_URL or from a file; there is no option for it, because others can read
     the command lines of a computer.
 
@@ -58,13 +61,14 @@ def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -
     data = validate({"data": params.data.model_dump() | changes}, "these options").data
     if data.source == "synthetic":
         raise click.UsageError("data.source is synthetic: nothing to download (see `cloudcover synth`)")
-    fetch(data, params.synthetic, params.seed, out, out.parent / "truth", recheck=recheck)
+    truth = Path("data/truth") if out.resolve() == RAW.resolve() else None
+    fetch(data, params.synthetic, params.seed, out, truth, recheck=recheck)
     files = tables.RAW_MANIFEST.read(out / "manifest.csv")
     click.echo(f"{len(files)} files, {files['bytes'].sum() / 1e6:,.1f} MB in {out}")
 
 
 @click.command()
-@click.argument("raw", type=click.Path(file_okay=False, path_type=Path), default="data/raw")
+@click.argument("raw", type=click.Path(file_okay=False, path_type=Path), default=RAW)
 @click.option("--dvc", is_flag=True, help="Read the objects of the project's DVC cache instead of RAW.")
 def verify(raw: Path, dvc: bool) -> None:
     """Compare the files in RAW with their manifest, byte by byte.

@@ -28,13 +28,15 @@ def synth(
 ) -> None:
     """Make a synthetic set in the folder OUT.
 
-    It has the challenge's layout. The true masks and the kinds of wrong labels go to OUT/truth. Options that are left
-    out have the values of config/presets/quick.yaml.
+    OUT is empty, or holds an earlier set, which the new one replaces. It has the challenge's layout. The true masks
+    and the kinds of wrong labels go to OUT/truth. Options that are left out have the values of
+    config/presets/quick.yaml.
 
     \b
     Example:
       cloudcover synth my-chips --chips 100 --scenes 10 --locations 5 --seed 1
     """  # noqa: D301
+    from cloudcover.owned import claim
     from cloudcover.params import validate
     from cloudcover.sources.layout import write_manifest
     from cloudcover.sources.synthetic import generate
@@ -46,6 +48,8 @@ def synth(
         "data": {} if chip_size is None else {"chip_size": chip_size},
     }
     params = validate(values, "these options")
-    generate(params.synthetic, params.data, params.seed, out, out / "truth", workers)
-    files = write_manifest(out, "synthetic")
+    claim(out)
+    claim(out / "truth")
+    made = generate(params.synthetic, params.data, params.seed, out, out / "truth", workers)
+    files = write_manifest(out, "synthetic", paths=made)
     click.echo(f"{params.synthetic.chips} chips in {out}, {len(files)} files; true masks in {out / 'truth'}")

@@ -13,6 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cloudcover import owned
 from cloudcover.chips import UNKNOWN, Chip, image_size, read_chip
 from cloudcover.geotiff import write_geotiff
 from cloudcover.postprocess import NOTHING, Postprocess
@@ -98,12 +99,14 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path) -> lis
     Raises:
         ChipError: a chip cannot be used.
         ValueError: two chips have the same name.
+        FolderError: a mask would overwrite a file of `out` that is no earlier mask, such as a band or a label.
     """
     names = [c.name for c in chips]
     if len(set(names)) != len(names):
         twice = sorted({n for n in names if names.count(n) > 1})
         raise ValueError(f"several chips are called {twice[:5]}: their masks would overwrite each other")
     card = predictor.card
+    _reserve(chips, card.bands, out)
     written: list[Path] = []
     with (
         ThreadPoolExecutor(READERS, thread_name_prefix="read") as readers,
@@ -117,6 +120,17 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path) -> lis
             written.append(path)
             bar.update()
     return written
+
+
+def _reserve(chips: Sequence[Path], bands: list[str], out: Path) -> None:
+    """Records the masks as this program's, unless one of them would overwrite a file of somebody else or a band."""
+    masks = {f"{chip.name}.tif" for chip in chips}
+    read = {(chip / f"{band}.tif").resolve() for chip in chips for band in bands}
+    if overwritten := sorted(mask for mask in masks if (out / mask).resolve() in read):
+        raise owned.FolderError(
+            f"{out / overwritten[0]} is a band of a chip and would be overwritten: choose another --out"
+        )
+    owned.reserve(out, masks)
 
 
 def _batches(chips: Sequence[Path], band: str, pixels: int) -> Iterator[list[Path]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover import tables
+from cloudcover import owned, tables
 from cloudcover.chips import UNKNOWN
 from cloudcover.files import sha256
 from cloudcover.predict.masks import mask_of, write_mask
@@ -26,11 +26,14 @@ def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.Data
 
     Returns:
         `tables.PREDICTIONS`, without rows if every chip has a label.
+
+    Raises:
+        FolderError: `out` holds files of somebody else, and no masks of an earlier run.
     """
     chips = store.index[~store.index["labelled"]]
-    for old in out.glob("*.tif"):
-        if old.stem not in set(chips["chip_id"]):
-            old.unlink()
+    files = [f"{chip_id}.tif" for chip_id in chips["chip_id"]]
+    owned.claim(out)
+    owned.reserve(out, files)
     rows = []
     bar = tqdm(total=len(chips), desc="predict", unit="chip", disable=None)
     for batch in store.batches(chips["chip_id"], predictor.batch):
@@ -46,5 +49,6 @@ def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.Data
         bar.update(len(batch))
     bar.close()
     frame = pd.DataFrame(rows, columns=list(tables.PREDICTIONS.columns))
+    owned.prune(out, files)
     tables.PREDICTIONS.write(frame, out / "manifest.csv")
     return frame

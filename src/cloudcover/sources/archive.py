@@ -29,7 +29,7 @@ from cloudcover.sources.errors import ContentError, MissingError
 from cloudcover.sources.http import Client, Received, check_space
 from cloudcover.sources.journal import WORK, Entry, Journal, locked
 from cloudcover.sources.layout import SPLITS, read_metadata
-from cloudcover.sources.remote import finish, part_of
+from cloudcover.sources.remote import finish, part_of, reserve
 from cloudcover.sources.stac import Item, locations, parse_item
 from cloudcover.sources.stores import WebFolder
 from cloudcover.sources.subset import select
@@ -141,7 +141,7 @@ def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
     Raises:
         ArchiveError: an archive has another MD5, holds what could harm, or is not laid out as expected.
         DownloadError: an archive cannot be fetched, or the disk is too small.
-        LayoutError, SubsetError, LockedError: as `remote.fetch`.
+        LayoutError, SubsetError, LockedError, FolderError: as `remote.fetch`.
     """
     known = _checksums(Path(params.checksums)) if params.checksums else MD5
     with locked(raw), closing(Journal(raw, recheck)) as journal:
@@ -157,6 +157,7 @@ def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
         _write_metadata(contents, raw, journal)
         chips = select(read_metadata(raw / WORK), list(params.splits), params.subset)
         targets = {a: _targets(a, c, chips, params.bands) for a, c in contents.items()}
+        reserve(raw, {path for t in targets.values() for path in t.values()})
         missing = {
             a: {member: path for member, path in t.items() if not journal.intact(path, etag=a.md5)}
             for a, t in targets.items()
@@ -166,7 +167,16 @@ def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
             if members:
                 unpack(archive.path(), members, raw, journal, archive.md5)
         finish(raw, chips, {path for t in targets.values() for path in t.values()}, journal)
-        shutil.rmtree(raw / WORK / "archives", ignore_errors=True)
+        _remove_archives(raw)
+
+
+def _remove_archives(raw: Path) -> None:
+    """Removes archives that were fetched, now that all is unpacked."""
+    folder = raw / WORK / "archives"
+    for name in MD5:
+        (folder / name).unlink(missing_ok=True)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _checksums(path: Path) -> dict[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudcover import tables
+from cloudcover import owned, tables
 from cloudcover.params import DataParams, SyntheticParams
-from cloudcover.sources import unlabelled
-from cloudcover.sources.layout import remove_unlisted, write_manifest
+from cloudcover.sources import journal, unlabelled
+from cloudcover.sources.layout import layout_files, write_manifest
 
 
 def fetch(
@@ -15,7 +15,7 @@ def fetch(
     synthetic: SyntheticParams,
     seed: int,
     raw: Path,
-    truth: Path,
+    truth: Path | None,
     workers: int = 1,
     recheck: bool = False,
 ) -> None:
@@ -26,23 +26,29 @@ def fetch(
         synthetic: what the synthetic source makes.
         seed: of the synthetic source.
         raw: gets the chips and `manifest.csv` (`tables.RAW_MANIFEST`).
-        truth: gets `manifest.csv` (`tables.TRUTH`), without rows for sources whose truth nobody knows.
+        truth: gets `manifest.csv` (`tables.TRUTH`), without rows for sources whose truth nobody knows; None: nothing is
+            written, for other sources than the synthetic one.
         workers: processes of the synthetic source; what comes over the network has its own number of connections.
         recheck: network sources: read what is there and compare hashes, instead of trusting modification times.
+
+    Raises:
+        FolderError: a folder to read from overlaps with `raw` or `truth`, or these hold files of somebody else.
     """
-    unlabelled.clear(raw)
+    _refuse_overlaps(data, raw, truth)
+    owned.claim(raw, journal.paths(raw))
+    if truth:
+        owned.claim(truth)
     if data.source == "synthetic":
         from cloudcover.sources.synthetic import generate
 
-        generate(synthetic, data, seed, raw, truth, workers)
-        remove_unlisted(raw)
-        write_manifest(raw, "synthetic")
+        if truth is None:
+            raise ValueError("the synthetic source needs a folder for the true masks")
+        write_manifest(raw, "synthetic", paths=generate(synthetic, data, seed, raw, truth, workers))
         return
     if data.source == "local":
         from cloudcover.sources.local import fetch as fetch_local
 
-        fetch_local(data, raw)
-        write_manifest(raw, "local")
+        write_manifest(raw, "local", paths=fetch_local(data, raw))
     elif data.source == "archive":
         from cloudcover.sources.archive import fetch as fetch_archives
 
@@ -53,4 +59,18 @@ def fetch(
         fetch_remote(data, raw, recheck=recheck)
     if data.unlabelled:
         unlabelled.add(data, raw)
-    tables.TRUTH.write(tables.TRUTH.empty(), truth / "manifest.csv")
+    if truth:
+        tables.TRUTH.write(tables.TRUTH.empty(), truth / "manifest.csv")
+
+
+def _refuse_overlaps(data: DataParams, raw: Path, truth: Path | None) -> None:
+    """Refuses to read from folders that are written to, or that hold links into `raw`."""
+    path = data.path if data.source in ("local", "archive") else None
+    for key, folder in (("data.path", path), ("data.unlabelled", data.unlabelled)):
+        if not folder:
+            continue
+        source = Path(folder)
+        images = [source / file for file in layout_files(source)] if key == "data.path" else source.glob("*/*.tif")
+        owned.refuse_overlap(source, raw, key, images)
+        if truth:
+            owned.refuse_overlap(source, truth, key)

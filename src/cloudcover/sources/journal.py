@@ -48,6 +48,12 @@ class Entry:
     absent: bool = False
 
 
+def paths(root: Path) -> set[str]:
+    """Files that the journal below `root` names, if there is one."""
+    file = root / WORK / "journal.jsonl"
+    return {entry.path for entry in _entries(file.read_text(encoding="utf-8"))} if file.exists() else set()
+
+
 class Journal:
     """The finished files of a folder."""
 
@@ -59,20 +65,14 @@ class Journal:
             recheck: trust no modification time, read every file once and compare its hash.
         """
         self.root = root
-        self.entries: dict[str, Entry] = {}
         self._recheck = recheck
         self._checked: set[str] = set()
         self._file = root / WORK / "journal.jsonl"
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
-        for line in lines:
-            try:
-                entry = Entry(**json.loads(line))
-            except (ValueError, TypeError):
-                continue  # the last line of a run that was killed
-            self.entries[entry.path] = entry
+        text = self._file.read_text(encoding="utf-8") if self._file.exists() else ""
+        self.entries = {entry.path: entry for entry in _entries(text)}
         self._output = self._file.open("a", encoding="utf-8")
-        if len(lines) != len(self.entries):
+        if len(text.splitlines()) != len(self.entries):
             self._rewrite()
 
     def intact(self, path: str, size: int | None = None, etag: str = "") -> bool:
@@ -140,6 +140,14 @@ class Journal:
         with atomic(self._file) as part:
             part.write_text("".join(map(_line, self.entries.values())), encoding="utf-8")
         self._output = self._file.open("a", encoding="utf-8")
+
+
+def _entries(text: str) -> Iterator[Entry]:
+    for line in text.splitlines():
+        try:
+            yield Entry(**json.loads(line))
+        except (ValueError, TypeError):
+            continue  # the last line of a run that was killed
 
 
 def _line(entry: Entry) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,19 +81,6 @@ def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
     return {"rows without chips": sorted(missing), "chips without rows": sorted(extra)}
 
 
-def remove_unlisted(root: Path) -> None:
-    """Removes images of chips that the metadata do not list, such as those of an earlier, larger set."""
-    chips = read_metadata(root)
-    for split in (*SPLITS, UNLABELLED):
-        listed = set(chips.loc[chips["split"] == split, "chip_id"])
-        for folder in (root / f"{split}_features").glob("*/"):
-            if folder.name not in listed:
-                shutil.rmtree(folder)
-        for label in (root / f"{split}_labels").glob("*.tif"):
-            if label.stem not in listed:
-                label.unlink()
-
-
 def remove_empty_folders(root: Path) -> None:
     """Removes the folders of chips whose images are gone; one that stays would look like a chip without bands."""
     for folder in root.glob("*_features/*/"):
@@ -114,15 +100,20 @@ def layout_files(root: Path) -> Iterator[Path]:
             yield from sorted(p.relative_to(root) for p in images if not p.name.startswith("."))
 
 
-def write_manifest(root: Path, origin: str, progress: bool | None = None) -> pd.DataFrame:
+def write_manifest(
+    root: Path, origin: str, progress: bool | None = None, paths: Iterable[Path] | None = None
+) -> pd.DataFrame:
     """Hashes the files below `root` and writes `root/manifest.csv` by `tables.RAW_MANIFEST`.
 
     Args:
         root: folder in the challenge's layout.
         origin: where the files came from.
         progress: show a bar; None: when on a terminal.
+        paths: files of the layout, relative to `root`; None: all that are there.
     """
-    frame = hashed(root, list(layout_files(root)), origin, progress)
+    chosen = None if paths is None else set(paths)
+    files = [path for path in layout_files(root) if chosen is None or path in chosen]
+    frame = hashed(root, files, origin, progress)
     tables.RAW_MANIFEST.write(frame, root / "manifest.csv")
     return frame
 

@@ -12,36 +12,40 @@ import rasterio
 from rasterio.windows import Window
 from tqdm import tqdm
 
-from cloudcover import tables
+from cloudcover import owned, tables
 from cloudcover.chips import image_size
 from cloudcover.files import atomic
 from cloudcover.geotiff import write_geotiff
 from cloudcover.params import DataParams
-from cloudcover.sources.layout import SPLITS, chip_files, layout_files, read_metadata, remove_empty_folders
+from cloudcover.sources.layout import chip_files, layout_files, read_metadata, remove_empty_folders
 
 
-def fetch(params: DataParams, raw: Path) -> None:
+def fetch(params: DataParams, raw: Path) -> set[Path]:
     """Brings the folder `params.path` into `raw`.
 
     Files of earlier runs that the source no longer has are removed. With `params.tile` images larger than
     `params.chip_size` are cut into chips, whose ids are `<chip>_<row>_<column>` [pixels from the upper left].
 
+    Returns:
+        The files of the set, relative to `raw`.
+
     Raises:
         LayoutError: the folder is not in the challenge's layout.
         ChipError: an image is missing, unreadable or smaller than a tile.
+        FolderError: a file in `raw` that is somebody else's would be overwritten.
     """
     assert params.path is not None  # DataParams checks it
     source = Path(params.path)
     chips = read_metadata(source)
     wanted = _tile(source, chips, params, raw) if params.tile else _link(source, params, raw)
-    for path in list(layout_files(raw)):
-        if path not in wanted:
-            (raw / path).unlink()
+    owned.prune(raw, [path.as_posix() for path in wanted])
     remove_empty_folders(raw)
+    return wanted
 
 
 def _link(source: Path, params: DataParams, raw: Path) -> set[Path]:
     paths = list(layout_files(source))
+    owned.reserve(raw, [path.as_posix() for path in paths])
     for path in tqdm(paths, desc=params.link, unit="file", disable=None):
         place(source / path, raw / path, params.link)
     return set(paths)
@@ -54,11 +58,14 @@ def place(source: Path, target: Path, how: str) -> None:
             shutil.copyfile(source, part)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)  # of a run that was killed
     if how == "hardlink":
-        os.link(source, target)
+        os.link(source, part)
     else:
-        target.symlink_to(source.resolve())
+        part.symlink_to(source.resolve())
+    part.replace(target)
+    part.unlink(missing_ok=True)  # renaming a name of a file to another name of it leaves both
 
 
 def windows(height: int, width: int, size: int) -> Iterator[Window]:
@@ -69,10 +76,10 @@ def windows(height: int, width: int, size: int) -> Iterator[Window]:
 
 
 def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> set[Path]:
-    written: set[Path] = set()
     size = params.chip_size
+    cuts: dict[Path, tuple[Path, Window]] = {}
     rows = []
-    for chip in tqdm(chips.to_dict("records"), desc="tile", unit="image", disable=None):
+    for chip in chips.to_dict("records"):
         files = chip_files(source, chip["chip_id"], chip["split"])
         height, width = image_size(files.bands / f"{params.bands[0]}.tif", params.bands[0])
         if height < size or width < size:
@@ -86,16 +93,19 @@ def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> s
                 outputs[files.label] = Path(f"{chip['split']}_labels", f"{tile_id}.tif")
             for image, target in outputs.items():
                 if image.exists():  # a missing band stays missing: packing lists it
-                    cut(image, raw / target, window)
-                    written.add(target)
+                    cuts[target] = image, window
             rows.append({**chip, "chip_id": tile_id, "cloudpath": f"{chip['split']}_features/{tile_id}"})
-    frame = pd.DataFrame(rows)
-    for split in SPLITS:
-        part = frame[frame["split"] == split].drop(columns=["split", "scene"])
-        if len(part):
-            tables.METADATA.write(part, raw / f"{split}_metadata.csv")
-            written.add(Path(f"{split}_metadata.csv"))
-    return written
+    parts = {
+        Path(f"{split}_metadata.csv"): part.drop(columns=["split", "scene"])
+        for split, part in pd.DataFrame(rows).groupby("split")
+    }
+    wanted = {*cuts, *parts}
+    owned.reserve(raw, [path.as_posix() for path in wanted])
+    for target, (image, window) in tqdm(cuts.items(), desc="tile", unit="file", disable=None):
+        cut(image, raw / target, window)
+    for path, part in parts.items():
+        tables.METADATA.write(part, raw / path)
+    return wanted
 
 
 def cut(image: Path, target: Path, window: Window) -> None:

@@ -16,13 +16,13 @@ from typing import TypeVar
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover import tables
+from cloudcover import owned, tables
 from cloudcover.files import sha256
 from cloudcover.params import DataParams
 from cloudcover.sources.errors import AccessError, ContentError, DownloadError, MissingError
 from cloudcover.sources.http import Client, Received, check_space
 from cloudcover.sources.journal import WORK, Entry, Journal, locked
-from cloudcover.sources.layout import EXTRA, SPLITS, layout_files, read_metadata, remove_empty_folders
+from cloudcover.sources.layout import EXTRA, SPLITS, read_metadata, remove_empty_folders
 from cloudcover.sources.stores import FOLDERS, Listed, Store, open_store
 from cloudcover.sources.subset import select
 from cloudcover.sources.tiff import TiffError, check_tiff
@@ -64,6 +64,7 @@ def fetch(params: DataParams, raw: Path, connections: int = CONNECTIONS, recheck
         LayoutError: the set has no metadata, see `layout.read_metadata`.
         SubsetError: see `subset.select`.
         LockedError: another run works in `raw`.
+        FolderError: a file in `raw` that is somebody else's would be overwritten.
     """
     store = open_store(params)
     with locked(raw), Client() as client, closing(Journal(raw, recheck)) as journal:
@@ -72,8 +73,14 @@ def fetch(params: DataParams, raw: Path, connections: int = CONNECTIONS, recheck
         folders = job.fetch_tables(listing)
         chips = select(read_metadata(raw / WORK), list(params.splits), params.subset)
         wanted = plan(chips, params.bands, folders, listing)
+        reserve(raw, {file.path for file in wanted})
         job.run(wanted, estimate=2 * params.chip_size**2)
         finish(raw, chips, {file.path for file in wanted}, journal)
+
+
+def reserve(raw: Path, images: set[str]) -> None:
+    """Records the files of the set as this program's, tables included; see `owned.reserve`."""
+    owned.reserve(raw, images | {f"{split}_metadata.csv" for split in SPLITS} | set(EXTRA))
 
 
 def plan(
@@ -296,11 +303,9 @@ def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) ->
             kept.add(name)
     journal.keep(kept | {path for path in journal.entries if path.startswith(WORK)})
     present = {path: e for path, e in journal.entries.items() if path in kept and not e.absent}
-    for path in list(layout_files(raw)):
-        if path.as_posix() not in present:
-            (raw / path).unlink()
-    for part in [*raw.glob(".*.part"), *raw.glob("*_*/**/.*.part")]:
-        part.unlink()
+    for part in {part_of(raw / path) for path in owned.owned(raw)}:
+        part.unlink(missing_ok=True)
+    owned.prune(raw, present)
     remove_empty_folders(raw)
     files = [present[path] for path in sorted(present)]
     columns = {name: [getattr(entry, name) for entry in files] for name in tables.RAW_MANIFEST.columns}

@@ -5,21 +5,14 @@ They need no metadata. Where and when they were taken is unknown, so each is a l
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
 
-from cloudcover import tables
+from cloudcover import owned, tables
 from cloudcover.params import DataParams
 from cloudcover.sources.layout import UNLABELLED, LayoutError, hashed, read_metadata
 from cloudcover.sources.local import place
-
-
-def clear(raw: Path) -> None:
-    """Removes further chips of an earlier run."""
-    shutil.rmtree(raw / f"{UNLABELLED}_features", ignore_errors=True)
-    (raw / f"{UNLABELLED}_metadata.csv").unlink(missing_ok=True)
 
 
 def add(params: DataParams, raw: Path) -> None:
@@ -31,6 +24,7 @@ def add(params: DataParams, raw: Path) -> None:
 
     Raises:
         LayoutError: the folder holds no chip, or one that has the id of a chip of the set (also if only by case).
+        FolderError: a file in `raw` that is somebody else's would be overwritten.
     """
     source = Path(str(params.unlabelled))
     chips = sorted({path.parent.name for band in params.bands for path in source.glob(f"*/{band}.tif")})
@@ -39,13 +33,15 @@ def add(params: DataParams, raw: Path) -> None:
     taken = set(read_metadata(raw)["chip_id"].str.lower())
     if twice := [chip for chip in chips if chip.lower() in taken]:
         raise LayoutError(f"data.unlabelled: {len(twice)} chips have ids of chips of the set: {', '.join(twice[:5])}")
+    images = [
+        file for chip in chips for file in sorted(source.glob(f"{chip}/*.tif")) if file.stem in params.bands
+    ]  # a missing band stays missing: packing lists it
+    table = Path(f"{UNLABELLED}_metadata.csv")
+    targets = [Path(f"{UNLABELLED}_features", file.parent.name, file.name) for file in images]
+    owned.reserve(raw, [path.as_posix() for path in (table, *targets)])
     rows = {"chip_id": chips, "location": chips, "datetime": "", "cloudpath": ""}
-    paths = [Path(f"{UNLABELLED}_metadata.csv")]
-    tables.METADATA.write(pd.DataFrame(rows), raw / paths[0])
-    for chip in chips:
-        for file in sorted(source.glob(f"{chip}/*.tif")):
-            if file.stem in params.bands:  # a missing band stays missing: packing lists it
-                paths.append(Path(f"{UNLABELLED}_features", chip, file.name))
-                place(file, raw / paths[-1], params.link)
+    tables.METADATA.write(pd.DataFrame(rows), raw / table)
+    for file, target in zip(images, targets, strict=True):
+        place(file, raw / target, params.link)
     manifest = tables.RAW_MANIFEST.read(raw / "manifest.csv")
-    tables.RAW_MANIFEST.write(pd.concat([manifest, hashed(raw, paths, UNLABELLED)]), raw / "manifest.csv")
+    tables.RAW_MANIFEST.write(pd.concat([manifest, hashed(raw, [table, *targets], UNLABELLED)]), raw / "manifest.csv")

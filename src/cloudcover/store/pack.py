@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -29,6 +30,8 @@ from cloudcover.params import DataParams
 from cloudcover.sources.layout import chip_files, orphans, read_metadata
 from cloudcover.store.statistics import band_statistics, flags
 from cloudcover.workers import end_with_parent
+
+SHARD_FILE = re.compile(r"(?:chips|labels|shard)-(\d{5})\.(?:npy|parquet)")
 
 
 class PackError(ValueError):
@@ -224,6 +227,6 @@ def _refuse_255_masks(index: pd.DataFrame) -> None:
 
 
 def _remove_other_shards(out: Path, shards: set[int]) -> None:
-    for path in out.glob("*-?????.*"):
-        if int(path.stem.rsplit("-", 1)[1]) not in shards:
+    for path in out.iterdir():
+        if (match := SHARD_FILE.fullmatch(path.name)) and int(match[1]) not in shards:
             path.unlink()

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover import tables
+from cloudcover import owned, tables
 from cloudcover.chips import UNKNOWN
 from cloudcover.files import derive_seed, sha256
 from cloudcover.params import DataParams, SyntheticParams
+from cloudcover.sources.layout import SPLITS, remove_empty_folders
 from cloudcover.sources.synthetic import labels, scene, sites
 from cloudcover.sources.synthetic.land import BANDS
 from cloudcover.sources.synthetic.write import write_tiff
@@ -47,7 +48,7 @@ def generate(
     truth: Path,
     workers: int = 1,
     progress: bool | None = None,
-) -> None:
+) -> set[Path]:
     """Makes a synthetic set in the challenge's layout.
 
     The pixels of a chip follow from (seed, scene, position in the scene, locations, chip size) alone, whatever else is
@@ -65,13 +66,21 @@ def generate(
         workers: processes.
         progress: show a bar; None: if standard error is a terminal.
 
+    Returns:
+        The files of the set, relative to `raw`. Those of an earlier set that are not among them are removed.
+
     Raises:
         ValueError: `data.bands` has a band that the source cannot make.
+        FolderError: a file that is somebody else's would be overwritten.
     """
     unknown = [band for band in data.bands if band not in BANDS]
     if unknown:
         raise ValueError(f"the synthetic source makes bands {list(BANDS)}, not {unknown}; change data.bands")
     tasks = _plan(params, seed)
+    files = _files(tasks, data.bands)
+    masks = [f"masks/{task.chip_id}.tif" for task in tasks]
+    owned.reserve(raw, files)
+    owned.reserve(truth, masks)
     for task in tasks:
         (raw / _features(task)).mkdir(parents=True, exist_ok=True)
     (raw / "train_labels").mkdir(parents=True, exist_ok=True)
@@ -81,13 +90,24 @@ def generate(
     hide = not (sys.stderr.isatty() if progress is None else progress)
     rows = list(tqdm(_map(make, tasks, workers), total=len(tasks), desc="synthetic chips", unit="chip", disable=hide))
 
-    for split in ("train", "test"):
+    for split in SPLITS:
         chips = [t for t in tasks if t.labelled == (split == "train")]
         frame = pd.DataFrame(
             [_metadata(t, seed, params.locations) for t in chips], columns=list(tables.METADATA.columns)
         )
         tables.METADATA.write(frame, raw / f"{split}_metadata.csv")
     tables.TRUTH.write(pd.DataFrame(rows, columns=list(tables.TRUTH.columns)), truth / "manifest.csv")
+    owned.prune(raw, files)
+    owned.prune(truth, masks)
+    remove_empty_folders(raw)
+    return {Path(file) for file in files}
+
+
+def _files(tasks: list[_Task], bands: list[str]) -> list[str]:
+    """All files of the set, relative to its folder."""
+    images = [f"{_features(task)}/{band}.tif" for task in tasks for band in bands]
+    masks = [f"train_labels/{task.chip_id}.tif" for task in tasks if task.labelled]
+    return [*images, *masks, *(f"{split}_metadata.csv" for split in SPLITS)]
 
 
 def _plan(params: SyntheticParams, seed: int) -> list[_Task]:
