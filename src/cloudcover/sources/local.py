@@ -13,10 +13,11 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from cloudcover import tables
-from cloudcover.chips import image_size
+from cloudcover.chips import check_gcps, image_size
 from cloudcover.files import atomic
 from cloudcover.params import DataParams
 from cloudcover.sources.layout import SPLITS, chip_files, layout_files, read_metadata, remove_empty_folders
+from cloudcover.values import copy_meaning
 
 
 def fetch(params: DataParams, raw: Path) -> None:
@@ -100,6 +101,7 @@ def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> s
 def cut(image: Path, target: Path, window: Window) -> None:
     """Writes a window of a GeoTIFF as a GeoTIFF of its own, with its own transform."""
     with rasterio.open(image) as source:
+        check_gcps(source, image, image.stem)
         profile = source.profile | {
             "height": window.height,
             "width": window.width,
@@ -108,5 +110,10 @@ def cut(image: Path, target: Path, window: Window) -> None:
         }
         for key in ("blockxsize", "blockysize"):
             profile.pop(key, None)
-        with atomic(target) as part, rasterio.open(part, "w", **profile) as output:
+        with (
+            atomic(target) as part,
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(part, "w", **profile) as output,
+        ):
             output.write(source.read(window=window))
+            copy_meaning(source, output, window)
