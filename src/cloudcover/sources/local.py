@@ -16,7 +16,14 @@ from cloudcover import tables
 from cloudcover.chips import check_gcps, image_size
 from cloudcover.files import atomic
 from cloudcover.params import DataParams
-from cloudcover.sources.layout import SPLITS, chip_files, layout_files, read_metadata, remove_empty_folders
+from cloudcover.sources.layout import (
+    SPLITS,
+    chip_files,
+    layout_files,
+    read_metadata,
+    refuse_sidecars,
+    remove_empty_folders,
+)
 from cloudcover.values import copy_meaning
 
 
@@ -27,8 +34,8 @@ def fetch(params: DataParams, raw: Path) -> None:
     `params.chip_size` are cut into chips, whose ids are `<chip>_<row>_<column>` [pixels from the upper left].
 
     Raises:
-        LayoutError: the folder is not in the challenge's layout.
-        ChipError: an image is missing, unreadable or smaller than a tile.
+        LayoutError: the folder is not in the challenge's layout, or a file beside an image says what its pixels mean.
+        ChipError: an image is missing, unreadable, smaller than a tile, or placed by ground control points.
     """
     assert params.path is not None  # DataParams checks it
     source = Path(params.path)
@@ -43,6 +50,7 @@ def fetch(params: DataParams, raw: Path) -> None:
 def _link(source: Path, params: DataParams, raw: Path) -> set[Path]:
     paths = list(layout_files(source))
     for path in tqdm(paths, desc=params.link, unit="file", disable=None):
+        refuse_sidecars(source / path)
         place(source / path, raw / path, params.link)
     return set(paths)
 

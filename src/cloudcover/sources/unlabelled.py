@@ -12,7 +12,7 @@ import pandas as pd
 
 from cloudcover import tables
 from cloudcover.params import DataParams
-from cloudcover.sources.layout import UNLABELLED, LayoutError, hashed, read_metadata
+from cloudcover.sources.layout import UNLABELLED, LayoutError, hashed, read_metadata, refuse_sidecars
 from cloudcover.sources.local import place
 
 
@@ -30,7 +30,8 @@ def add(params: DataParams, raw: Path) -> None:
         raw: holds the set, its manifest, and no further chips yet.
 
     Raises:
-        LayoutError: the folder holds no chip, or one that has the id of a chip of the set (also if only by case).
+        LayoutError: the folder holds no chip, or one that has the id of a chip of the set (also if only by case);
+            or a file beside an image says what its pixels mean.
     """
     source = Path(str(params.unlabelled))
     chips = sorted({path.parent.name for band in params.bands for path in source.glob(f"*/{band}.tif")})
@@ -46,6 +47,7 @@ def add(params: DataParams, raw: Path) -> None:
         for file in sorted(source.glob(f"{chip}/*.tif")):
             if file.stem in params.bands:  # a missing band stays missing: packing lists it
                 paths.append(Path(f"{UNLABELLED}_features", chip, file.name))
+                refuse_sidecars(file)
                 place(file, raw / paths[-1], params.link)
     manifest = tables.RAW_MANIFEST.read(raw / "manifest.csv")
     tables.RAW_MANIFEST.write(pd.concat([manifest, hashed(raw, paths, UNLABELLED)]), raw / "manifest.csv")
