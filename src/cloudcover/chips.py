@@ -67,7 +67,7 @@ class Chip:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[DatasetReader]:
-    """Opens a raster; what GDAL cannot read becomes a `ChipError`."""
+    """Open a raster; what GDAL cannot read becomes a `ChipError`."""
     if not path.exists():
         raise ChipError(name, f"{path} is missing")
     try:
@@ -78,7 +78,7 @@ def _opened(path: Path, name: str) -> Iterator[DatasetReader]:
 
 
 def _check(source: DatasetReader, path: Path, name: str, dtype: str) -> None:
-    """Refuses an open raster that is not one band of `dtype` whose place is an affine transform.
+    """Refuse an open raster that is not one band of `dtype` whose place is an affine transform.
 
     Raises:
         ChipError: more than one band, another dtype, or a place by ground control points.
@@ -91,7 +91,7 @@ def _check(source: DatasetReader, path: Path, name: str, dtype: str) -> None:
 
 
 def check_gcps(source: DatasetReader, path: Path, name: str) -> None:
-    """Refuses an open raster whose place is given by ground control points, which the mask would lose (`ChipError`)."""
+    """Refuse an open raster whose place is given by ground control points, which the mask would lose (`ChipError`)."""
     if source.transform.is_identity and (points := len(source.gcps[0])):
         raise ChipError(
             name,
@@ -108,7 +108,7 @@ def _grid(source: DatasetReader, shape: tuple[int, ...], window: Window | None) 
 def read_band(
     path: Path, name: str, nodata: int, offset: int, window: Window | None = None
 ) -> tuple[NDArray[np.uint16], Grid, str]:
-    """Reads the single band of a GeoTIFF as DN.
+    """Read the single band of a GeoTIFF as DN.
 
     Args:
         path: the file, uint16; there is no silent cast.
@@ -134,7 +134,7 @@ def read_band(
 
 
 def read_mask(path: Path, name: str, window: Window | None = None) -> tuple[NDArray[np.uint8], Grid]:
-    """Reads a label or a predicted mask and checks its values; pixels outside the file's own mask become 255.
+    """Read a label or a predicted mask and check its values; pixels outside the file's own mask become 255.
 
     Args:
         path: the file, uint8; there is no silent cast.
@@ -175,7 +175,7 @@ def image_size(path: Path, name: str) -> tuple[int, int]:
 
 
 def _check_values(mask: NDArray[np.uint8], path: Path, name: str) -> None:
-    """Refuses mask values outside {0, 1, 255} with the histogram of values (`ChipError`); nothing is cast to bool."""
+    """Refuse mask values outside {0, 1, 255} with the histogram of values (`ChipError`); nothing is cast to bool."""
     values = np.bincount(mask.ravel(), minlength=256)
     found = {int(v): int(values[v]) for v in np.flatnonzero(values)}
     if set(found) - {0, 1, UNKNOWN}:
@@ -195,7 +195,7 @@ def read_chip(
     nodata: int = 0,
     offset: int = 0,
 ) -> Chip:
-    """Reads a chip of the challenge's layout and checks that its files agree.
+    """Read a chip of the challenge's layout and check that its files agree.
 
     Args:
         folder: holds one GeoTIFF per band, `B02.tif` and so on.

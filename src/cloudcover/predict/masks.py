@@ -167,7 +167,7 @@ def _masks(predictor: Predictor, batch: list[tuple[str, Chip]]) -> Iterator[tupl
 
 
 def _write(result: tuple[str, Chip, NDArray[np.uint8]], out: Path, nodata: int) -> tuple[Path, str, bool]:
-    """Writes a mask; returns its path, how the chip was converted, and whether its offset seems to be lost."""
+    """Write a mask and return its path, how the chip was converted, and whether its offset seems to be lost."""
     name, chip, mask = result
     path = out / f"{name}.tif"
     write_mask(path, mask, chip.grid.crs, chip.grid.transform)

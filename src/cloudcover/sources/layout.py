@@ -116,7 +116,7 @@ def layout_files(root: Path) -> Iterator[Path]:
 
 
 def refuse_sidecars(image: Path) -> None:
-    """Refuses an image whose mask, nodata value, scale, offset or place is in a file beside it: it would stay behind.
+    """Refuse an image whose mask, nodata value, scale, offset or place is in a file beside it: it would stay behind.
 
     A `.aux.xml` that holds nothing but statistics is ignored.
 

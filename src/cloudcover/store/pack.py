@@ -215,7 +215,7 @@ def _flags(chip: Chip, params: DataParams) -> list[str]:
 
 
 def _report(index: pd.DataFrame) -> None:
-    """Logs conversions and lost offsets of all chips, also of those in kept shards."""
+    """Log conversions and lost offsets of all chips, also of those in kept shards."""
     by_chip = {chip: found.split() for chip, found in zip(index["chip_id"], index["flags"], strict=True)}
     report(
         {c: flag.removeprefix(CONVERTED) for c, f in by_chip.items() for flag in f if flag.startswith(CONVERTED)},
