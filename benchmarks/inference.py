@@ -109,7 +109,7 @@ def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[st
     import numpy as np
 
     from cloudcover.bundle import load_bundle
-    from cloudcover.chips import read_raster
+    from cloudcover.chips import read_mask
     from cloudcover.export import export
     from cloudcover.store import Store
 
@@ -117,7 +117,7 @@ def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[st
     held: list[str] = []
     for precision in precisions:
         held = export(model, out / precision, precision, chips)[0].checked_chips  # type: ignore[arg-type]
-    truth = np.stack([read_raster(raw.parent / "truth/masks" / f"{c}.tif", "label", "uint8")[0] for c in held])
+    truth = np.stack([read_mask(raw.parent / "truth/masks" / f"{c}.tif", "label")[0] for c in held])
     ways = {"fp32": load_bundle(model, "cpu", "fp32", 4), "torch_bf16": load_bundle(model, "cpu", "bf16", 4)}
     ways |= {precision: load_bundle(out / precision, "cpu", batch=4) for precision in precisions}
     known, figures, exact = truth != 255, {}, None

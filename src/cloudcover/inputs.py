@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cloudcover.chips import DN_PER_REFLECTANCE
 from cloudcover.params import DataParams, InputParams
+from cloudcover.values import DN_PER_REFLECTANCE
 
 Digital = Tensor | NDArray[np.generic] | list[NDArray[np.uint16]]
 """Digital numbers of a batch: N x B x H x W of any real dtype, or N views of the store, B x H x W (`Store.mapped`)."""

@@ -77,8 +77,7 @@ def claim(root: Path, known: Collection[str] = ()) -> None:
                 f"{root} holds {foreign[0]}, and neither a {MANIFEST} nor a {RECORD} of cloudcover: choose an empty "
                 "folder, or move what is in it"
             )
-    if not (root / RECORD).exists() or files != _recorded(root):
-        _write(root, files)
+    _write(root, files)
 
 
 def owned(root: Path) -> set[str]:
@@ -152,4 +151,5 @@ def _recorded(root: Path) -> set[str]:
 
 
 def _write(root: Path, files: Collection[str]) -> None:
-    write_text(root / RECORD, "".join(f"{path}\n" for path in sorted(files)))
+    if not (root / RECORD).exists() or set(files) != _recorded(root):
+        write_text(root / RECORD, "".join(f"{path}\n" for path in sorted(files)))

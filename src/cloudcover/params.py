@@ -78,6 +78,12 @@ class DataParams(Section):
         False, description="local: cut larger images into chips of chip_size; false: another size is an error"
     )
     nodata: int = Field(0, ge=0, le=65535, description="value of pixels without data [DN]")
+    offset: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="what was added to the DN of files without an offset tag, such as 1000; subtracted on reading [DN]",
+    )
     chips_per_shard: int = Field(64, ge=1, description="upper bound on the mean number of chips in a file of the store")
     max_quarantined: Share = Field(0.02, description="share of chips that may be unusable before packing fails [0-1]")
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudcover import tables
-from cloudcover.chips import read_raster
+from cloudcover.chips import read_mask
 
 
 class TrueMasks:
@@ -28,7 +28,7 @@ class TrueMasks:
 
     def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:
         """N x H x W uint8 of {0, 1}."""
-        read = [read_raster(self._root / path, "truth", "uint8")[0] for path in self.table.loc[chip_ids, "path"]]
-        return np.stack(read).astype(np.uint8, copy=False)
+        read = [read_mask(self._root / path, "truth")[0] for path in self.table.loc[chip_ids, "path"]]
+        return np.stack(read)
 
     targets = masks

@@ -33,26 +33,44 @@ from cloudcover.params import Tta
 @click.option(
     "--tta", type=click.Choice(get_args(Tta)), help="Views to average.  [default: what the bundle was measured with]"
 )
+@click.option(
+    "--offset",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="What was added to the DN of files without an offset tag, such as 1000; subtracted on reading.",
+)
 def predict(
-    chips: tuple[Path, ...], model: Path, out: Path, device: str, precision: str, batch: int, tta: Tta | None
+    chips: tuple[Path, ...],
+    model: Path,
+    out: Path,
+    device: str,
+    precision: str,
+    batch: int,
+    tta: Tta | None,
+    offset: int,
 ) -> None:
     """Write a cloud mask for each of CHIPS.
 
     A chip is a folder with one GeoTIFF per band (B02.tif, B03.tif, …) of any height and width. CHIPS are such folders,
-    or folders that hold them at any depth. The mask of the chip `abc` is `abc.tif`, one band of bytes: 0 clear,
-    1 cloud, 255 no data; it has the chip's position. A folder made by `cloudcover export` is several times faster on
-    CPUs.
+    or folders that hold them at any depth. The files' own scale, offset, nodata value and mask are respected. The mask
+    of the chip `abc` is `abc.tif`, one band of bytes: 0 clear, 1 cloud, 255 no data; it has the chip's position. A
+    folder made by `cloudcover export` is several times faster on CPUs.
 
     \b
     Examples:
       cloudcover predict data/raw/test_features --model models/bundle --out masks
       cloudcover predict one/chip another/chip --model models/round1/fold0 --out masks --tta d4
     """  # noqa: D301
+    import logging
+
     from cloudcover.bundle import load_bundle
     from cloudcover.predict.masks import find_chips, predict_chips
 
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("cloudcover").setLevel(logging.INFO)
     predictor = load_bundle(model, device, precision, batch)
     if tta is not None:
         predictor.policy = tta
-    written = predict_chips(predictor, find_chips(chips, predictor.card.bands), out)
+    written = predict_chips(predictor, find_chips(chips, predictor.card.bands), out, offset)
     click.echo(f"{len(written)} masks in {out}")

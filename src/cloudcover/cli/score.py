@@ -86,9 +86,8 @@ def _read(path: Path, seen: set[int]) -> NDArray[np.uint8]:
     """A mask of {0, 1, 255}, H x W; adds its values to `seen`."""
     import numpy as np
 
-    from cloudcover.chips import check_label, read_raster
+    from cloudcover.chips import read_mask
 
-    mask = read_raster(path, "mask", "uint8")[0].astype(np.uint8, copy=False)
-    check_label(mask, str(path))
+    mask = read_mask(path, "mask")[0]
     seen.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
     return mask

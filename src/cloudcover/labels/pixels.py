@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from cloudcover.chips import DN_PER_REFLECTANCE, UNKNOWN
+from cloudcover.chips import UNKNOWN
 from cloudcover.files import derive_seed
 from cloudcover.labels.geometry import reduce
 from cloudcover.labels.spectral import haze
 from cloudcover.store import Store
+from cloudcover.values import DN_PER_REFLECTANCE
 
 Floats = NDArray[np.float64]
 

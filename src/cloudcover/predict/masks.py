@@ -20,6 +20,7 @@ from cloudcover.postprocess import NOTHING, Postprocess
 from cloudcover.predict.predictor import Predictor
 from cloudcover.prefetch import ahead
 from cloudcover.store.statistics import percentiles
+from cloudcover.values import report, suspected_offset
 
 READERS = 2
 """Threads that read a batch each: GDAL decodes without Python's lock."""
@@ -82,7 +83,7 @@ def find_chips(paths: Sequence[Path], bands: list[str]) -> list[Path]:
     return found
 
 
-def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path) -> list[Path]:
+def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path, offset: int = 0) -> list[Path]:
     """Writes the mask of each chip folder as `out/<chip>.tif`.
 
     Threads read the next batches and write the last masks while the network computes. A batch holds chips of one size
@@ -92,6 +93,7 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path) -> lis
         predictor: the models; bands, scale and threshold are theirs.
         chips: folders with one GeoTIFF per band, any height and width.
         out: folder of the masks.
+        offset: what was added to the DN of files without an offset of their own, such as 1000 [DN].
 
     Returns:
         The written paths.
@@ -108,17 +110,24 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path) -> lis
     card = predictor.card
     _reserve(chips, card.bands, out)
     written: list[Path] = []
+    conversions: dict[str, str] = {}
+    suspects: list[str] = []
     with (
         ThreadPoolExecutor(READERS, thread_name_prefix="read") as readers,
         ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         tqdm(total=len(chips), desc="predict", unit="chip", disable=None) as bar,
     ):
         batches = _batches(chips, card.bands[0], predictor.batch * card.chip_size**2)
-        read = ahead(readers, partial(_read, bands=card.bands), batches, READERS)
+        read = ahead(readers, partial(_read, bands=card.bands, nodata=card.nodata, offset=offset), batches, READERS)
         masks = (result for batch in read for result in _masks(predictor, batch))
-        for path in ahead(writer, partial(_write, out=out), masks, predictor.batch):
+        write = partial(_write, out=out, nodata=card.nodata)
+        for path, conversion, suspected in ahead(writer, write, masks, predictor.batch):
             written.append(path)
+            conversions[path.stem] = conversion
+            if suspected:
+                suspects.append(path.stem)
             bar.update()
+    report(conversions, suspects)
     return written
 
 
@@ -142,10 +151,10 @@ def _batches(chips: Sequence[Path], band: str, pixels: int) -> Iterator[list[Pat
             yield batch
 
 
-def _read(folders: list[Path], bands: list[str]) -> list[tuple[str, Chip]]:
+def _read(folders: list[Path], bands: list[str], nodata: int, offset: int) -> list[tuple[str, Chip]]:
     """The chips of a batch by their names, all of the size of the first."""
     size = image_size(folders[0] / f"{bands[0]}.tif", bands[0])
-    return [(folder.name, read_chip(folder, None, bands, size)) for folder in folders]
+    return [(folder.name, read_chip(folder, None, bands, size, nodata=nodata, offset=offset)) for folder in folders]
 
 
 def _masks(predictor: Predictor, batch: list[tuple[str, Chip]]) -> Iterator[tuple[str, Chip, NDArray[np.uint8]]]:
@@ -164,8 +173,9 @@ def _masks(predictor: Predictor, batch: list[tuple[str, Chip]]) -> Iterator[tupl
         yield name, chip, mask
 
 
-def _write(result: tuple[str, Chip, NDArray[np.uint8]], out: Path) -> Path:
+def _write(result: tuple[str, Chip, NDArray[np.uint8]], out: Path, nodata: int) -> tuple[Path, str, bool]:
+    """Write a mask and return its path, how the chip was converted, and whether its offset seems to be lost."""
     name, chip, mask = result
     path = out / f"{name}.tif"
     write_mask(path, mask, chip.grid.crs, chip.grid.transform)
-    return path
+    return path, chip.conversion, not chip.conversion and suspected_offset(chip.bands, nodata)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from cloudcover.chips import DN_PER_REFLECTANCE, UNKNOWN
+from cloudcover.chips import UNKNOWN
+from cloudcover.values import DN_PER_REFLECTANCE
 
 Picture = NDArray[np.uint8]
 """H x W x 3, sRGB."""

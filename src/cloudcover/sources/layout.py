@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -98,6 +99,28 @@ def layout_files(root: Path) -> Iterator[Path]:
         for part in ("features", "labels"):
             images = (root / f"{split}_{part}").glob("**/*.tif")
             yield from sorted(p.relative_to(root) for p in images if not p.name.startswith("."))
+
+
+def refuse_sidecars(image: Path) -> None:
+    """Refuse an image whose mask, nodata value, scale, offset or place is in a file beside it: it would stay behind.
+
+    A `.aux.xml` that holds nothing but statistics is ignored.
+
+    Raises:
+        LayoutError: see above.
+    """
+    mask, more = (image.with_name(f"{image.name}.{end}") for end in ("msk", "aux.xml"))
+    said = re.findall(r"<(NoDataValue|Scale|Offset|GCPList|GeoTransform)\b", _text(more))
+    if mask.exists() or said:
+        beside, what = (mask, "a mask") if mask.exists() else (more, " and ".join(dict.fromkeys(said)))
+        raise LayoutError(
+            f"{beside} holds {what} of {image.name}, but only the TIFF is used: write all into one file with "
+            f"`gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES --config GDAL_PAM_ENABLED NO {image.name} OUT`"
+        )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def write_manifest(

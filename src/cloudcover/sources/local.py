@@ -13,11 +13,12 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from cloudcover import owned, tables
-from cloudcover.chips import image_size
+from cloudcover.chips import check_gcps, image_size
 from cloudcover.files import atomic
 from cloudcover.geotiff import write_geotiff
 from cloudcover.params import DataParams
-from cloudcover.sources.layout import chip_files, layout_files, read_metadata, remove_empty_folders
+from cloudcover.sources.layout import chip_files, layout_files, read_metadata, refuse_sidecars, remove_empty_folders
+from cloudcover.values import copy_meaning
 
 
 def fetch(params: DataParams, raw: Path) -> set[Path]:
@@ -30,8 +31,8 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
         The files of the set, relative to `raw`.
 
     Raises:
-        LayoutError: the folder is not in the challenge's layout.
-        ChipError: an image is missing, unreadable or smaller than a tile.
+        LayoutError: the folder is not in the challenge's layout, or a file beside an image says what its pixels mean.
+        ChipError: an image is missing, unreadable, smaller than a tile, or placed by ground control points.
         FolderError: a file in `raw` that is somebody else's would be overwritten.
     """
     assert params.path is not None  # DataParams checks it
@@ -47,6 +48,7 @@ def _link(source: Path, params: DataParams, raw: Path) -> set[Path]:
     paths = list(layout_files(source))
     owned.reserve(raw, [path.as_posix() for path in paths])
     for path in tqdm(paths, desc=params.link, unit="file", disable=None):
+        refuse_sidecars(source / path)
         place(source / path, raw / path, params.link)
     return set(paths)
 
@@ -111,10 +113,11 @@ def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> s
 def cut(image: Path, target: Path, window: Window) -> None:
     """Writes a window of a GeoTIFF as a GeoTIFF of its own, with its own transform."""
     with rasterio.open(image) as source:
+        check_gcps(source, image, image.stem)
         profile = source.profile | {
             "transform": source.window_transform(window),
             "tiled": False,
         }
         for key in ("blockxsize", "blockysize"):
             profile.pop(key, None)
-        write_geotiff(target, source.read(window=window), profile)
+        write_geotiff(target, source.read(window=window), profile, lambda output: copy_meaning(source, output, window))

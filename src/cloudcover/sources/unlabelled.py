@@ -11,7 +11,7 @@ import pandas as pd
 
 from cloudcover import owned, tables
 from cloudcover.params import DataParams
-from cloudcover.sources.layout import UNLABELLED, LayoutError, hashed, read_metadata
+from cloudcover.sources.layout import UNLABELLED, LayoutError, hashed, read_metadata, refuse_sidecars
 from cloudcover.sources.local import place
 
 
@@ -23,7 +23,8 @@ def add(params: DataParams, raw: Path) -> None:
         raw: holds the set, its manifest, and no further chips yet.
 
     Raises:
-        LayoutError: the folder holds no chip, or one that has the id of a chip of the set (also if only by case).
+        LayoutError: the folder holds no chip, or one that has the id of a chip of the set (also if only by case);
+            or a file beside an image says what its pixels mean.
         FolderError: a file in `raw` that is somebody else's would be overwritten.
     """
     source = Path(str(params.unlabelled))
@@ -42,6 +43,7 @@ def add(params: DataParams, raw: Path) -> None:
     rows = {"chip_id": chips, "location": chips, "datetime": "", "cloudpath": ""}
     tables.METADATA.write(pd.DataFrame(rows), raw / table)
     for file, target in zip(images, targets, strict=True):
+        refuse_sidecars(file)
         place(file, raw / target, params.link)
     manifest = tables.RAW_MANIFEST.read(raw / "manifest.csv")
     tables.RAW_MANIFEST.write(pd.concat([manifest, hashed(raw, [table, *targets], UNLABELLED)]), raw / "manifest.csv")

@@ -29,9 +29,11 @@ from cloudcover.files import atomic, fingerprint, sha256
 from cloudcover.params import DataParams
 from cloudcover.sources.layout import chip_files, orphans, read_metadata
 from cloudcover.store.statistics import band_statistics, flags
+from cloudcover.values import report, suspected_offset
 from cloudcover.workers import end_with_parent
 
 SHARD_FILE = re.compile(r"(?:chips|labels|shard)-(\d{5})\.(?:npy|parquet)")
+CONVERTED, SUSPECTED = "converted:", "suspected-offset"
 
 
 class PackError(ValueError):
@@ -62,7 +64,7 @@ def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: in
         out: gets `index.parquet` (`tables.INDEX` and band statistics), `chips-*.npy` (N x B x H x W uint16) and
             `labels-*.npy` (N x H x W uint8, 255 where unknown).
         quarantine: gets the unusable chips by `tables.QUARANTINE`.
-        params: bands, sizes and tolerance.
+        params: bands, sizes, nodata value, offset and tolerance.
         workers: processes.
 
     Raises:
@@ -91,6 +93,7 @@ def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: in
     _refuse_255_masks(index)
     tables.QUARANTINE.write(quarantined, quarantine)
     _remove_other_shards(out, {job.shard for job in jobs})
+    _report(index)
     tables.INDEX.write(index.sort_values("chip_id"), out / "index.parquet")
 
 
@@ -133,7 +136,10 @@ def _pack_shard(job: _Job) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """Packs one shard, or keeps the one on disk if its sources and the parameters are the same."""
     part = job.out / f"shard-{job.shard:05d}.parquet"
     key = fingerprint(
-        [job.params.bands, job.params.chip_size, job.params.nodata, [c["source_sha256"] for c in job.chips]]
+        [
+            [job.params.bands, job.params.chip_size, job.params.nodata, job.params.offset],
+            [c["source_sha256"] for c in job.chips],
+        ]
     )
     names = [job.out / f"{kind}-{job.shard:05d}.npy" for kind in ("chips", "labels")]
     if part.exists() and all(n.exists() for n in names):
@@ -184,7 +190,8 @@ def _read(entry: dict[str, str], job: _Job) -> Chip:
                 full.stem, f"{path} is not the file that was downloaded (its SHA-256 differs): fetch it again"
             )
     size = job.params.chip_size
-    return read_chip(files.bands, files.label, job.params.bands, (size, size))
+    params = job.params
+    return read_chip(files.bands, files.label, params.bands, (size, size), nodata=params.nodata, offset=params.offset)
 
 
 def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, object]:
@@ -197,13 +204,32 @@ def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, ob
         "label_coverage_share": float(known.mean()) if known.size else float("nan"),
         "label_known_share": known.size / job.params.chip_size**2,
         "nodata_share": float((chip.bands == job.params.nodata).any(axis=0).mean()),
-        "flags": flags(chip.bands, job.params.bands, job.params.nodata),
+        "flags": " ".join(_flags(chip, job.params)),
         "crs": chip.grid.crs,
         "transform": " ".join(map(repr, chip.grid.transform)),
     }
     for band, pixels in zip(job.params.bands, chip.bands, strict=True):
         columns |= band_statistics(pixels, band, job.params.nodata)
     return columns
+
+
+def _flags(chip: Chip, params: DataParams) -> list[str]:
+    """Flags of the pixels (`statistics.flags`), and `converted:<how>` or `suspected-offset` (`values`)."""
+    found = flags(chip.bands, params.bands, params.nodata).split()
+    if chip.conversion:
+        found.append(f"{CONVERTED}{chip.conversion}")
+    elif suspected_offset(chip.bands, params.nodata):
+        found.append(SUSPECTED)
+    return found
+
+
+def _report(index: pd.DataFrame) -> None:
+    """Log conversions and lost offsets of all chips, also of those in kept shards."""
+    by_chip = {chip: found.split() for chip, found in zip(index["chip_id"], index["flags"], strict=True)}
+    report(
+        {c: flag.removeprefix(CONVERTED) for c, f in by_chip.items() for flag in f if flag.startswith(CONVERTED)},
+        [chip for chip, found in by_chip.items() if SUSPECTED in found],
+    )
 
 
 def _tolerate(quarantined: pd.DataFrame, total: int, params: DataParams) -> None:

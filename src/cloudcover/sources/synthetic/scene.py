@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudcover.chips import DN_PER_REFLECTANCE
 from cloudcover.files import derive_seed
 from cloudcover.sources.synthetic import clouds, land, sites
 from cloudcover.sources.synthetic.clouds import MARGIN
 from cloudcover.sources.synthetic.noise import Field, Mask
+from cloudcover.values import DN_PER_REFLECTANCE
 
 SATURATION_DN = 16_000
 _SKYLIGHT = (0.46, 0.42, 0.38, 0.34)  # light that reaches a deep shadow, blue most
