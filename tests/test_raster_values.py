@@ -173,10 +173,11 @@ def test_a_band_with_alpha_is_refused(tmp_path):
 
 def test_a_raster_placed_by_ground_control_points_is_refused(tmp_path):
     points = [GroundControlPoint(r, c, 5e5 + 10 * c, 5e6 - 10 * r) for r, c in ((0, 0), (0, 9), (9, 0), (9, 9))]
+    root = tmp_path / "set"
     for folder in ("train_features/c0", "train_labels"):
-        (tmp_path / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True)
     profile = {"driver": "GTiff", "count": 1, "height": 64, "width": 64, "gcps": points, "crs": "EPSG:32633"}
-    band, label = tmp_path / "train_features/c0/B02.tif", tmp_path / "train_labels/c0.tif"
+    band, label = root / "train_features/c0/B02.tif", root / "train_labels/c0.tif"
     for path, dtype in ((band, "uint16"), (label, "uint8")):
         with rasterio.open(path, "w", dtype=dtype, **profile) as output:
             output.write(np.ones((64, 64), dtype), 1)
@@ -185,9 +186,9 @@ def test_a_raster_placed_by_ground_control_points_is_refused(tmp_path):
         read_band(band, "B02", 0, 0)
     with pytest.raises(ChipError, match=message):
         read_mask(label, "label")
-    (tmp_path / "train_metadata.csv").write_text("chip_id,location,datetime,cloudpath\nc0,a,2020-01-01T00:00:00Z,\n")
+    (root / "train_metadata.csv").write_text("chip_id,location,datetime,cloudpath\nc0,a,2020-01-01T00:00:00Z,\n")
     with pytest.raises(ChipError, match=message):
-        bring(tmp_path, tmp_path / "out", tile=True, chip_size=32, bands=["B02"])
+        bring(root, tmp_path / "out", tile=True, chip_size=32, bands=["B02"])
 
 
 # --- labels and masks -----------------------------------------------------------------------------------------------
