@@ -260,6 +260,10 @@ def same(one, other):
         np.testing.assert_array_equal(mask, other[chip])
 
 
+def warnings_in(caplog):
+    return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_a_chip_with_an_offset_has_the_mask_of_the_one_without_and_is_named(predictor, tmp_path, caplog):
     plain = masks(predictor, tmp_path / "set", tmp_path / "plain")
     assert all(0.05 < mask.mean() < 0.95 for mask in plain.values()), "the masks could not tell"
@@ -273,14 +277,14 @@ def test_a_chip_with_an_offset_has_the_mask_of_the_one_without_and_is_named(pred
 
 def test_an_offset_without_a_tag_is_suspected_by_name_and_mended_by_the_option(predictor, tmp_path, caplog):
     plain = masks(predictor, tmp_path / "set", tmp_path / "plain")
-    assert not caplog.text
+    assert not warnings_in(caplog)
     shifted(tmp_path / "set")
     masks(predictor, tmp_path / "set", tmp_path / "wrong")
     assert "all bands of 2 chips (c000, c001) begin near 1000 DN" in caplog.text
     assert "--offset 1000" in caplog.text
     caplog.clear()
     same(masks(predictor, tmp_path / "set", tmp_path / "right", offset=1000), plain)
-    assert not caplog.text
+    assert not warnings_in(caplog)
 
 
 def test_nodata_and_masks_of_the_files_are_255_in_the_mask(predictor, tmp_path):
@@ -369,7 +373,7 @@ def test_another_offset_packs_anew_and_the_suspicion_is_repeated_until_then(layo
     caplog.clear()
     mended, _ = packed(raw, tmp_path / "lost" / "store", offset=1000)
     np.testing.assert_array_equal(pixels_of(mended), expected)
-    assert not caplog.text
+    assert not warnings_in(caplog)
 
 
 def test_a_label_with_a_nodata_tag_is_quarantined_with_the_remedy(layout, tmp_path):
