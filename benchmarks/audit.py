@@ -16,7 +16,7 @@ to be wrong, without knowing the truth. Then the recall of each kind of error. E
 - `cleanlab`: cleanlab's segmentation scores of that network. cleanlab is AGPL, hence the environment of its own (line
   1); without it the column is left out.
 
-`--fit` prints the weights of `cloudcover.labels.combine` fitted on these sets; use other seeds to measure than to fit.
+`--fit` prints the weights of `cloudcover.labels.score` fitted on these sets; use other seeds to measure than to fit.
 `--rate` prints chips of 512 pixels per second of the evidence that needs no network, on one core and on two.
 """
 
@@ -37,17 +37,17 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
-from cloudcover import tables
-from cloudcover.chips import UNKNOWN
-from cloudcover.files import write_json
+from cloudcover.config.params import Params
+from cloudcover.data import tables
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.pack import pack
+from cloudcover.data.store import Store
 from cloudcover.labels.audit import audit
-from cloudcover.labels.combine import REASONS, WEIGHTS, estimated_error_share, features, judge
 from cloudcover.labels.evidence import iou
-from cloudcover.params import Params
-from cloudcover.predict import Predictor
+from cloudcover.labels.score import REASONS, WEIGHTS, estimated_error_share, features, judge
+from cloudcover.predict.predictor import Predictor
+from cloudcover.runtime.files import write_json
 from cloudcover.sources.fetch import fetch
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
 from cloudcover.train.run import Recipe
 
 CLEAN = "none"
@@ -139,7 +139,7 @@ def _bounds(name: str) -> tuple[float, float]:
 
 
 def fit(sets: list[pd.DataFrame]) -> None:
-    """Prints weights for `cloudcover.labels.combine`: ridge logistic regression with bounds.
+    """Prints weights for `cloudcover.labels.score`: ridge logistic regression with bounds.
 
     Each weight keeps its sign, a kind of error counts at least `LEAST_WEIGHT`, and nothing more than `MOST_WEIGHT`:
     what helps on synthetic chips must not decide alone on real ones, nor become a reason to trust a label.

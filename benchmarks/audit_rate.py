@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.data.pack import pack
+from cloudcover.data.store import Store
 from cloudcover.labels.audit import BATCH
 from cloudcover.labels.geometry import geometry_evidence
 from cloudcover.labels.spectral import separability, spectral_evidence
-from cloudcover.params import DataParams, SyntheticParams
 from cloudcover.sources.fetch import fetch
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
 
 
 def rates(seed: int, chips: int = 64, size: int = 512) -> pd.DataFrame:

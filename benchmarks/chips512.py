@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudcover.params import DataParams, SyntheticParams
-from cloudcover.sources.layout import write_manifest
-from cloudcover.sources.synthetic import generate
-from cloudcover.store.pack import pack
+from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.data.layout import write_manifest
+from cloudcover.data.pack import pack
+from cloudcover.synthetic.generate import generate
 
 SIZE = 512
 

@@ -37,10 +37,10 @@ import pandas as pd
 from obstore.store import AzureStore
 from rasterio.transform import from_origin
 
-from cloudcover.files import derive_seed, write_json
-from cloudcover.geotiff import encode_geotiff
-from cloudcover.params import DataParams
-from cloudcover.sources.remote import fetch
+from cloudcover.config.params import DataParams
+from cloudcover.data.geotiff import encode_geotiff
+from cloudcover.runtime.files import derive_seed, write_json
+from cloudcover.sources.remote.fetch import fetch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -23,10 +23,10 @@ import pandas as pd
 from baselines import seed_folds
 from numpy.typing import NDArray
 
-from cloudcover import folds
-from cloudcover.files import derive_seed, write_json
-from cloudcover.params import FoldsParams
-from cloudcover.scenes import scene_of
+from cloudcover.config.params import FoldsParams
+from cloudcover.data import folds
+from cloudcover.data.scenes import scene_of
+from cloudcover.runtime.files import derive_seed, write_json
 
 # The challenge's training set: scenes per location, and how often its months and hours (UTC) occur among scenes.
 CHIPS = 11_748

@@ -37,11 +37,11 @@ def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None
     """A model folder with random weights and its exports: `torch`, `bf16`, `int8` below `out`."""
     import torch
 
-    from cloudcover.export import export
+    from cloudcover.config.params import InputParams, ModelParams
+    from cloudcover.data.store import Store
     from cloudcover.models.build import build_model
     from cloudcover.models.folder import ModelCard, save_model
-    from cloudcover.params import InputParams, ModelParams
-    from cloudcover.store import Store
+    from cloudcover.predict.openvino.export import export
 
     torch.manual_seed(0)
     model = ModelParams(encoder=encoder, decoder_channels=None)  # type: ignore[call-arg]
@@ -76,8 +76,8 @@ def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float
             start = time.perf_counter()
             predict(network, links, out / "masks", options.batch, options.workers, options.device)
         else:
-            from cloudcover.predict import Predictor
-            from cloudcover.predict.masks import predict_chips
+            from cloudcover.predict.folder import predict_chips
+            from cloudcover.predict.predictor import Predictor
 
             engine, _, precision = way.partition("-")
             source = models / ("torch" if engine == "torch" else precision)
@@ -108,10 +108,10 @@ def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[st
     """Jaccard on the true masks and share of pixels that differ from fp32 in torch, by precision."""
     import numpy as np
 
-    from cloudcover.bundle import load_bundle
-    from cloudcover.chips import read_mask
-    from cloudcover.export import export
-    from cloudcover.store import Store
+    from cloudcover.data.chips import read_mask
+    from cloudcover.data.store import Store
+    from cloudcover.predict.bundle import load_bundle
+    from cloudcover.predict.openvino.export import export
 
     chips = Store(store)
     held: list[str] = []
@@ -156,7 +156,7 @@ def main() -> None:
 
     from chips512 import make
 
-    from cloudcover.files import write_json
+    from cloudcover.runtime.files import write_json
 
     raw, store = make(options.set, 32 if options.quick else 64, options.seed)
     cpu = options.device == "cpu"

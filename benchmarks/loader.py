@@ -28,11 +28,11 @@ import torch
 from baselines import seed_input
 from chips512 import SIZE, make
 
-from cloudcover.augment import augment_weighted
-from cloudcover.files import write_json
-from cloudcover.inputs import Scaler
-from cloudcover.params import AugmentationParams, DataParams, InputParams
-from cloudcover.store import Store
+from cloudcover.augment.apply import augment_weighted
+from cloudcover.config.params import AugmentationParams, DataParams, InputParams
+from cloudcover.data.store import Store
+from cloudcover.models.normalize import Scaler
+from cloudcover.runtime.files import write_json
 
 BATCH = 16
 SECONDS = 1.0

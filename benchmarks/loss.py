@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cloudcover.files import write_json
 from cloudcover.losses.lovasz import lovasz_hinge, lovasz_hinge_sorted
+from cloudcover.runtime.files import write_json
 
 CHIPS, SIZE = 8, 512
 UNKNOWN_SHARE = 0.02

@@ -29,7 +29,7 @@ def enlarge(store: Path, out: Path, copies: int) -> None:
     """A store that holds the chips of `store` `copies` times, under names of their own."""
     import pandas as pd
 
-    from cloudcover import tables
+    from cloudcover.data import tables
 
     index = tables.INDEX.read(store / "index.parquet")
     shards = int(index["shard"].max()) + 1
@@ -74,11 +74,11 @@ def train(folder: Path, steps: int | None, seed: int, device: str) -> dict[str, 
     import pytorch_lightning as pl
     import torch
 
-    from cloudcover.compute import resolve_device
-    from cloudcover.inputs import Scaler
+    from cloudcover.config.params import Params
+    from cloudcover.data.store import Store
     from cloudcover.models.build import build_model
-    from cloudcover.params import Params
-    from cloudcover.store import Store
+    from cloudcover.models.normalize import Scaler
+    from cloudcover.runtime.device import resolve_device
     from cloudcover.train.data import Batches
     from cloudcover.train.module import SegmentationModule
 
@@ -115,7 +115,7 @@ def main() -> None:
 
     from chips512 import make
 
-    from cloudcover.files import write_json
+    from cloudcover.runtime.files import write_json
 
     _, packed = make(options.set, PACKED, options.seed, SIZE)
     figures: dict[str, float] = {}

@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cloudcover.files import write_json
+from cloudcover.runtime.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "workflow")]

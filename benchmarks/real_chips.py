@@ -27,16 +27,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.chips import read_chip
-from cloudcover.evaluate.counts import confusion
-from cloudcover.files import write_json
-from cloudcover.params import Params, load, validate
-from cloudcover.sources.layout import read_metadata
+from cloudcover.config.params import Params, load, validate
+from cloudcover.data.chips import read_chip
+from cloudcover.data.layout import read_metadata
+from cloudcover.masks.overlap import confusion
+from cloudcover.runtime.files import write_json
 
 if TYPE_CHECKING:  # torch takes seconds to import, which the baselines alone don't need
     from baselines.synthetic_models import Trainer
 
-    from cloudcover.predict import Predictor
+    from cloudcover.predict.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 BANDS = ["B02", "B03", "B04", "B08"]
@@ -77,7 +77,7 @@ def recipe(preset: Path, seed: int, device: str) -> Params:
 
 def by_model(predictor: Predictor, chips: dict[str, NDArray[np.uint16]]) -> Masks:
     """Masks of a predictor, with its own threshold."""
-    from cloudcover.predict.masks import limits_of, mask_of
+    from cloudcover.predict.folder import limits_of, mask_of
 
     masks = {}
     for name, chip in chips.items():
@@ -98,7 +98,7 @@ def by_ukis(real: Real, python: Path) -> Masks:
 
 def by_trained(real: Real, trainer: Trainer, device: str) -> dict[str, Masks]:
     """Masks of the two models that are trained here; each location's by a model that did not see it."""
-    from cloudcover.predict import Predictor
+    from cloudcover.predict.predictor import Predictor
 
     masks = {"synthetic": by_model(Predictor([trainer.alone()], "vflip", device), real.chips), "with_real": {}}
     for place in sorted(set(real.location.values())):
@@ -182,7 +182,7 @@ def main() -> None:
         ways["ukis"] = by_ukis(real, arguments.ukis_python)
     own = None
     if arguments.model:
-        from cloudcover.bundle import load_bundle
+        from cloudcover.predict.bundle import load_bundle
 
         own = "model"
         ways[own] = by_model(load_bundle(arguments.model, arguments.device), real.chips)

@@ -24,12 +24,12 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from cloudcover import tables
-from cloudcover.params import DataParams
-from cloudcover.sources.layout import write_manifest
+from cloudcover.config.params import DataParams
+from cloudcover.data import tables
+from cloudcover.data.layout import write_manifest
+from cloudcover.data.pack import pack
+from cloudcover.data.store import Store
 from cloudcover.sources.local import fetch
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from review_site import Site

@@ -28,12 +28,12 @@ import torch
 from baselines import seed_input
 from chips512 import make
 
-from cloudcover.compute import precision
-from cloudcover.files import write_json
-from cloudcover.inputs import Scaler
+from cloudcover.config.params import Params
+from cloudcover.data.store import Store
 from cloudcover.models.build import build_model
-from cloudcover.params import Params
-from cloudcover.store import Store
+from cloudcover.models.normalize import Scaler
+from cloudcover.runtime.device import precision
+from cloudcover.runtime.files import write_json
 from cloudcover.train.data import Batches
 from cloudcover.train.module import SegmentationModule
 from cloudcover.train.run import PRECISIONS

@@ -27,9 +27,10 @@ import rasterio
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from cloudcover.files import write_json
-from cloudcover.params import DataParams, SyntheticParams
-from cloudcover.sources.synthetic import generate, labels, scene, sites
+from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.runtime.files import write_json
+from cloudcover.synthetic import labels, scene, sites
+from cloudcover.synthetic.generate import generate
 
 REAL_NAMES = {"blue": "red", "green": "green", "red": "blue", "ir": "ir"}  # ours -> the published table's
 BANDS = {"blue": "B02", "green": "B03", "red": "B04", "ir": "B08"}

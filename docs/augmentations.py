@@ -13,11 +13,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from cloudcover.augment import AUGMENTATIONS, augment
-from cloudcover.chips import read_chip
-from cloudcover.params import AugmentationParams, DataParams, SyntheticParams
-from cloudcover.report.chips import mask_picture, true_colour
-from cloudcover.sources.synthetic import generate
+from cloudcover.augment.apply import AUGMENTATIONS, augment
+from cloudcover.config.params import AugmentationParams, DataParams, SyntheticParams
+from cloudcover.data.chips import read_chip
+from cloudcover.report.pictures import mask_picture, true_colour
+from cloudcover.synthetic.generate import generate
 
 CHANGES: dict[str, dict[str, object]] = {
     "as given": {},

@@ -13,10 +13,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import rasterio
 
-from cloudcover import tables
-from cloudcover.pseudo_masks import PseudoLabels
-from cloudcover.report.chips import mask_picture, true_colour
-from cloudcover.store import Store
+from cloudcover.data import tables
+from cloudcover.data.store import Store
+from cloudcover.masks.pseudo import PseudoLabels
+from cloudcover.report.pictures import mask_picture, true_colour
 
 COLUMNS = 6
 

@@ -114,7 +114,7 @@ def make_layout(
 @pytest.fixture
 def layout(tmp_path: Path) -> Callable[..., Path]:
     """Makes a set below the test's folder, with its manifest: `layout(chips=12, wrong=3)`."""
-    from cloudcover.sources.layout import write_manifest
+    from cloudcover.data.layout import write_manifest
 
     def make(name: str = "raw", **options: int) -> Path:
         root = tmp_path / name

@@ -17,11 +17,11 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 
-from cloudcover.augment import AUGMENTATIONS, augment
-from cloudcover.inputs import Scaler
-from cloudcover.losses import LOSSES, smooth
+from cloudcover.augment.apply import AUGMENTATIONS, augment
+from cloudcover.config.params import AugmentationParams, DataParams, InputParams, ModelParams
+from cloudcover.losses.build import LOSSES, smooth
 from cloudcover.models.build import ARCHITECTURES, build_model
-from cloudcover.params import AugmentationParams, DataParams, InputParams, ModelParams
+from cloudcover.models.normalize import Scaler
 
 FILE = Path(__file__).with_name("golden_engine.npz")
 SIZE = 64

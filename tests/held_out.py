@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from cloudcover.evaluate.held_out import HeldOut, groups_of
+from cloudcover.evaluate.calibrate.held_out import HeldOut, groups_of
 
 
 def held_out(

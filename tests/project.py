@@ -14,8 +14,8 @@ import yaml
 from conftest import ROOT
 from forked import BIN, programs
 
-from cloudcover.params import validate
-from cloudcover.reference import render
+from cloudcover.config.params import validate
+from cloudcover.config.render import render
 
 sys.path.insert(0, str(ROOT / "workflow"))
 from dvc_stage import stage_name

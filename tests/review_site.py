@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from conftest import blob
 
-from cloudcover import tables
-from cloudcover.store.statistics import band_statistics
+from cloudcover.data import tables
+from cloudcover.data.statistics import band_statistics
 
 SIZE = 64
 BANDS = ("B02", "B03", "B04", "B08")

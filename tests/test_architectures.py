@@ -7,11 +7,11 @@ import pytest
 import torch
 from training import fit, learnable, recipe_of
 
-from cloudcover import tables
-from cloudcover.inputs import Scaler
+from cloudcover.config.params import Architecture
+from cloudcover.data import tables
 from cloudcover.models.folder import load_model
-from cloudcover.params import Architecture
-from cloudcover.predict import Predictor
+from cloudcover.models.normalize import Scaler
+from cloudcover.predict.predictor import Predictor
 from cloudcover.train import callbacks
 
 

@@ -11,23 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from cloudcover.config.params import AuditParams, DataParams, Params, SyntheticParams
+from cloudcover.data.pack import pack
+from cloudcover.data.store import Store
 from cloudcover.labels.audit import AuditError, audit
-from cloudcover.labels.combine import REASONS, adjust_prior, estimated_error_share, features, judge, strengths
 from cloudcover.labels.evidence import committee_evidence, confident_levels, iou, model_evidence, self_confidence
-from cloudcover.labels.geometry import (
-    axis_edge,
-    best_match,
-    best_shift,
-    geometry_evidence,
-    reduce,
-    straight_edge,
-)
-from cloudcover.labels.pixels import Sample, SecondOpinion, Trees, cells, describe, draw, enlarge
+from cloudcover.labels.geometry import axis_edge, best_match, best_shift, geometry_evidence, reduce, straight_edge
+from cloudcover.labels.score import REASONS, adjust_prior, estimated_error_share, features, judge, strengths
 from cloudcover.labels.spectral import haze, separability, spectral_evidence
-from cloudcover.params import AuditParams, DataParams, Params, SyntheticParams
+from cloudcover.labels.trees import Sample, SecondOpinion, Trees, cells, describe, draw, enlarge
 from cloudcover.sources.fetch import fetch
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
 from cloudcover.train.run import Recipe
 
 BANDS = ["B02", "B03", "B04", "B08"]
@@ -378,7 +371,7 @@ def small(tmp_path_factory) -> tuple[Store, Recipe, Path]:
 
 
 def test_an_audit_judges_every_label_by_models_that_have_not_seen_its_scene(small, monkeypatch):
-    monkeypatch.setattr("cloudcover.labels.pixels.TREES", 6)
+    monkeypatch.setattr("cloudcover.labels.trees.TREES", 6)
     store, recipe, work = small
     table = audit(store, recipe, AuditParams(folds=2, epochs=1), work)
     assert table["chip_id"].tolist() == sorted(store.index.loc[store.index["labelled"], "chip_id"])

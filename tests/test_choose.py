@@ -14,16 +14,16 @@ from hypothesis.extra import numpy as hnp
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import jaccard_score, log_loss
 
-from cloudcover.evaluate import calibration
-from cloudcover.evaluate.candidate import Candidate, Judge
-from cloudcover.evaluate.choice import Choice
-from cloudcover.evaluate.choose import Chooser, best_level, choose
-from cloudcover.evaluate.counts import confusion
-from cloudcover.evaluate.ensemble import fit_weights, weights_on
-from cloudcover.evaluate.held_out import groups_of, spread
-from cloudcover.evaluate.search import search
-from cloudcover.params import validate
-from cloudcover.postprocess import Postprocess
+from cloudcover.config.params import validate
+from cloudcover.evaluate.calibrate import temperature as calibration
+from cloudcover.evaluate.calibrate.candidate import Candidate, Judge
+from cloudcover.evaluate.calibrate.choice import Choice
+from cloudcover.evaluate.calibrate.choose import Chooser, best_level, choose
+from cloudcover.evaluate.calibrate.ensemble import fit_weights, weights_on
+from cloudcover.evaluate.calibrate.held_out import groups_of, spread
+from cloudcover.evaluate.calibrate.search import search
+from cloudcover.masks.overlap import confusion
+from cloudcover.masks.postprocess import Postprocess
 
 EVALUATION = validate({"evaluation": {"resamples": 200}}).evaluation
 NO_TRIALS = validate({"choice": {"trials": 0}}).choice

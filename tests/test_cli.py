@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 
 from cloudcover.cli import main
 from cloudcover.cli.score import compare
-from cloudcover.files import write_json
+from cloudcover.config.params import ModelParams, validate
+from cloudcover.data.tables import RAW_MANIFEST, TRUTH
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
-from cloudcover.params import ModelParams, validate
-from cloudcover.predict.masks import write_mask
-from cloudcover.tables import RAW_MANIFEST, TRUTH
+from cloudcover.predict.folder import write_mask
+from cloudcover.runtime.files import write_json
 
 COMMANDS = sorted(main.commands)
 GRID = (10.0, 0.0, 500000.0, 0.0, -10.0, 4000000.0)

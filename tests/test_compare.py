@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from cloudcover import tables
 from cloudcover.cli import main
+from cloudcover.config.params import validate
+from cloudcover.data import tables
 from cloudcover.evaluate.compare import STATISTICS, by_coverage, by_tta, choose_models, pairs
 from cloudcover.evaluate.metrics import jaccard, paired_bootstrap
-from cloudcover.params import validate
 
 EVALUATION = validate({"evaluation": {"resamples": 200}}).evaluation
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from project import TINY, Project
 
-from cloudcover import tables
-from cloudcover.compute import DeviceError
+from cloudcover.data import tables
+from cloudcover.runtime.device import DeviceError
 from cloudcover.train import distributed
 
 

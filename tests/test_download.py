@@ -13,17 +13,17 @@ from conftest import BANDS, make_layout, write_tif
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudcover import tables
-from cloudcover.chips import read_chip
-from cloudcover.files import sha256
-from cloudcover.params import DataParams, ParamsError, SyntheticParams, validate
-from cloudcover.sources import stores
-from cloudcover.sources.errors import AccessError, DownloadError
+from cloudcover.config.params import DataParams, ParamsError, SyntheticParams, validate
+from cloudcover.data import tables
+from cloudcover.data.chips import read_chip
+from cloudcover.data.layout import layout_files, read_metadata
+from cloudcover.runtime.files import sha256
 from cloudcover.sources.fetch import fetch
-from cloudcover.sources.journal import LockedError, locked
-from cloudcover.sources.layout import layout_files, read_metadata
+from cloudcover.sources.remote import stores
+from cloudcover.sources.remote.errors import AccessError, DownloadError
+from cloudcover.sources.remote.journal import LockedError, locked
+from cloudcover.sources.remote.tiff import TiffError, check_tiff, read_header
 from cloudcover.sources.subset import SubsetError, select
-from cloudcover.sources.tiff import TiffError, check_tiff, read_header
 from cloudcover.sources.verify import verify
 
 pytest_plugins = ("servers",)

@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import Trouble
 
-from cloudcover import tables
-from cloudcover.params import DataParams, SyntheticParams
-from cloudcover.sources import archive
-from cloudcover.sources.archive import STEM, inspect
-from cloudcover.sources.bounded import ArchiveError, BoundedGzip
-from cloudcover.sources.errors import DownloadError
+from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.data import tables
+from cloudcover.data.layout import layout_files, read_metadata
+from cloudcover.sources.archive import fetch as archive
+from cloudcover.sources.archive.fetch import STEM, inspect
+from cloudcover.sources.archive.safe_gzip import ArchiveError, BoundedGzip
+from cloudcover.sources.archive.stac import Item, locations, parse_item
 from cloudcover.sources.fetch import fetch
-from cloudcover.sources.layout import layout_files, read_metadata
-from cloudcover.sources.stac import Item, locations, parse_item
+from cloudcover.sources.remote.errors import DownloadError
 from cloudcover.sources.verify import verify
 
 pytest_plugins = ("servers",)
@@ -197,7 +197,7 @@ def test_a_damaged_archive_from_an_address_is_refused(web, source, tmp_path):
 
 
 def test_space_for_an_archive_is_checked_before_its_first_byte(web, source, tmp_path, monkeypatch):
-    from cloudcover.sources import http
+    from cloudcover.sources.remote import http
 
     web.root = pack(source, tmp_path / "archives", ("train",))
     usage = http.shutil.disk_usage(tmp_path)

@@ -12,9 +12,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from cloudcover.sources import connection
-from cloudcover.sources.errors import DownloadError
-from cloudcover.sources.http import Client
+from cloudcover.sources.remote import connection
+from cloudcover.sources.remote.errors import DownloadError
+from cloudcover.sources.remote.http import Client
 
 Serve = Callable[..., str]
 

@@ -18,12 +18,13 @@ import pytest
 from conftest import make_layout
 from servers import Trouble
 
-from cloudcover import tables
-from cloudcover.params import DataParams
-from cloudcover.sources import http, remote
-from cloudcover.sources.errors import AccessError, ContentError, DownloadError, MissingError
-from cloudcover.sources.http import Client
-from cloudcover.sources.layout import layout_files
+from cloudcover.config.params import DataParams
+from cloudcover.data import tables
+from cloudcover.data.layout import layout_files
+from cloudcover.sources.remote import fetch as remote
+from cloudcover.sources.remote import http
+from cloudcover.sources.remote.errors import AccessError, ContentError, DownloadError, MissingError
+from cloudcover.sources.remote.http import Client
 from cloudcover.sources.verify import verify
 
 pytest_plugins = ("servers",)
@@ -271,7 +272,7 @@ def test_a_run_that_is_killed_leaves_no_half_file_and_the_next_fetches_only_the_
     make_layout(web.root, chips=40, scenes=4, size=32, unlabelled=0)
     web.trouble = lambda path, number: Trouble(delay=0.03) if path.endswith(".tif") else None
     code = (
-        "import sys; from pathlib import Path; from cloudcover.params import DataParams;"
+        "import sys; from pathlib import Path; from cloudcover.config.params import DataParams;"
         "from cloudcover.sources import remote;"
         "remote.fetch(DataParams(source='http', url=sys.argv[1], chip_size=64), Path(sys.argv[2]), 4)"
     )

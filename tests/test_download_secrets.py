@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudcover.cli.data import download, verify
-from cloudcover.params import ParamsError, validate
-from cloudcover.sources.secrets import SecretError, redact, sas
+from cloudcover.config.params import ParamsError, validate
+from cloudcover.config.secrets import SecretError, redact, sas
 
 pytest_plugins = ("servers",)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cloudcover import tables
-from cloudcover.params import DataParams, SyntheticParams
+from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.data import tables
+from cloudcover.data.layout import orphans, read_metadata
 from cloudcover.sources.fetch import fetch
-from cloudcover.sources.layout import orphans, read_metadata
 
 
 def test_a_smaller_synthetic_set_leaves_nothing_of_a_larger_one(tmp_path):

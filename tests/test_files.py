@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudcover.files import atomic, derive_seed, fingerprint, read_json, sha256, write_json, write_text
+from cloudcover.runtime.files import atomic, derive_seed, fingerprint, read_json, sha256, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path):
@@ -34,10 +34,10 @@ os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # all is written, not
 """
 WRITERS = {
     "manifest.csv": "from cloudcover import tables; tables.QUARANTINE.write(tables.QUARANTINE.empty(), path)",
-    "model.json": "from cloudcover.files import write_json; write_json(path, {'weights_sha256': '0'})",
-    "mask.tif": "import numpy; from cloudcover.predict.masks import write_mask; "
+    "model.json": "from cloudcover.runtime.files import write_json; write_json(path, {'weights_sha256': '0'})",
+    "mask.tif": "import numpy; from cloudcover.predict.folder import write_mask; "
     "write_mask(path, numpy.zeros((8, 8), numpy.uint8), '', (10, 0, 0, 0, -10, 0))",
-    "epoch-00003.ckpt": "from cloudcover.files import atomic\nwith atomic(path) as part: part.write_bytes(b'half')",
+    "epoch-00003.ckpt": "from cloudcover.runtime.files import atomic\nwith atomic(path) as part: part.write_bytes(b'half')",
 }
 
 

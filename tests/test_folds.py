@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudcover import folds, tables
-from cloudcover.folds import LeakError
-from cloudcover.params import FoldsParams
-from cloudcover.scenes import scene_of, times
+from cloudcover.config.params import FoldsParams
+from cloudcover.data import folds, tables
+from cloudcover.data.folds import LeakError
+from cloudcover.data.scenes import scene_of, times
 
 
 def make_chips(scenes: int = 24, locations: int = 8, chips_per_scene: int = 10, seed: int = 0) -> pd.DataFrame:

@@ -11,17 +11,17 @@ from conftest import BANDS, make_layout, write_tif
 from test_predict import ENCODER, card
 from training import make_store
 
-from cloudcover import tables
 from cloudcover.cli import main
-from cloudcover.files import atomic, write_text
-from cloudcover.geotiff import encode_geotiff, write_geotiff
+from cloudcover.config.params import DataParams, ModelParams, SyntheticParams
+from cloudcover.data import tables
+from cloudcover.data.geotiff import encode_geotiff, write_geotiff
+from cloudcover.data.pack import pack
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import save_model
-from cloudcover.params import DataParams, ModelParams, SyntheticParams
-from cloudcover.predict import Predictor
+from cloudcover.predict.predictor import Predictor
 from cloudcover.predict.unlabelled import predict_unlabelled
+from cloudcover.runtime.files import atomic, write_text
 from cloudcover.sources.fetch import fetch
-from cloudcover.store.pack import pack
 
 PAGE = 4096
 """What a small file occupies on a tmpfs [bytes]."""

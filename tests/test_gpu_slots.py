@@ -15,8 +15,8 @@ import pytest
 from conftest import ROOT
 from project import TINY, Project
 
-from cloudcover import gpu
-from cloudcover.gpu import GpuError
+from cloudcover.runtime import gpu_slots as gpu
+from cloudcover.runtime.gpu_slots import GpuError
 
 BIN = Path(sys.executable).parent
 HOLD = """

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudcover.inputs import Scaler
-from cloudcover.params import DataParams, InputParams
-from cloudcover.tta import POLICIES, View
+from cloudcover.augment.tta import POLICIES, View
+from cloudcover.config.params import DataParams, InputParams
+from cloudcover.models.normalize import Scaler
 
 DATA = DataParams()
 DTYPES = [torch.uint16, torch.int32, torch.float32]

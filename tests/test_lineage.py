@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from cloudcover.lineage import PACKAGE, code_fingerprint, dependencies
+from cloudcover.pipeline.code_fingerprint import PACKAGE, code_fingerprint, dependencies
 
 SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
 
@@ -33,10 +33,10 @@ def test_every_script_has_a_fingerprint(script):
 
 def test_a_changed_script_changes_the_fingerprint(tmp_path: Path):
     script = tmp_path / "job.py"
-    script.write_text("from cloudcover.files import sha256\n")
+    script.write_text("from cloudcover.runtime.files import sha256\n")
     before = code_fingerprint(script)
     assert PACKAGE / "files.py" in dependencies(script)
-    script.write_text("from cloudcover.files import sha256  # changed\n")
+    script.write_text("from cloudcover.runtime.files import sha256  # changed\n")
     assert code_fingerprint(script) != before
 
 

@@ -9,11 +9,11 @@ from conftest import BANDS, make_layout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudcover import tables
-from cloudcover.files import sha256
-from cloudcover.params import DataParams, SyntheticParams
+from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.data import tables
+from cloudcover.data.layout import LayoutError, layout_files
+from cloudcover.runtime.files import sha256
 from cloudcover.sources.fetch import fetch
-from cloudcover.sources.layout import LayoutError, layout_files
 from cloudcover.sources.local import windows
 
 

@@ -8,15 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cloudcover.losses import LOSSES, build_loss, smooth
-from cloudcover.losses.lovasz import (
-    lovasz_hinge,
-    lovasz_hinge_sorted,
-    lovasz_softmax,
-    lovasz_softmax_sorted,
-)
+from cloudcover.config.params import TrainingParams
+from cloudcover.losses.build import LOSSES, build_loss, smooth
+from cloudcover.losses.lovasz import lovasz_hinge, lovasz_hinge_sorted, lovasz_softmax, lovasz_softmax_sorted
 from cloudcover.losses.standard import focal, soft_dice, soft_jaccard
-from cloudcover.params import TrainingParams
 
 names = pytest.mark.parametrize("name", list(LOSSES))
 both_softmax = pytest.mark.parametrize("lovasz", [lovasz_softmax, lovasz_softmax_sorted])

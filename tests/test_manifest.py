@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from cloudcover import tables
 from cloudcover.cli import main
+from cloudcover.config.params import LabelsParams
+from cloudcover.data import tables
 from cloudcover.labels.importers import ImportListError, agreement, read_verdicts, votes
 from cloudcover.labels.manifest import ManifestError, build_manifest, suspects
-from cloudcover.params import LabelsParams
 
 TIME = "2024-05-01T12:00:00Z"
 

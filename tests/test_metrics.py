@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import accuracy_score, jaccard_score, precision_score, recall_score
 
-from cloudcover.evaluate import counts as counting
 from cloudcover.evaluate import metrics
-from cloudcover.evaluate.counts import confusion
+from cloudcover.masks import overlap as counting
+from cloudcover.masks.overlap import confusion
 
 MASKS = hnp.arrays(np.uint8, (3, 4, 5), elements=st.sampled_from([0, 1]))
 LABELS = hnp.arrays(np.uint8, (3, 4, 5), elements=st.sampled_from([0, 1, 255]))

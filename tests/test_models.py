@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cloudcover.files import read_json, sha256, write_json
-from cloudcover.inputs import Scaler
-from cloudcover.models import encoders
+from cloudcover.config import encoders
+from cloudcover.config.encoders import unknown_encoder
+from cloudcover.config.params import InputParams, ModelParams
 from cloudcover.models.build import ARCHITECTURES, EncoderWeightsError, ModelError, build_model
-from cloudcover.models.encoders import unknown_encoder
 from cloudcover.models.folder import ModelCard, ModelFolderError, load_card, load_model, save_model
-from cloudcover.params import InputParams, ModelParams
+from cloudcover.models.normalize import Scaler
+from cloudcover.runtime.files import read_json, sha256, write_json
 
 TINY = "tu-mobilenetv3_small_050"
 
@@ -64,7 +64,7 @@ def test_every_architecture_gives_one_logit_per_pixel(architecture, bands):
 def test_parameters_and_registry_offer_the_same_architectures():
     from typing import get_args
 
-    from cloudcover.params import Architecture
+    from cloudcover.config.params import Architecture
 
     assert set(ARCHITECTURES) == set(get_args(Architecture))
 
@@ -194,7 +194,7 @@ def test_an_unknown_encoder_gets_the_nearest_name(name, nearest):
 
 def test_checking_a_common_encoder_loads_no_library():
     code = (
-        "import sys; from cloudcover.models.encoders import unknown_encoder\n"
+        "import sys; from cloudcover.config.encoders import unknown_encoder\n"
         f"assert unknown_encoder({TINY!r}) is None; print(bool({{'torch', 'timm'}} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cloudcover.config.params import ModelParams
 from cloudcover.models.build import build_model
 from cloudcover.models.cloudnet import CloudNet, Contracting, Expanding, gather
-from cloudcover.params import ModelParams
 
 
 def test_the_network_has_36_million_weights():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from cloudcover.config.params import ModelParams, ParamsError, validate
 from cloudcover.models import lite0
 from cloudcover.models.build import EncoderWeightsError, build_model
-from cloudcover.params import ModelParams, ParamsError, validate
 
 PALACE, BELL_COTE, MONASTERY, DAISY = 698, 442, 663, 985
 """Classes of ImageNet."""

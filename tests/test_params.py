@@ -12,9 +12,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cloudcover import reference
-from cloudcover.params import Params, ParamsError, load, sections, validate
-from cloudcover.tables import VERDICTS
+from cloudcover.config import render as reference
+from cloudcover.config.params import Params, ParamsError, load, sections, validate
+from cloudcover.data.tables import VERDICTS
 
 ROOT = Path(__file__).parents[1]
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=20)

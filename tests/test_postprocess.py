@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import ndimage
 
-from cloudcover.postprocess import NOTHING, Postprocess, Triplet
-from cloudcover.settings import Settings, calibrate, equal_weights
+from cloudcover.masks.decision import Settings, calibrate, equal_weights
+from cloudcover.masks.postprocess import NOTHING, Postprocess, Triplet
 
 MASKS = hnp.arrays(np.bool_, (2, 9, 11))
 LEVELS = hnp.arrays(np.float32, (2, 6, 7), elements=st.floats(0, 1, width=32))

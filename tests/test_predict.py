@@ -10,22 +10,21 @@ import torch
 from conftest import BANDS, make_layout, write_tif
 from torch import nn
 
-from cloudcover import tables
-from cloudcover.bundle import load_bundle, write_bundle
-from cloudcover.chips import ChipError
-from cloudcover.files import read_json, write_json
+from cloudcover.augment.tta import POLICIES
+from cloudcover.config.params import InputParams, ModelParams, validate
+from cloudcover.data import tables
+from cloudcover.data.chips import ChipError
+from cloudcover.data.store import Store
+from cloudcover.masks.decision import Settings, calibrate
+from cloudcover.masks.postprocess import Postprocess
 from cloudcover.models import folder as model_folder
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, ModelFolderError, save_model
-from cloudcover.params import InputParams, ModelParams, validate
-from cloudcover.postprocess import Postprocess
-from cloudcover.predict import Predictor
-from cloudcover.predict.masks import find_chips, limits_of, mask_of, predict_chips
+from cloudcover.predict.bundle import load_bundle, write_bundle
+from cloudcover.predict.folder import find_chips, limits_of, mask_of, predict_chips
 from cloudcover.predict.oof import predict_oof
-from cloudcover.predict.predictor import EnsembleError
-from cloudcover.settings import Settings, calibrate
-from cloudcover.store import Store
-from cloudcover.tta import POLICIES
+from cloudcover.predict.predictor import EnsembleError, Predictor
+from cloudcover.runtime.files import read_json, write_json
 
 ENCODER = "tu-mobilenetv3_small_050"
 

@@ -10,14 +10,14 @@ import torch
 from click.testing import CliRunner
 from training import fit, learnable, recipe_of
 
-from cloudcover.bundle import load_bundle, write_bundle
 from cloudcover.cli.export import export as export_command
-from cloudcover.export import export
-from cloudcover.files import read_json
+from cloudcover.config.params import validate
 from cloudcover.models.folder import ModelFolderError
-from cloudcover.params import validate
-from cloudcover.predict import Predictor
-from cloudcover.predict.exported import ExportError, load_library
+from cloudcover.predict.bundle import load_bundle, write_bundle
+from cloudcover.predict.openvino.card import ExportError, load_library
+from cloudcover.predict.openvino.export import export
+from cloudcover.predict.predictor import Predictor
+from cloudcover.runtime.files import read_json
 
 if find_spec("openvino") is None or find_spec("nncf") is None:  # importing them here would load their telemetry
     pytest.skip("needs the extra cloudcover[openvino]", allow_module_level=True)

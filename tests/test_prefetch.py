@@ -5,7 +5,7 @@ from threading import Event
 
 import pytest
 
-from cloudcover.prefetch import ahead
+from cloudcover.runtime.prefetch import ahead
 
 
 def test_at_most_so_many_results_are_made_ahead():

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from project import TINY, Project
 
-from cloudcover import tables
+from cloudcover.config.params import validate
+from cloudcover.config.render import render
+from cloudcover.data import tables
 from cloudcover.evaluate.metrics import paired_bootstrap, paired_resamples
 from cloudcover.evaluate.proof import (
     by_seed,
@@ -21,9 +23,7 @@ from cloudcover.evaluate.proof import (
     plot_gains,
     read_counts,
 )
-from cloudcover.files import read_json, write_json
-from cloudcover.params import validate
-from cloudcover.reference import render
+from cloudcover.runtime.files import read_json, write_json
 
 
 def counts(run: str, hit_share: float, seed: int = 0) -> pd.DataFrame:

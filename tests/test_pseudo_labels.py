@@ -8,11 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training import make_store
 
-from cloudcover import soft_labels, tables
-from cloudcover.params import PseudoLabelParams
-from cloudcover.pseudo_churn import by_location
-from cloudcover.pseudo_labels import TeacherError, candidates, check_teacher, confident_share, labels_of, pseudo_label
-from cloudcover.pseudo_masks import PseudoLabels
+from cloudcover.config.params import PseudoLabelParams
+from cloudcover.data import tables
+from cloudcover.masks import codec as soft_labels
+from cloudcover.masks.pseudo import PseudoLabels
+from cloudcover.pseudo_labels.churn import by_location
+from cloudcover.pseudo_labels.label import (
+    TeacherError,
+    candidates,
+    check_teacher,
+    confident_share,
+    labels_of,
+    pseudo_label,
+)
 from cloudcover.train.data import Batches
 from cloudcover.train.select import select
 

@@ -18,18 +18,18 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import MaskFlags
 from rasterio.transform import from_origin
 
-from cloudcover.chips import ChipError, read_band, read_chip, read_mask
 from cloudcover.cli.score import compare
+from cloudcover.config.params import DataParams, InputParams, ModelParams, ParamsError, SyntheticParams, validate
+from cloudcover.data.chips import ChipError, read_band, read_chip, read_mask
+from cloudcover.data.layout import LayoutError, write_manifest
+from cloudcover.data.pack import pack
+from cloudcover.data.store import Store
+from cloudcover.data.values import suspected_offset
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
-from cloudcover.params import DataParams, InputParams, ModelParams, ParamsError, SyntheticParams, validate
-from cloudcover.predict import Predictor
-from cloudcover.predict.masks import find_chips, predict_chips
+from cloudcover.predict.folder import find_chips, predict_chips
+from cloudcover.predict.predictor import Predictor
 from cloudcover.sources.fetch import fetch
-from cloudcover.sources.layout import LayoutError, write_manifest
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
-from cloudcover.values import suspected_offset
 
 TAGS = {"scale": 0.0001, "offset": -0.1}
 """Of a Sentinel-2 product of processing baseline 04.00."""

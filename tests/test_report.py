@@ -13,20 +13,20 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from cloudcover import tables
-from cloudcover.evaluate.choose import choose
-from cloudcover.evaluate.held_out import load_held_out
+from cloudcover.config.params import Params, validate
+from cloudcover.data import tables
+from cloudcover.data.folds import balance, split
+from cloudcover.data.store import Store
+from cloudcover.evaluate.calibrate.choose import choose
+from cloudcover.evaluate.calibrate.held_out import load_held_out
 from cloudcover.evaluate.summary import evaluate, load_runs, write_comparisons, write_tables
 from cloudcover.evaluate.truth import evaluate_truth
-from cloudcover.files import read_json, write_json
-from cloudcover.folds import balance, split
-from cloudcover.params import Params, validate
-from cloudcover.predict.masks import write_mask
-from cloudcover.report import chips as pictures
+from cloudcover.predict.folder import write_mask
+from cloudcover.report import pictures
 from cloudcover.report.gallery import SHOWN, spread
 from cloudcover.report.page import write_report
 from cloudcover.report.table import final_table
-from cloudcover.store import Store
+from cloudcover.runtime.files import read_json, write_json
 
 SIZE = 64
 GRID = (10.0, 0.0, 500000.0, 0.0, -10.0, 4000000.0)

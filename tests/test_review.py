@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from review_site import SIZE, Site, make_set
 
-from cloudcover import tables
-from cloudcover.labels.combine import REASONS
+from cloudcover.data import tables
+from cloudcover.data.store import Store
+from cloudcover.labels.reasons import REASONS as WORDS
+from cloudcover.labels.reasons import explain
+from cloudcover.labels.score import REASONS
 from cloudcover.review.pictures import LABEL, PREDICTION, UNKNOWN_LABEL, Pictures
 from cloudcover.review.predictions import Predictions, PredictionsError, newest
 from cloudcover.review.queue import Queue, rate
 from cloudcover.review.server import ReviewError, default_reviewer, load
 from cloudcover.review.verdicts import ConflictError, Verdict, Verdicts, VerdictsInUseError, utc_now
-from cloudcover.review.words import REASONS as WORDS
-from cloudcover.review.words import explain
-from cloudcover.store import Store
 
 NOON = "2026-01-01T12:00:00Z"
 

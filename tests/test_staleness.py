@@ -27,9 +27,9 @@ import yaml
 from conftest import BANDS, ROOT, make_layout
 from project import Project
 
-from cloudcover import tables
-from cloudcover.params import Params, validate
-from cloudcover.reference import render
+from cloudcover.config.params import Params, validate
+from cloudcover.config.render import render
+from cloudcover.data import tables
 
 VALUES: dict[str, Any] = {
     "data": {"source": "local", "path": "source", "chip_size": 32, "chips_per_shard": 16},
@@ -72,7 +72,7 @@ TABLE = {
     "workflow/scripts/report_page.py": "report_page",
     "src/cloudcover/labels/manifest.py": "LABELS MODELS RESULTS",
     "src/cloudcover/losses/lovasz.py": "audit LABELS MODELS RESULTS",
-    "src/cloudcover/pseudo_labels.py": "pseudo_label-* FINAL RESULTS",
+    "src/cloudcover/pseudo_labels/label.py": "pseudo_label-* FINAL RESULTS",
     "src/cloudcover/predict/oof.py": "predict_oof-* RESULTS",
     "src/cloudcover/evaluate/truth.py": "evaluate_truth report_page",
     "src/cloudcover/cli/score.py": "",

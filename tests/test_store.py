@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cloudcover import tables
-from cloudcover.params import DataParams
-from cloudcover.sources.layout import write_manifest
-from cloudcover.store import Store
-from cloudcover.store.pack import PackError, pack, shard_of
-from cloudcover.store.statistics import band_statistics, flags, percentiles
-from cloudcover.tables import TableError
+from cloudcover.config.params import DataParams
+from cloudcover.data import tables
+from cloudcover.data.layout import write_manifest
+from cloudcover.data.pack import PackError, pack, shard_of
+from cloudcover.data.statistics import band_statistics, flags, percentiles
+from cloudcover.data.store import Store
+from cloudcover.data.tables import TableError
 
 
 def params(**changes):

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import rasterio
 
-from cloudcover import tables
-from cloudcover.params import DataParams, SyntheticParams
-from cloudcover.sources.synthetic import generate, labels, land, scene, sites
-from cloudcover.sources.synthetic.clouds import MARGIN, shadow_offset
-from cloudcover.sources.synthetic.noise import fractal
+from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.data import tables
+from cloudcover.synthetic import labels, land, scene, sites
+from cloudcover.synthetic.clouds import MARGIN, shadow_offset
+from cloudcover.synthetic.generate import generate
+from cloudcover.synthetic.noise import fractal
 
 DATA = DataParams(chip_size=64)
 SET = SyntheticParams(locations=5, scenes=8, chips=60, unlabelled=0.1, label_errors=0.2)

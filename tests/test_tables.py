@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from cloudcover import tables
-from cloudcover.tables import TableError
+from cloudcover.data import tables
+from cloudcover.data.tables import TableError
 
 
 def metadata(*ids: str) -> pd.DataFrame:

@@ -51,7 +51,7 @@ def test_transforms_work_where_the_wheel_does_not_fit_torch(torchvision_is_broke
 
 
 def test_installing_twice_adds_one_finder():
-    from cloudcover import _torchvision
+    from cloudcover.runtime import torchvision_ops as _torchvision
 
     before = list(sys.meta_path)
     _torchvision.install()
@@ -61,7 +61,7 @@ def test_installing_twice_adds_one_finder():
 def test_finder_leaves_other_modules_alone():
     spec = importlib.util.find_spec("json")
     assert spec is not None
-    assert type(spec.loader).__module__ != "cloudcover._torchvision"
+    assert type(spec.loader).__module__ != "cloudcover.runtime.torchvision_ops"
 
 
 def test_version_is_that_of_the_distribution():

@@ -10,13 +10,13 @@ import torch
 from conftest import ROOT
 from training import fit, learnable, recipe_of
 
-from cloudcover import tables
-from cloudcover.evaluate.counts import confusion
+from cloudcover.config.params import load
+from cloudcover.data import tables
 from cloudcover.evaluate.metrics import location_mean
-from cloudcover.files import read_json, sha256
+from cloudcover.masks.overlap import confusion
 from cloudcover.models.folder import load_model
-from cloudcover.params import load
-from cloudcover.predict import Predictor
+from cloudcover.predict.predictor import Predictor
+from cloudcover.runtime.files import read_json, sha256
 from cloudcover.train.callbacks import AverageWeights
 from cloudcover.train.module import NotFiniteError, cosine
 from cloudcover.train.run import Recipe, train

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from training import fit, learnable, recipe_of
 
-from cloudcover import tables
-from cloudcover.compute import DeviceError
-from cloudcover.files import sha256
-from cloudcover.store import Store
+from cloudcover.data import tables
+from cloudcover.data.store import Store
+from cloudcover.runtime.device import DeviceError
+from cloudcover.runtime.files import sha256
 from cloudcover.train import module, run
 from cloudcover.train.callbacks import last_state
 from cloudcover.train.data import Batches

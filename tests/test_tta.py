@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudcover.tta import POLICIES, merge, views
+from cloudcover.augment.tta import POLICIES, merge, views
 
 policies = st.sampled_from(list(POLICIES))
 

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from cloudcover import tables, tune
 from cloudcover.cli import main
-from cloudcover.params import validate
+from cloudcover.config.params import validate
+from cloudcover.data import tables
+from cloudcover.train import tune
 from cloudcover.train.run import Recipe
 
 CHIPS = [f"c{i}" for i in range(6)]

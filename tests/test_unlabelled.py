@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 from conftest import BANDS, make_layout, write_tif
 
-from cloudcover import tables
+from cloudcover.config.params import ParamsError, SyntheticParams, validate
+from cloudcover.data import tables
+from cloudcover.data.layout import LayoutError
+from cloudcover.data.pack import pack
+from cloudcover.data.store import Store
 from cloudcover.labels.manifest import build_manifest
-from cloudcover.params import ParamsError, SyntheticParams, validate
-from cloudcover.pseudo_labels import candidates
+from cloudcover.pseudo_labels.label import candidates
 from cloudcover.sources.fetch import fetch
-from cloudcover.sources.layout import LayoutError
 from cloudcover.sources.verify import verify
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
 
 
 @pytest.fixture

@@ -20,21 +20,21 @@ from hypothesis import strategies as st
 from test_cli import GRID
 from test_tune import run as tune
 
-from cloudcover import owned
 from cloudcover.cli import main
-from cloudcover.files import sha256
-from cloudcover.owned import FolderError
-from cloudcover.params import DataParams, SyntheticParams, validate
-from cloudcover.postprocess import NOTHING
-from cloudcover.predict import masks as predict_masks
-from cloudcover.predict.masks import write_mask
+from cloudcover.config.params import DataParams, SyntheticParams, validate
+from cloudcover.data import ownership as owned
+from cloudcover.data.layout import layout_files
+from cloudcover.data.ownership import FolderError
+from cloudcover.data.pack import pack
+from cloudcover.data.store import Store
+from cloudcover.masks.postprocess import NOTHING
+from cloudcover.predict import folder as predict_masks
+from cloudcover.predict.folder import write_mask
 from cloudcover.predict.unlabelled import predict_unlabelled
+from cloudcover.runtime.files import sha256
 from cloudcover.sources.fetch import fetch
-from cloudcover.sources.layout import layout_files
-from cloudcover.sources.synthetic import generate
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
-from cloudcover.tune import StudyError
+from cloudcover.synthetic.generate import generate
+from cloudcover.train.tune import StudyError
 
 LINKS = ["copy", "hardlink", "symlink"]
 SMALL = SyntheticParams(locations=2, scenes=2, chips=4)
@@ -195,7 +195,7 @@ def test_a_killed_run_is_gone_on_with_though_its_manifest_is_missing(tmp_path):
     raw, truth = tmp_path / "raw", tmp_path / "truth"
     program = (
         "import sys; from pathlib import Path; from cloudcover.sources.fetch import fetch\n"
-        "from cloudcover.params import DataParams, SyntheticParams\n"
+        "from cloudcover.config.params import DataParams, SyntheticParams\n"
         "import cloudcover.sources.synthetic as s, os, itertools\n"
         "count = itertools.count(); write = s.write_tiff\n"
         "def stop(*a):\n    write(*a)\n    if next(count) == 7: os._exit(9)\n"

@@ -12,8 +12,8 @@ import yaml
 from conftest import ROOT, make_layout, write_tif
 from project import TINY, Project
 
-from cloudcover import tables
-from cloudcover.files import sha256
+from cloudcover.data import tables
+from cloudcover.runtime.files import sha256
 
 
 @pytest.fixture(scope="session")

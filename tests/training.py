@@ -7,11 +7,11 @@ from typing import Any
 
 from conftest import make_layout
 
+from cloudcover.config.params import Params, validate
+from cloudcover.data.layout import write_manifest
+from cloudcover.data.pack import pack
+from cloudcover.data.store import Store
 from cloudcover.models.folder import ModelCard
-from cloudcover.params import Params, validate
-from cloudcover.sources.layout import write_manifest
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
 from cloudcover.train.run import Recipe, train
 from cloudcover.train.select import Selection, select
 

@@ -187,7 +187,7 @@ def versioned(path: str) -> str:
 
 def stages(jobs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml."""
-    from cloudcover.lineage import dependencies
+    from cloudcover.pipeline.code_fingerprint import dependencies
 
     grouped: dict[str, list[dict[str, Any]]] = {}
     for job in jobs:

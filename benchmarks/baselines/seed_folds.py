@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cloudcover.folds import coverage_bin
-from cloudcover.scenes import scene_of, times
+from cloudcover.data.folds import coverage_bin
+from cloudcover.data.scenes import scene_of, times
 
 
 def split(chips: pd.DataFrame, number: int, coverage_bins: int, seed: int) -> pd.DataFrame:
-    """Folds as the seed made them; arguments and result as in `cloudcover.folds.split`."""
+    """Folds as the seed made them; arguments and result as in `cloudcover.data.folds.split`."""
     taken = times(chips["datetime"])
     criteria = np.stack(
         [

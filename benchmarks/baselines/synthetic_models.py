@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cloudcover.augment import augment
-from cloudcover.files import derive_seed
-from cloudcover.inputs import Scaler
-from cloudcover.losses import build_loss
+from cloudcover.augment.apply import augment
+from cloudcover.config.params import Params
+from cloudcover.data.layout import read_metadata, write_manifest
+from cloudcover.data.pack import pack
+from cloudcover.data.store import Store
+from cloudcover.losses.build import build_loss
 from cloudcover.models.folder import load_model, save_model
-from cloudcover.params import Params
+from cloudcover.models.normalize import Scaler
+from cloudcover.runtime.files import derive_seed
 from cloudcover.sources import local
-from cloudcover.sources.layout import read_metadata, write_manifest
-from cloudcover.sources.synthetic import generate
-from cloudcover.store import Store
-from cloudcover.store.pack import pack
+from cloudcover.synthetic.generate import generate
 from cloudcover.train.module import cosine
 from cloudcover.train.run import Recipe, train
 from cloudcover.train.select import Selection

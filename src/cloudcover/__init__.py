@@ -1,12 +1,12 @@
 """From satellite chips with noisy masks to the best segmentation model that those labels allow.
 
 Importing the package is cheap: it loads neither torch nor rasterio. It only prepares the import of torchvision, see
-`cloudcover._torchvision`.
+`cloudcover.runtime.torchvision_ops`.
 """
 
 from __future__ import annotations
 
-from cloudcover import _torchvision
+from cloudcover.runtime import torchvision_ops as _torchvision
 
 _torchvision.install()
 

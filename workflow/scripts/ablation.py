@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 REFERENCE = "final/flips"
 
@@ -10,9 +10,9 @@ REFERENCE = "final/flips"
 def main() -> None:
     """See the module."""
     start(snakemake)
+    from cloudcover.config.params import load
     from cloudcover.evaluate.proof import chain_folders, gains, plot_gains, read_counts
-    from cloudcover.files import write_text
-    from cloudcover.params import load
+    from cloudcover.runtime.files import write_text
 
     evaluation = load(snakemake.input.preset).evaluation
     folders = chain_folders(snakemake.input.truth)

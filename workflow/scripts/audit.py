@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover import tables
+    from cloudcover.data import tables
+    from cloudcover.data.store import Store
     from cloudcover.labels.audit import audit
-    from cloudcover.store import Store
     from cloudcover.train.run import Recipe
 
     settings = vars(params)

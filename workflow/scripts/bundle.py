@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover.bundle import write_bundle
-    from cloudcover.evaluate.choice import Choice
-    from cloudcover.files import read_json
+    from cloudcover.evaluate.calibrate.choice import Choice
+    from cloudcover.predict.bundle import write_bundle
+    from cloudcover.runtime.files import read_json
 
     choice = Choice.model_validate(read_json(snakemake.input.choice))
     folders = [Path(model).parent for model in snakemake.input.models]

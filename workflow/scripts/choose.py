@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover import tables
-    from cloudcover.evaluate.choose import choose
-    from cloudcover.evaluate.held_out import load_held_out
-    from cloudcover.files import write_json, write_text
-    from cloudcover.store import Store
+    from cloudcover.data import tables
+    from cloudcover.data.store import Store
+    from cloudcover.evaluate.calibrate.choose import choose
+    from cloudcover.evaluate.calibrate.held_out import load_held_out
+    from cloudcover.runtime.files import write_json, write_text
 
     folders = {Path(path).parent.name: Path(path).parent for path in snakemake.input.oof}
     held = load_held_out(

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover.evaluate.choice import Choice
+    from cloudcover.evaluate.calibrate.choice import Choice
     from cloudcover.evaluate.summary import FINAL, evaluate, load_runs, write_comparisons, write_tables
-    from cloudcover.files import read_json, write_json
+    from cloudcover.runtime.files import read_json, write_json
 
     runs = load_runs([Path(path).parent for path in snakemake.input.oof], snakemake.params.runs)
     metrics, counts = evaluate(

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover import tables
+    from cloudcover.data import tables
     from cloudcover.evaluate.summary import load_runs
     from cloudcover.evaluate.truth import evaluate_truth
-    from cloudcover.files import write_json
+    from cloudcover.runtime.files import write_json
 
     runs = load_runs([Path(path).parent for path in snakemake.input.oof], snakemake.params.runs)
     figures, counts = evaluate_truth(

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover import tables
-    from cloudcover.files import write_text
-    from cloudcover.folds import balance, check, split
-    from cloudcover.store import Store
+    from cloudcover.data import tables
+    from cloudcover.data.folds import balance, check, split
+    from cloudcover.data.store import Store
+    from cloudcover.runtime.files import write_text
 
     index = Store(Path(snakemake.input.index).parent).index
     verdicts = tables.MANIFEST.read(snakemake.input.manifest).set_index("chip_id")["verdict"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
@@ -10,8 +10,8 @@ def main() -> None:
     start(snakemake)
     import pandas as pd
 
-    from cloudcover import tables
-    from cloudcover.files import write_text
+    from cloudcover.data import tables
+    from cloudcover.runtime.files import write_text
 
     frames = []
     for path in map(Path, snakemake.input):

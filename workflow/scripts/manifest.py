@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover import tables
+    from cloudcover.data import tables
+    from cloudcover.data.store import Store
     from cloudcover.labels.manifest import build_manifest
-    from cloudcover.store import Store
 
     audit = tables.AUDIT.read(snakemake.input.audit) if snakemake.input.audit else None
     verdicts = tables.VERDICTS.read(snakemake.input.verdicts)

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover.store.pack import pack
+    from cloudcover.data.pack import pack
 
     raw, store = Path(snakemake.input.manifest).parent, Path(snakemake.output.index).parent
     pack(raw, store, Path(snakemake.output.quarantine), params.data, snakemake.threads)

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover import tables
+    from cloudcover.data import tables
+    from cloudcover.data.store import Store
     from cloudcover.predict.oof import predict_oof
-    from cloudcover.store import Store
 
     folders = [Path(model).parent for model in snakemake.input.models]
     models = {int(folder.name.removeprefix("fold")): [folder] for folder in folders}

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover.bundle import load_bundle
+    from cloudcover.data.store import Store
+    from cloudcover.predict.bundle import load_bundle
     from cloudcover.predict.unlabelled import predict_unlabelled
-    from cloudcover.store import Store
 
     compute = params.compute
     predictor = load_bundle(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
@@ -10,9 +10,9 @@ def main() -> None:
     start(snakemake)
     import pandas as pd
 
+    from cloudcover.config.params import load
     from cloudcover.evaluate.proof import by_seed, chain_folders, closed_gap, label_table, plot, read_counts
-    from cloudcover.files import write_text
-    from cloudcover.params import load
+    from cloudcover.runtime.files import write_text
 
     evaluation = load(snakemake.input.preset).evaluation
     folders = chain_folders(snakemake.input.truth)

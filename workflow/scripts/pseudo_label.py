@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover import tables
-    from cloudcover.predict import Predictor
-    from cloudcover.pseudo_churn import by_location
-    from cloudcover.pseudo_labels import pseudo_label
-    from cloudcover.store import Store
+    from cloudcover.data import tables
+    from cloudcover.data.store import Store
+    from cloudcover.predict.predictor import Predictor
+    from cloudcover.pseudo_labels.churn import by_location
+    from cloudcover.pseudo_labels.label import pseudo_label
 
     compute = params.compute
     policy = params.pseudo_labels.tta

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 
 def round_of(pseudo: str) -> int:
@@ -13,12 +13,12 @@ def round_of(pseudo: str) -> int:
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover import tables
-    from cloudcover.pseudo_masks import PseudoLabels
-    from cloudcover.store import Store
+    from cloudcover.data import tables
+    from cloudcover.data.store import Store
+    from cloudcover.masks.pseudo import PseudoLabels
+    from cloudcover.masks.truth import TrueMasks
     from cloudcover.train.run import Recipe, train
     from cloudcover.train.select import select
-    from cloudcover.truth import TrueMasks
 
     run, fold = snakemake.wildcards.run, int(snakemake.wildcards.fold)
     settings = vars(params)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from cloudcover.augment.batch import ChipBatch, has_data, integers, uniform
 from cloudcover.augment.symmetries import SYMMETRIES, turned
-from cloudcover.chips import UNKNOWN
-from cloudcover.params import AugmentationParams
+from cloudcover.config.params import AugmentationParams
+from cloudcover.data.chips import UNKNOWN
 
 
 class _Move(NamedTuple):

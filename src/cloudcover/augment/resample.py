@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cloudcover.augment.batch import ChipBatch, has_data, integers, uniform
-from cloudcover.chips import UNKNOWN
-from cloudcover.params import AugmentationParams
+from cloudcover.config.params import AugmentationParams
+from cloudcover.data.chips import UNKNOWN
 
 SIZE_STEP = 32
 """Sizes are multiples of it, because the encoders halve theirs five times."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cloudcover.augment.batch import ChipBatch, integers
-from cloudcover.params import AugmentationParams
-from cloudcover.tta import View
+from cloudcover.augment.tta import View
+from cloudcover.config.params import AugmentationParams
 
 TURNS = (View(False, ()), View(True, (-2,)), View(False, (-2, -1)), View(True, (-1,)))
 """Turns by 0, 90, 180 and 270 degrees."""

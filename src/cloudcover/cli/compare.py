@@ -32,7 +32,7 @@ def compare(models: tuple[str, ...], counts: Path, tta: str, figure: str, resamp
       cloudcover compare baseline final
       cloudcover compare final:none final:d4 --figure location-mean
     """  # noqa: D301
-    from cloudcover import tables
+    from cloudcover.data import tables
     from cloudcover.evaluate.compare import STATISTICS, choose_models, pairs
 
     if len(models) == 1:

@@ -49,8 +49,8 @@ def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -
 
     import yaml
 
-    from cloudcover import tables
-    from cloudcover.params import load, validate
+    from cloudcover.config.params import load, validate
+    from cloudcover.data import tables
     from cloudcover.sources.fetch import fetch
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -83,7 +83,7 @@ def verify(raw: Path, dvc: bool) -> None:
     if dvc:
         _verify_dvc()
         return
-    from cloudcover import tables
+    from cloudcover.data import tables
     from cloudcover.sources.verify import verify as compare
 
     if not (raw / "manifest.csv").exists():
@@ -101,7 +101,7 @@ def _verify_dvc() -> None:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
-    from cloudcover.dvc_cache import verify
+    from cloudcover.pipeline.dvc_cache import verify
 
     try:
         repo = Repo()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from cloudcover.predict.exported import Precision
+    from cloudcover.predict.openvino.card import Precision
 
 
 @click.command()
@@ -30,8 +30,8 @@ def export(model: Path, out: Path, precision: Precision, calibrate: Path | None,
       cloudcover export models/bundle --out models/fast
       cloudcover export models/bundle --out models/fast --precision int8 --calibrate data/store
     """  # noqa: D301
-    from cloudcover.export import export as export_model
-    from cloudcover.store import Store
+    from cloudcover.data.store import Store
+    from cloudcover.predict.openvino.export import export as export_model
 
     made = export_model(model, out, precision, Store(calibrate) if calibrate else None, seed, chips)
     click.echo(f"{len(made)} models in {out}, {precision}")

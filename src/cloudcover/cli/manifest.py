@@ -43,7 +43,7 @@ def import_lists(lists: tuple[str, ...], reviewer: str | None, verdicts: Path, r
     """  # noqa: D301
     import pandas as pd
 
-    from cloudcover import tables
+    from cloudcover.data import tables
     from cloudcover.labels.importers import read_verdicts
 
     old = tables.VERDICTS.read(verdicts) if verdicts.exists() else tables.VERDICTS.empty()

@@ -22,9 +22,9 @@ def params(file: Path, write: bool) -> None:
       cloudcover params config/presets/full.yaml
       cloudcover params --write
     """  # noqa: D301
-    from cloudcover import reference
-    from cloudcover.files import write_text
-    from cloudcover.params import load
+    from cloudcover.config import render as reference
+    from cloudcover.config.params import load
+    from cloudcover.runtime.files import write_text
 
     if not write:
         click.echo(reference.render(load(file)), nl=False)

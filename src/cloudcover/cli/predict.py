@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from cloudcover.params import Tta
+from cloudcover.config.params import Tta
 
 
 @click.command()
@@ -64,8 +64,8 @@ def predict(
     """  # noqa: D301
     import logging
 
-    from cloudcover.bundle import load_bundle
-    from cloudcover.predict.masks import find_chips, predict_chips
+    from cloudcover.predict.bundle import load_bundle
+    from cloudcover.predict.folder import find_chips, predict_chips
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("cloudcover").setLevel(logging.INFO)

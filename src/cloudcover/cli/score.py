@@ -50,9 +50,9 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
     """
     import pandas as pd
 
-    from cloudcover.chips import UNKNOWN
-    from cloudcover.evaluate.counts import COLUMNS, confusion
+    from cloudcover.data.chips import UNKNOWN
     from cloudcover.evaluate.metrics import by_group
+    from cloudcover.masks.overlap import COLUMNS, confusion
 
     names = sorted(path.name for path in labels.glob("*.tif"))
     if not names:
@@ -86,7 +86,7 @@ def _read(path: Path, seen: set[int]) -> NDArray[np.uint8]:
     """A mask of {0, 1, 255}, H x W; adds its values to `seen`."""
     import numpy as np
 
-    from cloudcover.chips import read_mask
+    from cloudcover.data.chips import read_mask
 
     mask = read_mask(path, "mask")[0]
     seen.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())

@@ -36,10 +36,10 @@ def synth(
     Example:
       cloudcover synth my-chips --chips 100 --scenes 10 --locations 5 --seed 1
     """  # noqa: D301
-    from cloudcover.owned import claim
-    from cloudcover.params import validate
-    from cloudcover.sources.layout import write_manifest
-    from cloudcover.sources.synthetic import generate
+    from cloudcover.config.params import validate
+    from cloudcover.data.layout import write_manifest
+    from cloudcover.data.ownership import claim
+    from cloudcover.synthetic.generate import generate
 
     given = {"chips": chips, "scenes": scenes, "locations": locations, "label_errors": label_errors}
     values = {

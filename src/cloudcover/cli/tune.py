@@ -52,16 +52,16 @@ def tune(
 
     import yaml
 
-    from cloudcover import tables
-    from cloudcover.params import load
-    from cloudcover.store import Store
+    from cloudcover.config.params import load
+    from cloudcover.data import tables
+    from cloudcover.data.store import Store
     from cloudcover.train import LIGHTNING
     from cloudcover.train.run import Recipe
-    from cloudcover.tune import finished, suggest
-    from cloudcover.tune import tune as search
+    from cloudcover.train.tune import finished, suggest
+    from cloudcover.train.tune import tune as search
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("cloudcover.tune").setLevel(logging.INFO)
+    logging.getLogger("cloudcover.train.tune").setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # after its import, which sets the level
     warnings.filterwarnings("ignore", module=LIGHTNING)
     params = load(params_file)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cloudcover import tables
+from cloudcover.config.params import EvaluationParams, Tta
+from cloudcover.data import tables
 from cloudcover.evaluate.metrics import (
     Statistic,
     bootstrap,
@@ -19,7 +20,6 @@ from cloudcover.evaluate.metrics import (
     mean_jaccard,
     paired_resamples,
 )
-from cloudcover.params import EvaluationParams, Tta
 
 STATISTICS: dict[str, Statistic] = {"jaccard": global_jaccard, "location-mean": mean_jaccard}
 PLAIN: Tta = "none"

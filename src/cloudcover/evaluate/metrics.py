@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.evaluate.counts import COLUMNS
-from cloudcover.folds import NO_LABEL, coverage_bin
+from cloudcover.data.folds import NO_LABEL, coverage_bin
+from cloudcover.masks.overlap import COLUMNS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

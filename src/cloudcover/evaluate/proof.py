@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cloudcover import tables
+from cloudcover.data import tables
 from cloudcover.evaluate.metrics import paired_resamples
-from cloudcover.files import atomic, read_json
+from cloudcover.runtime.files import atomic, read_json
 
 GIVEN, ORACLE = "baseline", "oracle"
 

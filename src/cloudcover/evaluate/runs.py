@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover import tables
-from cloudcover.evaluate.counts import confusion
-from cloudcover.params import Tta
-from cloudcover.predictions import Oof
-from cloudcover.store import Store
+from cloudcover.config.params import Tta
+from cloudcover.data import tables
+from cloudcover.data.store import Store
+from cloudcover.masks.out_of_fold import Oof
+from cloudcover.masks.overlap import confusion
 
 BATCH = 64
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from cloudcover import tables
+from cloudcover.config.params import EvaluationParams, Tta
+from cloudcover.data import tables
+from cloudcover.data.store import Store
 from cloudcover.evaluate.compare import by_coverage, by_tta, choose_models, pairs
 from cloudcover.evaluate.metrics import bootstrap, by_group, jaccard, location_mean, paired_bootstrap
 from cloudcover.evaluate.runs import count
-from cloudcover.files import write_text
-from cloudcover.params import EvaluationParams, Tta
-from cloudcover.predictions import Oof
-from cloudcover.store import Store
+from cloudcover.masks.out_of_fold import Oof
+from cloudcover.runtime.files import write_text
 
 FINAL = "final"
 BASELINE = "baseline"

@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
-from cloudcover import tables
-from cloudcover.chips import UNKNOWN
-from cloudcover.evaluate.counts import confusion
+from cloudcover.config.params import EvaluationParams
+from cloudcover.data import tables
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.store import Store
 from cloudcover.evaluate.proof import ORACLE, closed_gap
 from cloudcover.evaluate.runs import BATCH, count
 from cloudcover.evaluate.summary import FINAL, by_run, gain
-from cloudcover.params import EvaluationParams
-from cloudcover.predictions import Oof
-from cloudcover.pseudo_masks import PseudoLabels
-from cloudcover.store import Store
-from cloudcover.truth import TrueMasks
+from cloudcover.masks.out_of_fold import Oof
+from cloudcover.masks.overlap import confusion
+from cloudcover.masks.pseudo import PseudoLabels
+from cloudcover.masks.truth import TrueMasks
 
 
 def evaluate_truth(

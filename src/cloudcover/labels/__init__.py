@@ -1,1 +1,1 @@
-"""Which labels to trust: the audit that finds wrong ones, human verdicts, and the manifest that decides."""
+"""Which labels to trust: the audit, human verdicts, and the manifest that decides."""

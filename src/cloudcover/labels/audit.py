@@ -20,19 +20,19 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cloudcover import tables
-from cloudcover.chips import UNKNOWN
-from cloudcover.files import derive_seed
-from cloudcover.folds import split
-from cloudcover.labels.combine import estimated_error_share, judge
+from cloudcover.config.params import AuditParams, FoldsParams
+from cloudcover.data import tables
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.folds import split
+from cloudcover.data.store import Store
 from cloudcover.labels.evidence import committee_evidence, confident_levels, iou, model_evidence
 from cloudcover.labels.geometry import THUMBNAIL, best_match, geometry_evidence, reduce
 from cloudcover.labels.networks import train_networks, worker_pool
-from cloudcover.labels.pixels import Sample, SecondOpinion, draw
+from cloudcover.labels.score import estimated_error_share, judge
 from cloudcover.labels.spectral import separability, spectral_evidence
-from cloudcover.params import AuditParams, FoldsParams
-from cloudcover.predict import Predictor
-from cloudcover.store import Store
+from cloudcover.labels.trees import Sample, SecondOpinion, draw
+from cloudcover.predict.predictor import Predictor
+from cloudcover.runtime.files import derive_seed
 from cloudcover.train.run import Recipe
 
 __all__ = ["AuditError", "audit", "estimated_error_share"]

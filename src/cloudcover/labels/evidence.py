@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cloudcover.chips import UNKNOWN
+from cloudcover.data.chips import UNKNOWN
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

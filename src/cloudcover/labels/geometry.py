@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from cloudcover.chips import UNKNOWN
+from cloudcover.data.chips import UNKNOWN
 from cloudcover.labels.evidence import dilate, iou
 
 Floats = NDArray[np.float64]

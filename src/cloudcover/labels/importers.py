@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from cloudcover import tables
+from cloudcover.data import tables
 
 
 class ImportListError(ValueError):

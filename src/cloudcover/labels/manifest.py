@@ -7,8 +7,8 @@ import math
 
 import pandas as pd
 
-from cloudcover import tables
-from cloudcover.params import LabelsParams
+from cloudcover.config.params import LabelsParams
+from cloudcover.data import tables
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cloudcover.data.store import Store
 from cloudcover.models.folder import ModelFolderError, load_card
-from cloudcover.store import Store
+from cloudcover.runtime.workers import end_with_parent
 from cloudcover.train import LIGHTNING
 from cloudcover.train.run import Recipe, train
 from cloudcover.train.select import Selection, select
-from cloudcover.workers import end_with_parent
 
 
 @contextmanager

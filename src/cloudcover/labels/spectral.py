@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudcover.chips import UNKNOWN
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.values import DN_PER_REFLECTANCE
 from cloudcover.labels.geometry import reduce
-from cloudcover.values import DN_PER_REFLECTANCE
 
 Floats = NDArray[np.float64]
 

@@ -51,7 +51,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cloudcover.chips import UNKNOWN
+from cloudcover.data.chips import UNKNOWN
 from cloudcover.losses.targets import check, per_pixel
 
 BITS = 10

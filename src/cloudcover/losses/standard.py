@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cloudcover.chips import UNKNOWN
+from cloudcover.data.chips import UNKNOWN
 from cloudcover.losses.targets import check, per_pixel
 
 

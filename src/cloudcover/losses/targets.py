@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cloudcover.chips import UNKNOWN
+from cloudcover.data.chips import UNKNOWN
 
 
 def check(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:

@@ -1,4 +1,1 @@
-"""The networks: which encoders exist, building a model, and the folder that a trained model lives in.
-
-Nothing is imported here, because the parameters are checked with `models.encoders` before every run, without torch.
-"""
+"""The networks, their input scale, and the folder in which a trained model is kept."""

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
-from cloudcover.files import sha256
+from cloudcover.config.encoders import unknown_encoder
+from cloudcover.config.params import ModelParams
 from cloudcover.models import lite0
 from cloudcover.models.cloudnet import CloudNet
-from cloudcover.models.encoders import unknown_encoder
-from cloudcover.params import ModelParams
+from cloudcover.runtime.files import sha256
 
 Builder = Callable[[ModelParams, int], nn.Module]
 

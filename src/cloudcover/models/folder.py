@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from cloudcover.files import atomic, read_json, sha256, write_json
+from cloudcover.config.params import Architecture, DataParams, InputParams, ModelParams
 from cloudcover.models.build import ModelError, build_model
-from cloudcover.params import Architecture, DataParams, InputParams, ModelParams
+from cloudcover.runtime.files import atomic, read_json, sha256, write_json
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor
 
-from cloudcover.files import sha256
+from cloudcover.runtime.files import sha256
 
 ENCODER = "tu-tf_efficientnet_lite0"
 """The encoder that the weights are made for."""

@@ -1,5 +1,1 @@
-"""Prediction: probabilities of chips by one model or an ensemble, and masks on disk."""
-
-from cloudcover.predict.predictor import Predictor
-
-__all__ = ["Predictor"]
+"""Prediction: probabilities of chips by a model or an ensemble, and masks on disk."""

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover import tables, tta
-from cloudcover.arrays import create_array
-from cloudcover.files import atomic
-from cloudcover.params import ComputeParams, Tta
+from cloudcover.augment import tta
+from cloudcover.config.params import ComputeParams, Tta
+from cloudcover.data import tables
+from cloudcover.data.store import Store
+from cloudcover.masks.out_of_fold import LEVELS
 from cloudcover.predict.predictor import Predictor
-from cloudcover.predictions import LEVELS
-from cloudcover.store import Store
+from cloudcover.runtime.arrays import create_array
+from cloudcover.runtime.files import atomic
 
 
 def predict_oof(

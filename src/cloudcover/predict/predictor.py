@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cloudcover import tta
-from cloudcover.compute import resolve_device
-from cloudcover.inputs import Scaler
+from cloudcover.augment import tta
+from cloudcover.config.params import Tta
+from cloudcover.masks.decision import Settings, calibrate
+from cloudcover.masks.postprocess import NOTHING, Postprocess
 from cloudcover.models.folder import ModelCard
-from cloudcover.params import Tta
-from cloudcover.postprocess import NOTHING, Postprocess
-from cloudcover.predict.engine import Engine, load_engine
-from cloudcover.predict.exported import CARD as EXPORT_CARD
-from cloudcover.settings import Settings, calibrate
+from cloudcover.models.normalize import Scaler
+from cloudcover.predict.backends import Engine, load_engine
+from cloudcover.predict.openvino.card import CARD as EXPORT_CARD
+from cloudcover.runtime.device import resolve_device
 
 
 class EnsembleError(ValueError):

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover import owned, tables
-from cloudcover.chips import UNKNOWN
-from cloudcover.files import sha256
-from cloudcover.predict.masks import mask_of, write_mask
+from cloudcover.data import ownership as owned
+from cloudcover.data import tables
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.store import Store
+from cloudcover.predict.folder import mask_of, write_mask
 from cloudcover.predict.predictor import Predictor
-from cloudcover.store import Store
+from cloudcover.runtime.files import sha256
 
 
 def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.DataFrame:

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from cloudcover.params import Tta
-from cloudcover.predictions import Oof
-from cloudcover.pseudo_masks import PseudoLabels
-from cloudcover.report import chips
-from cloudcover.report.chips import LABEL_COLOUR, PREDICTION_COLOUR
-from cloudcover.store import Store
+from cloudcover.config.params import Tta
+from cloudcover.data.store import Store
+from cloudcover.masks.out_of_fold import Oof
+from cloudcover.masks.pseudo import PseudoLabels
+from cloudcover.report import pictures as chips
+from cloudcover.report.pictures import LABEL_COLOUR, PREDICTION_COLOUR
 
 T = TypeVar("T")
 SHOWN = 24

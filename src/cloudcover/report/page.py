@@ -10,14 +10,15 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from cloudcover import tables
-from cloudcover.evaluate.choice import Choice, Step
-from cloudcover.files import read_json, write_text
-from cloudcover.predictions import Oof
-from cloudcover.pseudo_masks import PseudoLabels
-from cloudcover.report import chips, gallery, plots
+from cloudcover.data import tables
+from cloudcover.data.store import Store
+from cloudcover.evaluate.calibrate.choice import Choice, Step
+from cloudcover.masks.out_of_fold import Oof
+from cloudcover.masks.pseudo import PseudoLabels
+from cloudcover.report import gallery, plots
+from cloudcover.report import pictures as chips
 from cloudcover.report.table import interval, rounds_of, runs_of
-from cloudcover.store import Store
+from cloudcover.runtime.files import read_json, write_text
 
 HERE = Path(__file__).parent
 LISTED = 50

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloudcover.files import read_json
+from cloudcover.runtime.files import read_json
 
 
 def runs_of(metrics: Mapping[str, Any]) -> list[str]:

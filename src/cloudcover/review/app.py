@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cloudcover import tables
-from cloudcover.review.guard import Guard
+from cloudcover.data import tables
 from cloudcover.review.pictures import Pictures
 from cloudcover.review.queue import Queue
+from cloudcover.review.security import Guard
 from cloudcover.review.verdicts import ConflictError, Seen, Verdicts
 
 HERE = Path(__file__).parent

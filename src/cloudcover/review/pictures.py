@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cloudcover.chips import UNKNOWN
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.store import Store
 from cloudcover.review.predictions import Predictions
-from cloudcover.store import Store
 
 SMALL = 256
 """Longest side of a thumbnail [pixels]."""

@@ -9,8 +9,8 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudcover.params import Tta
-from cloudcover.predictions import Oof
+from cloudcover.config.params import Tta
+from cloudcover.masks.out_of_fold import Oof
 
 THRESHOLD = 0.5
 """A pixel is cloud at a probability above this."""

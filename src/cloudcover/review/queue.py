@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cloudcover import tables
+from cloudcover.data import tables
+from cloudcover.labels.reasons import explain, title
 from cloudcover.review.verdicts import Verdict
-from cloudcover.review.words import explain, title
 
 UNJUDGED = "none"
 """The filter for labels without a verdict."""

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import uvicorn
 
-from cloudcover import tables
+from cloudcover.data import tables
+from cloudcover.data.store import Store
 from cloudcover.review.app import Review, make_app
 from cloudcover.review.pictures import Pictures
 from cloudcover.review.predictions import Predictions, newest
 from cloudcover.review.queue import Queue
 from cloudcover.review.verdicts import Verdicts
-from cloudcover.store import Store
 
 LOOPBACK = "127.0.0.1"
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cloudcover import tables
-from cloudcover.files import atomic
+from cloudcover.data import tables
+from cloudcover.runtime.files import atomic
 
 LONGEST_REASON = 500
 """Characters of a reviewer's note that are kept."""

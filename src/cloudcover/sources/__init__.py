@@ -1,1 +1,1 @@
-"""Where chips come from: each source fills `data/raw` in the challenge's layout."""
+"""Where chips come from."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudcover import owned, tables
-from cloudcover.params import DataParams, SyntheticParams
-from cloudcover.sources import journal, unlabelled
-from cloudcover.sources.layout import layout_files, write_manifest
+from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.data import ownership as owned
+from cloudcover.data import tables
+from cloudcover.data.layout import layout_files, write_manifest
+from cloudcover.sources import unlabelled
+from cloudcover.sources.remote import journal
 
 
 def fetch(
@@ -39,7 +41,7 @@ def fetch(
     if truth:
         owned.claim(truth)
     if data.source == "synthetic":
-        from cloudcover.sources.synthetic import generate
+        from cloudcover.synthetic.generate import generate
 
         if truth is None:
             raise ValueError("the synthetic source needs a folder for the true masks")
@@ -50,11 +52,11 @@ def fetch(
 
         write_manifest(raw, "local", paths=fetch_local(data, raw))
     elif data.source == "archive":
-        from cloudcover.sources.archive import fetch as fetch_archives
+        from cloudcover.sources.archive.fetch import fetch as fetch_archives
 
         fetch_archives(data, raw, recheck)
     else:
-        from cloudcover.sources.remote import fetch as fetch_remote
+        from cloudcover.sources.remote.fetch import fetch as fetch_remote
 
         fetch_remote(data, raw, recheck=recheck)
     if data.unlabelled:

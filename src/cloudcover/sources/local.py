@@ -12,13 +12,14 @@ import rasterio
 from rasterio.windows import Window
 from tqdm import tqdm
 
-from cloudcover import owned, tables
-from cloudcover.chips import check_gcps, image_size
-from cloudcover.files import atomic
-from cloudcover.geotiff import write_geotiff
-from cloudcover.params import DataParams
-from cloudcover.sources.layout import chip_files, layout_files, read_metadata, refuse_sidecars, remove_empty_folders
-from cloudcover.values import copy_meaning
+from cloudcover.config.params import DataParams
+from cloudcover.data import ownership as owned
+from cloudcover.data import tables
+from cloudcover.data.chips import check_gcps, image_size
+from cloudcover.data.geotiff import write_geotiff
+from cloudcover.data.layout import chip_files, layout_files, read_metadata, refuse_sidecars, remove_empty_folders
+from cloudcover.data.values import copy_meaning
+from cloudcover.runtime.files import atomic
 
 
 def fetch(params: DataParams, raw: Path) -> set[Path]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cloudcover import owned, tables
-from cloudcover.params import DataParams
-from cloudcover.sources.layout import UNLABELLED, LayoutError, hashed, read_metadata, refuse_sidecars
+from cloudcover.config.params import DataParams
+from cloudcover.data import ownership as owned
+from cloudcover.data import tables
+from cloudcover.data.layout import UNLABELLED, LayoutError, hashed, read_metadata, refuse_sidecars
 from cloudcover.sources.local import place
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover import tables
-from cloudcover.files import sha256
-from cloudcover.sources.layout import layout_files
+from cloudcover.data import tables
+from cloudcover.data.layout import layout_files
+from cloudcover.runtime.files import sha256
 
 
 def verify(raw: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from cloudcover.files import atomic, sha256, write_text
+from cloudcover.runtime.files import atomic, sha256, write_text
 from cloudcover.train.module import SegmentationModule
 
 log = logging.getLogger(__name__)

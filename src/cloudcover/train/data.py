@@ -17,9 +17,9 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
-from cloudcover.files import derive_seed
-from cloudcover.prefetch import ahead
-from cloudcover.store import Store
+from cloudcover.data.store import Store
+from cloudcover.runtime.files import derive_seed
+from cloudcover.runtime.prefetch import ahead
 from cloudcover.train.select import Selection
 
 Batch = dict[str, Any]

@@ -15,8 +15,8 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-from cloudcover.compute import DeviceError
-from cloudcover.launch import tasks
+from cloudcover.runtime.device import DeviceError
+from cloudcover.runtime.slurm import tasks
 
 
 def nodes() -> int:

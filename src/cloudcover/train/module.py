@@ -11,13 +11,13 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
-from cloudcover.augment import augment_weighted
-from cloudcover.chips import UNKNOWN
-from cloudcover.files import derive_seed
-from cloudcover.inputs import Digital, Scaler
-from cloudcover.losses import build_loss
+from cloudcover.augment.apply import augment_weighted
+from cloudcover.config.params import AugmentationParams, TrainingParams
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.losses.build import build_loss
 from cloudcover.losses.targets import per_pixel
-from cloudcover.params import AugmentationParams, TrainingParams
+from cloudcover.models.normalize import Digital, Scaler
+from cloudcover.runtime.files import derive_seed
 from cloudcover.train.data import Batch
 from cloudcover.train.distributed import gather, total
 

@@ -13,13 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from cloudcover import tables
-from cloudcover.compute import precision, resolve_device
-from cloudcover.files import derive_seed, fingerprint
-from cloudcover.inputs import Scaler
-from cloudcover.models.build import build_model
-from cloudcover.models.folder import ModelCard, library_versions, save_model
-from cloudcover.params import (
+from cloudcover.config.params import (
     AugmentationParams,
     ComputeParams,
     DataParams,
@@ -28,7 +22,13 @@ from cloudcover.params import (
     ModelParams,
     TrainingParams,
 )
-from cloudcover.store import Store
+from cloudcover.data import tables
+from cloudcover.data.store import Store
+from cloudcover.models.build import build_model
+from cloudcover.models.folder import ModelCard, library_versions, save_model
+from cloudcover.models.normalize import Scaler
+from cloudcover.runtime.device import precision, resolve_device
+from cloudcover.runtime.files import derive_seed, fingerprint
 from cloudcover.train import distributed
 from cloudcover.train.callbacks import AverageWeights, Best, Progress, ResumeState, last_state
 from cloudcover.train.data import Chips, Masks

@@ -1,0 +1,190 @@
+"""Files made from the parameter model: commented YAML, the JSON schema and `config/README.md`.
+
+`outdated` tells what to write, so that the command that writes and the test that finds drift share one definition.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from cloudcover.config.params import MemberParams, Params, load, validate
+
+WIDTH = 120
+"""Longest line of the YAML; a comment that would pass it stands above its key."""
+
+PARAMS = Path("params.yaml")
+PRESETS = Path("config/presets")
+QUICK = PRESETS / "quick.yaml"
+SCHEMA = Path("workflow/schemas/params.schema.json")
+README = Path("config/README.md")
+
+_HEAD = """\
+# Every value that changes a result, and nothing else. What each key means and allows: config/README.md.
+# After an edit, `snakemake` or `dvc repro` runs what depends on it; `cloudcover params --write` renews the comments.
+
+"""
+
+
+def render(params: Params) -> str:
+    """The parameters as YAML with a comment for each key; reading it gives equal parameters."""
+    blocks = ["\n".join(_lines({"seed": params.seed}, Params, ""))]
+    for name, section in params:
+        if isinstance(section, BaseModel):
+            lines = [f"# {_summary(type(section))}", f"{name}:"]
+            blocks.append("\n".join([*lines, *_lines(dict(section), type(section), "  ")]))
+    return _HEAD + "\n\n".join(blocks) + "\n"
+
+
+def schema() -> str:
+    """The JSON schema (2020-12) of `params.yaml`, for editors and other programs."""
+    content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}
+    return json.dumps(content, indent=2) + "\n"
+
+
+def readme() -> str:
+    """`config/README.md`: a table of keys for each section."""
+    content = Params.model_json_schema()
+    parts = [_README_HEAD, "## seed\n\n" + _table({"seed": content["properties"]["seed"]})]
+    for name, field in Params.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            parts.append(_section(name, section, content))
+        if name == "final":
+            parts.append(_section("final.members.NAME", MemberParams, content))
+    return "\n\n".join([*parts, _README_TAIL]).rstrip() + "\n"
+
+
+def outdated(root: Path) -> dict[Path, str]:
+    """New text of every generated file below `root` that differs from what the parameter model says.
+
+    Values of `params.yaml` and of the presets are kept, and keys that are new get their defaults. The quick preset is
+    the defaults, and a `params.yaml` that was the quick preset stays it.
+
+    Raises:
+        ParamsError: a file does not fit the model, for example after a key was renamed.
+    """
+    wanted = {SCHEMA: schema(), README: readme(), QUICK: render(validate({}))}
+    quick = _text(root / QUICK)
+    for path in [PARAMS, *sorted(p.relative_to(root) for p in (root / PRESETS).glob("*.yaml"))]:
+        if path not in wanted:
+            is_quick = _text(root / path) in ("", quick)
+            wanted[path] = wanted[QUICK] if is_quick else render(load(root / path))
+    return {path: text for path, text in wanted.items() if _text(root / path) != text}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _lines(values: Mapping[str, Any], model: type[BaseModel], indent: str) -> Iterator[str]:
+    """Lines `key: value  # comment`; comments start in one column, unless the value is long."""
+    plain = {k: f"{indent}{k}: {scalar(v)}" for k, v in values.items() if not _holds_sections(v)}
+    column = max([len(text) for text in plain.values() if len(text) <= 44], default=0)
+    for key, value in values.items():
+        comment = f"# {model.model_fields[key].description}"
+        if _holds_sections(value):
+            yield from textwrap.wrap(comment, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}# ")
+            yield f"{indent}{key}:"
+            for name, item in value.items():
+                yield f"{indent}  {scalar(name)}:"
+                yield from _lines(dict(item), type(item), indent + "    ")
+        elif len(line := f"{plain[key]:<{column}}  {comment}") <= WIDTH:
+            yield line
+        else:
+            yield from textwrap.wrap(comment, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}# ")
+            yield plain[key]
+
+
+def _holds_sections(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(item, BaseModel) for item in value.values())
+
+
+def scalar(value: Any) -> str:
+    """A value as YAML on one line; numbers with an exponent as YAML 1.1 reads them."""
+    if isinstance(value, float) and "e" in repr(value):
+        digits, exponent = repr(value).split("e")
+        return f"{digits if '.' in digits else digits + '.0'}e{int(exponent):+d}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(scalar, value))}]"
+    text: str = yaml.safe_dump([value], default_flow_style=True, width=10_000)  # a list, so that commas are quoted
+    return text.strip()[1:-1]
+
+
+def _summary(model: type[BaseModel]) -> str:
+    return inspect.getdoc(model) or ""
+
+
+def _section(name: str, model: type[BaseModel], content: dict[str, Any]) -> str:
+    definition = content["$defs"][model.__name__]
+    return f"## {name}\n\n{_summary(model)}\n\n{_table(definition['properties'])}"
+
+
+def _table(properties: dict[str, dict[str, Any]]) -> str:
+    rows = ["| key | default | meaning | allowed |", "|---|---|---|---|"]
+    for key, value in properties.items():
+        default = value.get("default")
+        shown = "{" + ", ".join(default) + "}" if isinstance(default, dict) else scalar(default)
+        meaning = str(value["description"]).replace("|", r"\|")
+        rows.append(f"| `{key}` | `{shown}` | {meaning} | {_allowed(value)} |")
+    return "\n".join(rows)
+
+
+def _allowed(value: dict[str, Any]) -> str:
+    """What a property of the schema allows, in words."""
+    if "anyOf" in value:
+        return " or ".join(_allowed(option) for option in value["anyOf"])
+    if "enum" in value:
+        return ", ".join(f"`{option}`" for option in value["enum"])
+    kind = value.get("type")
+    if kind == "array":
+        return "list of " + _allowed(value["items"])
+    if kind == "object":
+        return "mapping of names to the keys below"
+    words = {
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "boolean": "`true`, `false`",
+        "null": "`null`",
+    }
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {value[bound]:g}" for bound, sign in bounds.items() if bound in value]
+    return " ".join([words[str(kind)], ", ".join(limits)]).strip()
+
+
+_README_HEAD = """\
+# Configuration
+
+`params.yaml` in the root of the project holds every value that changes a result. This page is made from the same model
+that checks the file; `cloudcover params --write` renews it. Editors can complete and check the file by
+`workflow/schemas/params.schema.json`.
+
+- Keys that are left out take their defaults. Unknown keys are errors that name the nearest key.
+- A rule runs again when a section changes that it depends on, and only then.
+- Presets are complete files: `cp config/presets/full.yaml params.yaml` switches to one.
+
+| preset | what it is |
+|---|---|
+| [`quick.yaml`](presets/quick.yaml) | the defaults: a small synthetic set and a small network, for a laptop |
+| [`full.yaml`](presets/full.yaml) | the recipe for the challenge's 512-pixel chips on a GPU, from a local folder |"""
+
+_README_TAIL = """\
+## verdicts.csv
+
+Human verdicts on labels, a row per chip, edited by hand or by a review program. `labels.policy` says how they are used.
+
+| column | meaning |
+|---|---|
+| `chip_id` | the chip |
+| `verdict` | `clean`, `bad` or `unsure` (looked at, but left to the audit) |
+| `reviewer` | who decided; appears as source in `data/labels/manifest.csv` |
+| `reason` | what is wrong with the label, free text |
+| `time` | when, ISO 8601 |"""

@@ -1,0 +1,1 @@
+"""Chips and the tables about them: reading, checking, packing, splitting. No torch."""

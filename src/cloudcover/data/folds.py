@@ -1,0 +1,390 @@
+"""The split into folds: groups of chips stay whole, several criteria at once are spread evenly.
+
+A fold is a set of whole groups (scenes by default), because chips of one scene share weather, light and ground: a model
+validated on a scene that it has seen looks better than it is. The price is that a criterion can only be balanced as far
+as its values lie in several groups. `balance` shows how far that is (`least_share`) beside what was reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cloudcover.config.params import FoldsParams, Stratum
+from cloudcover.data import tables
+from cloudcover.data.scenes import scene_of, times
+
+COLUMNS = ("chip_id", "location", "datetime", "coverage_share")
+STRATA: tuple[Stratum, ...] = ("location", "year", "month", "hour", "coverage")
+NO_LABEL = -1
+
+# Restarts x groups. A set with more groups than this is searched once and by moves only: swaps cost the square of the
+# groups, and with so many each is so small that moves balance.
+EFFORT = 4096
+MOST_RESTARTS = 40
+SHUFFLES = 20
+# Changes are compared to this many decimals, so that rounding, which differs between processors, decides no tie.
+DECIMALS = 9
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class LeakError(ValueError):
+    """The folds cannot be trusted: a group is in two of them, one is empty, or the chips are not those of the set."""
+
+
+def split(chips: pd.DataFrame, params: FoldsParams, seed: int) -> pd.DataFrame:
+    """Assigns each chip to a fold, whole groups at a time.
+
+    The same chips, parameters and seed give the same folds, whatever the order of the rows.
+
+    Args:
+        chips: columns chip_id, location, datetime (ISO 8601, "" = unknown) and coverage_share (share of cloud in the
+            label, 0-1; NaN = no usable label, which is spread evenly as a value of its own).
+        params: number of folds, what is never split, what is stratified.
+        seed: of the restarts.
+
+    Returns:
+        Table by `tables.FOLDS`, rows as in `chips`; folds count from 0.
+
+    Raises:
+        ValueError: there are fewer groups than folds, a column is missing, a chip id occurs twice, a datetime is not
+            ISO 8601, or a coverage is outside 0-1.
+    """
+    chips = _checked(chips)
+    scene = scene_of(chips["location"], chips["datetime"])
+    group, names = _groups(chips, scene, params)
+    if len(names) < params.number:
+        raise ValueError(_too_few(chips, scene, len(names), params))
+    fold_of_group = _search(_Imbalance.of(group, _strata(chips, params, params.stratify), params.number), seed)
+    folds = pd.DataFrame({"chip_id": chips["chip_id"], "fold": fold_of_group[group], "scene": scene})
+    return tables.FOLDS.check(folds, "split")
+
+
+def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None:
+    """Refuses folds that leak or do not fit the chips.
+
+    Args:
+        folds: table by `tables.FOLDS`.
+        chips: as for `split`; groups are worked out from it again and not taken from `folds`.
+        params: number of folds and what may not be split.
+
+    Raises:
+        LeakError: chips are missing or unknown, their scene is another, a fold is empty or out of range, or a group is
+            in two folds. The message names chips or groups.
+        tables.TableError: `folds` breaks its schema.
+    """
+    folds = tables.FOLDS.check(folds, "folds").set_index("chip_id")
+    chips = _checked(chips).set_index("chip_id", drop=False)
+    missing, extra = chips.index.difference(folds.index), folds.index.difference(chips.index)
+    if len(missing) or len(extra):
+        raise LeakError(
+            f"the folds are not of these chips: {len(missing)} have no fold{_shown(missing)}, "
+            f"{len(extra)} are unknown{_shown(extra)}; make the folds again"
+        )
+    folds = folds.loc[chips.index]
+    scene = scene_of(chips["location"], chips["datetime"])
+    other = chips.index[(folds["scene"] != scene).to_numpy()]
+    if len(other):
+        raise LeakError(
+            f"{len(other)} chips have another scene in the folds than in the set{_shown(other)}; make the folds again"
+        )
+    numbers = set(folds["fold"])
+    if empty := sorted(set(range(params.number)) - numbers):
+        raise LeakError(f"folds {empty} of {params.number} are empty; make the folds again")
+    if wrong := sorted(numbers - set(range(params.number))):
+        raise LeakError(f"there are folds {wrong}, but folds.number is {params.number}; make the folds again")
+    if params.group != "none":
+        group = (scene if params.group == "scene" else chips["location"]).rename("group")
+        spread = folds["fold"].groupby(group.to_numpy()).nunique()
+        leaks = spread.index[spread > 1]
+        if len(leaks):
+            raise LeakError(f"{len(leaks)} {params.group}s are in more than one fold{_shown(leaks)}")
+
+
+def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed: int = 0) -> pd.DataFrame:
+    """Measures how evenly the size of folds and each criterion are spread.
+
+    The measure is the share of all chips that would have to change folds for a criterion to be spread evenly: the
+    total-variation distance of each value's chips over the folds from 1 / number, averaged over the values by chips,
+
+        spread = sum_v sum_k |n_vk - n_v / number| / (2 n)
+
+    with n_vk chips of value v in fold k. 0 is even, 1 - 1 / number is every value in one fold.
+
+    Args:
+        folds: table by `tables.FOLDS`, for the same chips.
+        chips: as for `split`.
+        params: number of folds, groups and bins.
+        seed: of the shuffles.
+
+    Returns:
+        A row for size and for each criterion, stratified or not: `criterion`; `stratified`; `values`, their number;
+        `one_group_share`, share of chips whose value lies in a single group and so in a single fold; `spread_share`;
+        `least_share`, a bound that no split into whole groups can pass; `groups_shuffled_share` and
+        `chips_shuffled_share`, mean of plain shuffles of groups and of chips. A shuffle of chips is even because it
+        splits groups: it leaks.
+
+    Raises:
+        KeyError: a chip has no fold.
+    """
+    chips = _checked(chips)
+    group, names = _groups(chips, scene_of(chips["location"], chips["datetime"]), params)
+    fold = folds.set_index("chip_id")["fold"].loc[chips["chip_id"]].to_numpy(np.int64)
+    strata = _strata(chips, params, STRATA)
+    rng = np.random.default_rng(seed)
+    by_group = [rng.permutation(len(names))[group] % params.number for _ in range(SHUFFLES)]
+    by_chip = [rng.permutation(len(chips)) % params.number for _ in range(SHUFFLES)]
+    rows = []
+    for name, code in {"size": np.zeros_like(group), **strata}.items():
+        single, least = _least(code, group, params.number)
+        rows.append(
+            {
+                "criterion": name,
+                "stratified": name == "size" or name in params.stratify,
+                "values": len(np.unique(code)),
+                "one_group_share": single,
+                "spread_share": _spread(code, fold, params.number),
+                "least_share": least,
+                "groups_shuffled_share": float(np.mean([_spread(code, f, params.number) for f in by_group])),
+                "chips_shuffled_share": float(np.mean([_spread(code, f, params.number) for f in by_chip])),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def coverage_bin(coverage_share: Floats, number: int) -> Ints:
+    """Bins of equal width over 0-1; the last one includes 1. NaN gives `NO_LABEL`.
+
+    Args:
+        coverage_share: any shape, 0-1 or NaN.
+        number: of bins.
+
+    Returns:
+        Bin numbers from 0, in the shape of the input.
+    """
+    bins = np.minimum(np.nan_to_num(coverage_share) * number, number - 1).astype(np.int64)
+    return np.where(np.isnan(coverage_share), NO_LABEL, bins)
+
+
+# --- chips, groups and strata ---------------------------------------------------------------------------------------
+
+
+def _checked(chips: pd.DataFrame) -> pd.DataFrame:
+    missing = [c for c in COLUMNS if c not in chips]
+    if missing:
+        raise ValueError(f"chips lack the columns {missing}; expected {list(COLUMNS)}")
+    if chips.empty:
+        raise ValueError("there are no chips to split into folds")
+    chips = chips[list(COLUMNS)].reset_index(drop=True).astype({"coverage_share": "float64"})
+    twice = chips["chip_id"][chips["chip_id"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{len(twice)} chip ids occur twice{_shown(twice)}")
+    wrong = chips["chip_id"][~(chips["coverage_share"].between(0, 1) | chips["coverage_share"].isna())]
+    if len(wrong):
+        raise ValueError(f"coverage_share of {len(wrong)} chips is outside 0-1{_shown(wrong)}")
+    chips["location"] = chips["location"].fillna("").astype(str)
+    return chips
+
+
+def _groups(chips: pd.DataFrame, scene: pd.Series, params: FoldsParams) -> tuple[Ints, list[str]]:
+    """Group number of each chip, and the groups' names; sorted, so that the order of rows makes no difference."""
+    of = {"scene": scene, "location": chips["location"], "none": chips["chip_id"]}[params.group]
+    names, group = np.unique(of.to_numpy(dtype=str), return_inverse=True)
+    return group.astype(np.int64), names.tolist()
+
+
+def _strata(chips: pd.DataFrame, params: FoldsParams, wanted: tuple[Stratum, ...] | list[Stratum]) -> dict[str, Ints]:
+    """Value number of each chip, per criterion; an unknown datetime or coverage is a value of its own."""
+    taken = times(chips["datetime"])
+    values = {
+        "location": chips["location"].to_numpy(dtype=str),
+        "year": taken.dt.year.fillna(-1).to_numpy(),
+        "month": taken.dt.month.fillna(-1).to_numpy(),
+        "hour": taken.dt.hour.fillna(-1).to_numpy(),
+        "coverage": coverage_bin(chips["coverage_share"].to_numpy(np.float64), params.coverage_bins),
+    }
+    return {name: np.unique(values[name], return_inverse=True)[1].astype(np.int64) for name in wanted}
+
+
+def _too_few(chips: pd.DataFrame, scene: pd.Series, found: int, params: FoldsParams) -> str:
+    options = []
+    if found >= 2:
+        options.append(f"set folds.number to {found} or less")
+    if params.group == "location" and scene.nunique() >= params.number:
+        options.append("set folds.group to scene")
+    if params.group != "none" and len(chips) >= params.number:
+        options.append("set folds.group to none, which lets chips of one scene be in training and validation")
+    what = {"scene": "scenes", "location": "locations", "none": "chips"}[params.group]
+    return f"{params.number} folds need at least {params.number} {what}, but there are {found}: " + (
+        "; or ".join([*options, "add data"])
+    )
+
+
+def _shown(names: pd.Index | pd.Series) -> str:
+    if not len(names):
+        return ""
+    return f" ({', '.join(map(str, names[:5]))}{f' and {len(names) - 5} more' if len(names) > 5 else ''})"
+
+
+# --- measures -------------------------------------------------------------------------------------------------------
+
+
+def _spread(value: Ints, fold: Ints, number: int) -> float:
+    count = np.zeros((value.max() + 1, number))
+    np.add.at(count, (value, fold), 1)
+    return float(np.abs(count - count.sum(1, keepdims=True) / number).sum() / (2 * len(value)))
+
+
+def _least(value: Ints, group: Ints, number: int) -> tuple[float, float]:
+    """Share of chips whose value lies in one group, and a lower bound of `_spread` for whole groups.
+
+    The fold with a value's largest group has at least that group's share of it; a value in fewer groups than folds
+    leaves folds without it.
+    """
+    count = sparse.coo_array((np.ones(len(value)), (value, group))).tocsr()
+    chips = count.sum(axis=1)
+    groups = np.diff(count.indptr)
+    largest = count.max(axis=1).toarray().ravel() / chips
+    least = np.maximum(np.maximum(largest, 1 - (groups - 1) / number) - 1 / number, 0)
+    return float(chips[groups == 1].sum() / len(value)), float(least @ chips / len(value))
+
+
+# --- the search -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Imbalance:
+    """What the search makes small: a weighted sum of squares that is quadratic in the assignment.
+
+    For each criterion, Pearson's chi-square of the table value x fold against even counts:
+    sum_v sum_k (n_vk - n_v / folds)² folds / n_v. Size is a criterion with one value; it weighs as much as all others
+    together, because folds of unequal size also make every criterion uneven.
+
+    Attributes:
+        counts: groups x values, chips of each value in each group.
+        weight: weight of each value's squares.
+        weighted: counts times weight.
+        target: chips of each value that an even fold has.
+        square: sum of weighted squares per group; it is large for large groups and for groups with rare values.
+        folds: number of folds.
+    """
+
+    counts: sparse.csr_array
+    weight: Floats
+    weighted: sparse.csr_array
+    target: Floats
+    square: Floats
+    folds: int
+
+    @classmethod
+    def of(cls, group: Ints, strata: dict[str, Ints], folds: int) -> _Imbalance:
+        columns, weights, start = [np.zeros_like(group)], [np.array([float(max(len(strata), 1))])], 1
+        for value in strata.values():
+            columns.append(value + start)
+            weights.append(np.ones(value.max() + 1))
+            start += len(weights[-1])
+        entries = (np.ones(len(group) * len(columns)), (np.tile(group, len(columns)), np.concatenate(columns)))
+        counts = sparse.coo_array(entries).tocsr()
+        total = counts.sum(axis=0)
+        weight = np.concatenate(weights) * folds / total
+        weighted = counts.copy()
+        weighted.data *= weight[counts.indices]
+        return cls(counts, weight, weighted, total / folds, counts.multiply(weighted).sum(axis=1), folds)
+
+    def excess(self, fold: Ints) -> Floats:
+        """Chips of each value above the target, folds x values."""
+        member = sparse.coo_array((np.ones(len(fold)), (fold, np.arange(len(fold)))), shape=(self.folds, len(fold)))
+        return np.asarray((member.tocsr() @ self.counts).toarray() - self.target)
+
+    def value(self, fold: Ints) -> float:
+        """The imbalance of an assignment."""
+        return float((np.square(self.excess(fold)) @ self.weight).sum())
+
+    def row(self, group: int) -> tuple[NDArray[np.int32], Floats, Floats]:
+        """Values of a group, their counts, and their weighted counts."""
+        part = slice(self.counts.indptr[group], self.counts.indptr[group + 1])
+        return self.counts.indices[part], self.counts.data[part], self.weighted.data[part]
+
+
+def _search(imbalance: _Imbalance, seed: int) -> Ints:
+    """Fold of each group: the best of several restarts of a greedy assignment and a local search."""
+    rng = np.random.default_rng(seed)
+    groups = imbalance.counts.shape[0]
+    best, least = np.empty(0, np.int64), np.inf
+    for restart in range(max(1, min(MOST_RESTARTS, EFFORT // groups))):
+        # The first order is strictly by size and rarity, the others are random around it.
+        order = np.argsort(-imbalance.square * np.exp(rng.normal(0, 0.5 * min(restart, 1), groups)), kind="stable")
+        fold = _improve(imbalance, _greedy(imbalance, order), rng)
+        value = round(imbalance.value(fold), DECIMALS)
+        if value < least:
+            best, least = fold, value
+    return best
+
+
+def _greedy(imbalance: _Imbalance, order: NDArray[np.intp]) -> Ints:
+    """Puts one group after the other where it adds least.
+
+    No fold stays empty, here or in `_improve`: a group adds more where more chips are, so an empty fold is cheapest.
+    """
+    fold = np.zeros(len(order), np.int64)
+    excess = np.tile(-imbalance.target, (imbalance.folds, 1))
+    for group in order:
+        values, count, weighted = imbalance.row(group)
+        k = int((excess[:, values] @ weighted).round(DECIMALS).argmin())
+        fold[group] = k
+        excess[k, values] += count
+    return fold
+
+
+def _improve(imbalance: _Imbalance, fold: Ints, rng: np.random.Generator) -> Ints:
+    """Moves a group, or swaps two, as long as that lowers the imbalance.
+
+    With p = weighted @ excess.T (groups x folds), half the change is q_g + p_gb - p_ga for a move of g from a to b, and
+    q_g + q_h - 2 m_gh + (p_ha - p_ga) - (p_hb - p_gb) for a swap with h, where q are the squares and m the products of
+    rows. So one group's candidates are all compared in a few array operations.
+    """
+    fold = fold.copy()
+    square, groups = imbalance.square, len(fold)
+    product = np.asarray(imbalance.weighted @ imbalance.excess(fold).T)
+    everyone, swaps = np.arange(groups), groups <= EFFORT
+    improved = True
+    while improved:
+        improved = False
+        for g in rng.permutation(groups):
+            a = fold[g]
+            mine = _products(imbalance, g) if swaps else None
+            move = (square[g] + product[g] - product[g, a]).round(DECIMALS)
+            move[a] = 0
+            b = int(move.argmin())
+            least, partner = move[b], None
+            if mine is not None:
+                swap = square[g] + square - 2 * mine + (product[:, a] - product[g, a])
+                swap = (swap - (product[everyone, fold] - product[g, fold])).round(DECIMALS)
+                swap[fold == a] = 0
+                h = int(swap.argmin())
+                if swap[h] < least:
+                    least, b, partner = swap[h], int(fold[h]), h
+            if least < 0:
+                change = -(_products(imbalance, g) if mine is None else mine)
+                if partner is not None:
+                    change += _products(imbalance, partner)
+                    fold[partner] = a
+                fold[g] = b
+                product[:, a] += change
+                product[:, b] -= change
+                improved = True
+    return fold
+
+
+def _products(imbalance: _Imbalance, group: int) -> Floats:
+    """Weighted product of a group's row with every group's."""
+    values, count, _ = imbalance.row(group)
+    row = np.zeros(imbalance.counts.shape[1])
+    row[values] = count
+    return np.asarray(imbalance.weighted @ row)

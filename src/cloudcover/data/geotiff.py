@@ -1,0 +1,63 @@
+"""Writing GeoTIFFs so that a full disk is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.io import DatasetWriter, MemoryFile
+
+from cloudcover.runtime.files import atomic
+
+
+def encode_geotiff(
+    pixels: NDArray[np.generic],
+    profile: Mapping[str, Any],
+    complete: Callable[[DatasetWriter], None] | None = None,
+) -> bytes:
+    """Encode an image as the bytes of a GeoTIFF.
+
+    Args:
+        pixels: H x W, or B x H x W, in the data type of the file.
+        profile: rasterio's creation options, such as `crs`, `transform`, `nodata` and `compress`. Size, number of bands
+            and data type follow from `pixels`.
+        complete: adds more to the open image, such as tags or a mask, which is stored inside the file.
+    """
+    bands = pixels[np.newaxis] if pixels.ndim == 2 else pixels
+    count, height, width = bands.shape
+    shape = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": bands.dtype}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile(ext=".tif") as memory:
+        with memory.open(**{**profile, **shape}) as image:
+            image.write(bands)
+            if complete:
+                complete(image)
+        return bytes(memory.getbuffer())
+
+
+def write_geotiff(
+    path: Path,
+    pixels: NDArray[np.generic],
+    profile: Mapping[str, Any],
+    complete: Callable[[DatasetWriter], None] | None = None,
+) -> None:
+    """Write an image as a GeoTIFF, atomically.
+
+    GDAL encodes in memory and Python writes the bytes, because GDAL reports nothing when the disk fills up while it
+    closes a file.
+
+    Args:
+        path: the file; missing folders are created.
+        pixels: see `encode_geotiff`.
+        profile: see `encode_geotiff`.
+        complete: see `encode_geotiff`.
+
+    Raises:
+        OSError: the file cannot be written; the message names it, and an older file is kept.
+    """
+    encoded = encode_geotiff(pixels, profile, complete)
+    with atomic(path) as part:
+        part.write_bytes(encoded)

@@ -1,0 +1,156 @@
+"""The challenge's folder layout, and the table that lists its files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from cloudcover.data import tables
+from cloudcover.data.scenes import scene_of
+from cloudcover.runtime.files import sha256
+
+SPLITS = ("train", "test")
+
+UNLABELLED = "unlabelled"
+"""A third split, of further chips without labels that the set does not have (`data.unlabelled`)."""
+
+EXTRA = ("chip_id_crosswalk.csv",)
+"""Tables that the mirrors have beside the metadata: the names that the chips had in the challenge."""
+
+
+class LayoutError(ValueError):
+    """A folder is not in the challenge's layout; the message says what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class ChipFiles:
+    """The files of one chip: its folder of bands and its label, if it has one."""
+
+    chip_id: str
+    split: str
+    bands: Path
+    label: Path | None
+
+
+def read_metadata(root: Path) -> pd.DataFrame:
+    """Chips of all splits by `tables.METADATA`, with columns `split` and `scene`.
+
+    Raises:
+        LayoutError: there is no train_metadata.csv, or it has no rows.
+        TableError: ids are duplicated (also if only by case, or between splits) or not plain names.
+    """
+    frames = []
+    for split in (*SPLITS, UNLABELLED):
+        path = root / f"{split}_metadata.csv"
+        if path.exists():
+            frames.append(tables.METADATA.read(path).assign(split=split))
+        elif split == "train":
+            raise LayoutError(f"{path} is missing: expected train_metadata.csv with {list(tables.METADATA.columns)}")
+    chips = tables.METADATA.check(pd.concat(frames), root / "*_metadata.csv")
+    if chips.empty:
+        raise LayoutError(f"{root}/train_metadata.csv lists no chips")
+    return chips.assign(scene=scene_of(chips["location"], chips["datetime"]))
+
+
+def chip_files(root: Path, chip_id: str, split: str) -> ChipFiles:
+    """Where the files of a chip are; a chip without a label file is unlabelled, in either split."""
+    label = root / f"{split}_labels" / f"{chip_id}.tif"
+    return ChipFiles(chip_id, split, root / f"{split}_features" / chip_id, label if label.exists() else None)
+
+
+def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
+    """Two-way difference between the metadata and the folders.
+
+    Returns:
+        `rows without chips` (in the metadata only) and `chips without rows` (on disk only), sorted ids.
+    """
+    missing: list[str] = []
+    extra: list[str] = []
+    for split in (*SPLITS, UNLABELLED):
+        known = set(chips.loc[chips["split"] == split, "chip_id"])
+        folder = root / f"{split}_features"
+        found = {entry.name for entry in os.scandir(folder) if entry.is_dir()} if folder.exists() else set()
+        missing += known - found
+        extra += found - known
+    return {"rows without chips": sorted(missing), "chips without rows": sorted(extra)}
+
+
+def remove_empty_folders(root: Path) -> None:
+    """Removes the folders of chips whose images are gone; one that stays would look like a chip without bands."""
+    for folder in root.glob("*_features/*/"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def layout_files(root: Path) -> Iterator[Path]:
+    """All files of the layout below `root`, sorted, relative to it; hidden ones are unfinished and left out."""
+    yield from (Path(name) for name in EXTRA if (root / name).exists())
+    for split in (*SPLITS, UNLABELLED):
+        metadata = root / f"{split}_metadata.csv"
+        if metadata.exists():
+            yield metadata.relative_to(root)
+        for part in ("features", "labels"):
+            images = (root / f"{split}_{part}").glob("**/*.tif")
+            yield from sorted(p.relative_to(root) for p in images if not p.name.startswith("."))
+
+
+def refuse_sidecars(image: Path) -> None:
+    """Refuse an image whose mask, nodata value, scale, offset or place is in a file beside it: it would stay behind.
+
+    A `.aux.xml` that holds nothing but statistics is ignored.
+
+    Raises:
+        LayoutError: see above.
+    """
+    mask, more = (image.with_name(f"{image.name}.{end}") for end in ("msk", "aux.xml"))
+    said = re.findall(r"<(NoDataValue|Scale|Offset|GCPList|GeoTransform)\b", _text(more))
+    if mask.exists() or said:
+        beside, what = (mask, "a mask") if mask.exists() else (more, " and ".join(dict.fromkeys(said)))
+        raise LayoutError(
+            f"{beside} holds {what} of {image.name}, but only the TIFF is used: write all into one file with "
+            f"`gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES --config GDAL_PAM_ENABLED NO {image.name} OUT`"
+        )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def write_manifest(
+    root: Path, origin: str, progress: bool | None = None, paths: Iterable[Path] | None = None
+) -> pd.DataFrame:
+    """Hashes the files below `root` and writes `root/manifest.csv` by `tables.RAW_MANIFEST`.
+
+    Args:
+        root: folder in the challenge's layout.
+        origin: where the files came from.
+        progress: show a bar; None: when on a terminal.
+        paths: files of the layout, relative to `root`; None: all that are there.
+    """
+    chosen = None if paths is None else set(paths)
+    files = [path for path in layout_files(root) if chosen is None or path in chosen]
+    frame = hashed(root, files, origin, progress)
+    tables.RAW_MANIFEST.write(frame, root / "manifest.csv")
+    return frame
+
+
+def hashed(root: Path, paths: list[Path], origin: str, progress: bool | None = None) -> pd.DataFrame:
+    """Rows of `tables.RAW_MANIFEST` of some files below `root`; arguments as for `write_manifest`."""
+    bar = tqdm(total=len(paths), desc="hash", unit="file", disable=None if progress is None else not progress)
+
+    def row(path: Path) -> dict[str, object]:
+        full = root / path
+        entry = {"path": path.as_posix(), "bytes": full.stat().st_size, "sha256": sha256(full), "origin": origin}
+        bar.update()
+        return entry
+
+    with bar, ThreadPoolExecutor() as pool:  # hashlib releases the GIL
+        rows = list(pool.map(row, paths))
+    return pd.DataFrame(rows, columns=list(tables.RAW_MANIFEST.columns))

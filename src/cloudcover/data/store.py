@@ -1,0 +1,120 @@
+"""Reading the store."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cloudcover.data import tables
+
+
+class Store:
+    """The packed chips of a folder; memory use does not grow with their number, because shards are memory-mapped.
+
+    Attributes:
+        root: the folder, with `index.parquet` and the shards.
+        index: `tables.INDEX` with further columns of band statistics, indexed by chip_id and sorted by it.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.index = tables.INDEX.read(self.root / "index.parquet").set_index("chip_id", drop=False)
+        self._places = self.index[["shard", "row"]].to_numpy()
+        self._row = {chip_id: row for row, chip_id in enumerate(self.index["chip_id"])}
+        self._map = lru_cache(maxsize=256)(self._open)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def _open(self, name: str) -> NDArray[np.generic]:
+        try:
+            # A plain view of the map: slicing a numpy.memmap costs ten times as much.
+            return np.asarray(np.load(self.root / name, mmap_mode="r"))
+        except ValueError as error:
+            raise ValueError(f"{self.root / name} is damaged ({error}): remove it and pack again") from None
+
+    def _rows(self, chip_ids: Sequence[str]) -> NDArray[np.intp]:
+        """Rows of the index. pandas' `loc` would cost as much as copying a chip."""
+        try:
+            return np.array([self._row[chip_id] for chip_id in chip_ids], np.intp)
+        except KeyError as error:
+            raise KeyError(f"the store has no chip {error.args[0]}") from None
+
+    def bands(self) -> list[str]:
+        """Names of the bands, in their order in the arrays."""
+        columns = map(str, self.index.columns)
+        return [c.removeprefix("mean_").removesuffix("_dn") for c in columns if c.startswith("mean_")]
+
+    def chips(self, chip_ids: Sequence[str], out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
+        """Gathers chips.
+
+        Args:
+            chip_ids: N ids; a `KeyError` names one that the store does not hold.
+            out: buffer of at least N chips to fill, or None for a new array. Reusing one saves the page faults that
+                dominate for large batches.
+
+        Returns:
+            N x B x H x W uint16 [DN].
+        """
+        gathered = self._gather("chips", chip_ids, out)
+        return gathered.astype(np.uint16, copy=False)
+
+    def mapped(self, chip_ids: Sequence[str]) -> list[NDArray[np.uint16]]:
+        """Chips where they lie, not copied: N read-only views of the memory maps, B x H x W uint16 [DN].
+
+        Their pages are in memory when this returns, so that the disk is waited for here and not where they are used.
+        """
+        chips = []
+        for shard, row in self._places[self._rows(chip_ids)]:
+            chip = cast("NDArray[np.uint16]", self._map(f"chips-{shard:05d}.npy")[row])
+            chip.reshape(-1)[:: mmap.PAGESIZE // chip.itemsize].max()
+            chips.append(chip)
+        return chips
+
+    def labels(self, chip_ids: Sequence[str], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Gathers labels as given: N x H x W uint8 of {0, 1, 255}; all 255 for chips without a label."""
+        gathered = self._gather("labels", chip_ids, out)
+        return gathered.astype(np.uint8, copy=False)
+
+    def _gather(self, kind: str, chip_ids: Sequence[str], out: NDArray[np.generic] | None) -> NDArray[np.generic]:
+        places = self._places[self._rows(chip_ids)]
+        if out is None:
+            sample = self._map(f"{kind}-{places[0, 0] if len(places) else self._places[0, 0]:05d}.npy")
+            out = np.empty((len(places), *sample.shape[1:]), sample.dtype)
+        for i, (shard, row) in enumerate(places):
+            out[i] = self._map(f"{kind}-{shard:05d}.npy")[row]
+        return out[: len(places)]
+
+    def limits(self, chip_ids: Sequence[str]) -> NDArray[np.float32]:
+        """2nd and 98th percentile of each band: N x B x 2 float32 [DN]."""
+        return self._all_limits[self._rows(chip_ids)]
+
+    @cached_property
+    def _all_limits(self) -> NDArray[np.float32]:
+        columns = [f"{p}_{band}_dn" for band in self.bands() for p in ("p02", "p98")]
+        return self.index[columns].to_numpy(np.float32).reshape(len(self), -1, 2)
+
+    @staticmethod
+    def batches(chip_ids: Iterable[str], size: int) -> Iterable[list[str]]:
+        """Cuts ids into batches of at most `size`, so that a pass over the store needs bounded memory."""
+        ids = list(chip_ids)
+        return (ids[i : i + size] for i in range(0, len(ids), size))
+
+    def describe(self) -> pd.Series:
+        """Numbers of chips, scenes, locations and labels, for reports."""
+        index = self.index
+        return pd.Series(
+            {
+                "chips": len(index),
+                "locations": index["location"].nunique(),
+                "scenes": index["scene"].nunique(),
+                "labelled": int(index["labelled"].sum()),
+            }
+        )

@@ -1,0 +1,208 @@
+"""The tables between stages: each has one declared schema, checked when it is written and when it is read.
+
+CSV where a person may read or edit, Parquet where only programs do; the suffix of the path decides.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from cloudcover.runtime.files import atomic
+
+CHIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+class TableError(ValueError):
+    """A table breaks its schema; the message names the file, the column and the rows."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's schema.
+
+    Attributes:
+        name: what messages call it.
+        columns: column -> pandas dtype (`str`, `int64`, `float64`, `bool`); units stand in the column's name.
+        key: columns that identify a row.
+        options: column -> allowed values.
+        extra: whether further columns may follow.
+    """
+
+    name: str
+    columns: dict[str, str]
+    key: tuple[str, ...] = ("chip_id",)
+    options: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    extra: bool = False
+
+    def empty(self) -> pd.DataFrame:
+        """A table without rows."""
+        return self.check(pd.DataFrame({c: [] for c in self.columns}), self.name)
+
+    def check(self, frame: pd.DataFrame, origin: Path | str) -> pd.DataFrame:
+        """Returns the frame with declared column order and dtypes.
+
+        Raises:
+            TableError: a column is missing or unknown, a value has another type, a key is duplicated (also if only by
+                case), a chip id is not a plain name, or a value is not among the options.
+        """
+        where = f"{origin} ({self.name})"
+        missing = [c for c in self.columns if c not in frame]
+        unknown = [c for c in frame if c not in self.columns]
+        if missing or (unknown and not self.extra):
+            raise TableError(
+                f"{where}: missing columns {missing}, unknown columns {unknown}; expected {list(self.columns)}"
+            )
+        frame = frame[[*self.columns, *(unknown if self.extra else [])]].copy()
+        for column, dtype in self.columns.items():
+            try:
+                frame[column] = _cast(frame[column], dtype)
+            except (ValueError, TypeError) as error:
+                raise TableError(f"{where}: column {column} is not {dtype}: {error}") from None
+        self._check_keys(frame, where)
+        for column, options in self.options.items():
+            wrong = frame.index[~frame[column].isin(options)]
+            if len(wrong):
+                values = sorted(set(frame.loc[wrong, column]))[:5]
+                raise TableError(f"{where}: {column} has {values} in rows {_rows(wrong)}; options: {list(options)}")
+        return frame.reset_index(drop=True)
+
+    def _check_keys(self, frame: pd.DataFrame, where: str) -> None:
+        frame = frame.reset_index(drop=True)
+        if "chip_id" in self.columns:
+            odd = frame.index[~frame["chip_id"].map(lambda c: bool(CHIP_ID.fullmatch(c)) and ".." not in c)]
+            if len(odd):
+                raise TableError(
+                    f"{where}: chip ids must be plain file names, but rows {_rows(odd)} "
+                    f"hold {list(frame['chip_id'][odd])[:5]}"
+                )
+        if self.key:
+            keys = frame[self.key[0]].astype(str)
+            for column in self.key[1:]:
+                keys = keys + "|" + frame[column].astype(str)
+            twice = keys.index[keys.str.lower().duplicated(keep=False)]
+            if len(twice):
+                raise TableError(
+                    f"{where}: rows {_rows(twice)} have the same {'+'.join(self.key)} "
+                    f"(or differ only in case): {list(keys[twice])[:5]}"
+                )
+
+    def write(self, frame: pd.DataFrame, path: Path | str) -> None:
+        """Checks and writes the table atomically."""
+        frame = self.check(frame, path)
+        with atomic(path) as part:
+            if Path(path).suffix == ".parquet":
+                frame.to_parquet(part, index=False)
+            else:
+                frame.to_csv(part, index=False, lineterminator="\n")
+
+    def read(self, path: Path | str) -> pd.DataFrame:
+        """Reads and checks the table.
+
+        Raises:
+            TableError: see `check`; an empty file is one as well.
+            FileNotFoundError: there is no such file.
+        """
+        try:
+            if Path(path).suffix == ".parquet":
+                frame = pd.read_parquet(path)
+            else:
+                frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+                for column, dtype in self.columns.items():
+                    if dtype == "bool" and column in frame:
+                        frame[column] = frame[column].map({"True": True, "False": False, "true": True, "false": False})
+                    elif dtype.startswith(("int", "float")) and column in frame:
+                        frame[column] = pd.to_numeric(frame[column].replace("", None), errors="raise")
+        except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError) as error:
+            raise TableError(f"{path} ({self.name}) cannot be read: {error}") from None
+        return self.check(frame, path)
+
+
+def _cast(values: pd.Series, dtype: str) -> pd.Series:
+    if dtype == "str":
+        return values.fillna("").astype(str)
+    return values.astype(pd.api.types.pandas_dtype(dtype))
+
+
+def _rows(index: pd.Index) -> str:
+    """Row numbers as in an editor: the header is line 1."""
+    shown = ", ".join(str(int(i) + 2) for i in index[:5])
+    return shown + (f" and {len(index) - 5} more" if len(index) > 5 else "")
+
+
+RAW_MANIFEST = Table("raw files", {"path": "str", "bytes": "int64", "sha256": "str", "origin": "str"}, key=("path",))
+METADATA = Table(
+    "chip metadata", {"chip_id": "str", "location": "str", "datetime": "str", "cloudpath": "str"}, extra=True
+)
+QUARANTINE = Table("quarantined chips", {"chip_id": "str", "band": "str", "reason": "str"}, key=("chip_id", "band"))
+TRUTH = Table(
+    "true masks of synthetic chips",
+    {"chip_id": "str", "path": "str", "sha256": "str", "error": "str", "label_iou": "float64"},
+)
+INDEX = Table(
+    "store index",
+    {
+        "chip_id": "str", "shard": "int64", "row": "int64", "split": "str",
+        "location": "str", "datetime": "str", "scene": "str",
+        "labelled": "bool", "label_coverage_share": "float64", "label_known_share": "float64",
+        "nodata_share": "float64", "flags": "str", "crs": "str", "transform": "str", "source_sha256": "str",
+    },
+    options={"split": ("train", "test", "unlabelled")},
+    extra=True,
+)  # fmt: skip
+AUDIT = Table("label audit", {"chip_id": "str", "suspicion": "float64", "reasons": "str"}, extra=True)
+VERDICTS = Table(
+    "human verdicts",
+    {"chip_id": "str", "verdict": "str", "reviewer": "str", "reason": "str", "time": "str"},
+    options={"verdict": ("clean", "bad", "unsure")},
+)
+MANIFEST = Table(
+    "label-cleaning manifest",
+    {"chip_id": "str", "verdict": "str", "source": "str", "reason": "str", "score": "float64", "time": "str"},
+    options={"verdict": ("clean", "bad", "unlabelled")},
+)
+FOLDS = Table("folds", {"chip_id": "str", "fold": "int64", "scene": "str"})
+PSEUDO = Table(
+    "pseudo-labels",
+    {
+        "chip_id": "str", "student": "int64", "row": "int64", "fold": "int64", "candidate": "str", "accepted": "bool",
+        "confident_share": "float64", "coverage_share": "float64", "agreement_iou": "float64", "change": "str",
+        "changed_pixels_share": "float64",
+    },
+    options={"candidate": ("bad", "unlabelled"), "change": ("added", "kept", "dropped", "none")},
+    key=("chip_id", "student"),
+)  # fmt: skip
+PSEUDO_LOCATIONS = Table(
+    "pseudo-labels by location",
+    {
+        "round": "int64", "location": "str", "candidate_chips": "int64", "accepted_chips": "int64",
+        "added_chips": "int64", "kept_chips": "int64", "dropped_chips": "int64", "confident_share": "float64",
+        "agreement_share": "float64", "agreement_accepted_share": "float64", "agreement_refused_share": "float64",
+    },
+    key=("round", "location"),
+)  # fmt: skip
+COUNTS = Table(
+    "confusion counts per chip",
+    {
+        "chip_id": "str", "run": "str", "tta": "str", "fold": "int64",
+        "location": "str", "scene": "str", "verdict": "str",
+        "tp_pixels": "int64", "fp_pixels": "int64", "fn_pixels": "int64", "tn_pixels": "int64",
+    },
+    key=("chip_id", "run", "tta"),
+)  # fmt: skip
+HISTORY = Table(
+    "learning curve",
+    {
+        "epoch": "int64", "learning_rate": "float64", "train_loss": "float64", "validation_loss": "float64",
+        "validation_jaccard": "float64", "validation_location_mean": "float64", "seconds": "float64",
+    },
+    key=("epoch",),
+)  # fmt: skip
+OOF = Table("out-of-fold predictions", {"chip_id": "str", "row": "int64", "fold": "int64"})
+SECONDS = Table("time of prediction", {"tta": "str", "chips": "int64", "seconds": "float64"}, key=("tta",))
+PREDICTIONS = Table(
+    "masks of unlabelled chips", {"chip_id": "str", "path": "str", "sha256": "str", "coverage_share": "float64"}
+)

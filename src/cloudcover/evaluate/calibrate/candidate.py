@@ -1,0 +1,96 @@
+"""A way to make masks of the members' predictions, tried on held-out chips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cloudcover.evaluate.calibrate.held_out import HeldOut, Weights
+from cloudcover.evaluate.calibrate.temperature import levels
+from cloudcover.masks.decision import Settings
+from cloudcover.masks.overlap import COLUMNS, confusion
+from cloudcover.masks.postprocess import NOTHING, Postprocess
+
+BATCH = 16
+"""Chips whose masks a thread makes at a time."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights by fold and member, and what follows; see `Settings`."""
+
+    weights: Weights
+    temperature: float = 1.0
+    threshold: float = 0.5
+    postprocess: Postprocess = NOTHING
+
+    def settings(self, members: list[str], folds: list[int]) -> Settings:
+        """For the models of all folds together, each with its fold's share of the weights."""
+        weights = {
+            f"{member}-fold{fold}": self.weights[fold][number] / len(folds)
+            for number, member in enumerate(members)
+            for fold in folds
+        }
+        return Settings(
+            weights=weights, temperature=self.temperature, threshold=self.threshold, postprocess=self.postprocess
+        )
+
+
+@dataclass
+class Judge:
+    """Counts of candidates on held-out chips; what was counted once is kept.
+
+    Attributes:
+        held: the predictions.
+        threads: that make masks.
+    """
+
+    held: HeldOut
+    threads: int = 1
+    _known: dict[Candidate, NDArray[np.int64]] = field(default_factory=dict)
+
+    def counts(self, candidate: Candidate) -> NDArray[np.int64]:
+        """Pixels of each chip, N x 4, see `counts.COLUMNS`."""
+        if candidate not in self._known:
+            thresholded = candidate.postprocess == NOTHING
+            self._known[candidate] = self._levels(candidate) if thresholded else self._masks(candidate)
+        return self._known[candidate]
+
+    def _levels(self, candidate: Candidate) -> NDArray[np.int64]:
+        """Without post-processing the histograms hold all that counts."""
+        histograms = self.held.histograms(candidate.weights)
+        cloud = levels(candidate.temperature) > candidate.threshold
+        above, below = histograms[:, :, cloud].sum(axis=2), histograms[:, :, ~cloud].sum(axis=2)
+        return np.stack([above[:, 1], above[:, 0], below[:, 1], below[:, 0]], axis=1)
+
+    def _masks(self, candidate: Candidate) -> NDArray[np.int64]:
+        table = levels(candidate.temperature)
+
+        def of(chips: slice) -> NDArray[np.int64]:
+            probabilities = table[self.held.combined(candidate.weights, chips)]
+            return confusion(candidate.postprocess.masks(probabilities, candidate.threshold), self.held.labels[chips])
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            return np.concatenate(list(pool.map(of, _batches(len(self.held.labels)))))
+
+    def jaccard(self, candidate: Candidate, rows: NDArray[np.bool_]) -> float:
+        """Global Jaccard on some chips; 1 where there is no cloud."""
+        tp, fp, fn, _ = self.counts(candidate)[rows].sum(axis=0)
+        return float(tp / (tp + fp + fn)) if tp + fp + fn else 1.0
+
+    def nested(self, by_group: list[Candidate]) -> pd.DataFrame:
+        """Counts where each group's chips are judged by their own candidate: the chips with `counts.COLUMNS`."""
+        result = np.empty((len(self.held.chips), len(COLUMNS)), np.int64)
+        for group, candidate in enumerate(by_group):
+            rows = self.held.chips["group"].to_numpy() == group
+            result[rows] = self.counts(candidate)[rows]
+        return self.held.chips.assign(**dict(zip(COLUMNS, result.T, strict=True)))
+
+
+def _batches(chips: int) -> Iterator[slice]:
+    return (slice(start, start + BATCH) for start in range(0, chips, BATCH))

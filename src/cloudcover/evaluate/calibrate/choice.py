@@ -1,0 +1,90 @@
+"""What was chosen for the final models, and what speaks for it: the file `models/choice.json`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from cloudcover.config.params import Tta
+from cloudcover.evaluate.metrics import Interval
+from cloudcover.masks.decision import Settings
+
+StepName = Literal["weights", "temperature", "threshold", "postprocess"]
+
+
+class Figure(BaseModel):
+    """A figure with its 95 % interval by location."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, interval: Interval) -> Figure:
+        """Of an interval of `metrics`."""
+        return cls(value=interval.value, low=interval.low, high=interval.high)
+
+
+class Step(BaseModel):
+    """What came of a step.
+
+    Attributes:
+        name: `weights`, `temperature`, `threshold` or `postprocess`.
+        chosen: the value fitted on all groups.
+        gain: on held-out groups; of the Jaccard, or of the log loss for the temperature (positive: better).
+        unit: of the gain: `jaccard` [0-1] or `nats` per pixel.
+        used: whether the interval of the gain lies above zero.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: StepName
+    chosen: Any
+    gain: Figure
+    unit: Literal["jaccard", "nats"]
+    used: bool
+
+
+class Choice(BaseModel):
+    """`models/choice.json`: the settings to use, and what speaks for them.
+
+    Attributes:
+        settings: for the models of all folds.
+        tta: the policy of the predictions.
+        steps: in the order in which they were decided.
+        jaccard_before: of equal weights, the configured threshold and no post-processing.
+        jaccard: of what is used, each group by what was chosen on the others.
+        calibration_error_before: expected calibration error of the probabilities without temperature.
+        calibration_error: with the temperature, each group by that of the others, whether it is used or not.
+        chips: number of chips that all this is of.
+        locations: their locations.
+        groups: of locations.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    settings: Settings
+    tta: Tta
+    steps: list[Step]
+    jaccard_before: Figure
+    jaccard: Figure
+    calibration_error_before: Figure
+    calibration_error: Figure
+    chips: int
+    locations: int
+    groups: int
+
+    def figures(self) -> dict[str, Any]:
+        """For `metrics.json`: gains and whether they are used (1 or 0), and the calibration error."""
+        found: dict[str, Any] = {
+            step.name: {"gain": step.gain.value, "gain_low": step.gain.low, "gain_high": step.gain.high,
+                        "used": float(step.used)}
+            for step in self.steps
+        }  # fmt: skip
+        for name in ("jaccard_before", "jaccard", "calibration_error_before", "calibration_error"):
+            figure = getattr(self, name)
+            found |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+        return found

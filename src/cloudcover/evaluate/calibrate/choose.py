@@ -1,0 +1,252 @@
+"""Choosing weights, temperature, threshold and post-processing honestly: nested, and used only where they help.
+
+Locations are split into groups. For each group every step is fitted on the chips of the other groups, and judged on the
+group's own chips (nested cross-validation, Varma and Simon 2006). A step is used if the 95 % interval of its gain, by
+resampling locations, lies above zero; its value is then fitted on all groups.
+
+What this leaves open: whether a step is used depends on all groups, and the members themselves have learned from
+scenes of other groups, as with every stacked model (Wolpert 1992).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cloudcover.config.params import ChoiceParams, EvaluationParams
+from cloudcover.evaluate.calibrate import temperature as calibration
+from cloudcover.evaluate.calibrate.candidate import Candidate, Judge
+from cloudcover.evaluate.calibrate.choice import Choice, Figure, Step, StepName
+from cloudcover.evaluate.calibrate.ensemble import Kind, weights_on
+from cloudcover.evaluate.calibrate.held_out import HeldOut
+from cloudcover.evaluate.calibrate.search import search
+from cloudcover.evaluate.metrics import Floats, Interval, bootstrap, draw, interval_of, paired_bootstrap
+from cloudcover.masks.decision import calibrate
+from cloudcover.masks.out_of_fold import LEVELS
+from cloudcover.runtime.files import derive_seed
+
+Rows = NDArray[np.bool_]
+Fit = Callable[[Rows, Candidate], Candidate]
+"""Fits a step on some chips, given what is used so far; without chips it changes nothing."""
+KINDS: dict[Kind, str] = {"oof": "one set of weights", "fold": "weights by fold"}
+
+
+@dataclass
+class Chooser:
+    """Takes the steps one after the other.
+
+    Attributes:
+        judge: counts candidates.
+        evaluation: the threshold, and the number of resamples.
+        params: number of trials.
+        seed: of pixels, trials and resamples.
+    """
+
+    judge: Judge
+    evaluation: EvaluationParams
+    params: ChoiceParams
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.held = self.judge.held
+        self.group = self.held.chips["group"].to_numpy()
+        self.groups = int(self.group.max()) + 1
+        self.everything = np.ones(len(self.group), bool)
+        start = Candidate(self.held.equal(), threshold=self.evaluation.threshold)
+        self.used = start
+        self.used_nested = [start] * self.groups
+        self.steps: list[Step] = []
+        codes, names = pd.factorize(self.held.chips["location"], sort=True)
+        self._member = np.equal.outer(np.arange(len(names)), codes).astype(np.int64)
+        self._draws = draw(len(names), self.evaluation.resamples, seed=self.seed)
+
+    def nested(self, fit: Fit) -> list[Candidate]:
+        """For each group, the step fitted on the chips of all others."""
+        return [fit(self.group != group, current) for group, current in enumerate(self.used_nested)]
+
+    def gain(self, nested: list[Candidate]) -> Interval:
+        """Of the Jaccard on held-out groups, over what is used so far."""
+        a, b = self.judge.nested(nested), self.judge.nested(self.used_nested)
+        return paired_bootstrap(a, b, "location", self.evaluation.resamples, self.seed)
+
+    def decide(self, name: StepName, fit: Fit, value: Callable[[Candidate], Any], gain: Interval | None = None) -> None:
+        """Takes a step if the interval of its gain lies above zero.
+
+        Args:
+            name: of the step.
+            fit: what it does.
+            value: what is chosen, of the fitted candidate.
+            gain: of the log loss; None: the Jaccard's is measured.
+        """
+        nested = self.nested(fit)
+        unit: Literal["jaccard", "nats"] = "jaccard" if gain is None else "nats"
+        gain = self.gain(nested) if gain is None else gain
+        fitted = fit(self.everything, self.used)
+        used = gain.low > 0
+        self.steps.append(Step(name=name, chosen=value(fitted), gain=Figure.of(gain), unit=unit, used=used))
+        if used:
+            self.used, self.used_nested = fitted, nested
+
+    # The steps
+
+    def fit_weights(self, kind: Kind) -> Fit:
+        """See `ensemble.weights_on`."""
+        seed = derive_seed(self.seed, "weights")
+        return lambda rows, current: replace(current, weights=weights_on(self.held, rows, kind, seed))
+
+    def fit_temperature(self, rows: Rows, current: Candidate) -> Candidate:
+        """The temperature of least log loss, and the same threshold on its scale."""
+        temperature = calibration.fit_temperature(self.held.histograms(current.weights)[rows].sum(axis=0))
+        if temperature == 1:
+            return current
+        threshold = scaled(current.threshold, temperature)
+        return replace(current, temperature=temperature, threshold=threshold)
+
+    def fit_threshold(self, rows: Rows, current: Candidate) -> Candidate:
+        """The threshold of the highest global Jaccard; exact, since a histogram holds all thresholds."""
+        histogram = self.held.histograms(current.weights)[rows].sum(axis=0)
+        if not histogram.any():
+            return current
+        near = np.interp(current.threshold, calibration.levels(current.temperature), np.arange(LEVELS + 1))
+        level = best_level(histogram, float(near))
+        return replace(current, threshold=scaled((level + 0.5) / LEVELS, current.temperature))
+
+    def fit_postprocess(self, rows: Rows, current: Candidate) -> Candidate:
+        """See `search.search`."""
+        return search(self.judge, rows, current, self.params.trials, derive_seed(self.seed, "postprocess"))
+
+    # Calibration
+
+    def by_location(self, per_chip: Floats) -> Floats:
+        """Sums over the chips of each location: locations x …."""
+        return np.asarray(np.tensordot(self._member, per_chip, 1))
+
+    def figure(self, per_chip: Floats, statistic: Callable[[Floats], Floats]) -> Interval:
+        """A figure of sums over chips, with its interval by location."""
+        sums = self.by_location(per_chip)
+        values = statistic(np.tensordot(self._draws, sums, 1))
+        return interval_of(float(statistic(sums.sum(axis=0))), values, len(sums))
+
+    def calibrated(self, nested: Sequence[Candidate], of: Callable[[NDArray[np.int64], float], Floats]) -> Floats:
+        """`of(histogram, temperature)` of each chip under its group's candidate."""
+        parts: Floats = np.concatenate(
+            [of(self.held.histograms(c.weights)[self.group == g], c.temperature) for g, c in enumerate(nested)]
+        )
+        result = np.empty_like(parts)
+        result[np.argsort(self.group, kind="stable")] = parts
+        return result
+
+
+def choose(
+    held: HeldOut, evaluation: EvaluationParams, params: ChoiceParams, seed: int, threads: int = 1
+) -> tuple[Choice, pd.DataFrame, pd.DataFrame]:
+    """Decides what is done with the members' predictions.
+
+    Args:
+        held: their out-of-fold predictions under the policy `evaluation.tta[-1]`.
+        evaluation: threshold to start from, and resamples.
+        params: number of trials.
+        seed: of everything random.
+        threads: that make masks.
+
+    Returns:
+        The choice; the ensemble table (a row per combination: Jaccard on held-out groups and its gain over equal
+        weights, with intervals); the reliability diagram (before and after temperature).
+    """
+    chooser = Chooser(Judge(held, threads), evaluation, params, seed)
+    before = chooser.judge.nested(chooser.used_nested)
+    ensemble, kind = compare_weights(chooser)
+    chooser.decide("weights", chooser.fit_weights(kind), lambda c: dict(_rounded(held, c)))
+
+    raw = list(chooser.used_nested)
+    tempered = chooser.nested(chooser.fit_temperature)
+    losses = [chooser.calibrated(c, calibration.log_loss) for c in (raw, tempered)]
+    pixels = chooser.calibrated(raw, lambda histogram, _: histogram.sum(axis=(1, 2)).astype(np.float64))
+    gain = chooser.figure(
+        np.stack([losses[0] - losses[1], pixels], axis=-1), lambda s: s[..., 0] / np.maximum(s[..., 1], 1)
+    )
+    chooser.decide("temperature", chooser.fit_temperature, lambda c: c.temperature, gain)
+    sums = [chooser.calibrated(c, calibration.reliability_sums) for c in (raw, tempered)]
+    errors = [chooser.figure(s, calibration.calibration_error) for s in sums]
+    diagram = pd.concat(
+        calibration.reliability(s.sum(axis=0)).assign(temperature=name)
+        for s, name in zip(sums, ("before", "after"), strict=True)
+    )
+
+    chooser.decide("threshold", chooser.fit_threshold, lambda c: c.threshold)
+    chooser.decide("postprocess", chooser.fit_postprocess, lambda c: {
+        "threshold": c.threshold, **c.postprocess.model_dump(exclude_defaults=True)})  # fmt: skip
+
+    after = chooser.judge.nested(chooser.used_nested)
+    figures = [Figure.of(bootstrap(c, "location", evaluation.resamples, seed)) for c in (before, after)]
+    choice = Choice(
+        settings=chooser.used.settings(list(held.members), list(range(held.folds))),
+        tta=evaluation.tta[-1],
+        steps=chooser.steps,
+        jaccard_before=figures[0],
+        jaccard=figures[1],
+        calibration_error_before=Figure.of(errors[0]),
+        calibration_error=Figure.of(errors[1]),
+        chips=len(held.chips),
+        locations=held.chips["location"].nunique(),
+        groups=chooser.groups,
+    )
+    return choice, ensemble, diagram
+
+
+def compare_weights(chooser: Chooser) -> tuple[pd.DataFrame, Kind]:
+    """Members alone and combinations beside equal weights, on held-out groups; and the better way to fit weights.
+
+    The better of two ways is taken by the same figures that decide whether it is used, which is slightly optimistic.
+    """
+    held = chooser.held
+    names = list(held.members)
+    single = {name: ((*(float(n == name) for n in names),),) * held.folds for name in names}
+    rows: dict[str, list[Candidate]] = {
+        name: [replace(c, weights=weights) for c in chooser.used_nested] for name, weights in single.items()
+    }
+    rows["equal weights"] = chooser.used_nested
+    if len(names) > 1:
+        rows |= {label: chooser.nested(chooser.fit_weights(kind)) for kind, label in KINDS.items()}
+    table = []
+    for name, nested in rows.items():
+        figure = bootstrap(chooser.judge.nested(nested), "location", chooser.evaluation.resamples, chooser.seed)
+        gain = chooser.gain(nested)
+        table.append(
+            {"combination": name, "jaccard": figure.value, "jaccard_low": figure.low, "jaccard_high": figure.high,
+             "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+        )  # fmt: skip
+    frame = pd.DataFrame(table)
+    gains = frame.set_index("combination")["gain_low"]
+    best = max(KINDS, key=lambda kind: gains.get(KINDS[kind], 0.0))
+    return frame, best
+
+
+def best_level(histogram: NDArray[np.int64], near: float) -> int:
+    """The level above which pixels are cloud for the highest Jaccard; of equal ones the nearest to `near`.
+
+    Args:
+        histogram: 2 (clear, cloud) x 256.
+        near: a level, may be a fraction.
+    """
+    false, true = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1][:, 1:]  # pixels above each of the levels 0 to 254
+    union = histogram[1].sum() + false
+    jaccard = np.divide(true, union, out=np.ones(len(true)), where=union > 0)
+    best = np.flatnonzero(jaccard == jaccard.max())
+    return int(best[np.argmin(np.abs(best + 0.5 - near))])
+
+
+def scaled(threshold: float, temperature: float) -> float:
+    """A threshold on the scale of calibrated probabilities, inside 0 and 1."""
+    return float(np.clip(round(float(calibrate(threshold, temperature)), 6), 1e-6, 1 - 1e-6))
+
+
+def _rounded(held: HeldOut, candidate: Candidate) -> list[tuple[str, list[float]]]:
+    """Weights of each member by fold."""
+    table = np.array(candidate.weights)
+    return [(member, [round(float(w), 4) for w in table[:, number]]) for number, member in enumerate(held.members)]

@@ -1,0 +1,76 @@
+"""Weights of a linear combination of several models' probabilities."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.evaluate.calibrate.held_out import HeldOut, Weights
+from cloudcover.masks.decision import LEAST
+from cloudcover.masks.out_of_fold import LEVELS
+
+Kind = Literal["oof", "fold"]
+PIXELS = 400
+"""Pixels of a chip that weights are fitted to; neighbours say the same."""
+
+
+def fit_weights(probabilities: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Weights, 0 or more and of sum 1, whose mean has the least log loss: a linear opinion pool (Stone 1961), convex.
+
+    Args:
+        probabilities: members x pixels, in [0, 1].
+        labels: pixels.
+
+    Returns:
+        A weight per member; equal ones if there are no pixels.
+    """
+    members = len(probabilities)
+    start = np.full(members, 1 / members)
+    if members == 1 or not labels.size:
+        return start
+    cloud = np.clip(probabilities, LEAST, 1 - LEAST)
+    given = np.where(labels, cloud, 1 - cloud).astype(np.float64)  # what each member gives to what is so
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        mean = np.maximum(weights @ given, 1e-9)  # the solver may try weights slightly outside the bounds
+        return -float(np.log(mean).mean()), -(given / mean).mean(axis=1)
+
+    found = minimize(
+        loss, start, jac=True, method="SLSQP", bounds=[(0, 1)] * members,
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
+    ).x  # fmt: skip
+    found = np.clip(found, 0, 1)
+    return np.asarray(found / found.sum())
+
+
+def weights_on(held: HeldOut, rows: NDArray[np.bool_], kind: Kind, seed: int) -> Weights:
+    """Weights fitted on some chips.
+
+    Args:
+        held: the predictions.
+        rows: which chips; bool, one per chip.
+        kind: `oof`: one set of weights on all of them; `fold`: a set for each fold on its chips, as the seed had it.
+        seed: of the choice of pixels.
+    """
+    sets = []
+    for fold in range(held.folds):
+        chosen = np.flatnonzero(rows & (held.chips["fold"].to_numpy() == fold) if kind == "fold" else rows)
+        sets.append(tuple(fit_weights(*_pixels(held, chosen, seed)).tolist()))
+        if kind == "oof":
+            return (sets[0],) * held.folds
+    return tuple(sets)
+
+
+def _pixels(held: HeldOut, chips: NDArray[np.intp], seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Known pixels of the chips at places drawn once: members x pixels, and their labels."""
+    area = held.labels[0].size
+    places = np.random.default_rng(seed).choice(area, min(PIXELS, area), replace=False)
+    labels = held.labels.reshape(len(held.labels), area)[chips][:, places].ravel()
+    levels = held.probabilities.reshape(len(held.members), -1, area)[:, chips][:, :, places]
+    known = labels != UNKNOWN
+    probabilities = np.asarray(levels.reshape(len(held.members), -1)[:, known] / LEVELS, np.float32)
+    return probabilities, np.asarray(labels[known] == 1)

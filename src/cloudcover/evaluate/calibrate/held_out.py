@@ -1,0 +1,113 @@
+"""Held-out predictions of the final models in memory: what weights, temperature and the like are chosen on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+
+from cloudcover.config.params import ChoiceParams, Tta
+from cloudcover.data import tables
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.store import Store
+from cloudcover.masks.out_of_fold import LEVELS
+
+Weights = tuple[tuple[float, ...], ...]
+"""Weights of the members [fold][member]; those of a fold sum to 1."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Out-of-fold predictions of several members on the same labelled chips.
+
+    Attributes:
+        chips: chip_id, location, scene, fold, verdict, group; a row per chip.
+        members: names of the members.
+        probabilities: members x N x H x W uint8, round(p x 255).
+        labels: N x H x W uint8 of {0, 1, 255}.
+        folds: number of folds.
+    """
+
+    chips: pd.DataFrame
+    members: Sequence[str]
+    probabilities: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    folds: int
+    _histograms: dict[Weights, NDArray[np.int64]] = field(default_factory=dict)
+
+    def equal(self) -> Weights:
+        """Equal weights of all members in all folds."""
+        return ((1 / len(self.members),) * len(self.members),) * self.folds
+
+    def combined(self, weights: Weights, chips: slice) -> NDArray[np.uint8]:
+        """Weighted means of the members over some chips, each chip by its fold's weights: n x H x W uint8."""
+        if len(self.members) == 1:
+            return self.probabilities[0, chips]
+        by_chip = np.array(weights, np.float32)[self.chips["fold"].to_numpy()[chips]]
+        means = np.einsum("nm,mnhw->nhw", by_chip, self.probabilities[:, chips], dtype=np.float32)
+        return np.asarray(np.rint(means), np.uint8)
+
+    def histograms(self, weights: Weights) -> NDArray[np.int64]:
+        """Known pixels of each chip by label and level of `combined`: N x 2 (clear, cloud) x 256."""
+        if weights not in self._histograms:
+            counts = np.empty((len(self.chips), 2, LEVELS + 1), np.int64)
+            for row, label in enumerate(self.labels):
+                known = label != UNKNOWN
+                levels = self.combined(weights, slice(row, row + 1))[0]
+                codes = levels[known] + (LEVELS + 1) * label[known].astype(np.int64)
+                counts[row] = np.bincount(codes, minlength=counts[row].size).reshape(counts[row].shape)
+            self._histograms[weights] = counts
+        return self._histograms[weights]
+
+
+def load_held_out(
+    store: Store, manifest: pd.DataFrame, members: Mapping[str, Path], tta: Tta, params: ChoiceParams, seed: int
+) -> HeldOut:
+    """Reads the predictions of the members on chips with a clean label.
+
+    Args:
+        store: the packed chips.
+        manifest: `tables.MANIFEST`.
+        members: folders of `predict_oof`, by name.
+        tta: the policy that masks are made with.
+        params: number of groups and of chips.
+        seed: of the choice of chips.
+    """
+    order = tables.OOF.read(next(iter(members.values())) / "manifest.csv")
+    places = store.index[["chip_id", "location", "scene"]].reset_index(drop=True)
+    chips = manifest.loc[manifest["verdict"] == "clean", ["chip_id", "verdict"]].merge(order).merge(places)
+    chips = spread(chips, params.chips, seed)
+    chips["group"] = groups_of(chips["location"], params.groups)
+    ids = chips["chip_id"].tolist()
+    probabilities = []
+    for folder in members.values():
+        rows = tables.OOF.read(folder / "manifest.csv").set_index("chip_id").loc[ids, "row"].to_numpy()
+        probabilities.append(np.load(folder / f"{tta}.npy", mmap_mode="r")[rows])
+    labels, folds = store.labels(ids), int(order["fold"].max()) + 1
+    return HeldOut(chips.drop(columns="row"), list(members), np.stack(probabilities), labels, folds)
+
+
+def spread(chips: pd.DataFrame, number: int | None, seed: int) -> pd.DataFrame:
+    """At most `number` chips, as evenly from the scenes as there are chips; in the order of their ids."""
+    shuffled = chips.sample(frac=1, random_state=seed)
+    turn = shuffled.groupby("scene").cumcount()
+    chosen = shuffled.loc[turn.sort_values(kind="stable").index[:number]]
+    return chosen.sort_values("chip_id", ignore_index=True)
+
+
+def groups_of(locations: pd.Series, number: int) -> NDArray[np.int64]:
+    """Group of each chip: groups of whole locations, so of whole scenes, with about equally many chips.
+
+    Fewer groups where there are fewer locations; one location is one group, with nothing to choose on beside it.
+    """
+    groups = np.zeros(len(locations), np.int64)
+    number = min(number, locations.nunique())
+    if number > 1:
+        for group, (_, rows) in enumerate(GroupKFold(number).split(locations, groups=locations)):
+            groups[rows] = group
+    return groups

@@ -1,0 +1,102 @@
+"""Whether probabilities mean what they say: temperature, log loss, reliability diagram, expected calibration error.
+
+Everything follows from a histogram of pixels by label and level (probabilities are kept as bytes), without another pass
+over pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from cloudcover.masks.decision import LEAST, calibrate
+from cloudcover.masks.out_of_fold import LEVELS
+
+Floats = NDArray[np.float64]
+BINS = 15
+"""Bins of equal width of the reliability diagram, as in Guo et al. 2017."""
+RANGE = 0.1, 10.0
+"""Of the temperatures that are looked at."""
+
+
+def levels(temperature: float = 1.0) -> NDArray[np.float32]:
+    """Calibrated probability of each level of a byte: 256 float32."""
+    return calibrate(np.arange(LEVELS + 1, dtype=np.float32) / LEVELS, temperature)
+
+
+def log_loss(histogram: NDArray[np.int64], temperature: float = 1.0) -> Floats:
+    """Sum of the log loss of pixels [nats].
+
+    Args:
+        histogram: … x 2 (clear, cloud) x 256.
+        temperature: of the probabilities.
+
+    Returns:
+        One sum for each of the leading dimensions.
+    """
+    cloud = np.clip(levels(temperature).astype(np.float64), LEAST, 1 - LEAST)
+    return np.asarray(-(histogram * np.log([1 - cloud, cloud])).sum(axis=(-2, -1)))
+
+
+def fit_temperature(histogram: NDArray[np.int64]) -> float:
+    """The temperature of least log loss (Guo et al. 2017); 1 if the histogram (2 x 256) is empty."""
+    if not histogram.any():
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        return float(log_loss(histogram, np.exp(log_temperature)) / histogram.sum())
+
+    low, high = np.log(RANGE)
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x))
+
+
+def reliability_sums(histogram: NDArray[np.int64], temperature: float = 1.0, bins: int = BINS) -> Floats:
+    """Sums over the pixels of each bin of probability: … x bins x 3 (pixels, probability, cloud).
+
+    Args:
+        histogram: … x 2 (clear, cloud) x 256.
+        temperature: of the probabilities.
+        bins: number of bins of equal width over [0, 1].
+    """
+    probability = levels(temperature).astype(np.float64)
+    of_level = np.minimum((probability * bins).astype(int), bins - 1)
+    member = np.equal.outer(of_level, np.arange(bins)).astype(np.float64)
+    pixels = histogram.sum(axis=-2)
+    return np.stack([pixels @ member, (pixels * probability) @ member, histogram[..., 1, :] @ member], axis=-1)
+
+
+def calibration_error(sums: Floats) -> Floats:
+    """Expected calibration error (Naeini et al. 2015): mean gap of probability and share of cloud, by pixels [0-1].
+
+    Args:
+        sums: … x bins x 3, from `reliability_sums`.
+    """
+    pixels, probability, cloud = np.moveaxis(sums, -1, 0)
+    return np.asarray(np.abs(probability - cloud).sum(axis=-1) / np.maximum(pixels.sum(axis=-1), 1))
+
+
+def reliability(sums: Floats) -> pd.DataFrame:
+    """The reliability diagram (DeGroot and Fienberg 1983).
+
+    Args:
+        sums: bins x 3, from `reliability_sums`.
+
+    Returns:
+        A row per bin that has pixels: `low` and `high` (edges of probability), `pixels`, `probability` (mean) and
+        `cloud_share`.
+    """
+    edges = np.linspace(0, 1, len(sums) + 1)
+    pixels = sums[:, 0]
+    some = np.maximum(pixels, 1)
+    table = pd.DataFrame(
+        {
+            "low": edges[:-1],
+            "high": edges[1:],
+            "pixels": pixels.astype(np.int64),
+            "probability": sums[:, 1] / some,
+            "cloud_share": sums[:, 2] / some,
+        }
+    )
+    return table[table["pixels"] > 0].reset_index(drop=True)

@@ -1,0 +1,243 @@
+"""A second opinion on labels: boosted trees that see a cell's colours and surroundings instead of a network's patches.
+
+Trees learn from few chips what a network needs many for, they err elsewhere than it does, and they need seconds on a
+CPU; s2cloudless, the usual baseline for Sentinel-2, is of this kind. Chips are reduced to cells, of which a few are
+drawn from each chip to learn from. Memory holds these and one batch.
+
+Axes: N chips, B bands, S x S cells, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.store import Store
+from cloudcover.data.values import DN_PER_REFLECTANCE
+from cloudcover.labels.geometry import reduce
+from cloudcover.labels.spectral import haze
+from cloudcover.runtime.files import derive_seed
+
+Floats = NDArray[np.float64]
+
+LEAST_CELLS = 48
+"""A chip's side has at least this many cells, and less than twice as many, where it has that many pixels."""
+CELLS_PER_CHIP = 150
+CELLS_IN_ALL = 400_000
+"""Cells to learn from: of a chip, and in all, so that time and memory stay bounded."""
+SURROUNDINGS = (3, 9)
+"""Sides of the windows that a cell's surroundings are described by [cells]."""
+NEIGHBOUR_FOLDS = 5
+TREES = 50
+STAGES = (1, 3, 6, 12, 25, 50)
+"""Numbers of trees at which a label's learning curve is read."""
+BATCH = 32
+
+
+def cells(side: int) -> int:
+    """Number of cells along a chip's side of so many pixels: cells are squares of 1, 2, 4, … pixels."""
+    pixels = 1
+    while side // (2 * pixels) >= LEAST_CELLS:
+        pixels *= 2
+    return side // pixels
+
+
+def describe(dn: NDArray[np.uint16], bands: list[str]) -> NDArray[np.float32]:
+    """Describes each cell of chips.
+
+    In order: reflectance of each band; each band over the mean of all (colour without brightness); haze (see
+    `spectral.haze`); per window of `SURROUNDINGS` mean, standard deviation and minimum of the brightness and mean of
+    the last band; per band the 5th, 50th and 95th percentile of the chip, which tell snow, sea and season.
+
+    Args:
+        dn: N x B x H x W uint16 [DN].
+        bands: names of the bands, in order.
+
+    Returns:
+        N x S x S x F float32 [reflectance or ratio].
+    """
+    number, side = len(dn), cells(min(dn.shape[2:]))
+    values = reduce(dn.reshape(-1, *dn.shape[2:]), side).reshape(number, -1, side, side) / DN_PER_REFLECTANCE
+    brightness = values.mean(axis=1)
+    columns = [*values.swapaxes(0, 1), *(values / (brightness[:, None] + 1e-3)).swapaxes(0, 1), haze(values, bands)]
+    for window in SURROUNDINGS:
+        size = (0, window, window)
+        mean = ndimage.uniform_filter(brightness, size, mode="nearest")
+        square = ndimage.uniform_filter(brightness**2, size, mode="nearest")
+        columns += [
+            mean,
+            np.sqrt(np.maximum(square - mean**2, 0)),
+            ndimage.minimum_filter(brightness, (1, window, window), mode="nearest"),
+            ndimage.uniform_filter(values[:, -1], size, mode="nearest"),
+        ]
+    levels = np.percentile(values.reshape(number, -1, side * side), (5, 50, 95), axis=2)
+    per_chip = levels.swapaxes(1, 2).reshape(-1, number)
+    columns += [np.broadcast_to(level[:, None, None], brightness.shape) for level in per_chip]
+    return np.stack(columns, axis=-1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Cells to learn from.
+
+    Attributes:
+        values: M x K x F float32, K cells of each of M chips.
+        cloud: M x K bool, whether the label calls most of the cell cloud.
+        known: M x K bool, whether the label knows most of the cell.
+    """
+
+    values: NDArray[np.float32]
+    cloud: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+
+
+def draw(store: Store, chip_ids: list[str], nodata: int, seed: int) -> Sample:
+    """Draws the cells of each chip that trees learn from; which ones follows from the seed and the chip's id alone."""
+    number = max(1, min(CELLS_PER_CHIP, CELLS_IN_ALL // max(1, len(chip_ids))))
+    bands, parts = store.bands(), []
+    for batch in store.batches(chip_ids, BATCH):
+        dn, labels = store.chips(batch), store.labels(batch)
+        labels[(dn == nodata).any(axis=1)] = UNKNOWN
+        values = describe(dn, bands)
+        side = values.shape[1]
+        flat = values.reshape(len(batch), side * side, -1)
+        cloud = reduce(labels == 1, side).reshape(len(batch), -1)
+        known = reduce(labels != UNKNOWN, side).reshape(len(batch), -1)
+        chosen = [np.random.default_rng(derive_seed(seed, "cells", c)).integers(side**2, size=number) for c in batch]
+        at = np.arange(len(batch))[:, None], np.stack(chosen)
+        parts.append((flat[at], cloud[at] > known[at] / 2, known[at] > 0.5))
+    return Sample(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+class Trees:
+    """A classifier per fold that has learned from the other folds.
+
+    Args:
+        sample: cells of all chips, in the order of `folds`.
+        folds: fold of each chip.
+        learn: M bool, the chips to learn from; the others are only judged.
+        seed: of the trees.
+    """
+
+    def __init__(self, sample: Sample, folds: NDArray[np.int64], learn: NDArray[np.bool_], seed: int) -> None:
+        self.sample, self.folds, self.learn = sample, folds, learn
+        self.models: dict[int, HistGradientBoostingClassifier | float] = {}
+        for fold in np.unique(folds):
+            use = sample.known & (learn & (folds != fold))[:, None]
+            values, cloud = sample.values[use], sample.cloud[use]
+            if cloud.all() or not cloud.any():
+                self.models[int(fold)] = float(cloud[0]) if len(cloud) else 0.5
+                continue
+            model = HistGradientBoostingClassifier(
+                max_iter=TREES,
+                learning_rate=0.15,
+                max_leaf_nodes=15,
+                # More cells than three chips have: no leaf can learn a single wrong label by heart.
+                min_samples_leaf=max(1, min(3 * sample.values.shape[1], len(values) // 8)),
+                l2_regularization=1.0,
+                early_stopping=False,
+                random_state=seed % 2**32,
+            )
+            self.models[int(fold)] = model.fit(values, cloud)
+
+    def probabilities(self, values: NDArray[np.float32], folds: NDArray[np.int64], height: int) -> NDArray[np.float32]:
+        """Probability of cloud by the classifiers that have not learned from the chips' folds.
+
+        Args:
+            values: N x S x S x F, from `describe`.
+            folds: N folds.
+            height: side of the chips [pixels].
+
+        Returns:
+            N x `height` x `height` float32 in [0, 1], bilinear between the centres of cells.
+        """
+        small = np.empty(values.shape[:3], np.float32)
+        for fold in np.unique(folds):
+            rows, model = folds == fold, self.models[int(fold)]
+            if isinstance(model, float):
+                small[rows] = model
+            else:
+                flat = values[rows].reshape(-1, values.shape[-1])
+                small[rows] = model.predict_proba(flat)[:, 1].reshape(-1, *values.shape[1:3])
+        return enlarge(small, height)
+
+    def early_agreement(self) -> Floats:
+        """How early in training each label was learned, by classifiers that learned from it.
+
+        Networks and boosted trees fit right labels first and wrong ones last, if at all (Arpit et al. 2017,
+        arXiv:1706.05394; Pleiss et al. 2020, arXiv:2001.10528, whose area under the margin this follows).
+
+        Returns:
+            M float64 in [0, 1]: the probability given to the label, averaged over the chip's known cells, the stages
+            `STAGES` and the classifiers that learned from the chip (all of them, if it was rejected); late is low.
+        """
+        total, number = np.zeros(len(self.folds)), np.zeros(len(self.folds))
+        for fold, model in self.models.items():
+            rows = np.flatnonzero((self.folds != fold) | ~self.learn)
+            if isinstance(model, float) or not len(rows):
+                continue
+            sample = self.sample.values[rows].reshape(-1, self.sample.values.shape[-1])
+            cloud, known = self.sample.cloud[rows], self.sample.known[rows]
+            curve = np.zeros(cloud.shape)
+            for stage, p in enumerate(model.staged_predict_proba(sample), start=1):
+                if stage in STAGES:
+                    cell = p[:, 1].reshape(cloud.shape)
+                    curve += np.where(cloud, cell, 1 - cell) / len(STAGES)
+            total[rows] += np.divide(
+                (curve * known).sum(axis=1), known.sum(axis=1), out=np.ones(len(rows)), where=known.any(axis=1)
+            )
+            number[rows] += 1
+        return np.asarray(np.divide(total, number, out=np.ones(len(total)), where=number > 0))
+
+
+class SecondOpinion:
+    """Two sets of trees: one has not seen a chip's scene, the other has learned from the chip's neighbours in it.
+
+    Where a model that knows no similar scene fails (snow, sun glint), the neighbours' labels say what is cloud there.
+
+    Args:
+        sample: cells of all chips.
+        folds: N folds of whole scenes.
+        learn: N bool, the chips to learn from.
+        seed: of the trees and of the folds of single chips.
+    """
+
+    def __init__(self, sample: Sample, folds: NDArray[np.int64], learn: NDArray[np.bool_], seed: int) -> None:
+        self.folds = folds
+        self.single = np.random.default_rng(derive_seed(seed, "neighbours")).permutation(len(folds)) % NEIGHBOUR_FOLDS
+        self.strangers = Trees(sample, folds, learn, seed)
+        self.neighbours = Trees(sample, self.single, learn, seed)
+        self.early_agreement = self.neighbours.early_agreement()
+
+    def views(self, dn: NDArray[np.uint16], bands: list[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Probabilities of cloud by both.
+
+        Args:
+            dn: N x B x H x W uint16 [DN].
+            bands: names of the bands, in order.
+            rows: places of the N chips in `folds`.
+
+        Returns:
+            2 x N x H x W float32 in [0, 1]: by the trees that have not seen the scene, by those that know neighbours.
+        """
+        values = describe(dn, bands)
+        height = dn.shape[2]
+        return np.stack(
+            [
+                self.strangers.probabilities(values, self.folds[rows], height),
+                self.neighbours.probabilities(values, self.single[rows], height),
+            ]
+        )
+
+
+def enlarge(values: NDArray[np.float32], height: int) -> NDArray[np.float32]:
+    """Bilinear: N x S x S to N x height x height, constant beyond the outer cells' centres."""
+    side = values.shape[1]
+    place = np.clip((np.arange(height) + 0.5) * side / height - 0.5, 0, side - 1)
+    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(side)), 0).astype(np.float32)
+    return np.asarray(weights @ values @ weights.T, np.float32)

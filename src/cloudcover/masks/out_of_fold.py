@@ -1,0 +1,33 @@
+"""Out-of-fold predictions on disk: every chip by the models that did not see its scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudcover.config.params import Tta
+from cloudcover.data import tables
+
+LEVELS = 255
+"""Probabilities are kept as round(p x 255) in a byte: a quarter of float32, finer than any threshold needs."""
+
+
+class Oof:
+    """Out-of-fold probabilities of one or several runs; several are averaged with equal weights.
+
+    Args:
+        folders: outputs of `predict.oof.predict_oof` over the same chips.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = list(folders)
+        self.table = tables.OOF.read(self.folders[0] / "manifest.csv").set_index("chip_id", drop=False)
+
+    def probabilities(self, chip_ids: Sequence[str], policy: Tta) -> NDArray[np.float32]:
+        """N x H x W float32 in [0, 1]."""
+        rows = self.table.loc[list(chip_ids), "row"].to_numpy()
+        arrays = [np.load(f / f"{policy}.npy", mmap_mode="r")[rows].astype(np.float32) for f in self.folders]
+        return np.asarray(np.mean(arrays, axis=0) / LEVELS, np.float32)

@@ -1,0 +1,56 @@
+"""Confusion counts per chip: the only pass over pixels, from which all figures of the evaluation follow."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudcover.data.chips import UNKNOWN
+
+COLUMNS = ("tp_pixels", "fp_pixels", "fn_pixels", "tn_pixels")
+CLEAR, CLOUD = 0, 1
+
+
+def confusion(prediction: NDArray[np.bool_ | np.uint8], label: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Counts the pixels of each chip that are cloud or clear in prediction and label.
+
+    A mask of 0 and 255 cannot be told from a label without cloud and with unknown pixels: the reader of labels has to
+    refuse such a set.
+
+    Args:
+        prediction: N x H x W, bool, or uint8 of 0 and 1 (cloud).
+        label: N x H x W uint8: 0 clear, 1 cloud, 255 unknown, which is left out.
+
+    Returns:
+        N x 4 int64 in the order of `COLUMNS`: pixels of cloud found, false cloud, missed cloud, clear found.
+
+    Raises:
+        ValueError: shapes or dtypes differ from these, or there is another value; the message has the histogram.
+    """
+    if prediction.ndim != 3 or prediction.shape != label.shape:
+        raise ValueError(f"prediction {prediction.shape} and label {label.shape} must both be N x H x W")
+    if prediction.dtype not in (np.bool_, np.uint8) or label.dtype != np.uint8:
+        raise ValueError(
+            f"prediction must be bool or uint8 and label uint8, not {prediction.dtype} and {label.dtype}; "
+            "compare probabilities with a threshold first"
+        )
+    if prediction.dtype == np.uint8 and prediction.max(initial=0) > CLOUD:
+        raise ValueError(f"a prediction holds values other than 0 and 1: {_histogram(prediction)}")
+    counts = np.empty((len(label), 4), np.int64)
+    # One chip at a time stays in the processor's cache; counting whole arrays of bool is one pass of SIMD code.
+    for chip, (predicted, given) in enumerate(zip(prediction.view(np.bool_), label, strict=True)):
+        cloud, clear = given == CLOUD, given == CLEAR
+        positive, negative = np.count_nonzero(cloud), np.count_nonzero(clear)
+        if positive + negative + np.count_nonzero(given == UNKNOWN) != given.size:
+            raise ValueError(
+                f"the label of chip {chip} of {len(label)} holds values other than 0 (clear), 1 (cloud) and "
+                f"255 (unknown); pixels per value: {_histogram(given)}"
+            )
+        tp, fp = np.count_nonzero(predicted & cloud), np.count_nonzero(predicted & clear)
+        counts[chip] = tp, fp, positive - tp, negative - fp
+    return counts
+
+
+def _histogram(values: NDArray[np.bool_ | np.uint8]) -> dict[int, int]:
+    found = np.bincount(values.ravel(), minlength=256)
+    return {int(value): int(found[value]) for value in np.flatnonzero(found)}

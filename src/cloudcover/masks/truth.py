@@ -1,0 +1,34 @@
+"""The true masks of a synthetic set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudcover.data import tables
+from cloudcover.data.chips import read_mask
+
+
+class TrueMasks:
+    """Reads true masks by chip.
+
+    Attributes:
+        table: `tables.TRUTH`, indexed by chip_id; without rows where nobody knows the truth.
+        soft: False: a student learns masks.
+    """
+
+    soft = False
+
+    def __init__(self, manifest: Path) -> None:
+        """Reads the table of the masks, which lie beside it."""
+        self._root = manifest.parent
+        self.table = tables.TRUTH.read(manifest).set_index("chip_id", drop=False)
+
+    def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:
+        """N x H x W uint8 of {0, 1}."""
+        read = [read_mask(self._root / path, "truth")[0] for path in self.table.loc[chip_ids, "path"]]
+        return np.stack(read)
+
+    targets = masks

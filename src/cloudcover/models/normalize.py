@@ -1,0 +1,149 @@
+"""From digital numbers to the numbers that a network sees.
+
+Both scales are one affine map per band, x = DN · a + b:
+
+- reflectance: a = 1 / (10,000 · std), b = -mean / std, the same for all chips, so that bright stays bright;
+- percentile: a = 1 / (p98 - p02), b = -p02 · a, of each chip and band, then clipped to [0, 1]; a chip whose percentiles
+  lie less than 1 DN apart (a constant one) or are undefined (one without data) gets 0.
+
+Pixels without data become 0 in both, and whatever comes in, finite numbers go out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cloudcover.config.params import DataParams, InputParams
+from cloudcover.data.values import DN_PER_REFLECTANCE
+
+Digital = Tensor | NDArray[np.generic] | list[NDArray[np.uint16]]
+"""Digital numbers of a batch: N x B x H x W of any real dtype, or N views of the store, B x H x W (`Store.mapped`)."""
+
+
+class Scaler(nn.Module):
+    """Scales batches of chips; without weights, so that it adds nothing to a model's state.
+
+    Attributes:
+        needs_limits: whether a call needs the percentiles of its chips.
+    """
+
+    def __init__(self, params: InputParams, data: DataParams, *, reuse: bool = False) -> None:
+        """Prepares the scale of `data.bands`.
+
+        Args:
+            params: the scale and, for reflectance, mean and std of each band.
+            data: bands and nodata value.
+            reuse: return the same memory at every call. On a CPU page faults of fresh memory cost more than the
+                arithmetic, but a batch is then only valid until the next call.
+        """
+        super().__init__()
+        self.needs_limits = params.scale == "percentile"
+        self.bands = len(data.bands)
+        self.nodata = data.nodata
+        self._reuse = reuse
+        self._memory: dict[str, Tensor] = {}
+        if not self.needs_limits:
+            mean, std = (torch.tensor(v, dtype=torch.float64) for v in (params.mean, params.std))
+            if not len(mean) == len(std) == self.bands:
+                raise ValueError(
+                    f"input: {len(mean)} means and {len(std)} stds for the {self.bands} bands {data.bands}"
+                )
+            if not bool((std > 0).all()):
+                raise ValueError(f"input.std must be positive, but is {params.std}")
+            gain = 1 / (DN_PER_REFLECTANCE * std)
+            self.register_buffer("gain", gain.float(), persistent=False)
+            self.register_buffer("offset", (-mean / std).float(), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, dn: Digital, limits: Tensor | NDArray[np.generic] | None = None) -> Tensor:
+        """Scales a batch.
+
+        Args:
+            dn: see `Digital` [DN]; not changed. NaN counts as nodata, infinities as the largest DN.
+            limits: N x B x 2, 2nd and 98th percentile [DN] (`Store.limits`); needed by the percentile scale only.
+
+        Returns:
+            N x B x H x W float32 on the device of `dn`, finite.
+
+        Raises:
+            ValueError: another number of bands, or limits missing or of another shape.
+        """
+        chips = dn if isinstance(dn, list) else torch.as_tensor(dn)
+        device = chips.device if isinstance(chips, Tensor) else torch.device("cpu")
+        shape = torch.Size((len(chips), *chips[0].shape))
+        if len(shape) != 4 or shape[1] != self.bands:
+            raise ValueError(f"expected N x {self.bands} x H x W, got {' x '.join(map(str, shape))}")
+        gain, offset = self._affine(len(chips), device, limits)
+        scaled = self._empty("scaled", shape, device)
+        if isinstance(chips, Tensor) and device.type != "cpu":
+            self._load(chips, scaled)
+            valid = torch.ne(scaled, self.nodata, out=self._empty("valid", shape, device))
+            scaled.mul_(gain[..., None, None]).add_(offset[..., None, None])
+            self._finish(scaled, valid)
+        else:
+            self._scale_planes(chips, scaled, gain, offset)
+        return scaled
+
+    def _scale_planes(
+        self, chips: Tensor | list[NDArray[np.uint16]], scaled: Tensor, gain: Tensor, offset: Tensor
+    ) -> None:
+        """Scales plane by plane, so that a CPU's passes find their numbers in its cache."""
+        arrays = chips.numpy() if isinstance(chips, Tensor) and chips.dtype == torch.uint16 else chips
+        valid = self._empty("valid", scaled.shape[2:], scaled.device)
+        factors = zip(gain.flatten().tolist(), offset.flatten(), strict=True)
+        planes = (plane for chip in arrays for plane in chip)
+        for source, out, (g, o) in zip(planes, scaled.flatten(0, 1), factors, strict=True):
+            if isinstance(source, Tensor):
+                gaps = True
+                self._load(source, out)
+            else:
+                # The least number is found faster than a given one; clearing where there are no gaps changes nothing.
+                # In the order of the memory, however the plane is turned: then the conversion finds it in the cache.
+                rows, columns = (1 if stride > 0 else -1 for stride in source.strides)
+                gaps = int(source[::rows, ::columns].min()) <= self.nodata
+                np.copyto(out.numpy(), source)  # a quarter faster than torch
+            if gaps:
+                torch.ne(out, self.nodata, out=valid)
+            torch.add(o, out, alpha=g, out=out)
+            self._finish(out, valid if gaps else None)
+
+    def _load(self, source: Tensor, out: Tensor) -> None:
+        out.copy_(source)
+        if source.is_floating_point():
+            out.nan_to_num_(nan=float(self.nodata), posinf=65535.0, neginf=0.0)
+
+    def _finish(self, out: Tensor, valid: Tensor | None) -> None:
+        """Clips, and clears what has no data, by a multiplication: masked_fill is 5 to 20 times slower on a CPU."""
+        if self.needs_limits:
+            out.clamp_(0, 1)
+        if valid is not None:
+            out.mul_(valid)
+
+    def _affine(
+        self, chips: int, device: torch.device, limits: Tensor | NDArray[np.generic] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Gain and offset of each plane: N x B."""
+        if not self.needs_limits:
+            gain, offset = (self.get_buffer(name).to(device) for name in ("gain", "offset"))
+            return gain.expand(chips, -1), offset.expand(chips, -1)
+        if limits is None or tuple(limits.shape) != (chips, self.bands, 2):
+            found = "none" if limits is None else " x ".join(map(str, limits.shape))
+            raise ValueError(f"the percentile scale needs limits of {chips} x {self.bands} x 2, got {found}")
+        low, high = torch.as_tensor(limits).to(device, torch.float32).unbind(-1)
+        span = high - low
+        usable = span.isfinite() & (span >= 1)
+        gain = torch.where(usable, 1 / span, 0.0)
+        offset = torch.where(usable, -low * gain, 0.0)
+        return gain, offset
+
+    def _empty(self, name: str, shape: torch.Size, device: torch.device) -> Tensor:
+        """Uninitialised float32 memory; the same at each call if `reuse`."""
+        if not self._reuse:
+            return torch.empty(shape, dtype=torch.float32, device=device)
+        memory = self._memory.get(name)
+        if memory is None or memory.numel() < shape.numel() or memory.device != device:
+            memory = self._memory[name] = torch.empty(shape.numel(), dtype=torch.float32, device=device)
+        return memory[: shape.numel()].view(shape)

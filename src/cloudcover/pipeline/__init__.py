@@ -1,0 +1,1 @@
+"""The workflow's own side: jobs, fingerprints of code, and the DVC cache."""

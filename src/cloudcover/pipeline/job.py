@@ -1,0 +1,67 @@
+"""What every script of the workflow begins with: the rule's log, its GPUs, one thread count, typed parameters."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cloudcover.config.params import sections
+from cloudcover.runtime import gpu_slots as gpu
+from cloudcover.runtime import slurm as launch
+from cloudcover.train import LIGHTNING
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+def _ours_or_warning(record: logging.LogRecord) -> bool:
+    """Libraries announce tips and versions at INFO; only their warnings are of interest."""
+    return record.levelno >= logging.WARNING or record.name.startswith("cloudcover")
+
+
+def start(snakemake: Any) -> Any:
+    """Prepares a job and returns its parameters.
+
+    Messages go to the rule's log and to the terminal. An unhandled exception lands in the log with its traceback, and
+    on the terminal as one line. A job that asks for GPUs waits for its own (`gpu.take`). It must run before torch is
+    imported, because torch reads the thread count and the visible devices once.
+
+    Where several processes train one model, each runs this. The first opens the log and takes the GPUs of all; the
+    others add their warnings and errors.
+
+    Args:
+        snakemake: the object that Snakemake gives to a script.
+
+    Returns:
+        The sections of the parameters that the rule declares, see `params.sections`.
+    """
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(snakemake.threads)
+    path = Path(snakemake.log[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = launch.is_first()
+    to_file, to_terminal = logging.FileHandler(path, mode="w" if first else "a"), logging.StreamHandler()
+    to_file.setFormatter(logging.Formatter(FORMAT))
+    to_terminal.setFormatter(logging.Formatter("%(message)s"))
+    level = logging.INFO if first else logging.WARNING
+    logging.basicConfig(level=level, handlers=[to_file, to_terminal], force=True)
+    for handler in (to_file, to_terminal):
+        handler.addFilter(_ours_or_warning)
+    warnings.filterwarnings("ignore", module=LIGHTNING)
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        to_terminal.setLevel(logging.CRITICAL)
+        logging.getLogger().error("failed", exc_info=(kind, error, trace))
+        sys.stderr.write(f"{kind.__name__}: {error}\n(traceback: {path})\n")
+
+    sys.excepthook = report
+    params = sections(dict(snakemake.params.cfg))
+    gpus = snakemake.resources.get("gpu", 0)
+    if (nodes := snakemake.resources.get("nodes", 1)) > 1:
+        launch.spread(nodes, params.compute.devices, snakemake.threads)
+    if gpus and first and launch.tasks() == 1:
+        gpu.take(gpus)
+    return params

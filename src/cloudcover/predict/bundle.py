@@ -1,0 +1,140 @@
+"""The bundle: the final models of all folds in one folder, with everything that prediction needs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cloudcover.config.params import EvaluationParams, Tta
+from cloudcover.masks.decision import Settings, equal_weights
+from cloudcover.models.folder import CARD, WEIGHTS, ModelFolderError, load_card
+from cloudcover.predict.predictor import Predictor
+from cloudcover.runtime.files import atomic, read_json, write_json, write_text
+
+BUNDLE = "bundle.json"
+
+
+class Bundle(BaseModel):
+    """What a bundle holds.
+
+    Attributes:
+        models: names of the model folders in it.
+        tta: test-time augmentation that the figures were measured with.
+        settings: weights of the models, temperature, threshold and post-processing.
+        metrics: of the evaluation on held-out scenes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: list[str] = Field(min_length=1)
+    tta: Tta
+    settings: Settings
+    metrics: dict[str, float]
+
+    @model_validator(mode="after")
+    def _check(self) -> Bundle:
+        if sorted(self.models) != sorted(self.settings.weights):
+            raise ValueError(f"there are weights for {sorted(self.settings.weights)}, but the models are {self.models}")
+        return self
+
+
+def write_bundle(
+    folders: Sequence[Path],
+    evaluation: EvaluationParams,
+    metrics: dict[str, Any],
+    out: Path,
+    settings: Settings | None = None,
+) -> None:
+    """Copies model folders into a bundle and writes its card; `bundle.json` comes last.
+
+    Args:
+        folders: `models/final/<member>/fold<k>`.
+        evaluation: gives the policy (the last one).
+        metrics: `reports/metrics.json`.
+        out: the bundle's folder.
+        settings: what was chosen on held-out scenes, with a weight for each model, by `<member>-fold<k>`; None: equal
+            weights and the threshold of the evaluation.
+
+    Raises:
+        ValueError: the settings are of other models.
+    """
+    (out / BUNDLE).unlink(missing_ok=True)
+    names = []
+    for folder in folders:
+        name = f"{folder.parent.name}-{folder.name}"
+        for part in (WEIGHTS, CARD):
+            with atomic(out / name / part) as copy:
+                shutil.copyfile(folder / part, copy)
+        names.append(name)
+    figures = {k: float(v) for k, v in metrics["final"].items()}
+    if settings is None:
+        settings = Settings(weights=equal_weights(names), threshold=evaluation.threshold)
+    bundle = Bundle(models=names, tta=evaluation.tta[-1], settings=settings, metrics=figures)
+    write_text(out / "README.md", _card(bundle, folders[0]))
+    write_json(out / BUNDLE, bundle.model_dump(mode="json"))
+
+
+def load_bundle(folder: Path, device: str = "auto", precision: str = "auto", batch: int = 32) -> Predictor:
+    """Loads a bundle, or a single model folder, as a predictor with its own policy and settings.
+
+    Raises:
+        ModelFolderError: the folder is neither, or a part of it is missing or corrupt.
+    """
+    if not (folder / BUNDLE).exists():
+        if not (folder / CARD).exists():
+            raise ModelFolderError(
+                f"{folder} holds neither {BUNDLE} nor {CARD}: it is not a bundle and not a model folder"
+            )
+        return Predictor([folder], "none", device, precision, batch)
+    try:
+        bundle = Bundle.model_validate(read_json(folder / BUNDLE))
+    except ValueError as error:
+        raise ModelFolderError(f"{folder / BUNDLE} is not a bundle's card: {error}") from None
+    models = [folder / name for name in bundle.models]
+    return Predictor(models, bundle.tta, device, precision, batch, bundle.settings)
+
+
+def _steps(settings: Settings) -> str:
+    """The post-processing in words."""
+    steps = settings.postprocess.model_dump(exclude_defaults=True)
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in steps.items()) or "none"
+
+
+def _card(bundle: Bundle, example: Path) -> str:
+    """A model card for people (Mitchell et al. 2019), from the cards of the run."""
+    card = load_card(example)
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(bundle.metrics.items()))
+    weights = "\n".join(f"| `{name}` | {value:.4f} |" for name, value in bundle.settings.weights.items())
+    return f"""# Cloud mask bundle
+
+{len(bundle.models)} models, `{card.architecture}` with `{card.encoder}` (first member), trained on chips of
+{card.chip_size} x {card.chip_size} pixels with the bands {", ".join(card.bands)} (reflectance x 10,000).
+
+Output: the weighted mean probability of cloud over the models and the views of `{bundle.tta}`, its logit divided by a
+temperature of {bundle.settings.temperature:.3g}; cloud above {bundle.settings.threshold:.3g}.
+Post-processing: {_steps(bundle.settings)}.
+
+    cloudcover predict --model FOLDER_OF_THIS_FILE CHIPS --out MASKS
+
+## Figures on held-out scenes, clean labels
+
+| figure | value |
+|---|---|
+{rows}
+
+## Weights of the models
+
+| model | weight |
+|---|---|
+{weights}
+
+## Limits
+
+The models know the sensor, bands and scaling of their training chips only. Sentinel-2 products from processing baseline
+04.00 on carry an offset of 1000 DN that must be subtracted first. Bright ground, snow and sun glint are the usual
+errors.
+"""

@@ -1,0 +1,1 @@
+"""Export to OpenVINO, and prediction with exported models."""

@@ -1,0 +1,80 @@
+"""The folder of an exported network: its card, what it was made from, and the hashes of its parts."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cloudcover.models.folder import ModelFolderError
+from cloudcover.runtime.files import read_json, sha256
+
+CARD = "export.json"
+GRAPH, WEIGHTS = "model.xml", "model.bin"
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+class ExportError(ValueError):
+    """A network cannot be exported or an exported one not be run as asked; the message says what to do."""
+
+
+class Export(BaseModel):
+    """How a network was exported.
+
+    Attributes:
+        precision: what it computes in; int8 keeps what cannot be quantised in bf16.
+        source_sha256: of the weights that it was made from, as in its `model.json`.
+        files_sha256: file name -> SHA-256.
+        calibration_chips: ids of the chips that the int8 ranges were measured on.
+        checked_chips: ids of the other chips that it was compared with torch in fp32 on.
+        disagreement_share: share of the pixels of `checked_chips` that get another mask [0-1]; None without chips.
+        versions: of the libraries that made it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    precision: Precision
+    source_sha256: str
+    files_sha256: dict[str, str]
+    calibration_chips: list[str] = []
+    checked_chips: list[str] = []
+    disagreement_share: float | None = None
+    versions: dict[str, str] = {}
+
+
+def load_export(folder: Path) -> Export:
+    """Reads `export.json` and checks the files that it lists.
+
+    Raises:
+        ModelFolderError: it is not an export's card, or a file is missing or not the one that was exported.
+    """
+    try:
+        export = Export.model_validate(read_json(folder / CARD))
+    except (ValidationError, ValueError) as error:
+        raise ModelFolderError(f"{folder / CARD} is not an export's card: {error}") from None
+    for name, expected in export.files_sha256.items():
+        path = folder / name
+        if not path.exists():
+            raise ModelFolderError(f"{folder} is not a complete export: {name} is missing")
+        if (found := sha256(path)) != expected:
+            raise ModelFolderError(f"{path} has SHA-256 {found}, but {CARD} was written for {expected}")
+    return export
+
+
+def load_library(name: Literal["openvino", "nncf"]) -> ModuleType:
+    """Imports a library of the extra `openvino`, without the telemetry that both would send.
+
+    Raises:
+        ExportError: it is not installed.
+    """
+    # Both report their use to the maker unless this package cannot be imported, which they allow for.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ExportError(f'{name} cannot be imported ({error}): pip install "cloudcover[openvino]"') from None

@@ -1,0 +1,150 @@
+"""Exports trained models for fast prediction on CPUs, as OpenVINO graphs beside the model's own card.
+
+int8 is post-training quantisation by NNCF: the range of every layer's numbers is measured on chips of a store. Other
+chips of the store then tell how many pixels of the mask the export changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.jit._trace import TracerWarning
+
+from cloudcover.data import ownership as owned
+from cloudcover.data.store import Store
+from cloudcover.models.folder import CARD as MODEL_CARD
+from cloudcover.models.folder import ModelCard, ModelFolderError, load_model
+from cloudcover.models.normalize import Scaler
+from cloudcover.predict.bundle import BUNDLE, Bundle
+from cloudcover.predict.openvino.card import CARD, GRAPH, WEIGHTS, Export, ExportError, Precision, load_library
+from cloudcover.predict.predictor import Predictor
+from cloudcover.runtime.files import read_json, sha256, write_json
+
+log = logging.getLogger(__name__)
+
+CHIPS = 32
+"""Chips to calibrate on, and other chips to compare with torch on."""
+
+
+FILES = (MODEL_CARD, GRAPH, WEIGHTS, CARD)
+"""What the folder of an exported model holds."""
+
+
+def export(
+    source: Path, out: Path, precision: Precision, store: Store | None = None, seed: int = 0, chips: int = CHIPS
+) -> list[Export]:
+    """Exports a model folder, or all models of a bundle, into a folder that `Predictor` and `load_bundle` take.
+
+    Args:
+        source: a bundle or a model folder.
+        out: gets `model.json`, `model.xml`, `model.bin` and `export.json`, in a folder per model for a bundle;
+            what tells that a folder is complete is written last.
+        precision: `fp32`, `bf16` or `int8`.
+        store: chips to calibrate on, needed by int8; in any precision other chips of it are compared with torch.
+        seed: of the choice of chips.
+        chips: how many to calibrate on, and as many others to compare on; fewer if the store has fewer.
+
+    Returns:
+        The cards of the exports.
+
+    Raises:
+        ExportError: int8 without chips, chips of other bands, or OpenVINO or NNCF is not installed.
+        ModelFolderError: the source is neither a bundle nor a model folder, or damaged.
+        FolderError: `out` overlaps with the source, or holds files other than those of an earlier export.
+    """
+    if precision == "int8" and (store is None or len(store) < 2):
+        raise ExportError("int8 needs two chips or more to calibrate on and to compare: give a store")
+    owned.refuse_overlap(source, out, "the model")
+    owned.claim(out)
+    if not (source / BUNDLE).exists():
+        owned.reserve(out, FILES)
+        return [_export_model(source, out, precision, store, (seed, chips))]
+    bundle = Bundle.model_validate(read_json(source / BUNDLE))
+    owned.reserve(out, [BUNDLE, "README.md", *(f"{name}/{file}" for name in bundle.models for file in FILES)])
+    (out / BUNDLE).unlink(missing_ok=True)
+    exports = [_export_model(source / name, out / name, precision, store, (seed, chips)) for name in bundle.models]
+    shutil.copyfile(source / "README.md", out / "README.md")
+    write_json(out / BUNDLE, bundle.model_dump(mode="json"))
+    return exports
+
+
+def _export_model(
+    source: Path, out: Path, precision: Precision, store: Store | None, sample: tuple[int, int]
+) -> Export:
+    if (source / CARD).exists():
+        raise ModelFolderError(f"{source} is an export already: give the model that it was made from")
+    network, card = load_model(source)
+    calibration, others = _choose(store, card, *sample)
+    graph = _graph(network, card)
+    if precision == "int8":
+        graph = _quantised(graph, _inputs(cast(Store, store), calibration, card))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / CARD).unlink(missing_ok=True)
+    load_library("openvino").save_model(graph, out / GRAPH, compress_to_fp16=False)
+    shutil.copyfile(source / MODEL_CARD, out / MODEL_CARD)
+    made = Export(
+        precision=precision,
+        source_sha256=card.weights_sha256,
+        files_sha256={name: sha256(out / name) for name in (GRAPH, WEIGHTS)},
+        calibration_chips=calibration if precision == "int8" else [],
+        checked_chips=others,
+        versions={name: version(name) for name in ("openvino", "nncf", "torch")},
+    )
+    write_json(out / CARD, made.model_dump(mode="json"))
+    if store is None:
+        return made
+    checked = made.model_copy(update={"disagreement_share": _disagreement(source, out, store, others)})
+    write_json(out / CARD, checked.model_dump(mode="json"))
+    return checked
+
+
+def _choose(store: Store | None, card: ModelCard, seed: int, most: int) -> tuple[list[str], list[str]]:
+    """Chips to calibrate on and other chips to compare on."""
+    if store is None:
+        return [], []
+    if store.bands() != card.bands:
+        raise ExportError(f"the store has the bands {store.bands()}, the model was made for {card.bands}")
+    chips = np.random.default_rng(seed).permutation(store.index["chip_id"].to_numpy()).tolist()
+    number = min(most, len(chips) // 2)
+    return sorted(chips[:number]), sorted(chips[number : 2 * number])
+
+
+def _graph(network: torch.nn.Module, card: ModelCard) -> Any:
+    """The OpenVINO model of any number of chips of any height and width."""
+    example = torch.zeros(1, len(card.bands), card.chip_size, card.chip_size)
+    openvino = load_library("openvino")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TracerWarning)  # shape checks, which hold for every multiple of 32
+        warnings.simplefilter("ignore", DeprecationWarning)  # OpenVINO traces by torch.jit
+        return openvino.convert_model(network, example_input=example, input=[-1, len(card.bands), -1, -1])
+
+
+def _quantised(graph: Any, inputs: Sequence[np.ndarray[Any, np.dtype[np.float32]]]) -> Any:
+    nncf = load_library("nncf")
+    nncf.set_log_level(logging.ERROR)
+    return nncf.quantize(graph, nncf.Dataset(inputs), subset_size=len(inputs))
+
+
+def _inputs(store: Store, chips: list[str], card: ModelCard) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    """Scaled chips, 1 x B x H x W each."""
+    scaler = Scaler(card.input, card.data_params())
+    return [scaler(store.chips([chip]), store.limits([chip])).numpy() for chip in chips]
+
+
+def _disagreement(source: Path, out: Path, store: Store, chips: list[str]) -> float:
+    """Share of pixels whose mask the export changes against torch in fp32 [0-1]."""
+    torch_way, exported = Predictor([source], device="cpu", precision="fp32"), Predictor([out])
+    differing = []
+    for chip in chips:
+        one = store.chips([chip]), store.limits([chip])
+        masks = [p.probabilities(*one) > p.threshold for p in (torch_way, exported)]
+        differing.append(float(np.mean(masks[0] != masks[1])))
+    return float(np.mean(differing))

@@ -1,0 +1,1 @@
+"""New labels for chips whose label was rejected or that have none."""

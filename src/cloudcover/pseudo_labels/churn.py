@@ -1,0 +1,39 @@
+"""How the pseudo-labels of a round went at each location, and whether the confident ones stay as they are."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cloudcover.data import tables
+
+
+def by_location(pseudo: pd.DataFrame, locations: pd.Series, number: int) -> pd.DataFrame:
+    """Counts a round's pseudo-labels by location, and compares confidence with agreement between rounds.
+
+    If confidence means anything, the labels of accepted chips change less between rounds than those of refused ones.
+
+    Args:
+        pseudo: `tables.PSEUDO` of the round.
+        locations: location of each chip, indexed by chip_id.
+        number: of the round.
+
+    Returns:
+        `tables.PSEUDO_LOCATIONS`, sorted by location. A chip counts once for each student that it is a candidate of.
+        `confident_share` is the mean over candidates; `agreement_share` the mean share of pixels whose label is that of
+        the round before, over all candidates, the accepted and the refused ones; NaN where there are none, and in the
+        first round.
+    """
+    same = 1 - pseudo["changed_pixels_share"]
+    columns = {
+        "location": locations.loc[pseudo["chip_id"]].to_numpy(),
+        "candidate_chips": 1,
+        "accepted_chips": pseudo["accepted"].astype(int),
+        **{f"{change}_chips": (pseudo["change"] == change).astype(int) for change in ("added", "kept", "dropped")},
+        "confident_share": pseudo["confident_share"],
+        "agreement_share": same,
+        "agreement_accepted_share": same.where(pseudo["accepted"]),
+        "agreement_refused_share": same.where(~pseudo["accepted"]),
+    }
+    how = {name: "sum" if name.endswith("_chips") else "mean" for name in columns if name != "location"}
+    found = pd.DataFrame(columns, index=pseudo.index).groupby("location", as_index=False).agg(how)
+    return tables.PSEUDO_LOCATIONS.check(found.assign(round=number), "pseudo-labels by location")

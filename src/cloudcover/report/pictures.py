@@ -1,0 +1,117 @@
+"""Chips as pictures: true and false colour, masks, outlines and errors, as data URIs for a self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import binary_erosion
+
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.values import DN_PER_REFLECTANCE
+
+Picture = NDArray[np.uint8]
+"""H x W x 3, sRGB."""
+
+STRETCH = 0.6
+"""Reflectance that is shown white; fixed, so that pictures can be compared with each other."""
+GAMMA = 1.5
+"""The display is brightened by reflectance ** (1 / GAMMA)."""
+SIDE = 192
+"""Longest side of a picture [pixels]."""
+
+CLEAR_COLOUR, CLOUD_COLOUR, UNKNOWN_COLOUR = (38, 50, 64), (240, 244, 248), (128, 128, 128)
+FALSE_COLOUR, MISSED_COLOUR = (245, 158, 11), (219, 39, 119)
+"""Cloud where the label is clear, and clear where the label is cloud: safe with colour blindness."""
+LABEL_COLOUR, PREDICTION_COLOUR = (250, 204, 21), (34, 211, 238)
+
+
+def composite(dn: NDArray[np.uint16], names: Sequence[str], wanted: Sequence[str]) -> Picture | None:
+    """Three bands as red, green and blue, by a fixed stretch.
+
+    Args:
+        dn: B x H x W uint16 [DN].
+        names: the bands of `dn`.
+        wanted: the bands for red, green and blue.
+
+    Returns:
+        A picture of at most `SIDE` pixels a side, or None if the chip lacks one of the bands.
+    """
+    if not set(wanted) <= set(names):
+        return None
+    reflectance = dn[[list(names).index(name) for name in wanted]].transpose(1, 2, 0) / DN_PER_REFLECTANCE
+    shown = np.clip(reflectance / STRETCH, 0, 1) ** (1 / GAMMA)
+    return _fit(np.rint(shown * 255).astype(np.uint8), Image.Resampling.BOX)
+
+
+def true_colour(dn: NDArray[np.uint16], names: Sequence[str]) -> Picture:
+    """B04, B03, B02; for other names the first three bands, or the first one in grey."""
+    first = list(names[:3]) if len(names) >= 3 else [names[0]] * 3
+    picture = composite(dn, names, ("B04", "B03", "B02"))
+    fallback = composite(dn, names, first) if picture is None else picture
+    assert fallback is not None  # a chip has its own bands
+    return fallback
+
+
+def false_colour(dn: NDArray[np.uint16], names: Sequence[str]) -> Picture | None:
+    """B08, B04, B03: vegetation is red, and water is black; None without these bands."""
+    return composite(dn, names, ("B08", "B04", "B03"))
+
+
+def mask_picture(mask: NDArray[np.uint8]) -> Picture:
+    """A mask of {0, 1, 255} (H x W) in flat colours."""
+    return _flat(mask, {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, UNKNOWN: UNKNOWN_COLOUR})
+
+
+def errors_picture(predicted: NDArray[np.bool_], label: NDArray[np.uint8]) -> Picture:
+    """Where a prediction (H x W) and a label of {0, 1, 255} agree and differ, in flat colours."""
+    codes = label.copy()
+    codes[predicted & (label == 0)] = 2
+    codes[~predicted & (label == 1)] = 3
+    return _flat(codes, {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, 2: FALSE_COLOUR, 3: MISSED_COLOUR, UNKNOWN: UNKNOWN_COLOUR})
+
+
+def outlined(picture: Picture, mask: NDArray[np.uint8 | np.bool_], colour: tuple[int, int, int]) -> Picture:
+    """The picture with the inner outline of a mask's cloud (H x W of the chip, any size) drawn on it."""
+    cloud = _fit((mask == 1).astype(np.uint8), Image.Resampling.NEAREST) == 1
+    edge = cloud & ~binary_erosion(cloud, border_value=1)
+    result = picture.copy()
+    result[edge] = colour
+    return result
+
+
+def photo_uri(picture: Picture) -> str:
+    """A JPEG data URI: some kilobytes per chip, where PNG takes ten times that."""
+    return _uri(Image.fromarray(picture), "jpeg", quality=82, subsampling=0)
+
+
+def flat_uri(picture: Picture) -> str:
+    """A PNG data URI with a palette: lossless and small for pictures of few colours."""
+    return _uri(Image.fromarray(picture).quantize(8, dither=Image.Dither.NONE), "png", optimize=True)
+
+
+def _uri(image: Image.Image, kind: str, **options: int) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _flat(codes: NDArray[np.uint8], colours: dict[int, tuple[int, int, int]]) -> Picture:
+    table = np.zeros((256, 3), np.uint8)
+    for code, colour in colours.items():
+        table[code] = colour
+    return table[_fit(codes, Image.Resampling.NEAREST)]
+
+
+def _fit(pixels: NDArray[np.uint8], how: Image.Resampling) -> NDArray[np.uint8]:
+    """Shrinks to at most `SIDE` pixels a side; smaller ones are kept."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, SIDE / max(height, width))
+    if scale == 1.0:
+        return pixels
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(pixels).resize(size, how))

@@ -1,0 +1,1 @@
+"""Sets on object stores and web servers."""

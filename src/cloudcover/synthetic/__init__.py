@@ -1,0 +1,1 @@
+"""A simulated set whose true masks are known."""

@@ -1,0 +1,201 @@
+"""The synthetic source: Sentinel-2-like chips with human-like labels, some of them wrong, and the truth beside them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.data import ownership as owned
+from cloudcover.data import tables
+from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.layout import SPLITS, remove_empty_folders
+from cloudcover.runtime.files import derive_seed, sha256
+from cloudcover.runtime.workers import end_with_parent
+from cloudcover.synthetic import labels, scene, sites
+from cloudcover.synthetic.land import BANDS
+from cloudcover.synthetic.write import write_tiff
+
+# Wrong labels gather in some scenes: in the real set the tenth percentile of their share is 1 %, the ninetieth 20 %.
+ERROR_CLUSTERING = 1.2
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A chip to make: where it stands, and whether it gets a label and a wrong one."""
+
+    chip_id: str
+    scene: int
+    position: int
+    labelled: bool
+    spoilt: bool
+
+
+def generate(
+    params: SyntheticParams,
+    data: DataParams,
+    seed: int,
+    raw: Path,
+    truth: Path,
+    workers: int = 1,
+    progress: bool | None = None,
+) -> set[Path]:
+    """Makes a synthetic set in the challenge's layout.
+
+    The pixels of a chip follow from (seed, scene, position in the scene, locations, chip size) alone, whatever else is
+    made, in whichever order and by however many workers. Which labels are wrong or left out depends on the whole set:
+    exactly the shares that `params` asks for, to rounding.
+
+    Args:
+        params: numbers and shares.
+        data: bands and chip size; nodata is written into the files' headers.
+        seed: of everything random.
+        raw: gets `train_features/<chip_id>/<band>.tif` (uint16, DN = reflectance x 10,000),
+            `train_labels/<chip_id>.tif` (uint8, 1 = cloud), `train_metadata.csv`, and `test_features/` with
+            `test_metadata.csv` for chips without label.
+        truth: gets `masks/<chip_id>.tif` and `manifest.csv` (`tables.TRUTH`).
+        workers: processes.
+        progress: show a bar; None: if standard error is a terminal.
+
+    Returns:
+        The files of the set, relative to `raw`. Those of an earlier set that are not among them are removed.
+
+    Raises:
+        ValueError: `data.bands` has a band that the source cannot make.
+        FolderError: a file that is somebody else's would be overwritten.
+    """
+    unknown = [band for band in data.bands if band not in BANDS]
+    if unknown:
+        raise ValueError(f"the synthetic source makes bands {list(BANDS)}, not {unknown}; change data.bands")
+    tasks = _plan(params, seed)
+    files = _files(tasks, data.bands)
+    masks = [f"masks/{task.chip_id}.tif" for task in tasks]
+    owned.reserve(raw, files)
+    owned.reserve(truth, masks)
+    for task in tasks:
+        (raw / _features(task)).mkdir(parents=True, exist_ok=True)
+    (raw / "train_labels").mkdir(parents=True, exist_ok=True)
+    (truth / "masks").mkdir(parents=True, exist_ok=True)
+
+    make = partial(_make, params.locations, data, seed, raw, truth)
+    hide = not (sys.stderr.isatty() if progress is None else progress)
+    rows = list(tqdm(_map(make, tasks, workers), total=len(tasks), desc="synthetic chips", unit="chip", disable=hide))
+
+    for split in SPLITS:
+        chips = [t for t in tasks if t.labelled == (split == "train")]
+        frame = pd.DataFrame(
+            [_metadata(t, seed, params.locations) for t in chips], columns=list(tables.METADATA.columns)
+        )
+        tables.METADATA.write(frame, raw / f"{split}_metadata.csv")
+    tables.TRUTH.write(pd.DataFrame(rows, columns=list(tables.TRUTH.columns)), truth / "manifest.csv")
+    owned.prune(raw, files)
+    owned.prune(truth, masks)
+    remove_empty_folders(raw)
+    return {Path(file) for file in files}
+
+
+def _files(tasks: list[_Task], bands: list[str]) -> list[str]:
+    """All files of the set, relative to its folder."""
+    images = [f"{_features(task)}/{band}.tif" for task in tasks for band in bands]
+    masks = [f"train_labels/{task.chip_id}.tif" for task in tasks if task.labelled]
+    return [*images, *masks, *(f"{split}_metadata.csv" for split in SPLITS)]
+
+
+def _plan(params: SyntheticParams, seed: int) -> list[_Task]:
+    places = [
+        (number, position)
+        for number, count in enumerate(sites.chip_counts(seed, params.scenes, params.chips))
+        for position in range(count)
+    ]
+    without = _choose(places, round(params.unlabelled * len(places)), seed, "unlabelled", 0)
+    labelled = [place for place in places if place not in without]
+    wrong = _choose(labelled, round(params.label_errors * len(labelled)), seed, "error", ERROR_CLUSTERING)
+    return [_Task(f"s{p[0]:03d}c{p[1]:04d}", *p, p not in without, p in wrong) for p in places]
+
+
+def _choose(
+    places: list[tuple[int, int]], number: int, seed: int, name: str, clustering: float
+) -> set[tuple[int, int]]:
+    """A random choice of chips, more from some scenes than from others.
+
+    The chips with the shortest of exponential waiting times are taken, which is weighted sampling without replacement
+    (Efraimidis and Spirakis 2006, doi 10.1016/j.ipl.2005.11.003); a chip's time does not depend on the others.
+
+    Args:
+        places: scene and position of each chip.
+        number: how many to choose.
+        seed: of the set.
+        name: of the choice.
+        clustering: standard deviation of the logarithm of the scenes' weights; 0: all alike.
+    """
+
+    def waiting(place: tuple[int, int]) -> float:
+        weight = np.random.default_rng(derive_seed(seed, name, "scene", place[0])).lognormal(0, clustering)
+        return float(np.random.default_rng(derive_seed(seed, name, *place)).exponential(1 / weight))
+
+    return set(sorted(places, key=waiting)[:number])
+
+
+def _map(make: Any, tasks: list[_Task], workers: int) -> Iterator[dict[str, Any]]:
+    """Rows in the order of the tasks."""
+    if workers <= 1:
+        yield from map(make, tasks)
+        return
+    # Forked workers don't import the caller's main module again, which a Snakemake script could not bear.
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(method), end_with_parent) as pool:
+        yield from pool.map(make, tasks, chunksize=8)
+
+
+def _features(task: _Task) -> str:
+    return f"{'train' if task.labelled else 'test'}_features/{task.chip_id}"
+
+
+def _make(locations: int, data: DataParams, seed: int, raw: Path, truth: Path, task: _Task) -> dict[str, Any]:
+    """Makes and writes one chip; returns its row of the truth."""
+    of = sites.scene(seed, task.scene, locations)
+    size = data.chip_size
+    chip = scene.render(seed, of, task.position, size)
+    for band in data.bands:
+        write_tiff(
+            raw / _features(task) / f"{band}.tif", chip.bands[BANDS.index(band)], of.site, task.position, data.nodata
+        )
+    error, agreement = "", float("nan")
+    if task.labelled:
+        rng = np.random.default_rng(derive_seed(seed, "label", task.scene, task.position))
+        label = labels.human(chip, rng)
+        if task.spoilt:
+            label, error = labels.spoil(label, chip, lambda: scene.true_mask(seed, of, task.position + 1, size), rng)
+        agreement = labels.iou(label, chip.mask)
+        write_tiff(
+            raw / "train_labels" / f"{task.chip_id}.tif", label.astype(np.uint8), of.site, task.position, UNKNOWN
+        )
+    path = f"masks/{task.chip_id}.tif"
+    write_tiff(truth / path, chip.mask.astype(np.uint8), of.site, task.position, UNKNOWN)
+    return {
+        "chip_id": task.chip_id,
+        "path": path,
+        "sha256": sha256(truth / path),
+        "error": error,
+        "label_iou": agreement,
+    }
+
+
+def _metadata(task: _Task, seed: int, locations: int) -> dict[str, str]:
+    of = sites.scene(seed, task.scene, locations)
+    return {
+        "chip_id": task.chip_id,
+        "location": of.site.name,
+        "datetime": of.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "cloudpath": f"synthetic://{_features(task)}",
+    }

@@ -1,0 +1,80 @@
+"""One chip: ground, shadows, clouds, haze and the sensor, as digital numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloudcover.data.values import DN_PER_REFLECTANCE
+from cloudcover.runtime.files import derive_seed
+from cloudcover.synthetic import clouds, land, sites
+from cloudcover.synthetic.clouds import MARGIN
+from cloudcover.synthetic.noise import Field, Mask
+
+SATURATION_DN = 16_000
+_SKYLIGHT = (0.46, 0.42, 0.38, 0.34)  # light that reaches a deep shadow, blue most
+_HAZE = (0.55, 0.42, 0.34, 0.22)  # colour of haze [reflectance]
+
+_LOSS = 1.5  # light crosses the cloud twice, but much of it is scattered onwards and still reaches the ground
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A chip as the sensor sees it.
+
+    Attributes:
+        bands: (4, size, size) uint16, DN = reflectance x 10,000, never 0; order as `land.BANDS`.
+        mask: true cloud mask (size, size).
+        opacity: of the clouds (size, size) [0-1].
+    """
+
+    bands: NDArray[np.uint16]
+    mask: Mask
+    opacity: Field
+
+
+def _sky(seed: int, of: sites.Scene, position: int, size: int) -> clouds.Clouds:
+    rng = np.random.default_rng(derive_seed(seed, "scene", of.index, "sky", position))
+    return clouds.sky(rng, of, sites.coverage(seed, of, position), size)
+
+
+def true_mask(seed: int, of: sites.Scene, position: int, size: int) -> Mask:
+    """The mask of a chip alone, without its picture."""
+    return _sky(seed, of, position, size).mask
+
+
+def render(seed: int, of: sites.Scene, position: int, size: int) -> Chip:
+    """Draws the chip at a position of a scene.
+
+    Args:
+        seed: of the set.
+        of: the scene.
+        position: number of the chip in the scene's grid.
+        size: height and width [pixels].
+    """
+    place = np.random.default_rng(derive_seed(seed, "land", of.site.index, position))
+    ground = land.reflectance(place, of, size)
+    above = _sky(seed, of, position, size)
+    inside = slice(MARGIN, MARGIN + size)
+
+    rows, columns = clouds.shadow_offset(of)
+    cast = above.opacity[MARGIN - rows : MARGIN - rows + size, MARGIN - columns : MARGIN - columns + size]
+    shade = np.minimum(cast * np.float32(1.15), 1)
+    opacity = above.opacity[inside, inside]
+    through = (1 - opacity) ** _LOSS * np.float32(1 - of.haze)
+    glow = opacity * above.light[inside, inside]
+    noise = np.random.default_rng(derive_seed(seed, "scene", of.index, "noise", position))
+    bands = np.empty(ground.shape, np.uint16)
+    for index, band in enumerate(ground):
+        band *= 1 - np.float32(1 - _SKYLIGHT[index]) * shade
+        band *= through
+        band += np.float32(_HAZE[index] * of.haze)
+        band += np.float32(of.tint[index]) * glow
+        grain = noise.standard_normal(band.shape, dtype=np.float32)
+        grain *= np.float32(8) + np.float32(60) * band
+        band *= DN_PER_REFLECTANCE
+        band += grain
+        bands[index] = np.clip(np.rint(band, out=band), 1, SATURATION_DN)
+    return Chip(bands, opacity > clouds.THRESHOLD, opacity)

@@ -1,0 +1,226 @@
+"""The plan of a set: sites with a kind of land, scenes with a date, a sun and weather, chips on a grid of the scene.
+
+Everything is derived from (seed, names), never from how many scenes or chips there are, so that a larger set repeats
+the scenes of a smaller one with the same number of locations.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import betaincinv, ndtr, ndtri
+
+from cloudcover.runtime.files import derive_seed
+from cloudcover.synthetic.noise import wave
+
+Biome = Literal["savanna", "farmland", "forest", "desert", "coast", "lakes", "mountains", "town"]
+CloudKind = Literal["cumulus", "deck", "cirrus", "haze"]
+
+# Shares follow the band means of the real set's clear chips: mostly green land, 5-8 % dark water, few bright deserts.
+BIOMES: dict[Biome, float] = {
+    "savanna": 0.22, "farmland": 0.18, "forest": 0.21, "desert": 0.05, "coast": 0.18, "lakes": 0.08, "mountains": 0.04,
+    "town": 0.05,
+}  # fmt: skip
+LATITUDES: dict[Biome, tuple[float, float]] = {
+    "savanna": (-25, 15), "farmland": (-38, 52), "forest": (-12, 10), "desert": (15, 32), "coast": (-35, 45),
+    "lakes": (-5, 55), "mountains": (28, 48), "town": (-35, 50),
+}  # fmt: skip
+KINDS: dict[CloudKind, float] = {"cumulus": 0.45, "deck": 0.30, "cirrus": 0.15, "haze": 0.10}
+
+# Distribution of true coverage: an atom at 0, an atom at 1, a beta distribution between. With the usual share of wrong
+# labels the labels' coverage is distributed as in the real set: 6.6 % all clear, 25.8 % all cloud, mean 0.62.
+ALL_CLEAR_SHARE = 0.05
+ALL_CLOUD_SHARE = 0.30
+BETWEEN = (0.70, 0.54)
+
+GRID = 16  # chips stand in rows of 16 within a scene
+
+
+@dataclass(frozen=True)
+class Site:
+    """A location.
+
+    Attributes:
+        index: number of the site.
+        biome: kind of land.
+        longitude: of the first chip [degrees].
+        latitude: of the first chip [degrees].
+        easting: left edge of the first chip in its UTM zone [m].
+        northing: upper edge of the first chip [m].
+        epsg: code of the UTM zone.
+    """
+
+    index: int
+    biome: Biome
+    longitude: float
+    latitude: float
+    easting: float
+    northing: float
+    epsg: int
+
+    @property
+    def name(self) -> str:
+        """What the metadata call the location."""
+        return f"site-{self.index:02d}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One look at a site: all chips of a scene share it.
+
+    Attributes:
+        index: number of the scene.
+        site: where.
+        time: when, UTC.
+        sun_azimuth: clockwise from north [radians].
+        sun_elevation: above the horizon [radians].
+        season: greenness of the vegetation [0-1].
+        kind: prevailing kind of cloud.
+        haze: opacity of the air, below what counts as cloud [0-1].
+        cloudiness: weather of the scene, a standard normal; higher is cloudier.
+        thickness: a standard normal; higher is thicker.
+        height: of the cloud tops [m].
+        outer: size of the largest clouds [pixels].
+        wind: direction of streaks [radians].
+        tint: brightness of thick cloud, for B02, B03, B04 and B08 [reflectance].
+    """
+
+    index: int
+    site: Site
+    time: dt.datetime
+    sun_azimuth: float
+    sun_elevation: float
+    season: float
+    kind: CloudKind
+    haze: float
+    cloudiness: float
+    thickness: float
+    height: float
+    outer: float
+    wind: float
+    tint: tuple[float, float, float, float]
+
+
+def _spread(index: int, shift: float, base: float) -> float:
+    """Point `index` of an additive low-discrepancy sequence in [0, 1): few scenes already cover the range evenly."""
+    return (shift + (index + 1) * base) % 1.0
+
+
+def _pick(options: dict[Any, float], u: float) -> Any:
+    edges = np.cumsum(list(options.values()))
+    return list(options)[min(int(np.searchsorted(edges, u * edges[-1], side="right")), len(options) - 1)]
+
+
+def _shift(seed: int, name: str) -> float:
+    return derive_seed(seed, "sequence", name) / 2**31
+
+
+@lru_cache(maxsize=256)
+def site(seed: int, index: int) -> Site:
+    """Site number `index` of a seed."""
+    rng = np.random.default_rng(derive_seed(seed, "site", index))
+    biome: Biome = _pick(BIOMES, _spread(index, _shift(seed, "biome"), 0.6180339887))
+    latitude = float(rng.uniform(*LATITUDES[biome]))
+    zone = int(rng.integers(1, 61))
+    longitude = zone * 6 - 183 + float(rng.uniform(-2, 2))
+    easting = 500_000 + (longitude - (zone * 6 - 183)) * 111_320 * np.cos(np.radians(latitude))
+    northing = latitude * 110_600 + (10_000_000 if latitude < 0 else 0)
+    return Site(
+        index, biome, longitude, latitude, round(easting / 10) * 10.0, round(northing / 10) * 10.0,
+        (32600 if latitude >= 0 else 32700) + zone,
+    )  # fmt: skip
+
+
+def _sun(time: dt.datetime, latitude: float, longitude: float) -> tuple[float, float]:
+    """Azimuth and elevation of the sun [radians], without the equation of time (Iqbal 1983)."""
+    day = time.timetuple().tm_yday
+    declination = np.radians(23.45) * np.sin(2 * np.pi * (284 + day) / 365)
+    hour = np.radians(15 * (time.hour + time.minute / 60 + longitude / 15 - 12))
+    phi = np.radians(latitude)
+    sine = np.sin(phi) * np.sin(declination) + np.cos(phi) * np.cos(declination) * np.cos(hour)
+    elevation = np.arcsin(np.clip(sine, 0.25, 1))
+    azimuth = np.arctan2(
+        -np.sin(hour) * np.cos(declination),
+        np.cos(phi) * np.sin(declination) - np.sin(phi) * np.cos(declination) * np.cos(hour),
+    )
+    return float(azimuth), float(elevation)
+
+
+@lru_cache(maxsize=256)
+def scene(seed: int, index: int, locations: int) -> Scene:
+    """Scene number `index` of a seed; scenes go round the locations in turn."""
+    rng = np.random.default_rng(derive_seed(seed, "scene", index))
+    where = site(seed, index % locations)
+    local = dt.datetime(2018, 2, 1, 10, 30) + dt.timedelta(
+        days=float(int(rng.integers(0, 940))), seconds=int(rng.integers(-1800, 1800))
+    )
+    time = local - dt.timedelta(hours=where.longitude / 15)
+    time = time.replace(microsecond=0)
+    azimuth, elevation = _sun(time, where.latitude, where.longitude)
+    day = time.timetuple().tm_yday / 365
+    summer = np.cos(2 * np.pi * (day - 0.55)) * (1 if where.latitude >= 0 else -1)
+    season = float(np.clip(0.5 + 0.5 * min(1, abs(where.latitude) / 30) * summer + rng.normal(0, 0.15), 0, 1))
+    kind: CloudKind = _pick(KINDS, _spread(index, _shift(seed, "kind"), 0.5497004779))
+    cloudiness = _normal(_spread(index, _shift(seed, "cloudiness"), 0.7548776662))
+    thickness = _normal(_spread(index, _shift(seed, "thickness"), 0.5698402909))
+    height = {"cumulus": 1500.0, "deck": 2000.0, "cirrus": 8000.0, "haze": 3000.0}[kind] * np.exp(rng.normal(0, 0.35))
+    outer = {"cumulus": 150.0, "deck": 260.0, "cirrus": 300.0, "haze": 350.0}[kind] * np.exp(rng.normal(0, 0.4))
+    bright = float(np.clip(rng.normal(1.07, 0.13), 0.8, 1.45))
+    # Thick clouds of the real set fall from blue to near infrared by about a sixth: the atmospheric correction is made
+    # for clear air.
+    slope = float(np.clip(rng.normal(0.17, 0.05), 0.06, 0.30))
+    tint = (bright * (1 + slope), bright * (1 + 0.66 * slope), bright * (1 + 0.36 * slope), bright)
+    return Scene(
+        index=index,
+        site=where,
+        time=time,
+        sun_azimuth=azimuth,
+        sun_elevation=elevation,
+        season=season,
+        kind=kind,
+        haze=float(rng.gamma(0.7, 0.015)),
+        cloudiness=cloudiness,
+        thickness=thickness,
+        height=float(height),
+        outer=float(np.round(outer)),
+        wind=float(rng.uniform(0, np.pi)),
+        tint=tint,
+    )
+
+
+def _normal(u: float) -> float:
+    """Quantile of the standard normal distribution, its tails cut."""
+    return float(ndtri(np.clip(u, 0.005, 0.995)))
+
+
+def coverage(seed: int, of: Scene, position: int) -> float:
+    """The cloud cover that a chip shall have [0-1]: weather of the scene, its drift across the grid, and chance.
+
+    A Gaussian copula keeps the distribution over all chips that of the real labels.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "weather", of.index))
+    row, column = divmod(position, GRID)
+    drift = float(wave(rng, np.array(float(row)), np.array(float(column)), 9.0))
+    chance = np.random.default_rng(derive_seed(seed, "cover", of.index, position)).normal()
+    u = float(ndtr(0.65 * of.cloudiness + 0.45 * drift + 0.6124 * chance))
+    if u < ALL_CLEAR_SHARE:
+        return 0.0
+    if u > 1 - ALL_CLOUD_SHARE:
+        return 1.0
+    return float(betaincinv(*BETWEEN, (u - ALL_CLEAR_SHARE) / (1 - ALL_CLEAR_SHARE - ALL_CLOUD_SHARE)))
+
+
+def chip_counts(seed: int, scenes: int, chips: int) -> list[int]:
+    """Number of chips of each scene: uneven as in the real set, at least one while there are enough chips."""
+    base = [1 if index < chips else 0 for index in range(scenes)]
+    rest = chips - sum(base)
+    weights = np.array([0.5 + derive_seed(seed, "size", index) / 2**31 for index in range(scenes)])
+    exact = rest * weights / weights.sum()
+    counts = np.floor(exact).astype(int)
+    for index in np.argsort(counts - exact, kind="stable")[: rest - int(counts.sum())]:
+        counts[index] += 1
+    return [a + int(b) for a, b in zip(base, counts, strict=True)]

@@ -1,0 +1,41 @@
+"""Files of a chip: GeoTIFFs in the challenge's layout."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+
+from cloudcover.data.geotiff import write_geotiff
+from cloudcover.synthetic.sites import GRID, Site
+
+RESOLUTION_M = 10.0
+
+
+@lru_cache(maxsize=128)
+def _crs(epsg: int) -> CRS:
+    return CRS.from_epsg(epsg)
+
+
+def write_tiff(
+    path: Path, values: NDArray[np.uint8] | NDArray[np.uint16], where: Site, position: int, nodata: int
+) -> None:
+    """Writes one band, georeferenced by the site and the chip's place in its grid.
+
+    Args:
+        path: file to write.
+        values: (size, size) uint8 or uint16.
+        where: gives the UTM zone and the corner.
+        position: number of the chip in the grid.
+        nodata: value that stands for no data.
+    """
+    size = len(values)
+    row, column = divmod(position, GRID)
+    west = where.easting + column * size * RESOLUTION_M
+    north = where.northing - row * size * RESOLUTION_M
+    transform = from_origin(west, north, RESOLUTION_M, RESOLUTION_M)
+    write_geotiff(path, values, {"crs": _crs(where.epsg), "transform": transform, "nodata": nodata})

@@ -1,0 +1,157 @@
+"""The search for the strength of augmentation: short trainings, by Optuna, in a study that goes on after a stop."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+from filelock import FileLock, Timeout
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from cloudcover.config.params import AugmentationParams
+from cloudcover.data.store import Store
+from cloudcover.runtime.files import derive_seed, fingerprint
+from cloudcover.train.module import NotFiniteError
+from cloudcover.train.run import Recipe, train
+from cloudcover.train.select import Selection, select
+
+log = logging.getLogger(__name__)
+
+STUDY = "augmentation"
+RANGES: dict[str, tuple[float, float]] = {
+    "d4": (0.0, 1.0),
+    "affine": (0.0, 1.0),
+    "rotation": (0.0, 90.0),
+    "zoom": (1.0, 2.0),
+    "brightness_contrast": (0.0, 1.0),
+    "brightness": (0.0, 0.5),
+    "contrast": (0.0, 0.5),
+    "mosaic": (0.0, 0.5),
+    "cutmix": (0.0, 0.5),
+    "chessmix": (0.0, 0.5),
+    "cloud_paste": (0.0, 0.5),
+    "multi_resolution": (0.0, 1.0),
+}
+"""Keys of `augmentation` that are searched, and their bounds; all others stay as they are."""
+
+
+class StudyError(ValueError):
+    """A study cannot go on: it belongs to other chips or parameters, or another process works on it."""
+
+
+def tune(
+    recipe: Recipe,
+    store: Store,
+    manifest: pd.DataFrame,
+    folds: pd.DataFrame,
+    held_out: Sequence[int],
+    trials: int,
+    journal: Path,
+    work: Path,
+) -> optuna.Study:
+    """Searches augmentations by the validation figure of models trained on the clean labels.
+
+    The first trial is the recipe's own augmentation, so that there is something to compare with. The figure of the best
+    trial is optimistic, because it was chosen by it: the chain's evaluation on other folds is the judge.
+
+    Args:
+        recipe: everything but the augmentation stays; `recipe.training.epochs` is the length of a trial.
+        store: the packed chips.
+        manifest: `tables.MANIFEST`.
+        folds: `tables.FOLDS`.
+        held_out: folds to validate on; a trial's value is the mean over them.
+        trials: number of finished trials to reach, those of earlier runs included.
+        journal: Optuna's file of the study; an interrupted trial is taken up where its training stopped.
+        work: for training states and models, which are removed.
+
+    Raises:
+        StudyError: the study belongs to other chips or parameters, or another process works on it.
+        SelectionError: see `train.select`.
+        NotFiniteError: the loss of a trial is NaN; the next start goes on with another trial.
+    """
+    selections = {fold: select(manifest, folds, fold) for fold in held_out}
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{journal}.busy", timeout=0):  # Optuna's own lock of a single write is FILE.lock
+            study = _open(journal, _identity(recipe, store, selections), recipe.seed)
+            _take_up(study, recipe.augmentation)
+
+            def value(trial: Trial) -> float:
+                changed = replace(recipe, augmentation=suggest(trial, recipe.augmentation))
+                values = []
+                for fold, selection in selections.items():
+                    with tempfile.TemporaryDirectory(prefix=f"trial{trial.number}-fold{fold}-", dir=work) as folder:
+                        output = Path(folder, "model")
+                        card = train(changed, store, selection, output, work / "train", run="tune", fold=fold)
+                    values.append(card.metrics[f"validation_{changed.training.best}"])
+                return float(np.mean(values))
+
+            while len(finished(study)) < trials:
+                # `optimize` would count a trial that Ctrl-C cuts off as failed; so it stays open and is taken up.
+                trial = study.ask()
+                try:
+                    figure = value(trial)
+                    study.tell(trial, figure)
+                    log.info("trial %d of %d: %.4f", len(finished(study)), trials, figure)
+                except NotFiniteError:
+                    study.tell(trial, state=TrialState.FAIL)
+                    raise
+            return study
+    except Timeout:
+        raise StudyError(f"another process works on {journal}") from None
+
+
+def suggest(trial: Trial | FrozenTrial, start: AugmentationParams) -> AugmentationParams:
+    """The augmentation of a trial: `start` with the values of `RANGES` that the trial has."""
+    values = {name: trial.suggest_float(name, low, high) for name, (low, high) in RANGES.items()}
+    return start.model_copy(update=values)
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that have a value, in their order; the first one is the augmentation of the start."""
+    return study.get_trials(states=(TrialState.COMPLETE,))
+
+
+def _identity(recipe: Recipe, store: Store, selections: dict[int, Selection]) -> str:
+    """Fingerprint of everything but the augmentation, by that of the trainings."""
+    plain = replace(recipe, augmentation=AugmentationParams())  # type: ignore[call-arg]
+    return fingerprint([plain.fingerprint(store, selection, None) for selection in selections.values()])
+
+
+def _open(journal: Path, identity: str, seed: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if journal.exists() and (text := journal.read_bytes()) and not text.startswith(b'{"op_code":'):
+        raise StudyError(f"{journal} is no study, and Optuna would write into it: give another file (--study)")
+    study = optuna.create_study(
+        study_name=STUDY,
+        storage=JournalStorage(JournalFileBackend(str(journal))),
+        direction="maximize",
+        load_if_exists=True,
+    )
+    if study.user_attrs.setdefault("identity", identity) != identity:
+        raise StudyError(
+            f"{journal} is a study of other chips, labels or parameters: remove it, or give another file (--study)"
+        )
+    study.set_user_attr("identity", identity)
+    # The sampler's state is not in the journal; another seed, so that a new start does not draw the same again.
+    study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, "tune", len(study.trials)))
+    return study
+
+
+def _take_up(study: optuna.Study, start: AugmentationParams) -> None:
+    """Asks for the start's own augmentation first, and again for trials that a stop has cut off."""
+    if not study.trials:
+        study.enqueue_trial({name: getattr(start, name) for name in RANGES})
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        log.info("trial %d was cut off and is taken up", trial.number)
+        study.enqueue_trial(trial.params)
+        study.tell(trial.number, state=TrialState.FAIL)
