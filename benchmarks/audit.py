@@ -39,16 +39,16 @@ from sklearn.metrics import average_precision_score
 
 from cloudcover.config.params import Params
 from cloudcover.data import tables
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.pack import pack
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import audit
 from cloudcover.labels.evidence import iou
 from cloudcover.labels.score import REASONS, WEIGHTS, estimated_error_share, features, judge
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import write_json
 from cloudcover.sources.fetch import fetch
-from cloudcover.train.run import Recipe
+from cloudcover.train.run import TrainingConfig
 
 CLEAN = "none"
 LEAST_WEIGHT, MOST_WEIGHT = 0.2, 2.0
@@ -61,30 +61,30 @@ def audited(params: Params, folder: Path) -> pd.DataFrame:
     raw, truth = folder / "raw", folder / "truth"
     fetch(params.data, params.synthetic, params.seed, raw, truth)
     pack(raw, folder / "store", folder / "quarantine.csv", params.data)
-    recipe = Recipe(
+    config = TrainingConfig(
         params.seed, params.data, params.folds, params.input, params.model, params.training, params.augmentation,
         params.compute,
     )  # fmt: skip
     start = time.perf_counter()
-    store = Store(folder / "store")
-    table = audit(store, recipe, params.audit, folder / "work")
+    store = ChipStore(folder / "store")
+    table = audit(store, config, params.audit, folder / "work")
     seconds = time.perf_counter() - start
     errors = tables.TRUTH.read(truth / "manifest.csv").set_index("chip_id")["error"]
     table = table.assign(error=errors.loc[table["chip_id"]].replace("", CLEAN).to_numpy(), seconds=seconds)
     return table.assign(**others(store, table, folder / "work"))
 
 
-def others(store: Store, table: pd.DataFrame, work: Path) -> dict[str, NDArray[np.float64]]:
+def others(store: ChipStore, table: pd.DataFrame, work: Path) -> dict[str, NDArray[np.float64]]:
     """What others go by, from the networks of the first pass: the IoU, and cleanlab's score where it is installed."""
     cloud = np.zeros((len(table), *store.labels(table["chip_id"].tolist()[:1]).shape[1:]), np.float32)
     labels = store.labels(table["chip_id"].tolist())
     for fold, rows in table.groupby("audit_fold").indices.items():
         first = min(work.glob(f"fold{fold}-*"), key=lambda f: (f / "model.safetensors").stat().st_mtime)
         chip_ids = table["chip_id"].to_numpy()[rows].tolist()
-        cloud[rows] = Predictor([first], device="cpu").probabilities(store.chips(chip_ids), store.limits(chip_ids))
-    columns = {"first_iou": iou((cloud > 0.5) & (labels != UNKNOWN), labels == 1)}
+        cloud[rows] = Predictor([first], device="cpu").probabilities(store.chips(chip_ids), store.percentiles(chip_ids))
+    columns = {"first_iou": iou((cloud > 0.5) & (labels != IGNORE_INDEX), labels == 1)}
     if CLEANLAB.exists():
-        np.savez(work / "arrays.npz", labels=np.where(labels == UNKNOWN, cloud > 0.5, labels), cloud=cloud)
+        np.savez(work / "arrays.npz", labels=np.where(labels == IGNORE_INDEX, cloud > 0.5, labels), cloud=cloud)
         script = ROOT / "benchmarks/baselines/cleanlab_scores.py"
         subprocess.run([CLEANLAB, script, work / "arrays.npz", work / "scores.npy"], check=True, capture_output=True)
         columns["cleanlab"] = np.load(work / "scores.npy")

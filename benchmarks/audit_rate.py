@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from cloudcover.config.params import DataParams, SyntheticParams
 from cloudcover.data.pack import pack
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import BATCH
 from cloudcover.labels.geometry import geometry_evidence
 from cloudcover.labels.spectral import separability, spectral_evidence
@@ -32,7 +32,7 @@ def rates(seed: int, chips: int = 64, size: int = 512) -> pd.DataFrame:
             data, SyntheticParams(chips=chips, scenes=8, unlabelled=0), seed, Path(folder) / "raw", Path(folder) / "t"
         )
         pack(Path(folder) / "raw", Path(folder) / "store", Path(folder) / "quarantine.csv", data)
-        store = Store(Path(folder) / "store")
+        store = ChipStore(Path(folder) / "store")
         bands, batches = store.bands(), list(store.batches(store.index["chip_id"], BATCH))
 
         def colours(chip_ids: list[str]) -> None:

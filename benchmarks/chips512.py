@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cloudcover.config.params import DataParams, SyntheticParams
-from cloudcover.data.layout import write_manifest
+from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.synthetic.generate import generate
 
@@ -19,6 +19,6 @@ def make(root: Path, chips: int, seed: int, size: int = SIZE) -> tuple[Path, Pat
     if not (store / "index.parquet").exists():
         scenes = SyntheticParams(chips=chips, scenes=max(2, chips // 8), locations=2, unlabelled=0)  # type: ignore[call-arg]
         generate(scenes, data, seed, raw, folder / "truth", workers=2)
-        write_manifest(raw, "synthetic")
+        write_file_table(raw, "synthetic")
         pack(raw, store, folder / "quarantine.csv", data)
     return raw, store

@@ -38,7 +38,7 @@ def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None
     import torch
 
     from cloudcover.config.params import InputParams, ModelParams
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.models.build import build_model
     from cloudcover.models.folder import ModelCard, save_model
     from cloudcover.predict.openvino.export import export
@@ -51,7 +51,7 @@ def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None
     )  # fmt: skip
     save_model(out / "torch", build_model(model, 4), card)
     for precision in precisions:
-        export(out / "torch", out / precision, precision, Store(store) if precision == "int8" else None, chips=8)  # type: ignore[arg-type]
+        export(out / "torch", out / precision, precision, ChipStore(store) if precision == "int8" else None, chips=8)  # type: ignore[arg-type]
 
 
 def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float:
@@ -109,11 +109,11 @@ def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[st
     import numpy as np
 
     from cloudcover.data.chips import read_mask
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.predict.bundle import load_bundle
     from cloudcover.predict.openvino.export import export
 
-    chips = Store(store)
+    chips = ChipStore(store)
     held: list[str] = []
     for precision in precisions:
         held = export(model, out / precision, precision, chips)[0].checked_chips  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[st
     ways |= {precision: load_bundle(out / precision, "cpu", batch=4) for precision in precisions}
     known, figures, exact = truth != 255, {}, None
     for name, predictor in ways.items():
-        masks = predictor.probabilities(chips.chips(held), chips.limits(held)) > predictor.threshold
+        masks = predictor.probabilities(chips.chips(held), chips.percentiles(held)) > predictor.threshold
         exact = masks if exact is None else exact
         both = (masks & (truth == 1) & known).sum(), ((masks | (truth == 1)) & known).sum()
         figures[f"jaccard_{name}"] = float(both[0] / both[1])

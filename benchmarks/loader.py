@@ -30,8 +30,8 @@ from chips512 import SIZE, make
 
 from cloudcover.augment.apply import augment_weighted
 from cloudcover.config.params import AugmentationParams, DataParams, InputParams
-from cloudcover.data.store import Store
-from cloudcover.models.normalize import Scaler
+from cloudcover.data.store import ChipStore
+from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.files import write_json
 
 BATCH = 16
@@ -42,18 +42,18 @@ SECONDS = 1.0
 @cache
 def packed(store: Path) -> tuple[Callable[[list[str]], object], ...]:
     """Three ways on reused memory: the gather for a GPU, all that a CPU does up to the network, a plain copy."""
-    chips, scaler = Store(store), Scaler(InputParams(), DataParams(), reuse=True)  # type: ignore[call-arg]
+    chips, scaler = ChipStore(store), Normalize(InputParams(), DataParams(), reuse=True)  # type: ignore[call-arg]
     dn, labels = np.zeros((BATCH, 4, SIZE, SIZE), np.uint16), np.zeros((BATCH, SIZE, SIZE), np.uint8)
     other, flips = dn.copy(), AugmentationParams()  # type: ignore[call-arg]
     generator = torch.Generator().manual_seed(0)
 
     def transport(ids: list[str]) -> object:
-        return chips.chips(ids, out=dn), chips.labels(ids, out=labels), chips.limits(ids)
+        return chips.chips(ids, out=dn), chips.labels(ids, out=labels), chips.percentiles(ids)
 
     def batch(ids: list[str]) -> object:
-        limits, masks = chips.limits(ids), torch.from_numpy(chips.labels(ids, out=labels))
+        percentiles, masks = chips.percentiles(ids), torch.from_numpy(chips.labels(ids, out=labels))
         views, masks, weight = augment_weighted(chips.mapped(ids), masks, torch.ones(len(ids)), flips, generator)
-        return scaler(views, limits), masks, weight
+        return scaler(views, percentiles), masks, weight
 
     def copy(ids: list[str]) -> object:
         np.copyto(other[: len(ids)], dn[: len(ids)])
@@ -76,10 +76,10 @@ def epochs(way: str, raw: Path, store: Path, seed: int) -> Iterator[int]:
             for images, _ in seeds(raw, int(way[-1])):
                 yield len(images)
     step = packed(store)[("transport", "batch", "copy").index(way)]
-    ids, rng = Store(store).index["chip_id"].tolist(), np.random.default_rng(seed)
+    ids, rng = ChipStore(store).index["chip_id"].tolist(), np.random.default_rng(seed)
     while True:
         order = rng.permutation(ids).tolist()
-        for chosen in Store.batches(order, BATCH):
+        for chosen in ChipStore.batches(order, BATCH):
             step(chosen)
             yield len(chosen)
 
@@ -91,7 +91,7 @@ def rate(way: str, cores: set[int], raw: Path, store: Path, seed: int, alone: bo
     """
     os.sched_setaffinity(0, cores)
     clock = time.process_time if alone else time.perf_counter
-    source, total = epochs(way, raw, store, seed), len(Store(store))
+    source, total = epochs(way, raw, store, seed), len(ChipStore(store))
     warm = 0
     while warm < (total if way.startswith("seed") else 2 * total):
         warm += next(source)

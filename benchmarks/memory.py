@@ -75,19 +75,19 @@ def train(folder: Path, steps: int | None, seed: int, device: str) -> dict[str, 
     import torch
 
     from cloudcover.config.params import Params
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.models.build import build_model
-    from cloudcover.models.normalize import Scaler
+    from cloudcover.models.normalize import Normalize
     from cloudcover.runtime.device import resolve_device
-    from cloudcover.train.data import Batches
+    from cloudcover.train.data import BatchLoader
     from cloudcover.train.module import SegmentationModule
 
     torch.manual_seed(seed)
-    params, store = Params(), Store(folder)
+    params, store = Params(), ChipStore(folder)
     items = pd.DataFrame({"chip_id": store.index["chip_id"].to_numpy(), "label": "human", "weight": 1.0})
-    batches = Batches(store, items, params.training.batch_size, seed)
+    batches = BatchLoader(store, items, params.training.batch_size, seed)
     network = build_model(params.model, 4)
-    scaler = Scaler(params.input, params.data, reuse=resolve_device(device) == "cpu")
+    scaler = Normalize(params.input, params.data, reuse=resolve_device(device) == "cpu")
     module = SegmentationModule(network, scaler, params.training, params.augmentation, len(batches), seed)
     trainer = pl.Trainer(
         accelerator="gpu" if resolve_device(device) == "cuda" else "cpu", devices=1, max_epochs=1, logger=False,

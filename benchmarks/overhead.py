@@ -81,7 +81,7 @@ def lay_out(folder: Path, chips: int) -> tuple[Project, int]:
     for name in ids["test"]:
         write(folder / f"data/predictions/{name}.tif", name)
     raw = pd.DataFrame({"path": listed, "bytes": 1, "sha256": "0" * 64, "origin": "x"})
-    write(folder / "data/raw/manifest.csv", raw.to_csv(index=False))
+    write(folder / "data/raw/files.csv", raw.to_csv(index=False))
     for table in ("labels/audit.csv", "labels/manifest.csv", "folds.csv"):
         write(folder / "data" / table, "\n".join(f"{name},{table}" for name in ids["train"] + ids["test"]))
     project.snakemake("--touch", "--forceall", "--quiet", "all", "--", "all")

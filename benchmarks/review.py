@@ -26,9 +26,9 @@ from scipy.ndimage import gaussian_filter
 
 from cloudcover.config.params import DataParams
 from cloudcover.data import tables
-from cloudcover.data.layout import write_manifest
+from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.sources.local import fetch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -52,9 +52,9 @@ def make(root: Path, raw: Path, size: int, chips: int) -> list[str]:
     """Writes store, audit, predictions and verdicts below `root`; returns the chips."""
     params = DataParams.model_validate({"source": "local", "path": str(raw), "chip_size": size})
     fetch(params, root / "raw")
-    write_manifest(root / "raw", "benchmark")
+    write_file_table(root / "raw", "benchmark")
     pack(root / "raw", root / "store", root / "quarantine.csv", params)
-    few = Store(root / "store").index.reset_index(drop=True)
+    few = ChipStore(root / "store").index.reset_index(drop=True)
     index = few.iloc[np.arange(chips) % len(few)].reset_index(drop=True)
     scene = np.arange(chips) // SCENE
     index["chip_id"] = [f"chip{i:05d}" for i in range(chips)]
@@ -68,7 +68,7 @@ def make(root: Path, raw: Path, size: int, chips: int) -> list[str]:
     audit = pd.DataFrame({"chip_id": ids, "suspicion": rng.random(chips), "reasons": "false_cloud coarse"})
     tables.AUDIT.write(audit.assign(**{f"evidence{k}": rng.random(chips) for k in range(25)}), root / "audit.csv")
     (root / "oof").mkdir()
-    bright = Store(root / "store").chips(ids[: len(few)].tolist()).mean(axis=1) / 5000  # smooth, as predictions are
+    bright = ChipStore(root / "store").chips(ids[: len(few)].tolist()).mean(axis=1) / 5000  # smooth, as predictions are
     bright = gaussian_filter(np.clip(bright, 0, 1), (0, 2, 2))
     np.save(root / "oof" / "none.npy", np.rint(255 * bright).astype(np.uint8))
     rows = np.arange(chips) % len(few)

@@ -29,12 +29,12 @@ from baselines import seed_input
 from chips512 import make
 
 from cloudcover.config.params import Params
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.models.build import build_model
-from cloudcover.models.normalize import Scaler
+from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.device import precision
 from cloudcover.runtime.files import write_json
-from cloudcover.train.data import Batches
+from cloudcover.train.data import BatchLoader
 from cloudcover.train.module import SegmentationModule
 from cloudcover.train.run import PRECISIONS
 
@@ -74,7 +74,7 @@ class Resident:
         return (dict(self.batch) for _ in range(self.steps))
 
 
-def ours(options: argparse.Namespace, store: Store, resident: bool) -> float:
+def ours(options: argparse.Namespace, store: ChipStore, resident: bool) -> float:
     """Seconds of a step by the project's module."""
     torch.manual_seed(options.seed)
     params = Params()
@@ -85,13 +85,13 @@ def ours(options: argparse.Namespace, store: Store, resident: bool) -> float:
     ]
     items = pd.DataFrame({"chip_id": ids, "label": "human", "weight": 1.0})
     cuda = options.device == "cuda"
-    batches: Any = Batches(store, items, options.batch, options.seed, pin=cuda)
+    batches: Any = BatchLoader(store, items, options.batch, options.seed, pin=cuda)
     if resident:
         batches = Resident(next(iter(batches)), options.steps, options.device)
     network = build_model(model, 4)
     if options.compile:
         network.compile()
-    scaler = Scaler(params.input, params.data, reuse=not cuda)
+    scaler = Normalize(params.input, params.data, reuse=not cuda)
     module = SegmentationModule(network, scaler, training, params.augmentation, options.steps, options.seed)
     clock = Clock()
     trainer = pl.Trainer(
@@ -141,7 +141,7 @@ def main() -> None:
         options.encoder, options.batch, options.steps, options.rounds = "tu-mobilenetv3_small_050", 2, 7, 1
 
     raw, packed = make(options.set, 32 if options.quick else 64, options.seed)
-    store = Store(packed)
+    store = ChipStore(packed)
     ways = {
         "this project": lambda: ours(options, store, resident=False),
         "this project, no input": lambda: ours(options, store, resident=True),

@@ -14,7 +14,7 @@ import pandas as pd
 import rasterio
 
 from cloudcover.data import tables
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.report.pictures import mask_picture, true_colour
 
@@ -23,11 +23,11 @@ COLUMNS = 6
 
 def main() -> None:
     """Writes `docs/images/result.png`."""
-    store = Store("data/store")
-    last = sorted(Path("data/pseudo").glob("round*/manifest.csv"))[-1]
+    store = ChipStore("data/store")
+    last = sorted(Path("data/labels").glob("round*/pseudo_labels.csv"))[-1]
     # With two folds each chip has one student.
     students = [PseudoLabels(last, student) for student in (0, 1)]
-    truth = tables.TRUTH.read("data/truth/manifest.csv").set_index("chip_id")
+    truth = tables.TRUTH.read("data/truth/masks.csv").set_index("chip_id")
     table = pd.concat([pseudo.table for pseudo in students])
     table = table[table["accepted"] & (table["candidate"] == "bad")]
     most_mixed_first = (table["coverage_share"] - 0.5).abs().sort_values()

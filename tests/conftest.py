@@ -114,12 +114,12 @@ def make_layout(
 @pytest.fixture
 def layout(tmp_path: Path) -> Callable[..., Path]:
     """Makes a set below the test's folder, with its manifest: `layout(chips=12, wrong=3)`."""
-    from cloudcover.data.layout import write_manifest
+    from cloudcover.data.layout import write_file_table
 
     def make(name: str = "raw", **options: int) -> Path:
         root = tmp_path / name
         make_layout(root, **options)
-        write_manifest(root, "test")
+        write_file_table(root, "test")
         return root
 
     return make

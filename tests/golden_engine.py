@@ -21,7 +21,7 @@ from cloudcover.augment.apply import AUGMENTATIONS, augment
 from cloudcover.config.params import AugmentationParams, DataParams, InputParams, ModelParams
 from cloudcover.losses.build import LOSSES, smooth
 from cloudcover.models.build import ARCHITECTURES, build_model
-from cloudcover.models.normalize import Scaler
+from cloudcover.models.normalize import Normalize
 
 FILE = Path(__file__).with_name("golden_engine.npz")
 SIZE = 64
@@ -98,7 +98,7 @@ def _losses(dn: torch.Tensor, target: torch.Tensor) -> Arrays:
 def _logits(dn: torch.Tensor) -> Arrays:
     """Logits of every architecture at every 16th pixel."""
     found: Arrays = {}
-    inputs = Scaler(InputParams(), DataParams())(dn)
+    inputs = Normalize(InputParams(), DataParams())(dn)
     for name in ARCHITECTURES:
         network = build_model(ModelParams.model_validate({"architecture": name}), 4).eval()
         state = network.state_dict()

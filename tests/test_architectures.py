@@ -10,7 +10,7 @@ from training import fit, learnable, recipe_of
 from cloudcover.config.params import Architecture
 from cloudcover.data import tables
 from cloudcover.models.folder import load_model
-from cloudcover.models.normalize import Scaler
+from cloudcover.models.normalize import Normalize
 from cloudcover.predict.predictor import Predictor
 from cloudcover.train import callbacks
 
@@ -23,18 +23,18 @@ def chips(tmp_path_factory):
 @pytest.mark.parametrize("architecture", get_args(Architecture))
 def test_it_trains_resumes_reloads_and_predicts(chips, tmp_path, monkeypatch, caplog, architecture):
     caplog.set_level("INFO")
-    recipe = recipe_of(model={"architecture": architecture}, training={"epochs": 2, "batch_size": 6})
-    save = callbacks.ResumeState.on_train_epoch_end
+    config = recipe_of(model={"architecture": architecture}, training={"epochs": 2, "batch_size": 6})
+    save = callbacks.Checkpoint.on_train_epoch_end
 
     def die(self, trainer, module):
         save(self, trainer, module)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks.ResumeState, "on_train_epoch_end", die)
+        patch.setattr(callbacks.Checkpoint, "on_train_epoch_end", die)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            fit(chips, tmp_path, recipe)
-    card = fit(chips, tmp_path, recipe)
+            fit(chips, tmp_path, config)
+    card = fit(chips, tmp_path, config)
     assert "resumes after epoch-00000" in caplog.text
     history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
@@ -43,11 +43,11 @@ def test_it_trains_resumes_reloads_and_predicts(chips, tmp_path, monkeypatch, ca
 
     store, selection = chips
     ids = selection.validation["chip_id"].tolist()
-    dn, limits = store.chips(ids), store.limits(ids)
+    dn, percentiles = store.chips(ids), store.percentiles(ids)
     network, reloaded = load_model(tmp_path / "model")
     assert (reloaded.architecture, reloaded.run) == (architecture, "round1")
     with torch.no_grad():
-        expected = network(Scaler(reloaded.input, reloaded.data_params())(dn))[:, 0].sigmoid().numpy()
-    found = Predictor([tmp_path / "model"], batch=4).probabilities(dn, limits)
+        expected = network(Normalize(reloaded.input, reloaded.data_params())(dn))[:, 0].sigmoid().numpy()
+    found = Predictor([tmp_path / "model"], batch=4).probabilities(dn, percentiles)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert found.std() > 0

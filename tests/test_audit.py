@@ -13,15 +13,15 @@ from scipy import ndimage
 
 from cloudcover.config.params import AuditParams, DataParams, Params, SyntheticParams
 from cloudcover.data.pack import pack
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import AuditError, audit
 from cloudcover.labels.evidence import committee_evidence, confident_levels, iou, model_evidence, self_confidence
 from cloudcover.labels.geometry import axis_edge, best_match, best_shift, geometry_evidence, reduce, straight_edge
 from cloudcover.labels.score import REASONS, adjust_prior, estimated_error_share, features, judge, strengths
 from cloudcover.labels.spectral import haze, separability, spectral_evidence
-from cloudcover.labels.trees import Sample, SecondOpinion, Trees, cells, describe, draw, enlarge
+from cloudcover.labels.trees import Sample, TreeCommittee, Trees, cells, describe, draw, enlarge
 from cloudcover.sources.fetch import fetch
-from cloudcover.train.run import Recipe
+from cloudcover.train.run import TrainingConfig
 
 BANDS = ["B02", "B03", "B04", "B08"]
 SIZE = 128
@@ -301,7 +301,7 @@ def test_trees_learn_nothing_from_rejected_labels_and_unknown_cells():
 def test_trees_that_know_one_class_say_so():
     truth = np.zeros((4, SIZE, SIZE), bool)
     folds = np.arange(4) % 2
-    opinion = SecondOpinion(sample_of(truth, truth), folds, np.ones(4, bool), 0)
+    opinion = TreeCommittee(sample_of(truth, truth), folds, np.ones(4, bool), 0)
     assert (opinion.views(pixels(truth), BANDS, np.arange(4)) == 0).all()
     assert (opinion.early_agreement == 1).all()
 
@@ -356,7 +356,7 @@ def test_the_share_of_errors_is_estimated_from_scores_alone(share, seed):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> tuple[Store, Recipe, Path]:
+def small(tmp_path_factory) -> tuple[ChipStore, TrainingConfig, Path]:
     """A store of 40 synthetic chips of 64 pixels, two of them without a label, and a recipe for it."""
     folder = tmp_path_factory.mktemp("set")
     data = DataParams(chip_size=64)
@@ -364,16 +364,16 @@ def small(tmp_path_factory) -> tuple[Store, Recipe, Path]:
     fetch(data, synthetic, 0, folder / "raw", folder / "truth")
     pack(folder / "raw", folder / "store", folder / "quarantine.csv", data)
     params = Params()
-    recipe = Recipe(
+    config = TrainingConfig(
         0, data, params.folds, params.input, params.model, params.training, params.augmentation, params.compute
     )
-    return Store(folder / "store"), recipe, folder / "work"
+    return ChipStore(folder / "store"), config, folder / "work"
 
 
 def test_an_audit_judges_every_label_by_models_that_have_not_seen_its_scene(small, monkeypatch):
     monkeypatch.setattr("cloudcover.labels.trees.TREES", 6)
-    store, recipe, work = small
-    table = audit(store, recipe, AuditParams(folds=2, epochs=1), work)
+    store, config, work = small
+    table = audit(store, config, AuditParams(folds=2, epochs=1), work)
     assert table["chip_id"].tolist() == sorted(store.index.loc[store.index["labelled"], "chip_id"])
     assert len(table) < len(store)
     assert table["suspicion"].between(0, 1).all()
@@ -383,7 +383,7 @@ def test_an_audit_judges_every_label_by_models_that_have_not_seen_its_scene(smal
     assert set(table["audit_fold"]) == {0, 1}
     models = {p.name: (p / "model.safetensors").stat().st_mtime_ns for p in work.glob("fold*")}
     assert len(models) in (2, 4)
-    again = audit(store, recipe, AuditParams(folds=2, epochs=1), work)
+    again = audit(store, config, AuditParams(folds=2, epochs=1), work)
     assert {p.name: (p / "model.safetensors").stat().st_mtime_ns for p in work.glob("fold*")} == models
     pd.testing.assert_frame_equal(again, table)
 
@@ -399,7 +399,7 @@ def test_cells_are_drawn_alike_in_any_order_and_unknown_ones_are_marked(small, t
 
 
 def test_the_second_pass_learns_from_what_the_first_did_not_reject(small, tmp_path, monkeypatch):
-    store, recipe, _ = small
+    store, config, _ = small
     learned = []
 
     def spy(task, rejected, pool):
@@ -413,12 +413,12 @@ def test_the_second_pass_learns_from_what_the_first_did_not_reject(small, tmp_pa
         return frame.assign(chip_id=chips.to_numpy(), audit_fold=task.folds["fold"].to_numpy())
 
     monkeypatch.setattr("cloudcover.labels.audit._pass", spy)
-    table = audit(store, recipe, AuditParams(folds=2, epochs=1), tmp_path)
+    table = audit(store, config, AuditParams(folds=2, epochs=1), tmp_path)
     assert learned == [set(), set(table["chip_id"][:4])]
     assert (table["suspicion"][:4] > 0.5).all()
 
 
 def test_too_few_scenes_are_refused_with_what_to_change(small, tmp_path):
-    store, recipe, _ = small
+    store, config, _ = small
     with pytest.raises(AuditError, match=r"labels are of 6: lower audit.folds"):
-        audit(store, recipe, AuditParams(folds=7, epochs=1), tmp_path)
+        audit(store, config, AuditParams(folds=7, epochs=1), tmp_path)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from cloudcover.cli import main
 from cloudcover.cli.score import compare
 from cloudcover.config.params import ModelParams, validate
-from cloudcover.data.tables import RAW_MANIFEST, TRUTH
+from cloudcover.data.tables import FILES, TRUTH
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
 from cloudcover.predict.folder import write_mask
@@ -138,7 +138,7 @@ def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("chips") / "set"
     result = call("synth", out, "--chips", 6, "--scenes", 3, "--locations", 2, "--chip-size", 64, "--label-errors", 0.5)
     assert result.output.endswith(
-        f"6 chips in {out}, {len(RAW_MANIFEST.read(out / 'manifest.csv'))} files; true masks in {out / 'truth'}\n"
+        f"6 chips in {out}, {len(FILES.read(out / 'manifest.csv'))} files; true masks in {out / 'truth'}\n"
     )
     return out
 

@@ -50,7 +50,7 @@ def bring(web, raw: Path, **data: object) -> Path:
 
 
 def assert_whole(raw: Path, source: Path) -> None:
-    assert set(tables.RAW_MANIFEST.read(raw / "manifest.csv")["path"]) == {p.as_posix() for p in layout_files(source)}
+    assert set(tables.FILES.read(raw / "manifest.csv")["path"]) == {p.as_posix() for p in layout_files(source)}
     assert verify(raw).empty
     assert all((raw / path).read_bytes() == (source / path).read_bytes() for path in layout_files(source))
     assert leftovers(raw) == []
@@ -223,7 +223,7 @@ def test_an_error_that_concerns_all_ends_their_waits_at_once():
 
     start = time.monotonic()
     with pytest.raises(AccessError, match="refused"):
-        asyncio.run(remote.side_by_side([0, 1], do, 2))
+        asyncio.run(remote.gather_bounded([0, 1], do, 2))
     assert waiting == [0]
     assert time.monotonic() - start < 5
 

@@ -94,8 +94,8 @@ def test_snakemake_and_dvc_write_no_signature(azurite, project, tmp_path):
     make_layout(tmp_path / "remote", chips=4, scenes=2, size=32)
     azurite.upload("secret", tmp_path / "remote")
     url = azurite.sas("secret")
-    snakemake = f"{sys.executable} -m snakemake --cores 1 --show-failed-logs data/raw/manifest.csv"
-    stage = {"cmd": snakemake, "params": ["data"], "outs": ["data/raw/manifest.csv"]}
+    snakemake = f"{sys.executable} -m snakemake --cores 1 --show-failed-logs data/raw/files.csv"
+    stage = {"cmd": snakemake, "params": ["data"], "outs": ["data/raw/files.csv"]}
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"download": stage}}))
     outputs = []
     for arguments in (["init", "--no-scm", "--quiet"], ["repro", "--verbose"]):
@@ -114,7 +114,7 @@ def test_a_refused_signature_appears_in_no_log_and_no_error(azurite, project, tm
     make_layout(tmp_path / "remote", chips=4, scenes=2, size=32)
     azurite.upload("expired", tmp_path / "remote")
     url = azurite.sas("expired", hours=-1)
-    snakemake = (sys.executable, "-m", "snakemake", "--cores", "1", "--show-failed-logs", "data/raw/manifest.csv")
+    snakemake = (sys.executable, "-m", "snakemake", "--cores", "1", "--show-failed-logs", "data/raw/files.csv")
     result = run(project, url, *snakemake)
     assert result.returncode != 0
     assert b"renew it" in result.stdout + result.stderr

@@ -37,7 +37,8 @@ WRITERS = {
     "model.json": "from cloudcover.runtime.files import write_json; write_json(path, {'weights_sha256': '0'})",
     "mask.tif": "import numpy; from cloudcover.predict.folder import write_mask; "
     "write_mask(path, numpy.zeros((8, 8), numpy.uint8), '', (10, 0, 0, 0, -10, 0))",
-    "epoch-00003.ckpt": "from cloudcover.runtime.files import atomic\nwith atomic(path) as part: part.write_bytes(b'half')",
+    "epoch-00003.ckpt": "from cloudcover.runtime.files import atomic\n"
+    "with atomic(path) as part: part.write_bytes(b'half')",
 }
 
 

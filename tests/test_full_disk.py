@@ -219,9 +219,9 @@ from cloudcover.params import Params, validate
 from cloudcover.predict import Predictor
 from cloudcover.predict.oof import predict_oof
 from cloudcover.pseudo_labels import pseudo_label
-from cloudcover.store import Store
+from cloudcover.store import ChipStore
 
-store, model, out = Store(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
+store, model, out = ChipStore(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
 params = validate({"compute": {"device": "cpu"}})
 folds = store.index[["scene"]].reset_index().assign(fold=0)
 """

@@ -29,7 +29,7 @@ def test_the_folder_comes_in_and_is_not_changed(tmp_path, link):
     make_layout(source, chips=4)
     before = {p: (sha256(source / p), (source / p).stat().st_mtime_ns) for p in layout_files(source)}
     raw = bring(source, tmp_path, link=link)
-    manifest = tables.RAW_MANIFEST.read(raw / "manifest.csv").set_index("path")
+    manifest = tables.FILES.read(raw / "manifest.csv").set_index("path")
     assert {p.as_posix() for p in before} == set(manifest.index)
     for path, (digest, time) in before.items():
         assert manifest.at[path.as_posix(), "sha256"] == digest

@@ -17,7 +17,7 @@ from cloudcover.config.encoders import unknown_encoder
 from cloudcover.config.params import InputParams, ModelParams
 from cloudcover.models.build import ARCHITECTURES, EncoderWeightsError, ModelError, build_model
 from cloudcover.models.folder import ModelCard, ModelFolderError, load_card, load_model, save_model
-from cloudcover.models.normalize import Scaler
+from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.files import read_json, sha256, write_json
 
 TINY = "tu-mobilenetv3_small_050"
@@ -104,7 +104,7 @@ def test_the_card_is_complete(saved):
     assert found.model_params() == params()
     batch = torch.full((1, 4, 8, 8), 3000, dtype=torch.int32)
     assert torch.equal(
-        Scaler(found.input, found.data_params())(batch), Scaler(InputParams(), found.data_params())(batch)
+        Normalize(found.input, found.data_params())(batch), Normalize(InputParams(), found.data_params())(batch)
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import ndimage
 
-from cloudcover.masks.decision import Settings, calibrate, equal_weights
+from cloudcover.masks.decision import InferenceSettings, calibrate, equal_weights
 from cloudcover.masks.postprocess import NOTHING, Postprocess, Triplet
 
 MASKS = hnp.arrays(np.bool_, (2, 9, 11))
@@ -103,8 +103,8 @@ def test_windows_without_a_centre_are_refused(key):
 @pytest.mark.parametrize("weights", [{"a": 0.5, "b": 0.4}, {"a": 1.5, "b": -0.5}, {}])
 def test_weights_that_are_not_shares_are_refused(weights):
     with pytest.raises(ValidationError):
-        Settings(weights=weights)
-    assert Settings(weights=equal_weights(["a", "b", "c"])).threshold == 0.5
+        InferenceSettings(weights=weights)
+    assert InferenceSettings(weights=equal_weights(["a", "b", "c"])).threshold == 0.5
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

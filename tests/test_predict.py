@@ -14,14 +14,14 @@ from cloudcover.augment.tta import POLICIES
 from cloudcover.config.params import InputParams, ModelParams, validate
 from cloudcover.data import tables
 from cloudcover.data.chips import ChipError
-from cloudcover.data.store import Store
-from cloudcover.masks.decision import Settings, calibrate
+from cloudcover.data.store import ChipStore
+from cloudcover.masks.decision import InferenceSettings, calibrate
 from cloudcover.masks.postprocess import Postprocess
 from cloudcover.models import folder as model_folder
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, ModelFolderError, save_model
 from cloudcover.predict.bundle import load_bundle, write_bundle
-from cloudcover.predict.folder import find_chips, limits_of, mask_of, predict_chips
+from cloudcover.predict.folder import chip_percentiles, find_chips, mask_of, predict_chips
 from cloudcover.predict.oof import predict_oof
 from cloudcover.predict.predictor import EnsembleError, Predictor
 from cloudcover.runtime.files import read_json, write_json
@@ -70,9 +70,9 @@ def test_an_ensemble_averages_probabilities_whatever_the_batch(bright, policy):
     folders = [bright(0.5, "a"), bright(1.5, "b")]
     rng = np.random.default_rng(0)
     dn = rng.integers(500, 9000, (5, 4, 64, 64)).astype(np.uint16)
-    limits = limits_of(dn, 0)
-    both = Predictor(folders, policy, batch=2).probabilities(dn, limits)
-    single = [Predictor([f], policy, batch=5).probabilities(dn, limits) for f in folders]
+    percentiles = chip_percentiles(dn, 0)
+    both = Predictor(folders, policy, batch=2).probabilities(dn, percentiles)
+    single = [Predictor([f], policy, batch=5).probabilities(dn, percentiles) for f in folders]
     np.testing.assert_allclose(both, np.mean(single, axis=0), atol=1e-5)
     scaled = (dn[:, 0] / 10_000 - 0.275) / 0.24
     np.testing.assert_allclose(single[0], 1 / (1 + np.exp(-10 * (scaled - 0.5))), atol=1e-4)
@@ -81,10 +81,12 @@ def test_an_ensemble_averages_probabilities_whatever_the_batch(bright, policy):
 def test_threads_do_not_disturb_each_other(bright):
     predictor = Predictor([bright()], "flips", batch=2)
     dn = np.random.default_rng(0).integers(500, 9000, (32, 4, 128, 128)).astype(np.uint16)
-    limits = limits_of(dn, 0)
-    alone = predictor.probabilities(dn, limits)
+    percentiles = chip_percentiles(dn, 0)
+    alone = predictor.probabilities(dn, percentiles)
     with ThreadPoolExecutor(4) as threads:
-        parts = list(threads.map(lambda i: predictor.probabilities(dn[i : i + 1], limits[i : i + 1]), range(len(dn))))
+        parts = list(
+            threads.map(lambda i: predictor.probabilities(dn[i : i + 1], percentiles[i : i + 1]), range(len(dn)))
+        )
     np.testing.assert_array_equal(np.concatenate(parts), alone)
 
 
@@ -183,9 +185,9 @@ def test_a_chip_that_cannot_be_read_stops_the_run_and_is_named(bright, tmp_path)
 
 
 def test_the_temperature_of_the_card_divides_the_logits(bright):
-    dn, limits = chips_of(9000), np.zeros((1, 4, 2), np.float32)
+    dn, percentiles = chips_of(9000), np.zeros((1, 4, 2), np.float32)
     plain, cooled = (
-        Predictor([bright(name=n, temperature=t)]).probabilities(dn, limits) for n, t in (("a", 1), ("b", 4))
+        Predictor([bright(name=n, temperature=t)]).probabilities(dn, percentiles) for n, t in (("a", 1), ("b", 4))
     )
     logit = np.log(plain / (1 - plain))
     np.testing.assert_allclose(cooled, 1 / (1 + np.exp(-logit / 4)), atol=1e-3)
@@ -194,9 +196,9 @@ def test_the_temperature_of_the_card_divides_the_logits(bright):
 def test_views_alone_average_to_their_policy(bright):
     predictor = Predictor([bright(0.5, "a"), bright(1.5, "b")], "d4", batch=2)
     dn = np.random.default_rng(0).integers(500, 9000, (3, 4, 64, 64)).astype(np.uint16)
-    limits = limits_of(dn, 0)
-    views = [predictor.of_view(dn, limits, view) for view in POLICIES["d4"]]
-    np.testing.assert_allclose(np.mean(views, axis=0), predictor.probabilities(dn, limits), atol=1e-5)
+    percentiles = chip_percentiles(dn, 0)
+    views = [predictor.of_view(dn, percentiles, view) for view in POLICIES["d4"]]
+    np.testing.assert_allclose(np.mean(views, axis=0), predictor.probabilities(dn, percentiles), atol=1e-5)
 
 
 def test_out_of_fold_predictions_are_those_of_each_policy_and_take_time(bright, tmp_path):
@@ -208,10 +210,10 @@ def test_out_of_fold_predictions_are_those_of_each_policy_and_take_time(bright, 
         def chips(self, ids):
             return self.dn[[int(i[1:]) for i in ids]]
 
-        def limits(self, ids):
+        def percentiles(self, ids):
             return np.zeros((len(ids), 4, 2), np.float32)
 
-        batches = staticmethod(Store.batches)
+        batches = staticmethod(ChipStore.batches)
 
     folds = pd.DataFrame({"chip_id": ["c0", "c1", "c2", "c3"], "fold": [0, 1, 0, 1], "scene": "s"})
     models = {0: [bright(0.5, "a")], 1: [bright(1.5, "b")]}
@@ -221,7 +223,7 @@ def test_out_of_fold_predictions_are_those_of_each_policy_and_take_time(bright, 
         found = np.load(tmp_path / "oof" / f"{policy}.npy")
         for fold in (0, 1):
             mine = Chips.dn[fold::2]
-            expected = Predictor(models[fold], policy).probabilities(mine, limits_of(mine, 0))
+            expected = Predictor(models[fold], policy).probabilities(mine, chip_percentiles(mine, 0))
             np.testing.assert_allclose(found[fold::2] / 255, expected, atol=0.5 / 255 + 1e-5)
     times = tables.SECONDS.read(tmp_path / "oof" / "seconds.csv").set_index("tta")["seconds"]
     assert 0 < times["none"] < times["vflip"] < times["d4"]
@@ -229,7 +231,7 @@ def test_out_of_fold_predictions_are_those_of_each_policy_and_take_time(bright, 
 
 def test_a_bundle_applies_exactly_what_was_chosen(bright, tmp_path):
     folders = [bright(0.5, "final/unet/fold0"), bright(1.5, "final/unet/fold1")]
-    settings = Settings(
+    settings = InferenceSettings(
         weights={"unet-fold0": 0.8, "unet-fold1": 0.2},
         temperature=2.0,
         threshold=0.4,
@@ -240,10 +242,10 @@ def test_a_bundle_applies_exactly_what_was_chosen(bright, tmp_path):
     assert "median pixels 3, min area pixels 9" in (tmp_path / "bundle" / "README.md").read_text()
     predictor = load_bundle(tmp_path / "bundle")
     dn = np.random.default_rng(0).integers(500, 9000, (3, 4, 64, 64)).astype(np.uint16)
-    limits = limits_of(dn, 0)
-    parts = [Predictor([folder], evaluation.tta[-1]).probabilities(dn, limits) for folder in folders]
+    percentiles = chip_percentiles(dn, 0)
+    parts = [Predictor([folder], evaluation.tta[-1]).probabilities(dn, percentiles) for folder in folders]
     expected = calibrate(0.8 * parts[0] + 0.2 * parts[1], 2.0)
-    found = predictor.probabilities(dn, limits)
+    found = predictor.probabilities(dn, percentiles)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     masks = mask_of(found, dn, predictor.threshold, 0, predictor.postprocess)
     np.testing.assert_array_equal(masks, settings.postprocess.masks(found, 0.4))

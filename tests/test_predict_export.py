@@ -44,7 +44,7 @@ def exported(trained, tmp_path_factory):
 
 def probabilities(folder, store, policy="vflip"):
     ids = store.index["chip_id"].tolist()
-    return Predictor([folder], policy, batch=5).probabilities(store.chips(ids), store.limits(ids))
+    return Predictor([folder], policy, batch=5).probabilities(store.chips(ids), store.percentiles(ids))
 
 
 def test_several_threads_may_use_an_export_at_once(exported):
@@ -70,8 +70,10 @@ def test_fp32_is_equal_to_rounding_for_other_sizes_too(trained, tmp_path):
     model, _ = trained
     export(model, tmp_path / "fp32", "fp32")
     rng = np.random.default_rng(0)
-    dn, limits = rng.integers(500, 9000, (3, 4, 96, 160)).astype(np.uint16), np.zeros((3, 4, 2), np.float32)
-    expected, found = (Predictor([folder], "vflip").probabilities(dn, limits) for folder in (model, tmp_path / "fp32"))
+    dn, percentiles = rng.integers(500, 9000, (3, 4, 96, 160)).astype(np.uint16), np.zeros((3, 4, 2), np.float32)
+    expected, found = (
+        Predictor([folder], "vflip").probabilities(dn, percentiles) for folder in (model, tmp_path / "fp32")
+    )
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

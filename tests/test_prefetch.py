@@ -5,13 +5,13 @@ from threading import Event
 
 import pytest
 
-from cloudcover.runtime.prefetch import ahead
+from cloudcover.runtime.prefetch import prefetch
 
 
 def test_at_most_so_many_results_are_made_ahead():
     made = []
     with ThreadPoolExecutor(1) as pool:
-        results = ahead(pool, lambda item: made.append(item) or item, range(100), 3)
+        results = prefetch(pool, lambda item: made.append(item) or item, range(100), 3)
         assert next(results) == 0
         assert len(made) <= 4
         assert list(results) == list(range(1, 100))
@@ -25,7 +25,7 @@ def test_what_nobody_waits_for_is_not_begun():
         return item if item == 0 else gate.wait(10)
 
     with ThreadPoolExecutor(1) as pool:
-        results = ahead(pool, work, range(100), 3)
+        results = prefetch(pool, work, range(100), 3)
         next(results)
         results.close()
         gate.set()
@@ -34,4 +34,4 @@ def test_what_nobody_waits_for_is_not_begun():
 
 def test_an_error_of_the_work_reaches_who_waits_for_it():
     with ThreadPoolExecutor(1) as pool, pytest.raises(ZeroDivisionError):
-        list(ahead(pool, lambda item: 1 / item, [1, 0], 3))
+        list(prefetch(pool, lambda item: 1 / item, [1, 0], 3))

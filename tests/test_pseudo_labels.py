@@ -21,8 +21,8 @@ from cloudcover.pseudo_labels.label import (
     labels_of,
     pseudo_label,
 )
-from cloudcover.train.data import Batches
-from cloudcover.train.select import select
+from cloudcover.train.data import BatchLoader
+from cloudcover.train.split import select
 
 
 def rule(**changes):
@@ -93,7 +93,7 @@ class Teacher:
         self.certainty = certainty
         self.card = card(fold=fold)
 
-    def probabilities(self, dn, limits):
+    def probabilities(self, dn, percentiles):
         return np.where(dn[:, 0] > 3000, self.certainty, 1 - self.certainty).astype(np.float32)
 
 
@@ -177,12 +177,12 @@ def test_soft_labels_are_for_students_only(chips, tmp_path):
     np.testing.assert_allclose(soft.targets(["c000"])[~cloud], 0.03, atol=0.002)
 
     selection = select(manifest, folds, 1, soft.table.reset_index(drop=True))
-    for batch in Batches(store, selection.training, 4, seed=0, masks=soft):
+    for batch in BatchLoader(store, selection.training, 4, seed=0, masks=soft):
         assert batch["target"].dtype == torch.float32
         human = (selection.training.set_index("chip_id").loc[batch["chip_id"], "label"] == "human").to_numpy()
         given = store.labels([c for c, h in zip(batch["chip_id"], human, strict=True) if h])
         np.testing.assert_array_equal(batch["target"].numpy()[human], given)
-    for batch in Batches(store, selection.validation, 4, masks=soft):
+    for batch in BatchLoader(store, selection.validation, 4, masks=soft):
         assert batch["target"].dtype == torch.uint8
 
 

@@ -21,9 +21,9 @@ from rasterio.transform import from_origin
 from cloudcover.cli.score import compare
 from cloudcover.config.params import DataParams, InputParams, ModelParams, ParamsError, SyntheticParams, validate
 from cloudcover.data.chips import ChipError, read_band, read_chip, read_mask
-from cloudcover.data.layout import LayoutError, write_manifest
+from cloudcover.data.layout import LayoutError, write_file_table
 from cloudcover.data.pack import pack
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.data.values import suspected_offset
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
@@ -332,10 +332,10 @@ def test_inputs_that_failed_are_read_as_meant(name):
 
 
 def packed(raw, store, **changes):
-    write_manifest(raw, "test")
+    write_file_table(raw, "test")
     values = {"chip_size": 64, "chips_per_shard": 8, "max_quarantined": 0.5} | changes
     pack(raw, store, store.parent / "quarantine.csv", DataParams.model_validate(values))
-    return Store(store), pd.read_csv(store.parent / "quarantine.csv")
+    return ChipStore(store), pd.read_csv(store.parent / "quarantine.csv")
 
 
 def pixels_of(store):

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from cloudcover.config.params import Params, validate
 from cloudcover.data import tables
 from cloudcover.data.folds import balance, split
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.calibrate.choose import choose
 from cloudcover.evaluate.calibrate.held_out import load_held_out
 from cloudcover.evaluate.summary import evaluate, load_runs, write_comparisons, write_tables
@@ -169,7 +169,7 @@ class Run:
         pd.concat(history).to_csv(self.root / "curves.csv", index=False)
         loaded, evaluation = load_runs(folders, runs), self.params.evaluation
         held = load_held_out(
-            Store(self.root / "store"), tables.MANIFEST.read(self.root / "manifest.csv"), {"unet": folders[-1]},
+            ChipStore(self.root / "store"), tables.MANIFEST.read(self.root / "manifest.csv"), {"unet": folders[-1]},
             evaluation.tta[-1], self.params.choice, 0,
         )  # fmt: skip
         choice, ensemble, reliability = choose(held, evaluation, self.params.choice, 0)

@@ -19,7 +19,7 @@ from PIL import Image
 from review_site import SIZE, Site, make_set
 
 from cloudcover.data import tables
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.labels.reasons import REASONS as WORDS
 from cloudcover.labels.reasons import explain
 from cloudcover.labels.score import REASONS
@@ -193,7 +193,7 @@ def test_times_are_utc_to_the_second() -> None:
 
 
 def test_the_most_suspicious_label_comes_first_and_filters_combine(root: Path) -> None:
-    queue = Queue(Store(root / "store").index, tables.AUDIT.read(root / "audit.csv"))
+    queue = Queue(ChipStore(root / "store").index, tables.AUDIT.read(root / "audit.csv"))
     verdicts = {"c003": Verdict("c003", "bad", "Ada", "", NOON), "c009": Verdict("c009", "clean", "Ada", "", NOON)}
     assert list(queue.select({}, {})["chip_id"])[:3] == ["c000", "c001", "c002"]
     assert list(queue.select({}, {"order": "least"})["chip_id"])[:2] == ["c021", "c020"]
@@ -206,7 +206,7 @@ def test_the_most_suspicious_label_comes_first_and_filters_combine(root: Path) -
 
 
 def test_labels_come_scene_by_scene_without_an_audit(root: Path) -> None:
-    queue = Queue(Store(root / "store").index, None)
+    queue = Queue(ChipStore(root / "store").index, None)
     scenes = list(queue.select({}, {})["scene"])
     assert scenes == sorted(scenes)
     assert len(scenes) == 22  # the two without a label are left out
@@ -214,7 +214,7 @@ def test_labels_come_scene_by_scene_without_an_audit(root: Path) -> None:
 
 
 def test_neighbours_are_of_the_same_scene(root: Path) -> None:
-    queue = Queue(Store(root / "store").index, None)
+    queue = Queue(ChipStore(root / "store").index, None)
     assert queue.neighbours("c006", 2) == ["c000", "c012"]
     assert queue.neighbours("c000", 9) == ["c006", "c012", "c018"]
 
@@ -241,7 +241,7 @@ def test_figures_are_left_out_where_the_audit_lacks_them() -> None:
 
 
 def test_chips_of_a_scene_share_one_stretch_and_clouds_are_white(root: Path) -> None:
-    pictures = Pictures(Store(root / "store"), None)
+    pictures = Pictures(ChipStore(root / "store"), None)
     image = np.asarray(Image.open(io.BytesIO(pictures.colours("c000", "true"))))
     cloud = pictures.store.labels(["c000"])[0] == 1
     assert image.shape == (SIZE, SIZE, 3)
@@ -253,7 +253,7 @@ def test_chips_of_a_scene_share_one_stretch_and_clouds_are_white(root: Path) -> 
 
 
 def test_masks_hold_label_unknown_and_prediction(root: Path) -> None:
-    store = Store(root / "store")
+    store = ChipStore(root / "store")
     pictures = Pictures(store, Predictions(newest(root / "oof"), SIZE))
     codes = np.frombuffer(pictures.masks("c000"), np.uint8).reshape(SIZE, SIZE)
     label = store.labels(["c000"])[0]
@@ -265,7 +265,7 @@ def test_masks_hold_label_unknown_and_prediction(root: Path) -> None:
 
 
 def test_agreement_leaves_unknown_pixels_out(root: Path) -> None:
-    store = Store(root / "store")
+    store = ChipStore(root / "store")
     pictures = Pictures(store, Predictions([root / "oof/round1"], SIZE))
     predicted = np.load(root / "oof/round1/none.npy")[0] > 0
     assert (predicted & (store.labels(["c000"])[0] == 255)).any()  # or the test would show nothing
@@ -274,7 +274,7 @@ def test_agreement_leaves_unknown_pixels_out(root: Path) -> None:
 
 def test_thumbnails_are_small(tmp_path: Path) -> None:
     make_set(tmp_path, chips=4, size=544)
-    pictures = Pictures(Store(tmp_path / "store"), None)
+    pictures = Pictures(ChipStore(tmp_path / "store"), None)
     image = Image.open(io.BytesIO(pictures.colours("c000", "true", small=True)))
     assert max(image.size) <= 256
     assert abs(len(pictures.masks("c000", small=True)) ** 0.5 - image.width) <= 1

@@ -288,7 +288,7 @@ def test_a_second_run_names_the_first_and_a_killed_one_leaves_nothing_to_mend(co
 def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(copy, driver):
     out = copy.folder / "data/oof/baseline"
     before, recorded = (out / "none.npy").read_bytes(), files_in_lock(copy, "predict_oof-baseline")
-    command = {"snakemake": [*COMMANDS["snakemake"][:-1], "data/oof/baseline/manifest.csv"],
+    command = {"snakemake": [*COMMANDS["snakemake"][:-1], "data/oof/baseline/index.csv"],
                "dvc": ["dvc", "repro", "predict_oof-baseline"]}[driver]  # fmt: skip
     with held(copy, command, "src/cloudcover/predict/oof.py", "for array in arrays.values():"):
         pass

@@ -17,10 +17,10 @@ from cloudcover.masks.overlap import confusion
 from cloudcover.models.folder import load_model
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import read_json, sha256
-from cloudcover.train.callbacks import AverageWeights
+from cloudcover.train.callbacks import EMA
 from cloudcover.train.module import NotFiniteError, cosine
-from cloudcover.train.run import Recipe, train
-from cloudcover.train.select import Selection
+from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.split import Split
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def test_a_model_learns_and_its_folder_predicts_by_itself(chips, tmp_path):
     store, selection = chips
     ids = selection.validation["chip_id"].tolist()
     predictor = Predictor([tmp_path / "model"], "flips", batch=4)
-    predicted = predictor.probabilities(store.chips(ids), store.limits(ids)) > 0.5
+    predicted = predictor.probabilities(store.chips(ids), store.percentiles(ids)) > 0.5
     label = store.labels(ids) == 1
     assert (predicted & label).sum() / (predicted | label).sum() > 0.8
 
 
 def test_the_best_epoch_may_be_chosen_by_the_mean_over_locations(chips, tmp_path):
-    card = fit(chips, tmp_path, recipe_of(training={"best": "location_mean"}))
+    card = fit(chips, tmp_path, recipe_of(training={"monitor": "location_mean"}))
     history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
     assert card.metrics["validation_location_mean"] == pytest.approx(history["validation_location_mean"].max())
     assert card.metrics["epoch"] == history["validation_location_mean"].argmax()
@@ -55,7 +55,7 @@ def test_the_best_epoch_may_be_chosen_by_the_mean_over_locations(chips, tmp_path
     store, selection = chips
     counts = store.index.loc[selection.validation["chip_id"], ["chip_id", "location"]].reset_index(drop=True)
     ids = counts["chip_id"].tolist()
-    predicted = Predictor([tmp_path / "model"]).probabilities(store.chips(ids), store.limits(ids)) > 0.5
+    predicted = Predictor([tmp_path / "model"]).probabilities(store.chips(ids), store.percentiles(ids)) > 0.5
     columns = ["tp_pixels", "fp_pixels", "fn_pixels", "tn_pixels"]
     counts[columns] = confusion(predicted, store.labels(ids))
     assert location_mean(counts) == pytest.approx(card.metrics["validation_location_mean"])
@@ -67,9 +67,9 @@ def test_a_reduced_copy_of_the_full_preset_trains_an_epoch(chips, tmp_path):
     values = params.model_dump() | {"data": params.data.model_dump() | {"chip_size": 64}}
     values["training"] |= {"epochs": 1, "batch_size": 4}
     values["model"]["encoder_weights"] = None
-    recipe = recipe_of(**{name: values[name] for name in Recipe.__dataclass_fields__ if name != "seed"})
-    assert (recipe.model.encoder, recipe.model.architecture) == ("tu-resnest50d", "unet")
-    card = fit(chips, tmp_path, recipe)
+    config = recipe_of(**{name: values[name] for name in TrainingConfig.__dataclass_fields__ if name != "seed"})
+    assert (config.model.encoder, config.model.architecture) == ("tu-resnest50d", "unet")
+    card = fit(chips, tmp_path, config)
     assert 0 <= card.metrics["validation_jaccard"] <= 1
     assert load_model(tmp_path / "model")[1].encoder == "tu-resnest50d"
 
@@ -84,11 +84,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_run_other_ones(chips, 
 
 @pytest.mark.parametrize("decay", [None, 0.9])
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(chips, tmp_path, decay, monkeypatch):
-    recipe = recipe_of(training={"epochs": 4, "ema_decay": decay})
-    fit(chips, tmp_path / "whole", recipe)
+    config = recipe_of(training={"epochs": 4, "ema_decay": decay})
+    fit(chips, tmp_path / "whole", config)
     from cloudcover.train import callbacks
 
-    save = callbacks.ResumeState.on_train_epoch_end
+    save = callbacks.Checkpoint.on_train_epoch_end
 
     def die_after_the_second(self, trainer, module):
         save(self, trainer, module)
@@ -96,11 +96,11 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(chips, tmp_path,
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks.ResumeState, "on_train_epoch_end", die_after_the_second)
+        patch.setattr(callbacks.Checkpoint, "on_train_epoch_end", die_after_the_second)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            fit(chips, tmp_path / "cut", recipe)
+            fit(chips, tmp_path / "cut", config)
     assert not (tmp_path / "cut" / "model").exists()
-    fit(chips, tmp_path / "cut", recipe)
+    fit(chips, tmp_path / "cut", config)
     assert sha256(tmp_path / "cut/model/model.safetensors") == sha256(tmp_path / "whole/model/model.safetensors")
     columns = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
     whole, cut = (tables.HISTORY.read(tmp_path / x / "model/history.csv")[columns] for x in ("whole", "cut"))
@@ -158,17 +158,17 @@ class Uncertain:
 @pytest.mark.parametrize("loss", ["cross_entropy", "lovasz"])
 def test_a_student_of_soft_labels_is_less_sure_than_one_of_masks(chips, tmp_path, loss):
     store, selection = chips
-    taught = Selection(selection.training.assign(label="pseudo"), selection.validation)
-    recipe = recipe_of(training={"loss": loss, "epochs": 4}, augmentation={"mosaic": 0.5, "chessmix": 0.5})
+    taught = Split(selection.training.assign(label="pseudo"), selection.validation)
+    config = recipe_of(training={"loss": loss, "epochs": 4}, augmentation={"mosaic": 0.5, "chessmix": 0.5})
     ids = selection.validation["chip_id"].tolist()
     means = []
     for soft in (True, False):
         folder = tmp_path / str(soft)
         masks = Uncertain(0.6, soft)
-        train(recipe, store, taught, folder / "model", folder / "work", run="round2", fold=0, masks=masks)
-        means.append(Predictor([folder / "model"]).probabilities(store.chips(ids), store.limits(ids)).mean())
+        train(config, store, taught, folder / "model", folder / "work", run="round2", fold=0, masks=masks)
+        means.append(Predictor([folder / "model"]).probabilities(store.chips(ids), store.percentiles(ids)).mean())
     assert 0.4 < means[0] < means[1] - 0.05
-    prints = [recipe.fingerprint(store, taught, Uncertain(0.6, soft)) for soft in (True, False)]
+    prints = [config.fingerprint(store, taught, Uncertain(0.6, soft)) for soft in (True, False)]
     assert prints[0] != prints[1]
 
 
@@ -199,7 +199,7 @@ def test_the_card_tells_where_the_model_came_from(chips, tmp_path):
 
 
 def test_a_resumed_average_of_the_weights_moves_to_the_device_of_the_weights():
-    average = AverageWeights(0.9)
+    average = EMA(0.9)
     average.load_state_dict({"steps": 3, "average": {"weight": torch.zeros(2)}})  # a checkpoint is read to the CPU
     average.on_train_start(None, SimpleNamespace(device=torch.device("meta")))
     assert average.average["weight"].device.type == "meta"

@@ -20,12 +20,12 @@ from torch import nn
 from training import fit, learnable, recipe_of
 
 from cloudcover.data import tables
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.runtime.device import DeviceError
 from cloudcover.runtime.files import sha256
 from cloudcover.train import module, run
 from cloudcover.train.callbacks import last_state
-from cloudcover.train.data import Batches
+from cloudcover.train.data import BatchLoader
 from cloudcover.train.module import NotFiniteError, OutOfMemoryError
 
 CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
@@ -48,18 +48,18 @@ def curve(folder: Path) -> pd.DataFrame:
 def _train(store: Path, selection: Any, folder: Path, recipe: Any) -> None:
     """What a process does that is killed."""
     torch.set_num_threads(1)
-    run.train(recipe, Store(store), selection, folder / "model", folder / "work", run="round1", fold=0)
+    run.train(recipe, ChipStore(store), selection, folder / "model", folder / "work", run="round1", fold=0)
 
 
 @pytest.mark.slow
 def test_training_that_is_killed_at_any_moment_ends_like_one_that_was_not(chips, tmp_path):
     store, selection = chips
-    recipe = recipe_of(training={"epochs": 4, "ema_decay": 0.9})
+    config = recipe_of(training={"epochs": 4, "ema_decay": 0.9})
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cloudcover.train.run"])
 
     def start(folder: Path) -> Any:
-        process = context.Process(target=_train, args=(store.root, selection, folder, recipe))
+        process = context.Process(target=_train, args=(store.root, selection, folder, config))
         process.start()
         return process
 
@@ -93,10 +93,10 @@ def test_too_little_memory_halves_the_micro_batch_and_keeps_the_batch(chips, tmp
     fit(chips, tmp_path / "small", recipe_of(training={"epochs": 2, "micro_batch": 2}))
     forward = module.SegmentationModule.forward
 
-    def limited(self, dn, limits):
+    def limited(self, dn, percentiles):
         if self.training and len(dn) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, dn, limits)
+        return forward(self, dn, percentiles)
 
     monkeypatch.setattr(module.SegmentationModule, "forward", limited)
     fit(chips, tmp_path / "limited", recipe_of(training={"epochs": 2}))
@@ -105,7 +105,7 @@ def test_too_little_memory_halves_the_micro_batch_and_keeps_the_batch(chips, tmp
 
 
 def test_a_chip_that_does_not_fit_ends_training_and_says_what_to_lower(chips, tmp_path, monkeypatch):
-    def never(self, dn, limits):
+    def never(self, dn, percentiles):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(module.SegmentationModule, "forward", never)
@@ -116,8 +116,8 @@ def test_a_chip_that_does_not_fit_ends_training_and_says_what_to_lower(chips, tm
 def test_a_loss_that_is_not_a_number_leaves_the_last_good_state_to_go_on_from(chips, tmp_path, monkeypatch):
     forward = module.SegmentationModule.forward
 
-    def broken(self, dn, limits):
-        return forward(self, dn, limits) * (float("nan") if self.training and self.current_epoch == 2 else 1)
+    def broken(self, dn, percentiles):
+        return forward(self, dn, percentiles) * (float("nan") if self.training and self.current_epoch == 2 else 1)
 
     with monkeypatch.context() as patch:
         patch.setattr(module.SegmentationModule, "forward", broken)
@@ -136,7 +136,7 @@ def test_a_batch_that_cannot_be_gathered_ends_the_training(chips, tmp_path, monk
     def gone(*_):
         raise OSError("labels-00000.npy is gone")
 
-    monkeypatch.setattr(Store, "labels", gone)
+    monkeypatch.setattr(ChipStore, "labels", gone)
     with pytest.raises(OSError, match="is gone"):
         fit(chips, tmp_path)
     assert not (tmp_path / "model").exists()
@@ -144,9 +144,9 @@ def test_a_batch_that_cannot_be_gathered_ends_the_training(chips, tmp_path, monk
 
 def test_a_thread_that_dies_ends_the_training_and_an_epoch_is_never_short(chips, tmp_path, monkeypatch):
     store, selection = chips
-    seen = [c for batch in Batches(store, selection.training, 5, seed=1) for c in batch["chip_id"]]
+    seen = [c for batch in BatchLoader(store, selection.training, 5, seed=1) for c in batch["chip_id"]]
     assert sorted(seen) == sorted(selection.training["chip_id"])  # the last batch is a smaller one
-    gather, calls = Batches._batch, []
+    gather, calls = BatchLoader._batch, []
 
     def die(self, items):
         calls.append(len(items))
@@ -154,7 +154,7 @@ def test_a_thread_that_dies_ends_the_training_and_an_epoch_is_never_short(chips,
             raise MemoryError("no memory for a batch")
         return gather(self, items)
 
-    monkeypatch.setattr(Batches, "_batch", die)
+    monkeypatch.setattr(BatchLoader, "_batch", die)
     with pytest.raises(MemoryError, match="no memory for a batch"):
         fit(chips, tmp_path)
     assert not (tmp_path / "model").exists()
@@ -166,7 +166,7 @@ def test_a_shard_that_was_cut_ends_the_training_and_is_named(chips, tmp_path):
     shard = next(copy.glob("chips-*.npy"))
     shard.write_bytes(shard.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=shard.name):
-        fit((Store(copy), selection), tmp_path)
+        fit((ChipStore(copy), selection), tmp_path)
 
 
 def test_an_absent_gpu_that_was_asked_for_is_an_error(chips, tmp_path, monkeypatch):
@@ -191,19 +191,19 @@ sys.path.insert(0, sys.argv[1])
 import pandas as pd
 from training import recipe_of
 from test_train_faults import plain_network
-from cloudcover.store import Store
+from cloudcover.store import ChipStore
 from cloudcover.train import run
-from cloudcover.train.select import Selection
+from cloudcover.train.split import Split
 
 folder = Path(sys.argv[2])
 run.build_model, run.save_model = plain_network, lambda *_: None
 items = pd.read_pickle(folder / "selection.pkl")
-recipe = recipe_of(
+config = recipe_of(
     training={"batch_size": 5, "loss": "bce_lovasz"}, augmentation={"hflip": 0, "vflip": 0},
     compute={"devices": int(sys.argv[3])},
 )
 out = folder / sys.argv[3] / "model"
-run.train(recipe, Store(sys.argv[4]), Selection(*items), out, folder / "work", run="round1", fold=0)
+run.train(recipe, ChipStore(sys.argv[4]), Split(*items), out, folder / "work", run="round1", fold=0)
 """
 
 
@@ -223,8 +223,8 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(chips, tmp_pa
 def test_processes_share_each_batch_and_even_it_out_with_chips_that_do_not_count(chips):
     store, selection = chips
     items = selection.training[:11]
-    whole = list(Batches(store, items, 4, seed=1, epoch=2))
-    shares = [list(Batches(store, items, 4, seed=1, epoch=2, rank=rank, processes=3)) for rank in range(3)]
+    whole = list(BatchLoader(store, items, 4, seed=1, epoch=2))
+    shares = [list(BatchLoader(store, items, 4, seed=1, epoch=2, rank=rank, processes=3)) for rank in range(3)]
     for number, batch in enumerate(whole):
         parts = [share[number] for share in shares]
         assert len({len(part["chip_id"]) for part in parts}) == 1

@@ -17,12 +17,12 @@ from cloudcover.cli import main
 from cloudcover.config.params import validate
 from cloudcover.data import tables
 from cloudcover.train import tune
-from cloudcover.train.run import Recipe
+from cloudcover.train.run import TrainingConfig
 
 CHIPS = [f"c{i}" for i in range(6)]
 
 
-class Store:
+class ChipStore:
     """As much of a store as the fingerprint of a training needs."""
 
     index = pd.DataFrame({"chip_id": CHIPS, "source_sha256": "0"}).set_index("chip_id", drop=False)
@@ -39,16 +39,16 @@ class Trainings:
     """Stands in for `train`: weak mosaics and much rotation are best."""
 
     def __init__(self) -> None:
-        self.done: list[tuple[Recipe, int]] = []
+        self.done: list[tuple[TrainingConfig, int]] = []
         self.stop_at: int | None = None
 
-    def __call__(self, recipe, store, selection, output: Path, work: Path, *, run: str, fold: int):
+    def __call__(self, config, store, selection, output: Path, work: Path, *, run: str, fold: int):
         if len(self.done) == self.stop_at:
             raise KeyboardInterrupt
         output.mkdir(parents=True)
-        self.done.append((recipe, fold))
+        self.done.append((config, fold))
         assert set(selection.validation["chip_id"]) == set(FOLDS.loc[FOLDS["fold"] == fold, "chip_id"])
-        a = recipe.augmentation
+        a = config.augmentation
         return SimpleNamespace(metrics={"validation_jaccard": 0.8 - 0.3 * a.mosaic + 0.001 * a.rotation - 0.01 * fold})
 
 
@@ -59,21 +59,21 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     return trainings
 
 
-def recipe_of(**augmentation: float) -> Recipe:
+def recipe_of(**augmentation: float) -> TrainingConfig:
     params = validate({"augmentation": augmentation})
-    return Recipe(**{name: getattr(params, name) for name in Recipe.__dataclass_fields__})
+    return TrainingConfig(**{name: getattr(params, name) for name in TrainingConfig.__dataclass_fields__})
 
 
-def run(folder: Path, trials: int, recipe: Recipe | None = None, held_out: tuple[int, ...] = (0,)):
-    recipe = recipe or recipe_of(hflip=0.25, cutmix=0.1)
-    return tune.tune(recipe, Store(), MANIFEST, FOLDS, held_out, trials, folder / "study.journal", folder / "work")
+def run(folder: Path, trials: int, config: TrainingConfig | None = None, held_out: tuple[int, ...] = (0,)):
+    config = config or recipe_of(hflip=0.25, cutmix=0.1)
+    return tune.tune(config, ChipStore(), MANIFEST, FOLDS, held_out, trials, folder / "study.journal", folder / "work")
 
 
 def test_the_first_trial_is_the_given_augmentation_and_only_the_searched_keys_change(
     trained: Trainings, tmp_path: Path
 ):
     study = run(tmp_path, 5)
-    first, *others = [recipe.augmentation for recipe, _ in trained.done]
+    first, *others = [config.augmentation for config, _ in trained.done]
     assert first == recipe_of(hflip=0.25, cutmix=0.1).augmentation
     assert len({a.mosaic for a in others}) == 4
     for changed in others:
@@ -92,7 +92,7 @@ def test_a_stopped_study_goes_on_with_the_trial_that_was_cut_off(trained: Traini
     assert len(tune.finished(study)) == len(trained.done) == 6
     (cut,) = study.get_trials(states=(TrialState.FAIL,))
     assert tune.suggest(cut, recipe_of().augmentation).mosaic == trained.done[3][0].augmentation.mosaic
-    assert len({recipe.augmentation.mosaic for recipe, _ in trained.done}) == 6
+    assert len({config.augmentation.mosaic for config, _ in trained.done}) == 6
     assert len(tune.finished(run(tmp_path, 6))) == len(trained.done) == 6  # reached: nothing is trained
 
 
@@ -108,20 +108,20 @@ def test_a_trial_is_the_mean_of_the_held_out_folds(trained: Trainings, tmp_path:
 
 
 def test_a_study_of_other_parameters_or_in_use_is_refused(trained: Trainings, tmp_path: Path):
-    recipe = recipe_of()
-    run(tmp_path, 1, recipe)
+    config = recipe_of()
+    run(tmp_path, 1, config)
     run(tmp_path, 1, recipe_of(mosaic=0.4))  # the augmentation is what is searched
-    longer = replace(recipe, training=recipe.training.model_copy(update={"epochs": 99}))
+    longer = replace(config, training=config.training.model_copy(update={"epochs": 99}))
     with pytest.raises(tune.StudyError, match="a study of other chips, labels or parameters"):
         run(tmp_path, 2, longer)
     with FileLock(tmp_path / "study.journal.busy"), pytest.raises(tune.StudyError, match="another process works on"):
-        run(tmp_path, 2, recipe)
+        run(tmp_path, 2, config)
 
 
 def test_the_command_prints_the_best_augmentation_as_yaml(
     trained: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("cloudcover.store.Store", Store)
+    monkeypatch.setattr("cloudcover.store.Store", ChipStore)
     tables.MANIFEST.write(MANIFEST, tmp_path / "data/labels/manifest.csv")
     tables.FOLDS.write(FOLDS, tmp_path / "data/folds.csv")
     (tmp_path / "params.yaml").write_text("training: {epochs: 6}\naugmentation: {hflip: 0.1}\n")
@@ -130,7 +130,7 @@ def test_the_command_prints_the_best_augmentation_as_yaml(
     result = CliRunner().invoke(main, ["tune", *arguments], prog_name="cloudcover")
     assert result.exit_code == 0, result.output
     assert "3 trials of 3 epochs in study.journal" in result.output
-    assert {recipe.training.epochs for recipe, _ in trained.done} == {3}
-    best = max((recipe.augmentation for recipe, _ in trained.done), key=lambda a: 0.001 * a.rotation - 0.3 * a.mosaic)
+    assert {config.training.epochs for config, _ in trained.done} == {3}
+    best = max((config.augmentation for config, _ in trained.done), key=lambda a: 0.001 * a.rotation - 0.3 * a.mosaic)
     printed = yaml.safe_load(result.output[result.output.index("augmentation:") :])
     assert validate(printed).augmentation == best

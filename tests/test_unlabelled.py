@@ -9,7 +9,7 @@ from cloudcover.config.params import ParamsError, SyntheticParams, validate
 from cloudcover.data import tables
 from cloudcover.data.layout import LayoutError
 from cloudcover.data.pack import pack
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.labels.manifest import build_manifest
 from cloudcover.pseudo_labels.label import candidates
 from cloudcover.sources.fetch import fetch
@@ -41,7 +41,7 @@ def test_they_are_packed_and_become_candidates_of_every_student_but_one(bring, t
     data, raw = bring()
     assert verify(raw).empty
     pack(raw, tmp_path / "store", tmp_path / "quarantine.csv", data)
-    index = Store(tmp_path / "store").index
+    index = ChipStore(tmp_path / "store").index
     mine = index.loc[["mine1", "mine2"]]
     assert mine["split"].tolist() == ["unlabelled"] * 2
     assert mine["scene"].tolist() == ["mine1@undated", "mine2@undated"]

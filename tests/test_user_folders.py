@@ -26,7 +26,7 @@ from cloudcover.data import ownership as owned
 from cloudcover.data.layout import layout_files
 from cloudcover.data.ownership import FolderError
 from cloudcover.data.pack import pack
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.masks.postprocess import NOTHING
 from cloudcover.predict import folder as predict_masks
 from cloudcover.predict.folder import write_mask
@@ -260,17 +260,17 @@ def test_masks_of_the_store_replace_earlier_ones_only(layout, tmp_path):
     pack(raw, store, tmp_path / "q.csv", validate({"data": {"chip_size": 64}}).data)
     predictor = SimpleNamespace(
         batch=2, threshold=0.5, postprocess=NOTHING, card=SimpleNamespace(nodata=0),
-        probabilities=lambda chips, limits: np.ones((len(chips), 64, 64), np.float32),
+        probabilities=lambda chips, percentiles: np.ones((len(chips), 64, 64), np.float32),
     )  # fmt: skip
     owned.claim(out)
     owned.reserve(out, ["old.tif"])
     for name in ("old.tif", "mine.tif"):
         write_mask(out / name, np.ones((64, 64), np.uint8), "", GRID)
     for _ in range(2):
-        predict_unlabelled(Store(store), predictor, out)
+        predict_unlabelled(ChipStore(store), predictor, out)
         assert {path.name for path in out.glob("*.tif")} == {"c002.tif", "c003.tif", "mine.tif"}
     with pytest.raises(FolderError, match="choose an empty folder"):
-        predict_unlabelled(Store(store), predictor, raw / "train_labels")
+        predict_unlabelled(ChipStore(store), predictor, raw / "train_labels")
     assert (raw / "train_labels/c000.tif").exists()
 
 
@@ -308,7 +308,7 @@ def outputs() -> list[str]:
 def test_make_clean_removes_what_runs_made_and_nothing_else(tmp_path):
     made = [
         *outputs(), "models/bundle/unet-fold0/model.json", "data/store/chips-00000.npy", "data/oof/round1/d4.npy",
-        "data/pseudo/round1/masks.npy", "logs/train/round1/fold0.log", ".snakemake/x", "work/train/abc/epoch-0.ckpt",
+        "data/labels/round1/masks.npy", "logs/train/round1/fold0.log", ".snakemake/x", "work/train/abc/epoch-0.ckpt",
         "work/proof/seed0/reports/truth.json", "data/raw/.download/journal.jsonl", "reports/proof/proof.png",
     ]  # fmt: skip
     mine = [

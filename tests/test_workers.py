@@ -13,10 +13,10 @@ SCRIPT = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from cloudcover.workers import end_with_parent
+from cloudcover.workers import exit_with_parent
 
 if __name__ == "__main__":
-    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), exit_with_parent) as pool:
         print(pool.submit(os.getpid).result(), flush=True)
         time.sleep(600)
 """

@@ -43,8 +43,8 @@ def test_the_chain_runs_every_stage_and_ends_with_figures(chain):
     assert truth["labels"]["wrong"] == round(0.145 * truth["labels"]["labels"])
     assert 0.3 < truth["final"]["jaccard"] <= 1
     for number in (1, 2):
-        table = tables.PSEUDO.read(chain.folder / f"data/pseudo/round{number}/manifest.csv")
-        masks = np.load(chain.folder / f"data/pseudo/round{number}/masks.npy")
+        table = tables.PSEUDO.read(chain.folder / f"data/labels/round{number}/pseudo_labels.csv")
+        masks = np.load(chain.folder / f"data/labels/round{number}/masks.npy")
         assert len(masks) == len(table) == metrics["pseudo_labels"][f"round{number}"]["candidates"]
         assert set(np.unique(masks)) <= {0, 1, 255}
         by_location = tables.PSEUDO_LOCATIONS.read(chain.folder / f"reports/tables/pseudo_labels_round{number}.csv")
@@ -89,7 +89,7 @@ def test_no_scene_is_split_and_no_pseudo_label_is_judged_on(chain):
 
 @pytest.mark.slow
 def test_unlabelled_chips_get_masks_on_their_grid(chain):
-    table = tables.PREDICTIONS.read(chain.folder / "data/predictions/manifest.csv")
+    table = tables.PREDICTIONS.read(chain.folder / "data/predictions/masks.csv")
     raw = tables.METADATA.read(chain.folder / "data/raw/test_metadata.csv")
     assert set(table["chip_id"]) == set(raw["chip_id"])
     chip_id = table["chip_id"][0]
@@ -156,7 +156,7 @@ def test_the_chain_runs_on_real_chips(real_chips, tmp_path):
     }
     project = Project(tmp_path / "project", values, forks=True)
     project.snakemake()
-    predictions = tables.PREDICTIONS.read(project.folder / "data/predictions/manifest.csv")
+    predictions = tables.PREDICTIONS.read(project.folder / "data/predictions/masks.csv")
     assert len(predictions) == 3 * 16
     assert {c.split("_")[0] for c in predictions["chip_id"]} == {"adwp", "adwu", "akny"}
     assert not json.loads((project.folder / "reports/truth.json").read_text())["known"]

@@ -8,12 +8,12 @@ from typing import Any
 from conftest import make_layout
 
 from cloudcover.config.params import Params, validate
-from cloudcover.data.layout import write_manifest
+from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import ModelCard
-from cloudcover.train.run import Recipe, train
-from cloudcover.train.select import Selection, select
+from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.split import Split, select
 
 TINY = {
     "data": {"chip_size": 64},
@@ -22,24 +22,24 @@ TINY = {
 }
 
 
-def recipe_of(**changes: dict[str, Any]) -> Recipe:
+def recipe_of(**changes: dict[str, Any]) -> TrainingConfig:
     """The tiny recipe with changes by section."""
     values: dict[str, Any] = {k: dict(v) for k, v in TINY.items()}
     for key, change in changes.items():
         values.setdefault(key, {}).update(change)
     params = validate(values)
-    return Recipe(**{name: getattr(params, name) for name in Recipe.__dataclass_fields__})
+    return TrainingConfig(**{name: getattr(params, name) for name in TrainingConfig.__dataclass_fields__})
 
 
-def make_store(root: Path, **options: int) -> Store:
+def make_store(root: Path, **options: int) -> ChipStore:
     """Packs a layout of `make_layout` with chips of 64 pixels."""
     make_layout(root / "raw", **options)
-    write_manifest(root / "raw", "test")
+    write_file_table(root / "raw", "test")
     pack(root / "raw", root / "store", root / "quarantine.csv", Params().data.model_copy(update={"chip_size": 64}))
-    return Store(root / "store")
+    return ChipStore(root / "store")
 
 
-def learnable(root: Path) -> tuple[Store, Selection]:
+def learnable(root: Path) -> tuple[ChipStore, Split]:
     """18 chips with clean labels in 6 scenes, of which the model of fold 0 learns from two thirds."""
     store = make_store(root, chips=18, scenes=6, unlabelled=0)
     folds = store.index[["chip_id", "scene"]].reset_index(drop=True)
@@ -47,7 +47,9 @@ def learnable(root: Path) -> tuple[Store, Selection]:
     return store, select(folds[["chip_id"]].assign(verdict="clean"), folds, 0)
 
 
-def fit(chips: tuple[Store, Selection], folder: Path, recipe: Recipe | None = None, name: str = "round1") -> ModelCard:
+def fit(
+    chips: tuple[ChipStore, Split], folder: Path, config: TrainingConfig | None = None, name: str = "round1"
+) -> ModelCard:
     """Trains fold 0 into `folder/model`, with its state in `folder/work`."""
     store, selection = chips
-    return train(recipe or recipe_of(), store, selection, folder / "model", folder / "work", run=name, fold=0)
+    return train(config or recipe_of(), store, selection, folder / "model", folder / "work", run=name, fold=0)

@@ -34,7 +34,7 @@ FILES = (
     "data/store/shard-[0-9][0-9][0-9][0-9][0-9].parquet",
     "data/store/chips-[0-9][0-9][0-9][0-9][0-9].npy",
     "data/store/labels-[0-9][0-9][0-9][0-9][0-9].npy",
-    *(f"data/pseudo/round[0-9]*/{name}" for name in ("manifest.csv", "masks.npy", "probabilities.npy")),
+    *(f"data/labels/round[0-9]*/{name}" for name in ("manifest.csv", "masks.npy", "probabilities.npy")),
     *(
         f"data/oof/{run}/{name}"
         for run in RUNS

@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 
 # Folders that a job fills and lists in one manifest: DVC versions the folder, Snakemake declares the manifest.
-FOLDERS = ("data/store", "data/truth", "data/pseudo/*", "data/oof/*", "data/oof/final/*", "data/predictions",
+FOLDERS = ("data/store", "data/truth", "data/labels/*", "data/oof/*", "data/oof/final/*", "data/predictions",
            "models/*/fold*", "models/final/*/fold*", "models/bundle")  # fmt: skip
 KINDS = ("outs", "metrics", "plots")
 METRICS = ("reports/metrics.json", "reports/truth.json")

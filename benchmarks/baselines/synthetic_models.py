@@ -10,18 +10,18 @@ import torch
 
 from cloudcover.augment.apply import augment
 from cloudcover.config.params import Params
-from cloudcover.data.layout import read_metadata, write_manifest
+from cloudcover.data.layout import read_metadata, write_file_table
 from cloudcover.data.pack import pack
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.losses.build import build_loss
 from cloudcover.models.folder import load_model, save_model
-from cloudcover.models.normalize import Scaler
+from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.files import derive_seed
 from cloudcover.sources import local
 from cloudcover.synthetic.generate import generate
 from cloudcover.train.module import cosine
-from cloudcover.train.run import Recipe, train
-from cloudcover.train.select import Selection
+from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.split import Split
 
 VALIDATION = 8  # every eighth synthetic location tells the best epoch
 TUNING_STEPS = 40
@@ -32,7 +32,7 @@ class Trainer:
     """Trains models on a set of synthetic chips and tiles of the real ones.
 
     Args:
-        params: the recipe, the size of the chips and the synthetic set; label errors are set to none.
+        params: the config, the size of the chips and the synthetic set; label errors are set to none.
         real: folder of real chips in the challenge's layout.
         work: folder for the chips and models.
     """
@@ -48,9 +48,9 @@ class Trainer:
             local.place(path, raw / path.relative_to(tiles), "hardlink")
         tables = [pd.read_csv(folder / "train_metadata.csv", dtype=str) for folder in (raw, tiles)]
         pd.concat(tables).to_csv(raw / "train_metadata.csv", index=False)
-        write_manifest(raw, "synthetic and real")
+        write_file_table(raw, "synthetic and real")
         pack(raw, work / "store", work / "quarantine.csv", params.data.model_copy(update={"max_quarantined": 1.0}))
-        self.store = Store(work / "store")
+        self.store = ChipStore(work / "store")
         known = self.store.index[self.store.index["labelled"]]
         self.synthetic = known[known["chip_id"].isin(synthetic)]
         self.real = known[~known["chip_id"].isin(synthetic)]
@@ -66,8 +66,8 @@ class Trainer:
             part.assign(label="human", weight=1.0)[columns].reset_index(drop=True)
             for part in (self.synthetic[~held], self.synthetic[held])
         ]
-        recipe = Recipe(**{name: getattr(self.params, name) for name in Recipe.__dataclass_fields__})
-        train(recipe, self.store, Selection(*parts), folder, self.work / "state", run="alone", fold=0)
+        config = TrainingConfig(**{name: getattr(self.params, name) for name in TrainingConfig.__dataclass_fields__})
+        train(config, self.store, Split(*parts), folder, self.work / "state", run="alone", fold=0)
         return folder
 
     def with_real(self, without: str) -> Path:
@@ -83,7 +83,7 @@ class Trainer:
     def _tune(self, network: torch.nn.Module, real: pd.DataFrame, seed: int) -> None:
         training = self.params.training
         draw, turns = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-        scaler, loss = Scaler(self.params.input, self.params.data), build_loss(training.loss)
+        scaler, loss = Normalize(self.params.input, self.params.data), build_loss(training.loss)
         optimizer = torch.optim.AdamW(network.parameters(), TUNING_RATE, weight_decay=training.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, TUNING_STEPS, 5, 0.01))
         synthetic = self.synthetic["chip_id"].to_numpy()
@@ -96,7 +96,7 @@ class Trainer:
             images, masks = (torch.from_numpy(read(chosen)) for read in (self.store.chips, self.store.labels))
             images, masks = augment(images, masks, self.params.augmentation, turns, nodata=self.params.data.nodata)
             optimizer.zero_grad()
-            loss(network(scaler(images, self.store.limits(chosen))), masks, None).backward()
+            loss(network(scaler(images, self.store.percentiles(chosen))), masks, None).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip or torch.inf)
             optimizer.step()
             schedule.step()

@@ -100,18 +100,18 @@ def pseudo_labels_for(wildcards):
         if wildcards.run.startswith("final/")
         else int(wildcards.run.removeprefix("round")) - 1
     )
-    return f"data/pseudo/round{number}/manifest.csv"
+    return f"data/labels/round{number}/pseudo_labels.csv"
 
 
 def truth_for(wildcards):
     """The true masks, for the run that learns from them."""
-    return "data/truth/manifest.csv" if wildcards.run == "oracle" else []
+    return "data/truth/masks.csv" if wildcards.run == "oracle" else []
 
 
 def previous_pseudo_labels(wildcards):
     """The pseudo-labels of the round before, to tell what changed."""
     number = int(wildcards.round) - 1
-    return f"data/pseudo/round{number}/manifest.csv" if number else []
+    return f"data/labels/round{number}/pseudo_labels.csv" if number else []
 
 
 def audit_for_manifest(wildcards):
@@ -136,7 +136,7 @@ def source_index(wildcards):
 def intermediate():
     """What the targets are made from. Snakemake misses a deleted file only if a target asks for it."""
     return [
-        "data/raw/manifest.csv",
+        "data/raw/files.csv",
         "data/store/index.parquet",
         "data/quarantine.csv",
         *([audit] if (audit := audit_for_manifest(None)) else []),
@@ -144,8 +144,8 @@ def intermediate():
         "data/folds.csv",
         *model_files(RUNS),
         *expand("models/{run}/fold{fold}/history.csv", run=RUNS, fold=FOLDS),
-        *expand("data/pseudo/round{round}/manifest.csv", round=ROUNDS),
-        *expand("data/oof/{run}/manifest.csv", run=RUNS),
+        *expand("data/labels/round{round}/pseudo_labels.csv", round=ROUNDS),
+        *expand("data/oof/{run}/index.csv", run=RUNS),
         "models/choice.json",
         "reports/learning_curves.csv",
         "reports/tables/chips.csv",
@@ -160,5 +160,5 @@ def targets():
         "reports/metrics.json",
         "reports/truth.json",
         "models/bundle/bundle.json",
-        "data/predictions/manifest.csv",
+        "data/predictions/masks.csv",
     ]

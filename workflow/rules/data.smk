@@ -2,8 +2,8 @@ rule download:
     input:
         source_index,
     output:
-        manifest="data/raw/manifest.csv",
-        truth="data/truth/manifest.csv",
+        manifest="data/raw/files.csv",
+        truth="data/truth/masks.csv",
     log:
         "logs/download.log",
     benchmark:
@@ -21,7 +21,7 @@ rule download:
 
 rule pack:
     input:
-        manifest="data/raw/manifest.csv",
+        manifest="data/raw/files.csv",
     output:
         index="data/store/index.parquet",
         quarantine="data/quarantine.csv",

@@ -4,7 +4,7 @@ rule predict_oof:
         folds="data/folds.csv",
         models=lambda wildcards: model_files(wildcards.run),
     output:
-        "data/oof/{run}/manifest.csv",
+        "data/oof/{run}/index.csv",
     log:
         "logs/predict_oof/{run}.log",
     benchmark:
@@ -24,7 +24,7 @@ rule choose:
     input:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
-        oof=expand("data/oof/{run}/manifest.csv", run=FINAL_RUNS),
+        oof=expand("data/oof/{run}/index.csv", run=FINAL_RUNS),
     output:
         choice="models/choice.json",
         ensemble="reports/tables/ensemble.csv",
@@ -49,8 +49,8 @@ rule evaluate:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
         choice="models/choice.json",
-        oof=expand("data/oof/{run}/manifest.csv", run=RUNS),
-        pseudo=expand("data/pseudo/round{round}/manifest.csv", round=ROUNDS),
+        oof=expand("data/oof/{run}/index.csv", run=RUNS),
+        pseudo=expand("data/labels/round{round}/pseudo_labels.csv", round=ROUNDS),
     output:
         metrics=report(
             "reports/metrics.json", caption="../report/metrics.rst", category="Metrics"
@@ -78,12 +78,12 @@ rule evaluate:
 
 rule evaluate_truth:
     input:
-        truth="data/truth/manifest.csv",
+        truth="data/truth/masks.csv",
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
         audit=audit_for_manifest,
-        oof=expand("data/oof/{run}/manifest.csv", run=RUNS),
-        pseudo=expand("data/pseudo/round{round}/manifest.csv", round=ROUNDS),
+        oof=expand("data/oof/{run}/index.csv", run=RUNS),
+        pseudo=expand("data/labels/round{round}/pseudo_labels.csv", round=ROUNDS),
     output:
         figures="reports/truth.json",
         chips="reports/tables/truth_chips.csv",
@@ -128,7 +128,7 @@ rule predict_unlabelled:
         index="data/store/index.parquet",
         bundle="models/bundle/bundle.json",
     output:
-        "data/predictions/manifest.csv",
+        "data/predictions/masks.csv",
     log:
         "logs/predict_unlabelled.log",
     benchmark:

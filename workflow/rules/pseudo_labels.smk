@@ -7,7 +7,7 @@ rule pseudo_label:
         previous=previous_pseudo_labels,
     output:
         report(
-            "data/pseudo/round{round}/manifest.csv",
+            "data/labels/round{round}/pseudo_labels.csv",
             caption="../report/pseudo_labels.rst",
             category="Pseudo-labels",
             labels={"round": "{round}"},

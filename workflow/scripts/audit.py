@@ -9,15 +9,15 @@ def main() -> None:
     """See the module."""
     params = start(snakemake)
     from cloudcover.data import tables
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.labels.audit import audit
-    from cloudcover.train.run import Recipe
+    from cloudcover.train.run import TrainingConfig
 
     settings = vars(params)
     settings_of_audit = settings.pop("audit")
-    store = Store(Path(snakemake.input.index).parent)
+    store = ChipStore(Path(snakemake.input.index).parent)
     workers = 1 if snakemake.resources.gpu else snakemake.threads
-    result = audit(store, Recipe(**settings), settings_of_audit, Path("work/audit"), workers)
+    result = audit(store, TrainingConfig(**settings), settings_of_audit, Path("work/audit"), workers)
     tables.AUDIT.write(result, snakemake.output[0])
 
 

@@ -9,14 +9,14 @@ def main() -> None:
     """See the module."""
     params = start(snakemake)
     from cloudcover.data import tables
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.evaluate.calibrate.choose import choose
     from cloudcover.evaluate.calibrate.held_out import load_held_out
     from cloudcover.runtime.files import write_json, write_text
 
     folders = {Path(path).parent.name: Path(path).parent for path in snakemake.input.oof}
     held = load_held_out(
-        Store(Path(snakemake.input.index).parent),
+        ChipStore(Path(snakemake.input.index).parent),
         tables.MANIFEST.read(snakemake.input.manifest),
         folders,
         params.evaluation.tta[-1],

@@ -10,10 +10,10 @@ def main() -> None:
     params = start(snakemake)
     from cloudcover.data import tables
     from cloudcover.data.folds import balance, check, split
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.runtime.files import write_text
 
-    index = Store(Path(snakemake.input.index).parent).index
+    index = ChipStore(Path(snakemake.input.index).parent).index
     verdicts = tables.MANIFEST.read(snakemake.input.manifest).set_index("chip_id")["verdict"]
     coverage = index["label_coverage_share"].where(
         verdicts.loc[index.index] == "clean"

@@ -9,12 +9,12 @@ def main() -> None:
     """See the module."""
     params = start(snakemake)
     from cloudcover.data import tables
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.labels.manifest import build_manifest
 
     audit = tables.AUDIT.read(snakemake.input.audit) if snakemake.input.audit else None
     verdicts = tables.VERDICTS.read(snakemake.input.verdicts)
-    index = Store(Path(snakemake.input.index).parent).index
+    index = ChipStore(Path(snakemake.input.index).parent).index
     tables.MANIFEST.write(build_manifest(audit, verdicts, index, params.labels), snakemake.output[0])
 
 

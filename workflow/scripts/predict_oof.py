@@ -9,7 +9,7 @@ def main() -> None:
     """See the module."""
     params = start(snakemake)
     from cloudcover.data import tables
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.predict.oof import predict_oof
 
     folders = [Path(model).parent for model in snakemake.input.models]
@@ -18,7 +18,7 @@ def main() -> None:
     final = snakemake.wildcards.run.startswith("final/")
     policies = params.evaluation.final_tta if final else params.evaluation.tta
     out = Path(snakemake.output[0]).parent
-    predict_oof(Store(Path(snakemake.input.index).parent), folds, models, policies, params.compute, out)
+    predict_oof(ChipStore(Path(snakemake.input.index).parent), folds, models, policies, params.compute, out)
 
 
 if __name__ == "__main__":

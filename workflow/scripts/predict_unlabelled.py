@@ -8,7 +8,7 @@ from cloudcover.pipeline.job import start
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.predict.bundle import load_bundle
     from cloudcover.predict.unlabelled import predict_unlabelled
 
@@ -16,7 +16,7 @@ def main() -> None:
     predictor = load_bundle(
         Path(snakemake.input.bundle).parent, compute.device, compute.precision, compute.prediction_batch
     )
-    predict_unlabelled(Store(Path(snakemake.input.index).parent), predictor, Path(snakemake.output[0]).parent)
+    predict_unlabelled(ChipStore(Path(snakemake.input.index).parent), predictor, Path(snakemake.output[0]).parent)
 
 
 if __name__ == "__main__":

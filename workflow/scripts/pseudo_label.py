@@ -9,7 +9,7 @@ def main() -> None:
     """See the module."""
     params = start(snakemake)
     from cloudcover.data import tables
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.predict.predictor import Predictor
     from cloudcover.pseudo_labels.churn import by_location
     from cloudcover.pseudo_labels.label import pseudo_label
@@ -20,7 +20,7 @@ def main() -> None:
         fold: Predictor([Path(model).parent], policy, compute.device, compute.precision, compute.prediction_batch)
         for fold, model in enumerate(snakemake.input.models)
     }
-    store = Store(Path(snakemake.input.index).parent)
+    store = ChipStore(Path(snakemake.input.index).parent)
     table = pseudo_label(
         store,
         tables.MANIFEST.read(snakemake.input.manifest),

@@ -1,6 +1,6 @@
 """Random changes of training batches, in which image, label and weight of a pixel stay together.
 
-Batches travel as digital numbers (uint16), and most augmentations change them in place, chip by chip: copying into
+BatchLoader travel as digital numbers (uint16), and most augmentations change them in place, chip by chip: copying into
 memory that is already there is what makes them cheap on a CPU. There chips may also stay in the store's memory maps:
 symmetries then only change the order in which they are read, and the first other augmentation copies them.
 `docs/augmentation.md` shows each of them.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cloudcover.augment.batch import ChipBatch, Chips, integers, uniform
+from cloudcover.augment.batch import ChipBatch, Images, integers, uniform
 from cloudcover.augment.mixing import chessmix, cloud_paste, cutmix, mosaic
 from cloudcover.augment.photometric import brightness_contrast
 from cloudcover.augment.resample import affine, crop, resize
@@ -55,19 +55,19 @@ def augment(
 
 
 def augment_weighted(
-    images: Chips,
+    images: Images,
     masks: Tensor,
     weight: Tensor,
     params: AugmentationParams,
     generator: torch.Generator,
     *,
     nodata: int = 0,
-) -> tuple[Chips, Tensor, Tensor]:
+) -> tuple[Images, Tensor, Tensor]:
     """Augments a batch, in place where its size stays.
 
     Args:
         images: N x B x H x W of any dtype, contiguous or not, on any device [DN]; or N views of the store
-            (`Store.mapped`), which are never changed.
+            (`ChipStore.mapped`), which are never changed.
         masks: N x H x W of {0, 1, 255}, or soft labels in [0, 1] with 255 for unknown.
         weight: N, the weight of each chip in the loss.
         params: the probability of each augmentation, per chip unless its description says per batch.

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Chips = Tensor | list[NDArray[np.uint16]]
-"""Digital numbers of a batch: N x B x H x W of any dtype, or N views of the store, each B x H x W (`Store.mapped`)."""
+Images = Tensor | list[NDArray[np.uint16]]
+"""Digital numbers of a batch: N x B x H x W of any dtype, or N views of the store, each B x H x W
+(`ChipStore.mapped`)."""
 
 
 @dataclass
@@ -24,7 +25,7 @@ class ChipBatch:
         nodata: value of pixels without data [DN].
     """
 
-    chips: Chips
+    chips: Images
     masks: Tensor
     weights: Tensor | None = None
     nodata: int = 0

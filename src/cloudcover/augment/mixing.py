@@ -16,7 +16,7 @@ from torch import Tensor
 from cloudcover.augment.batch import ChipBatch, has_data, integers, uniform
 from cloudcover.augment.symmetries import SYMMETRIES, turned
 from cloudcover.config.params import AugmentationParams
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 
 
 class _Move(NamedTuple):
@@ -115,7 +115,7 @@ def cloud_paste(batch: ChipBatch, drawn: list[int], params: AugmentationParams, 
     for j in sources:
         mask = batch.masks[j]
         complete = has_data(batch.images[j].float(), batch.nodata).amin(0) > 0
-        clouds.append((mask > 0.5) & (mask != UNKNOWN) & complete)
+        clouds.append((mask > 0.5) & (mask != IGNORE_INDEX) & complete)
     for plane, pasted in zip(batch.planes(), planes, strict=True):
         for i, cloud, pixels in zip(drawn, clouds, pasted, strict=True):
             plane[i] = torch.where(cloud, pixels, plane[i])
@@ -143,6 +143,6 @@ def _other(i: int, batch: ChipBatch, generator: torch.Generator) -> int:
 
 def _rarity(masks: Tensor, tall: int, wide: int) -> Tensor:
     """N x rows x columns float64: chance of each square of the batch, relative to the others."""
-    classes = ((masks > 0.5) & (masks != UNKNOWN), masks <= 0.5)
+    classes = ((masks > 0.5) & (masks != IGNORE_INDEX), masks <= 0.5)
     cloud, clear = (F.avg_pool2d(pixels[:, None].float(), (tall, wide))[:, 0].double() for pixels in classes)
     return 0.1 + (cloud if float(cloud.mean()) <= float(clear.mean()) else clear)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cloudcover.augment.batch import ChipBatch, has_data, integers, uniform
 from cloudcover.config.params import AugmentationParams
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 
 SIZE_STEP = 32
 """Sizes are multiples of it, because the encoders halve theirs five times."""
@@ -36,7 +36,7 @@ def affine(batch: ChipBatch, drawn: list[int], params: AugmentationParams, gener
         outside = grid[0].abs().amax(-1) > 1
         pixels = _interpolate(batch.images[i], batch.nodata, bilinear)
         batch.images[i] = pixels.masked_fill_(outside, batch.nodata)
-        for plane, fill in zip(batch.marks(), (UNKNOWN, 0), strict=False):
+        for plane, fill in zip(batch.marks(), (IGNORE_INDEX, 0), strict=False):
             nearest = F.grid_sample(
                 plane[i].float()[None, None], grid, mode="nearest", padding_mode="border", align_corners=False
             )

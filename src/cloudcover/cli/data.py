@@ -63,7 +63,7 @@ def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -
         raise click.UsageError("data.source is synthetic: nothing to download (see `cloudcover synth`)")
     truth = Path("data/truth") if out.resolve() == RAW.resolve() else None
     fetch(data, params.synthetic, params.seed, out, truth, recheck=recheck)
-    files = tables.RAW_MANIFEST.read(out / "manifest.csv")
+    files = tables.FILES.read(out / "files.csv")
     click.echo(f"{len(files)} files, {files['bytes'].sum() / 1e6:,.1f} MB in {out}")
 
 
@@ -86,14 +86,14 @@ def verify(raw: Path, dvc: bool) -> None:
     from cloudcover.data import tables
     from cloudcover.sources.verify import verify as compare
 
-    if not (raw / "manifest.csv").exists():
-        raise click.UsageError(f"{raw} has no manifest.csv: nothing was downloaded to it")
+    if not (raw / "files.csv").exists():
+        raise click.UsageError(f"{raw} has no files.csv: nothing was downloaded to it")
     problems = compare(raw)
     for path, problem in problems.itertuples(index=False):
         click.echo(f"{path} {problem}")
     if len(problems):
         raise click.ClickException(f"{len(problems)} files differ: `cloudcover download --recheck` fetches them again")
-    click.echo(f"{len(tables.RAW_MANIFEST.read(raw / 'manifest.csv'))} files are as they were fetched")
+    click.echo(f"{len(tables.FILES.read(raw / 'files.csv'))} files are as they were fetched")
 
 
 def _verify_dvc() -> None:

@@ -30,10 +30,10 @@ def export(model: Path, out: Path, precision: Precision, calibrate: Path | None,
       cloudcover export models/bundle --out models/fast
       cloudcover export models/bundle --out models/fast --precision int8 --calibrate data/store
     """  # noqa: D301
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.predict.openvino.export import export as export_model
 
-    made = export_model(model, out, precision, Store(calibrate) if calibrate else None, seed, chips)
+    made = export_model(model, out, precision, ChipStore(calibrate) if calibrate else None, seed, chips)
     click.echo(f"{len(made)} models in {out}, {precision}")
     for one in made:
         if one.disagreement_share is not None:

@@ -50,7 +50,7 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
     """
     import pandas as pd
 
-    from cloudcover.data.chips import UNKNOWN
+    from cloudcover.data.chips import IGNORE_INDEX
     from cloudcover.evaluate.metrics import by_group
     from cloudcover.masks.overlap import COLUMNS, confusion
 
@@ -69,7 +69,7 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
             raise ValueError(f"{predictions / name} has the shape {predicted.shape}, but {labels / name} {given.shape}")
         rows.append([name, *confusion((predicted == 1)[None], given[None])[0]])
     for folder, values in seen.items():
-        if UNKNOWN in values and 1 not in values:
+        if IGNORE_INDEX in values and 1 not in values:
             raise ValueError(f"no mask in {folder} holds a 1, but some hold 255: write cloud as 1, 255 means unknown")
     counts = pd.DataFrame(rows, columns=["chip_id", *COLUMNS])
     whole = by_group(counts.assign(all="all"), "all").iloc[0]

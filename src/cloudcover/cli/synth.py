@@ -37,7 +37,7 @@ def synth(
       cloudcover synth my-chips --chips 100 --scenes 10 --locations 5 --seed 1
     """  # noqa: D301
     from cloudcover.config.params import validate
-    from cloudcover.data.layout import write_manifest
+    from cloudcover.data.layout import write_file_table
     from cloudcover.data.ownership import claim
     from cloudcover.synthetic.generate import generate
 
@@ -51,5 +51,5 @@ def synth(
     claim(out)
     claim(out / "truth")
     made = generate(params.synthetic, params.data, params.seed, out, out / "truth", workers)
-    files = write_manifest(out, "synthetic", paths=made)
+    files = write_file_table(out, "synthetic", paths=made)
     click.echo(f"{params.synthetic.chips} chips in {out}, {len(files)} files; true masks in {out / 'truth'}")

@@ -54,9 +54,9 @@ def tune(
 
     from cloudcover.config.params import load
     from cloudcover.data import tables
-    from cloudcover.data.store import Store
+    from cloudcover.data.store import ChipStore
     from cloudcover.train import LIGHTNING
-    from cloudcover.train.run import Recipe
+    from cloudcover.train.run import TrainingConfig
     from cloudcover.train.tune import finished, suggest
     from cloudcover.train.tune import tune as search
 
@@ -68,10 +68,10 @@ def tune(
     length = epochs or max(1, params.training.epochs // 2)
     sections = ("seed", "data", "folds", "input", "model", "training", "augmentation", "compute")
     values = {name: getattr(params, name) for name in sections}
-    recipe = Recipe(**values | {"training": params.training.model_copy(update={"epochs": length})})
+    config = TrainingConfig(**values | {"training": params.training.model_copy(update={"epochs": length})})
     found = search(
-        recipe,
-        Store(data / "store"),
+        config,
+        ChipStore(data / "store"),
         tables.MANIFEST.read(data / "labels" / "manifest.csv"),
         tables.FOLDS.read(data / "folds.csv"),
         held_out,
@@ -81,7 +81,7 @@ def tune(
     )
     done = finished(found)
     click.echo(f"{len(done)} trials of {length} epochs in {study}")
-    click.echo(f"params.yaml  {done[0].value:.4f}  validation figure ({params.training.best}, 0-1)")
+    click.echo(f"params.yaml  {done[0].value:.4f}  validation figure ({params.training.monitor}, 0-1)")
     click.echo(f"best         {found.best_value:.4f}  trial {found.best_trial.number}\n")
     best = suggest(found.best_trial, params.augmentation)
     click.echo(yaml.safe_dump({"augmentation": best.model_dump()}, sort_keys=False), nl=False)

@@ -202,7 +202,7 @@ class TrainingParams(Section):
     weight_decay: float = Field(1e-4, ge=0, description="weight decay")
     epochs: int = Field(8, ge=1, description="longest training [epochs]")
     patience: int = Field(10, ge=1, description="epochs without a better validation Jaccard before training stops")
-    best: Literal["jaccard", "location_mean"] = Field(
+    monitor: Literal["jaccard", "location_mean"] = Field(
         "jaccard", description="validation figure of the epoch that is kept: jaccard (global) | location_mean"
     )
     batch_size: int = Field(8, ge=1, description="chips per optimizer step")

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from cloudcover.data.values import Stored, read_dn
 
-UNKNOWN = 255
+IGNORE_INDEX = 255
 """Value of label pixels that nobody knows: left out of loss, metric, coverage and audit."""
 
 
@@ -155,15 +155,15 @@ def read_mask(path: Path, name: str, window: Window | None = None) -> tuple[NDAr
                 "write it without them",
             )
         mask = source.read(1, window=window)
-        if says.nodata not in (None, UNKNOWN) and (count := np.count_nonzero(mask == says.nodata)):
+        if says.nodata not in (None, IGNORE_INDEX) and (count := np.count_nonzero(mask == says.nodata)):
             raise ChipError(
                 name,
-                f"{path} says nodata {says.nodata}, expected {UNKNOWN} (unknown) or none, and {count} pixels hold "
+                f"{path} says nodata {says.nodata}, expected {IGNORE_INDEX} (unknown) or none, and {count} pixels hold "
                 f"{says.nodata}: if they are clear (0) or cloud (1), remove the tag with "
                 "`gdal_edit.py -unsetnodata FILE`; if nobody knows them, write them as 255",
             )
         if says.masked:
-            mask[source.read_masks(1, window=window) == 0] = UNKNOWN
+            mask[source.read_masks(1, window=window) == 0] = IGNORE_INDEX
         _check_values(mask, path, name)
         return mask, _grid(source, mask.shape, window)
 
@@ -178,7 +178,7 @@ def _check_values(mask: NDArray[np.uint8], path: Path, name: str) -> None:
     """Refuse mask values outside {0, 1, 255} with the histogram of values (`ChipError`); nothing is cast to bool."""
     values = np.bincount(mask.ravel(), minlength=256)
     found = {int(v): int(values[v]) for v in np.flatnonzero(values)}
-    if set(found) - {0, 1, UNKNOWN}:
+    if set(found) - {0, 1, IGNORE_INDEX}:
         shown = dict(sorted(found.items(), key=lambda item: -item[1])[:8])
         raise ChipError(
             name, f"{path}: values must be 0 (clear), 1 (cloud) or 255 (unknown), but it holds value: pixels {shown}"

@@ -123,10 +123,10 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def write_manifest(
+def write_file_table(
     root: Path, origin: str, progress: bool | None = None, paths: Iterable[Path] | None = None
 ) -> pd.DataFrame:
-    """Hashes the files below `root` and writes `root/manifest.csv` by `tables.RAW_MANIFEST`.
+    """Hashes the files below `root` and writes `root/files.csv` by `tables.FILES`.
 
     Args:
         root: folder in the challenge's layout.
@@ -137,12 +137,12 @@ def write_manifest(
     chosen = None if paths is None else set(paths)
     files = [path for path in layout_files(root) if chosen is None or path in chosen]
     frame = hashed(root, files, origin, progress)
-    tables.RAW_MANIFEST.write(frame, root / "manifest.csv")
+    tables.FILES.write(frame, root / "files.csv")
     return frame
 
 
 def hashed(root: Path, paths: list[Path], origin: str, progress: bool | None = None) -> pd.DataFrame:
-    """Rows of `tables.RAW_MANIFEST` of some files below `root`; arguments as for `write_manifest`."""
+    """Rows of `tables.FILES` of some files below `root`; arguments as for `write_file_table`."""
     bar = tqdm(total=len(paths), desc="hash", unit="file", disable=None if progress is None else not progress)
 
     def row(path: Path) -> dict[str, object]:
@@ -153,4 +153,4 @@ def hashed(root: Path, paths: list[Path], origin: str, progress: bool | None = N
 
     with bar, ThreadPoolExecutor() as pool:  # hashlib releases the GIL
         rows = list(pool.map(row, paths))
-    return pd.DataFrame(rows, columns=list(tables.RAW_MANIFEST.columns))
+    return pd.DataFrame(rows, columns=list(tables.FILES.columns))

@@ -18,7 +18,7 @@ RECORD = ".cloudcover"
 """Lists the program's files in a folder, a path per line, relative to the folder."""
 
 MANIFEST = "manifest.csv"
-_HEADERS = [list(table.columns) for table in (tables.RAW_MANIFEST, tables.TRUTH, tables.PREDICTIONS)]
+_HEADERS = [list(table.columns) for table in (tables.FILES, tables.TRUTH, tables.PREDICTIONS)]
 
 
 class FolderError(ValueError):

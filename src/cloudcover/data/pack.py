@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from cloudcover.config.params import DataParams
 from cloudcover.data import tables
-from cloudcover.data.chips import UNKNOWN, Chip, ChipError, read_chip
+from cloudcover.data.chips import IGNORE_INDEX, Chip, ChipError, read_chip
 from cloudcover.data.layout import chip_files, orphans, read_metadata
 from cloudcover.data.statistics import band_statistics, flags
 from cloudcover.data.values import report, suspected_offset
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic, fingerprint, sha256
-from cloudcover.runtime.workers import end_with_parent
+from cloudcover.runtime.workers import exit_with_parent
 
 SHARD_FILE = re.compile(r"(?:chips|labels|shard)-(\d{5})\.(?:npy|parquet)")
 CONVERTED, SUSPECTED = "converted:", "suspected-offset"
@@ -60,7 +60,7 @@ def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: in
     Shards whose sources did not change are kept. Memory holds one shard per worker.
 
     Args:
-        raw: folder in the challenge's layout, with `manifest.csv`.
+        raw: folder in the challenge's layout, with `files.csv`.
         out: gets `index.parquet` (`tables.INDEX` and band statistics), `chips-*.npy` (N x B x H x W uint16) and
             `labels-*.npy` (N x H x W uint8, 255 where unknown).
         quarantine: gets the unusable chips by `tables.QUARANTINE`.
@@ -73,7 +73,7 @@ def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: in
         TableError: the metadata or the manifest breaks its schema.
     """
     chips = read_metadata(raw)
-    hashes = tables.RAW_MANIFEST.read(raw / "manifest.csv").set_index("path")["sha256"]
+    hashes = tables.FILES.read(raw / "files.csv").set_index("path")["sha256"]
     listed = dict(zip(hashes.index, hashes, strict=True))
     differences = orphans(raw, chips)
     unusable = [
@@ -122,7 +122,7 @@ def _run(jobs: list[_Job], workers: int) -> tuple[pd.DataFrame, list[dict[str, s
         bar = stack.enter_context(tqdm(total=total, desc="pack", unit="chip", disable=None))
         packed: Iterable[tuple[pd.DataFrame, list[dict[str, str]]]] = map(_pack_shard, jobs)
         if workers > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent))
+            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn"), exit_with_parent))
             packed = pool.map(_pack_shard, jobs)
         for job, (frame, problems) in zip(jobs, packed, strict=True):
             frames.append(frame)
@@ -159,7 +159,7 @@ def _pack_shard(job: _Job) -> tuple[pd.DataFrame, list[dict[str, str]]]:
         rows.append(_row(entry, chip, job, row=len(rows)))
         chips.append(chip.bands)
         size = job.params.chip_size
-        labels.append(chip.label if chip.label is not None else np.full((size, size), UNKNOWN, np.uint8))
+        labels.append(chip.label if chip.label is not None else np.full((size, size), IGNORE_INDEX, np.uint8))
     frame = pd.DataFrame(rows)
     if not rows:
         return frame, unusable
@@ -195,7 +195,7 @@ def _read(entry: dict[str, str], job: _Job) -> Chip:
 
 
 def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, object]:
-    known = chip.label[chip.label != UNKNOWN] if chip.label is not None else np.zeros(0, np.uint8)
+    known = chip.label[chip.label != IGNORE_INDEX] if chip.label is not None else np.zeros(0, np.uint8)
     columns: dict[str, object] = {
         **{k: entry[k] for k in ("chip_id", "split", "location", "datetime", "scene", "source_sha256")},
         "shard": job.shard,

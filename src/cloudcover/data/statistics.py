@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 PERCENTILES = (2, 50, 98)
 
 
-def percentiles(values: NDArray[np.uint16], wanted: tuple[int, ...] = PERCENTILES) -> list[float]:
+def exact_percentiles(values: NDArray[np.uint16], wanted: tuple[int, ...] = PERCENTILES) -> list[float]:
     """Percentiles by a histogram of 65,536 bins: exact for uint16, and no sort.
 
     The definition is numpy's default (linear interpolation between order statistics).
@@ -39,7 +39,7 @@ def band_statistics(pixels: NDArray[np.uint16], band: str, nodata: int) -> dict[
     if valid.size == 0:
         valid = np.zeros(1, np.uint16)
     columns = {f"mean_{band}_dn": float(valid.mean()), f"std_{band}_dn": float(valid.std())}
-    for p, value in zip(PERCENTILES, percentiles(valid), strict=True):
+    for p, value in zip(PERCENTILES, exact_percentiles(valid), strict=True):
         columns[f"p{p:02d}_{band}_dn"] = value
     return columns
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cloudcover.data import tables
 
 
-class Store:
+class ChipStore:
     """The packed chips of a folder; memory use does not grow with their number, because shards are memory-mapped.
 
     Attributes:
@@ -92,12 +92,12 @@ class Store:
             out[i] = self._map(f"{kind}-{shard:05d}.npy")[row]
         return out[: len(places)]
 
-    def limits(self, chip_ids: Sequence[str]) -> NDArray[np.float32]:
+    def percentiles(self, chip_ids: Sequence[str]) -> NDArray[np.float32]:
         """2nd and 98th percentile of each band: N x B x 2 float32 [DN]."""
-        return self._all_limits[self._rows(chip_ids)]
+        return self._all_percentiles[self._rows(chip_ids)]
 
     @cached_property
-    def _all_limits(self) -> NDArray[np.float32]:
+    def _all_percentiles(self) -> NDArray[np.float32]:
         columns = [f"{p}_{band}_dn" for band in self.bands() for p in ("p02", "p98")]
         return self.index[columns].to_numpy(np.float32).reshape(len(self), -1, 2)
 

@@ -133,7 +133,7 @@ def _rows(index: pd.Index) -> str:
     return shown + (f" and {len(index) - 5} more" if len(index) > 5 else "")
 
 
-RAW_MANIFEST = Table("raw files", {"path": "str", "bytes": "int64", "sha256": "str", "origin": "str"}, key=("path",))
+FILES = Table("raw files", {"path": "str", "bytes": "int64", "sha256": "str", "origin": "str"}, key=("path",))
 METADATA = Table(
     "chip metadata", {"chip_id": "str", "location": "str", "datetime": "str", "cloudpath": "str"}, extra=True
 )

@@ -50,9 +50,9 @@ class Stored:
     @classmethod
     def of(cls, source: DatasetReader) -> Stored:
         """Read it from the tags of an open raster of integers."""
-        limits = np.iinfo(source.dtypes[0])
+        percentiles = np.iinfo(source.dtypes[0])
         nodata = source.nodata
-        held = nodata is not None and limits.min <= nodata <= limits.max and float(nodata).is_integer()
+        held = nodata is not None and percentiles.min <= nodata <= percentiles.max and float(nodata).is_integer()
         return cls(
             scale=source.scales[0],
             offset=source.offsets[0],

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from cloudcover.config.params import Tta
 from cloudcover.data import tables
-from cloudcover.data.store import Store
-from cloudcover.masks.out_of_fold import Oof
+from cloudcover.data.store import ChipStore
+from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.overlap import confusion
 
 BATCH = 64
 
 
 def count(
-    runs: Mapping[str, Oof],
+    runs: Mapping[str, OutOfFold],
     policies: Sequence[Tta],
     chips: pd.DataFrame,
     labels: Callable[[list[str]], NDArray[np.uint8]],
@@ -39,7 +39,7 @@ def count(
     frames = []
     for name, oof in runs.items():
         for policy in policies:
-            for batch in Store.batches(chips["chip_id"], BATCH):
+            for batch in ChipStore.batches(chips["chip_id"], BATCH):
                 predicted = oof.probabilities(batch, policy) > threshold
                 frame = pd.DataFrame(confusion(predicted, labels(batch)), columns=list(tables.COUNTS.columns)[-4:])
                 frames.append(

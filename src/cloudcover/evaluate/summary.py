@@ -10,27 +10,27 @@ import pandas as pd
 
 from cloudcover.config.params import EvaluationParams, Tta
 from cloudcover.data import tables
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.compare import by_coverage, by_tta, choose_models, pairs
 from cloudcover.evaluate.metrics import bootstrap, by_group, jaccard, location_mean, paired_bootstrap
 from cloudcover.evaluate.runs import count
-from cloudcover.masks.out_of_fold import Oof
+from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.runtime.files import write_text
 
 FINAL = "final"
 BASELINE = "baseline"
 
 
-def load_runs(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Oof]:
+def load_runs(folders: Sequence[Path], names: Sequence[str]) -> dict[str, OutOfFold]:
     """Out-of-fold predictions by run; the members of the final ensemble are also averaged to the run `final`.
 
     Args:
         folders: outputs of `predict_oof`.
         names: names of the runs, in the same order; those of members begin with `final/`.
     """
-    runs = {name: Oof([folder]) for name, folder in zip(names, folders, strict=True)}
+    runs = {name: OutOfFold([folder]) for name, folder in zip(names, folders, strict=True)}
     members = [oof.folders[0] for name, oof in runs.items() if name.startswith(f"{FINAL}/")]
-    return {**runs, FINAL: Oof(members)}
+    return {**runs, FINAL: OutOfFold(members)}
 
 
 def figures(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> dict[str, float]:
@@ -67,7 +67,7 @@ def gain(counts: pd.DataFrame, tta: Tta, params: EvaluationParams, seed: int) ->
 def evaluate(
     store_root: Path,
     manifest_path: Path,
-    runs: dict[str, Oof],
+    runs: dict[str, OutOfFold],
     pseudo_paths: Sequence[Path],
     params: EvaluationParams,
     seed: int,
@@ -86,7 +86,7 @@ def evaluate(
         The metrics (a nested mapping for `metrics.json`) and `tables.COUNTS`. The figures below `given_labels` are of
         all labels, wrong ones included; all others are of the clean ones.
     """
-    store = Store(store_root)
+    store = ChipStore(store_root)
     manifest = tables.MANIFEST.read(manifest_path)
     chips = manifest.merge(store.index[["chip_id", "location", "scene"]].reset_index(drop=True), on="chip_id")
     clean, rejected = (chips[chips["verdict"] == verdict] for verdict in ("clean", "bad"))
@@ -119,7 +119,7 @@ def pseudo_figures(table: pd.DataFrame) -> dict[str, int]:
 
 
 def write_comparisons(
-    counts: pd.DataFrame, final: Oof, params: EvaluationParams, seed: int, paths: Mapping[str, Path | str]
+    counts: pd.DataFrame, final: OutOfFold, params: EvaluationParams, seed: int, paths: Mapping[str, Path | str]
 ) -> None:
     """Writes the tables of `compare`.
 

@@ -12,12 +12,12 @@ from sklearn.metrics import average_precision_score
 
 from cloudcover.config.params import EvaluationParams
 from cloudcover.data import tables
-from cloudcover.data.chips import UNKNOWN
-from cloudcover.data.store import Store
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.proof import ORACLE, closed_gap
 from cloudcover.evaluate.runs import BATCH, count
 from cloudcover.evaluate.summary import FINAL, by_run, gain
-from cloudcover.masks.out_of_fold import Oof
+from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.overlap import confusion
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
@@ -28,7 +28,7 @@ def evaluate_truth(
     store_root: Path,
     manifest_path: Path,
     audit_path: Path | None,
-    runs: dict[str, Oof],
+    runs: dict[str, OutOfFold],
     pseudo_paths: Sequence[Path],
     params: EvaluationParams,
     seed: int,
@@ -53,7 +53,7 @@ def evaluate_truth(
     truth = TrueMasks(truth_path)
     if truth.table.empty:
         return {"known": False}, tables.COUNTS.empty()
-    store = Store(store_root)
+    store = ChipStore(store_root)
     manifest = tables.MANIFEST.read(manifest_path)
     chips = manifest.merge(truth.table.reset_index(drop=True), on="chip_id", validate="one_to_one")
     chips = chips.merge(store.index[["chip_id", "location", "scene"]].reset_index(drop=True), on="chip_id")
@@ -101,7 +101,7 @@ def label_figures(chips: pd.DataFrame, audit: pd.DataFrame | None) -> dict[str, 
     return result
 
 
-def _pseudo_figures(path: Path, chips: pd.DataFrame, truth: TrueMasks, store: Store) -> dict[str, float]:
+def _pseudo_figures(path: Path, chips: pd.DataFrame, truth: TrueMasks, store: ChipStore) -> dict[str, float]:
     """Global Jaccard of accepted pseudo-labels and of the labels that they replace, and the replaced share.
 
     In the former a chip counts once for each student; in the latter a wrong label counts by the share of its students
@@ -115,7 +115,7 @@ def _pseudo_figures(path: Path, chips: pd.DataFrame, truth: TrueMasks, store: St
         for batch in store.batches(pseudo.table.loc[pseudo.table["accepted"], "chip_id"], BATCH):
             true = truth.masks(batch)
             for sums, labels in ((made, pseudo.masks(batch)), (given, store.labels(batch))):
-                known = np.where(labels == UNKNOWN, UNKNOWN, true).astype(np.uint8)
+                known = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, true).astype(np.uint8)
                 sums += confusion((labels == 1), known).sum(axis=0)
     replaced = table.groupby("chip_id")["accepted"].mean().reindex(wrong, fill_value=0.0)
     figures = {

@@ -22,18 +22,18 @@ from tqdm import tqdm
 
 from cloudcover.config.params import AuditParams, FoldsParams
 from cloudcover.data import tables
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.folds import split
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.labels.evidence import committee_evidence, confident_levels, iou, model_evidence
 from cloudcover.labels.geometry import THUMBNAIL, best_match, geometry_evidence, reduce
 from cloudcover.labels.networks import train_networks, worker_pool
 from cloudcover.labels.score import estimated_error_share, judge
 from cloudcover.labels.spectral import separability, spectral_evidence
-from cloudcover.labels.trees import Sample, SecondOpinion, draw
+from cloudcover.labels.trees import Sample, TreeCommittee, draw
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import derive_seed
-from cloudcover.train.run import Recipe
+from cloudcover.train.run import TrainingConfig
 
 __all__ = ["AuditError", "audit", "estimated_error_share"]
 
@@ -54,12 +54,12 @@ class AuditError(ValueError):
     """The labels cannot be audited; the message says what to change."""
 
 
-def audit(store: Store, recipe: Recipe, params: AuditParams, work: Path, workers: int = 1) -> pd.DataFrame:
+def audit(store: ChipStore, config: TrainingConfig, params: AuditParams, work: Path, workers: int = 1) -> pd.DataFrame:
     """Judges every label of the store.
 
     Args:
         store: the packed chips.
-        recipe: how the audit's models are trained; `params` overrides epochs and folds, and each has one device,
+        config: how the audit's models are trained; `params` overrides epochs and folds, and each has one device,
             because a worker process cannot start the others.
         params: folds and epochs of the networks.
         work: keeps models and training states; an interrupted audit goes on from there.
@@ -74,17 +74,17 @@ def audit(store: Store, recipe: Recipe, params: AuditParams, work: Path, workers
         AuditError: there are no labels, or fewer scenes than folds.
     """
     index = store.index[store.index["labelled"]]
-    folds = _folds(index, recipe, params.folds).reset_index(drop=True)
-    trees = _folds(index, recipe, max(params.folds, min(TREE_FOLDS, index["scene"].nunique())))
+    folds = _folds(index, config, params.folds).reset_index(drop=True)
+    trees = _folds(index, config, max(params.folds, min(TREE_FOLDS, index["scene"].nunique())))
     trees = trees.set_index("chip_id").loc[folds["chip_id"]]
-    recipe = replace(
-        recipe,
-        training=recipe.training.model_copy(update={"epochs": params.epochs}),
-        folds=recipe.folds.model_copy(update={"number": params.folds}),
-        compute=recipe.compute.model_copy(update={"devices": 1}),
+    config = replace(
+        config,
+        training=config.training.model_copy(update={"epochs": params.epochs}),
+        folds=config.folds.model_copy(update={"number": params.folds}),
+        compute=config.compute.model_copy(update={"devices": 1}),
     )
-    sample = draw(store, folds["chip_id"].tolist(), recipe.data.nodata, recipe.seed)
-    task = _Task(store, recipe, folds, trees["fold"].to_numpy(), sample, work)
+    sample = draw(store, folds["chip_id"].tolist(), config.data.nodata, config.seed)
+    task = _Task(store, config, folds, trees["fold"].to_numpy(), sample, work)
     colours = _colours(task)
     with worker_pool(min(workers, params.folds)) as pool:
         evidence = _pass(task, set(), pool)
@@ -113,28 +113,28 @@ def _suspects(table: pd.DataFrame) -> set[str]:
     return set(table.loc[(table["suspicion"] > 0.5) & (ranks <= MOST_REJECTED), "chip_id"])
 
 
-def _folds(index: pd.DataFrame, recipe: Recipe, number: int) -> pd.DataFrame:
+def _folds(index: pd.DataFrame, config: TrainingConfig, number: int) -> pd.DataFrame:
     """Folds of whole scenes, or of what `folds.group` allows if there are too few scenes."""
     if index.empty:
         raise AuditError("no chip has a label: there is nothing to audit; set labels.policy to human")
     scenes = index["scene"].nunique()
-    group = "scene" if scenes >= number else recipe.folds.group
+    group = "scene" if scenes >= number else config.folds.group
     if group != "none" and scenes < number:
         raise AuditError(
             f"{number} folds of the audit need as many scenes, but the labels are of {scenes}: "
             "lower audit.folds, or set folds.group to none"
         )
     chips = index[["chip_id", "location", "datetime"]].assign(coverage_share=index["label_coverage_share"])
-    wanted = FoldsParams.model_validate({**recipe.folds.model_dump(), "number": number, "group": group})
-    return split(chips.reset_index(drop=True), wanted, derive_seed(recipe.seed, "audit"))
+    wanted = FoldsParams.model_validate({**config.folds.model_dump(), "number": number, "group": group})
+    return split(chips.reset_index(drop=True), wanted, derive_seed(config.seed, "audit"))
 
 
 @dataclass(frozen=True)
 class _Task:
     """What both passes share: `folds` of the networks in the order of chips, `tree_folds` of the trees."""
 
-    store: Store
-    recipe: Recipe
+    store: ChipStore
+    config: TrainingConfig
     folds: pd.DataFrame
     tree_folds: NDArray[np.int64]
     sample: Sample
@@ -143,19 +143,19 @@ class _Task:
 
 def _pass(task: _Task, rejected: Collection[str], pool: ProcessPoolExecutor | None) -> pd.DataFrame:
     """One pass: evidence about every label by models that learn from all but the rejected ones."""
-    models = train_networks(task.store, task.recipe, task.folds, rejected, task.work, pool)
+    models = train_networks(task.store, task.config, task.folds, rejected, task.work, pool)
     learn = ~task.folds["chip_id"].isin(set(rejected)).to_numpy()
-    opinion = SecondOpinion(task.sample, task.tree_folds, learn, task.recipe.seed)
+    opinion = TreeCommittee(task.sample, task.tree_folds, learn, task.config.seed)
     return _evidence(task, models, opinion)
 
 
 def _colours(task: _Task) -> pd.DataFrame:
     """Evidence that needs no model, a row per chip."""
-    store, bands, nodata = task.store, task.store.bands(), task.recipe.data.nodata
+    store, bands, nodata = task.store, task.store.bands(), task.config.data.nodata
 
     def look(chip_ids: list[str]) -> pd.DataFrame:
         dn, labels = store.chips(chip_ids), store.labels(chip_ids)
-        labels[(dn == nodata).any(axis=1)] = UNKNOWN
+        labels[(dn == nodata).any(axis=1)] = IGNORE_INDEX
         columns = spectral_evidence(dn, labels, bands, nodata)
         return pd.DataFrame({"chip_id": chip_ids, **columns, "label_separability_auc": separability(dn, labels)})
 
@@ -163,9 +163,9 @@ def _colours(task: _Task) -> pd.DataFrame:
         return pd.concat(threads.map(look, store.batches(task.folds["chip_id"], BATCH)), ignore_index=True)
 
 
-def _evidence(task: _Task, models: dict[int, Path], opinion: SecondOpinion) -> pd.DataFrame:
+def _evidence(task: _Task, models: dict[int, Path], opinion: TreeCommittee) -> pd.DataFrame:
     """Evidence by the models, a row per chip; memory holds a batch of chips per thread and a thumbnail of each chip."""
-    folds, compute = task.folds, task.recipe.compute
+    folds, compute = task.folds, task.config.compute
     parts, labels_small, predictions_small = [], [], []
     bar = tqdm(total=len(folds), desc="audit", unit="chip", disable=None)
     with bar, ThreadPoolExecutor(torch.get_num_threads()) as threads:
@@ -193,17 +193,17 @@ class _Committee:
     They err in different ways: trees know colours and close surroundings, the network shapes.
     """
 
-    def __init__(self, task: _Task, network: Predictor, opinion: SecondOpinion) -> None:
+    def __init__(self, task: _Task, network: Predictor, opinion: TreeCommittee) -> None:
         self.store, self.network, self.opinion = task.store, network, opinion
         self.chip_ids = task.folds["chip_id"].to_numpy()
-        self.bands, self.nodata = self.store.bands(), task.recipe.data.nodata
+        self.bands, self.nodata = self.store.bands(), task.config.data.nodata
 
     def _look(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Labels (pixels without data unknown) and the views of network, trees and neighbours' trees."""
         chip_ids = self.chip_ids[rows].tolist()
         dn, labels = self.store.chips(chip_ids), self.store.labels(chip_ids)
-        labels[(dn == self.nodata).any(axis=1)] = UNKNOWN
-        seen = self.network.probabilities(dn, self.store.limits(chip_ids))
+        labels[(dn == self.nodata).any(axis=1)] = IGNORE_INDEX
+        seen = self.network.probabilities(dn, self.store.percentiles(chip_ids))
         return labels, np.concatenate([seen[None], self.opinion.views(dn, self.bands, rows)])
 
     def levels(self, rows: NDArray[np.int64]) -> tuple[float, float]:
@@ -217,7 +217,7 @@ class _Committee:
         """Evidence of each chip, and thumbnails of labels and predictions."""
         labels, views = self._look(rows)
         probabilities = views[:2].mean(axis=0)
-        known = labels != UNKNOWN
+        known = labels != IGNORE_INDEX
         columns = {
             "early_agreement": self.opinion.early_agreement[rows],
             **model_evidence(probabilities, labels, levels),

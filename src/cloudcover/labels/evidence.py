@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -47,7 +47,7 @@ def self_confidence(probabilities: NDArray[np.float32], labels: NDArray[np.uint8
     Returns:
         N float64 in [0, 1], low = suspicious; 1 for a chip without known pixels.
     """
-    known = labels != UNKNOWN
+    known = labels != IGNORE_INDEX
     q = np.where(labels == 1, probabilities, 1 - probabilities)
     weight = np.exp(-q / TEMPERATURE, dtype=np.float32) * known
     total = weight.sum(axis=(1, 2), dtype=np.float64)
@@ -93,7 +93,7 @@ def model_evidence(
         `missed_share`, `false_share`: pixels beyond the tolerance that the model is confident are cloud (clear);
         `label_share`, `predicted_share`: cloud in the label and in the prediction.
     """
-    known = labels != UNKNOWN
+    known = labels != IGNORE_INDEX
     label = labels == 1
     predicted = (probabilities > 0.5) & known
     number = np.maximum(known.sum(axis=(1, 2)), 1)
@@ -129,7 +129,7 @@ def committee_evidence(views: NDArray[np.float32], labels: NDArray[np.uint8]) ->
         N values each: `all_against_share` and `any_against_share`, pixels to whose label all (any) of the views give
         less than `AGAINST`, as shares of the known pixels.
     """
-    known = labels != UNKNOWN
+    known = labels != IGNORE_INDEX
     number = np.maximum(known.sum(axis=(1, 2)), 1)
     label = labels == 1
     most, least = views.max(axis=0), views.min(axis=0)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.labels.evidence import dilate, iou
 
 Floats = NDArray[np.float64]
@@ -48,7 +48,7 @@ def geometry_evidence(probabilities: NDArray[np.float32], labels: NDArray[np.uin
         `straight_edge_share`, see `straight_edge`; `outline_ratio`, length of the label's outline over the
         prediction's, at equal area (1 where either has none).
     """
-    known = labels != UNKNOWN
+    known = labels != IGNORE_INDEX
     label = labels == 1
     predicted = (probabilities > 0.5) & known
     columns = {

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import ModelFolderError, load_card
-from cloudcover.runtime.workers import end_with_parent
+from cloudcover.runtime.workers import exit_with_parent
 from cloudcover.train import LIGHTNING
-from cloudcover.train.run import Recipe, train
-from cloudcover.train.select import Selection, select
+from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.split import Split, select
 
 
 @contextmanager
@@ -34,8 +34,8 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
 
 
 def train_networks(
-    store: Store,
-    recipe: Recipe,
+    store: ChipStore,
+    config: TrainingConfig,
     folds: pd.DataFrame,
     rejected: Collection[str],
     work: Path,
@@ -45,7 +45,7 @@ def train_networks(
 
     Args:
         store: the packed chips.
-        recipe: how the networks are trained.
+        config: how the networks are trained.
         folds: `tables.FOLDS`.
         rejected: chips to leave out.
         work: keeps models and training states; what is published there and made of the same is not trained again.
@@ -58,11 +58,11 @@ def train_networks(
     manifest = pd.DataFrame({"chip_id": folds["chip_id"], "verdict": verdicts})
     models, jobs = {}, []
     for fold in np.unique(folds["fold"]).tolist():
-        selection = select(manifest, folds, fold)
-        identity = recipe.fingerprint(store, selection, None)
+        split = select(manifest, folds, fold)
+        identity = config.fingerprint(store, split, None)
         models[fold] = work / f"fold{fold}-{identity[:16]}"
         if not _is_published(models[fold], identity):
-            jobs.append(_Job(store.root, recipe, selection, models[fold], work, fold))
+            jobs.append(_Job(store.root, config, split, models[fold], work, fold))
     for _ in map(_train_fold, jobs) if pool is None else pool.map(_train_fold, jobs):
         pass
     return models
@@ -71,8 +71,8 @@ def train_networks(
 @dataclass(frozen=True)
 class _Job:
     store: Path
-    recipe: Recipe
-    selection: Selection
+    config: TrainingConfig
+    split: Split
     model: Path
     work: Path
     fold: int
@@ -80,7 +80,7 @@ class _Job:
 
 def _start_worker() -> None:
     """Two trainings of one thread each are faster than one of two; their progress goes to the terminal."""
-    end_with_parent()
+    exit_with_parent()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module=LIGHTNING)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -89,7 +89,7 @@ def _start_worker() -> None:
 
 
 def _train_fold(job: _Job) -> None:
-    train(job.recipe, Store(job.store), job.selection, job.model, job.work, run="audit", fold=job.fold)
+    train(job.config, ChipStore(job.store), job.split, job.model, job.work, run="audit", fold=job.fold)
 
 
 def _is_published(folder: Path, identity: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.values import DN_PER_REFLECTANCE
 from cloudcover.labels.geometry import reduce
 
@@ -50,7 +50,7 @@ def spectral_evidence(
         the same for `haze`, which sees thin cloud where brightness does not.
     """
     visible = [bands.index(b) for b in VISIBLE if b in bands]
-    known = (labels != UNKNOWN) & (dn != nodata).all(axis=1)
+    known = (labels != IGNORE_INDEX) & (dn != nodata).all(axis=1)
     cloud, clear = known & (labels == 1), known & (labels == 0)
     number = np.maximum(known.sum(axis=(1, 2)), 1)
     reflectance = np.multiply(dn, np.float32(1 / DN_PER_REFLECTANCE), dtype=np.float32)
@@ -103,7 +103,7 @@ def separability(dn: NDArray[np.uint16], masks: NDArray[np.uint8]) -> Floats:
         N float64: area under the ROC curve of the discriminant, 0.5-1; NaN if a class has less than 1 % of the cells.
     """
     side = min(CELLS, *masks.shape[1:])
-    known = reduce(masks != UNKNOWN, side) == 1
+    known = reduce(masks != IGNORE_INDEX, side) == 1
     cloud = known & (reduce(masks == 1, side) > 0.5)
     clear = known & ~cloud
     values = reduce(dn.reshape(-1, *dn.shape[2:]), side).reshape(*dn.shape[:2], side * side)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from cloudcover.data.chips import UNKNOWN
-from cloudcover.data.store import Store
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.store import ChipStore
 from cloudcover.data.values import DN_PER_REFLECTANCE
 from cloudcover.labels.geometry import reduce
 from cloudcover.labels.spectral import haze
@@ -96,18 +96,18 @@ class Sample:
     known: NDArray[np.bool_]
 
 
-def draw(store: Store, chip_ids: list[str], nodata: int, seed: int) -> Sample:
+def draw(store: ChipStore, chip_ids: list[str], nodata: int, seed: int) -> Sample:
     """Draws the cells of each chip that trees learn from; which ones follows from the seed and the chip's id alone."""
     number = max(1, min(CELLS_PER_CHIP, CELLS_IN_ALL // max(1, len(chip_ids))))
     bands, parts = store.bands(), []
     for batch in store.batches(chip_ids, BATCH):
         dn, labels = store.chips(batch), store.labels(batch)
-        labels[(dn == nodata).any(axis=1)] = UNKNOWN
+        labels[(dn == nodata).any(axis=1)] = IGNORE_INDEX
         values = describe(dn, bands)
         side = values.shape[1]
         flat = values.reshape(len(batch), side * side, -1)
         cloud = reduce(labels == 1, side).reshape(len(batch), -1)
-        known = reduce(labels != UNKNOWN, side).reshape(len(batch), -1)
+        known = reduce(labels != IGNORE_INDEX, side).reshape(len(batch), -1)
         chosen = [np.random.default_rng(derive_seed(seed, "cells", c)).integers(side**2, size=number) for c in batch]
         at = np.arange(len(batch))[:, None], np.stack(chosen)
         parts.append((flat[at], cloud[at] > known[at] / 2, known[at] > 0.5))
@@ -195,7 +195,7 @@ class Trees:
         return np.asarray(np.divide(total, number, out=np.ones(len(total)), where=number > 0))
 
 
-class SecondOpinion:
+class TreeCommittee:
     """Two sets of trees: one has not seen a chip's scene, the other has learned from the chip's neighbours in it.
 
     Where a model that knows no similar scene fails (snow, sun glint), the neighbours' labels say what is cloud there.

@@ -51,7 +51,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.losses.targets import check, per_pixel
 
 BITS = 10
@@ -105,18 +105,18 @@ def lovasz_softmax_sorted(logits: Tensor, target: Tensor, weight: Tensor | None 
 
 def _sorted(logits: Tensor, target: Tensor, weight: Tensor | None, link: Link) -> Tensor:
     check(logits, target, weight)
-    known = target != UNKNOWN
+    known = target != IGNORE_INDEX
     scores = logits.squeeze(1)[known]
     cloud = target[known].to(scores.dtype)
-    mass = torch.ones_like(cloud) if weight is None else per_pixel(weight, target)[known].to(scores.dtype)
+    pixel_weight = torch.ones_like(cloud) if weight is None else per_pixel(weight, target)[known].to(scores.dtype)
     if target.is_floating_point():
-        mass = torch.cat([mass * cloud, mass * (1 - cloud)])
+        pixel_weight = torch.cat([pixel_weight * cloud, pixel_weight * (1 - cloud)])
         cloud = torch.cat([torch.ones_like(cloud), torch.zeros_like(cloud)])
         scores = torch.cat([scores, scores])
-    counted = mass > 0
-    cloud, mass = cloud[counted], mass[counted]
+    counted = pixel_weight > 0
+    cloud, pixel_weight = cloud[counted], pixel_weight[counted]
     error, order = torch.sort(_errors(scores[counted], 2 * cloud - 1, link), descending=True, stable=True)
-    positive, negative = (cloud * mass)[order], ((1 - cloud) * mass)[order]
+    positive, negative = (cloud * pixel_weight)[order], ((1 - cloud) * pixel_weight)[order]
     total = positive.sum()
     jaccard = 1 - (total - positive.cumsum(0)) / (total + negative.cumsum(0))
     return (error * torch.diff(jaccard, prepend=jaccard.new_zeros(1))).sum()
@@ -137,14 +137,14 @@ class _Histogram(torch.autograd.Function):
         copies = _copies(target, None if weight is None else per_pixel(weight, target).reshape(-1))
         errors = [_errors(scores, sign, link) for sign, _, _ in copies]
         keys = [_bins(e).add_(kind, alpha=_bin_count()) for e, (_, kind, _) in zip(errors, copies, strict=True)]
-        counts = [_histogram(key, mass) for key, (_, _, mass) in zip(keys, copies, strict=True)]
+        counts = [_histogram(key, pixel_weight) for key, (_, _, pixel_weight) in zip(keys, copies, strict=True)]
         table = _weights(counts[0] if len(counts) == 1 else counts[0] + counts[1])
         loss = scores.new_zeros((), dtype=torch.float64)
         gradient = None
-        for error, key, (sign, _, mass) in zip(errors, keys, copies, strict=True):
+        for error, key, (sign, _, pixel_weight) in zip(errors, keys, copies, strict=True):
             share = table.index_select(0, key)
-            if mass is not None:
-                share.mul_(mass)
+            if pixel_weight is not None:
+                share.mul_(pixel_weight)
             slope = sign if link == "hinge" else (1 - error).mul_(error).mul_(sign)
             loss += error.mul_(share).sum(dtype=torch.float64)
             part = share.mul_(slope).neg_()
@@ -161,17 +161,17 @@ class _Histogram(torch.autograd.Function):
         return share * gradient, None, None, None
 
 
-def _copies(target: Tensor, mass: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+def _copies(target: Tensor, pixel_weight: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor | None]]:
     """Sign of the label, class and weight of each pixel; twice for soft labels, as positive and as negative pixels."""
     labels = target.reshape(-1)
     if not target.is_floating_point():
-        return [(labels.float().mul_(2).sub_(1), labels.clamp(max=_CLASSES - 1).to(torch.int32), mass)]
+        return [(labels.float().mul_(2).sub_(1), labels.clamp(max=_CLASSES - 1).to(torch.int32), pixel_weight)]
     one = torch.ones((), device=labels.device)
-    known = (labels != UNKNOWN).float()
+    known = (labels != IGNORE_INDEX).float()
     cloud = labels.float() * known
     clear = known - cloud
-    if mass is not None:
-        cloud, clear = cloud * mass, clear * mass
+    if pixel_weight is not None:
+        cloud, clear = cloud * pixel_weight, clear * pixel_weight
     return [(one, one.int(), cloud), (-one, 0 * one.int(), clear)]
 
 
@@ -185,10 +185,14 @@ def _bins(error: Tensor) -> Tensor:
     return (error.view(torch.int32) >> (23 - BITS)).sub_(first - 1).clamp_(0, _bin_count() - 1)
 
 
-def _histogram(key: Tensor, mass: Tensor | None) -> Tensor:
+def _histogram(key: Tensor, pixel_weight: Tensor | None) -> Tensor:
     """Weighted number of pixels by class and bin: 3 x bins, float64. Unlike `bincount` it does not wait for a GPU."""
-    kind = torch.int32 if mass is None else torch.float64
-    ones = torch.ones((), dtype=kind, device=key.device).expand(len(key)) if mass is None else mass.to(kind)
+    kind = torch.int32 if pixel_weight is None else torch.float64
+    ones = (
+        torch.ones((), dtype=kind, device=key.device).expand(len(key))
+        if pixel_weight is None
+        else pixel_weight.to(kind)
+    )
     counts = torch.zeros(_CLASSES * _bin_count(), dtype=kind, device=key.device).index_add_(0, key, ones)
     return counts.view(_CLASSES, -1).double()
 

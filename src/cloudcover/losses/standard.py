@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.losses.targets import check, per_pixel
 
 
@@ -18,7 +18,7 @@ def _prepare(logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Ten
     check(logits, target, weight)
     flat = logits.squeeze(1)
     flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
-    weights = (target != UNKNOWN).to(flat.dtype)
+    weights = (target != IGNORE_INDEX).to(flat.dtype)
     cloud = target.to(flat.dtype) * weights
     if weight is not None:
         weights = weights * per_pixel(weight, target).to(flat.dtype)

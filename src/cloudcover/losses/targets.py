@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 
 
 def check(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
@@ -45,4 +45,4 @@ def smooth(target: Tensor, share: float) -> Tensor:
         N x H x W float32; unknown stays 255.
     """
     labels = target.float()
-    return torch.where(target == UNKNOWN, labels, labels * (1 - share) + share / 2)
+    return torch.where(target == IGNORE_INDEX, labels, labels * (1 - share) + share / 2)

@@ -15,7 +15,7 @@ LEAST = 1 / 510
 """Probabilities are kept at least this far from 0 and 1 before a temperature: half a step of a stored byte."""
 
 
-class Settings(BaseModel):
+class InferenceSettings(BaseModel):
     """How a set of models makes masks. The defaults change nothing.
 
     Attributes:

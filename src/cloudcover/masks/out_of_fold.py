@@ -15,7 +15,7 @@ LEVELS = 255
 """Probabilities are kept as round(p x 255) in a byte: a quarter of float32, finer than any threshold needs."""
 
 
-class Oof:
+class OutOfFold:
     """Out-of-fold probabilities of one or several runs; several are averaged with equal weights.
 
     Args:
@@ -24,7 +24,7 @@ class Oof:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
-        self.table = tables.OOF.read(self.folders[0] / "manifest.csv").set_index("chip_id", drop=False)
+        self.table = tables.OOF.read(self.folders[0] / "index.csv").set_index("chip_id", drop=False)
 
     def probabilities(self, chip_ids: Sequence[str], policy: Tta) -> NDArray[np.float32]:
         """N x H x W float32 in [0, 1]."""

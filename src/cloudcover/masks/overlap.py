@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 
 COLUMNS = ("tp_pixels", "fp_pixels", "fn_pixels", "tn_pixels")
 CLEAR, CLOUD = 0, 1
@@ -41,7 +41,7 @@ def confusion(prediction: NDArray[np.bool_ | np.uint8], label: NDArray[np.uint8]
     for chip, (predicted, given) in enumerate(zip(prediction.view(np.bool_), label, strict=True)):
         cloud, clear = given == CLOUD, given == CLEAR
         positive, negative = np.count_nonzero(cloud), np.count_nonzero(clear)
-        if positive + negative + np.count_nonzero(given == UNKNOWN) != given.size:
+        if positive + negative + np.count_nonzero(given == IGNORE_INDEX) != given.size:
             raise ValueError(
                 f"the label of chip {chip} of {len(label)} holds values other than 0 (clear), 1 (cloud) and "
                 f"255 (unknown); pixels per value: {_histogram(given)}"

@@ -15,7 +15,7 @@ HARD, SOFT = "masks.npy", "probabilities.npy"
 
 
 class PseudoLabels:
-    """The pseudo-labels of a round for one student: of a folder with `manifest.csv`, and `masks.npy` or soft ones.
+    """The pseudo-labels of a round for one student: of a folder with `pseudo_labels.csv`, and `masks.npy` or soft ones.
 
     Args:
         manifest: the table, `tables.PSEUDO`.

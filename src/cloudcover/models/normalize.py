@@ -20,14 +20,15 @@ from cloudcover.config.params import DataParams, InputParams
 from cloudcover.data.values import DN_PER_REFLECTANCE
 
 Digital = Tensor | NDArray[np.generic] | list[NDArray[np.uint16]]
-"""Digital numbers of a batch: N x B x H x W of any real dtype, or N views of the store, B x H x W (`Store.mapped`)."""
+"""Digital numbers of a batch: N x B x H x W of any real dtype, or N views of the store, B x H x W
+(`ChipStore.mapped`)."""
 
 
-class Scaler(nn.Module):
+class Normalize(nn.Module):
     """Scales batches of chips; without weights, so that it adds nothing to a model's state.
 
     Attributes:
-        needs_limits: whether a call needs the percentiles of its chips.
+        needs_percentiles: whether a call needs the percentiles of its chips.
     """
 
     def __init__(self, params: InputParams, data: DataParams, *, reuse: bool = False) -> None:
@@ -40,12 +41,12 @@ class Scaler(nn.Module):
                 arithmetic, but a batch is then only valid until the next call.
         """
         super().__init__()
-        self.needs_limits = params.scale == "percentile"
+        self.needs_percentiles = params.scale == "percentile"
         self.bands = len(data.bands)
         self.nodata = data.nodata
         self._reuse = reuse
         self._memory: dict[str, Tensor] = {}
-        if not self.needs_limits:
+        if not self.needs_percentiles:
             mean, std = (torch.tensor(v, dtype=torch.float64) for v in (params.mean, params.std))
             if not len(mean) == len(std) == self.bands:
                 raise ValueError(
@@ -58,25 +59,26 @@ class Scaler(nn.Module):
             self.register_buffer("offset", (-mean / std).float(), persistent=False)
 
     @torch.no_grad()
-    def forward(self, dn: Digital, limits: Tensor | NDArray[np.generic] | None = None) -> Tensor:
+    def forward(self, dn: Digital, percentiles: Tensor | NDArray[np.generic] | None = None) -> Tensor:
         """Scales a batch.
 
         Args:
             dn: see `Digital` [DN]; not changed. NaN counts as nodata, infinities as the largest DN.
-            limits: N x B x 2, 2nd and 98th percentile [DN] (`Store.limits`); needed by the percentile scale only.
+            percentiles: N x B x 2, 2nd and 98th percentile [DN] (`ChipStore.percentiles`); needed by the percentile
+                scale only.
 
         Returns:
             N x B x H x W float32 on the device of `dn`, finite.
 
         Raises:
-            ValueError: another number of bands, or limits missing or of another shape.
+            ValueError: another number of bands, or percentiles missing or of another shape.
         """
         chips = dn if isinstance(dn, list) else torch.as_tensor(dn)
         device = chips.device if isinstance(chips, Tensor) else torch.device("cpu")
         shape = torch.Size((len(chips), *chips[0].shape))
         if len(shape) != 4 or shape[1] != self.bands:
             raise ValueError(f"expected N x {self.bands} x H x W, got {' x '.join(map(str, shape))}")
-        gain, offset = self._affine(len(chips), device, limits)
+        gain, offset = self._affine(len(chips), device, percentiles)
         scaled = self._empty("scaled", shape, device)
         if isinstance(chips, Tensor) and device.type != "cpu":
             self._load(chips, scaled)
@@ -117,22 +119,22 @@ class Scaler(nn.Module):
 
     def _finish(self, out: Tensor, valid: Tensor | None) -> None:
         """Clips, and clears what has no data, by a multiplication: masked_fill is 5 to 20 times slower on a CPU."""
-        if self.needs_limits:
+        if self.needs_percentiles:
             out.clamp_(0, 1)
         if valid is not None:
             out.mul_(valid)
 
     def _affine(
-        self, chips: int, device: torch.device, limits: Tensor | NDArray[np.generic] | None
+        self, chips: int, device: torch.device, percentiles: Tensor | NDArray[np.generic] | None
     ) -> tuple[Tensor, Tensor]:
         """Gain and offset of each plane: N x B."""
-        if not self.needs_limits:
+        if not self.needs_percentiles:
             gain, offset = (self.get_buffer(name).to(device) for name in ("gain", "offset"))
             return gain.expand(chips, -1), offset.expand(chips, -1)
-        if limits is None or tuple(limits.shape) != (chips, self.bands, 2):
-            found = "none" if limits is None else " x ".join(map(str, limits.shape))
-            raise ValueError(f"the percentile scale needs limits of {chips} x {self.bands} x 2, got {found}")
-        low, high = torch.as_tensor(limits).to(device, torch.float32).unbind(-1)
+        if percentiles is None or tuple(percentiles.shape) != (chips, self.bands, 2):
+            found = "none" if percentiles is None else " x ".join(map(str, percentiles.shape))
+            raise ValueError(f"the percentile scale needs percentiles of {chips} x {self.bands} x 2, got {found}")
+        low, high = torch.as_tensor(percentiles).to(device, torch.float32).unbind(-1)
         span = high - low
         usable = span.isfinite() & (span >= 1)
         gain = torch.where(usable, 1 / span, 0.0)

@@ -15,7 +15,7 @@ from cloudcover.runtime.device import precision as precision_of
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """A network that is ready to predict.
 
     Attributes:
@@ -28,7 +28,7 @@ class Engine(Protocol):
         """Logits N x H x W float32 of scaled chips N x B x H x W float32, on their device."""
 
 
-class TorchEngine:
+class TorchBackend:
     """A model folder, run by torch.
 
     Args:
@@ -44,14 +44,14 @@ class TorchEngine:
         self.dtype = DTYPES[precision_of(precision, device)]
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """See `Engine`."""
+        """See `Backend`."""
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             logits: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
         return logits.float()[:, 0]
 
 
-def load_engine(folder: Path, device: str, precision: str) -> Engine:
-    """The engine of a model folder: OpenVINO if it was exported, else torch; arguments as for `TorchEngine`.
+def load_backend(folder: Path, device: str, precision: str) -> Backend:
+    """The engine of a model folder: OpenVINO if it was exported, else torch; arguments as for `TorchBackend`.
 
     Raises:
         ModelFolderError: a part of the folder is missing, corrupt or belongs to another model.
@@ -59,7 +59,7 @@ def load_engine(folder: Path, device: str, precision: str) -> Engine:
             installed.
     """
     if (folder / EXPORT_CARD).exists():
-        from cloudcover.predict.openvino.backend import OpenvinoEngine
+        from cloudcover.predict.openvino.backend import OpenvinoBackend
 
-        return OpenvinoEngine(folder, device, precision)
-    return TorchEngine(folder, device, precision)
+        return OpenvinoBackend(folder, device, precision)
+    return TorchBackend(folder, device, precision)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cloudcover.config.params import EvaluationParams, Tta
-from cloudcover.masks.decision import Settings, equal_weights
+from cloudcover.masks.decision import InferenceSettings, equal_weights
 from cloudcover.models.folder import CARD, WEIGHTS, ModelFolderError, load_card
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import atomic, read_json, write_json, write_text
@@ -32,7 +32,7 @@ class Bundle(BaseModel):
 
     models: list[str] = Field(min_length=1)
     tta: Tta
-    settings: Settings
+    settings: InferenceSettings
     metrics: dict[str, float]
 
     @model_validator(mode="after")
@@ -47,7 +47,7 @@ def write_bundle(
     evaluation: EvaluationParams,
     metrics: dict[str, Any],
     out: Path,
-    settings: Settings | None = None,
+    settings: InferenceSettings | None = None,
 ) -> None:
     """Copies model folders into a bundle and writes its card; `bundle.json` comes last.
 
@@ -72,7 +72,7 @@ def write_bundle(
         names.append(name)
     figures = {k: float(v) for k, v in metrics["final"].items()}
     if settings is None:
-        settings = Settings(weights=equal_weights(names), threshold=evaluation.threshold)
+        settings = InferenceSettings(weights=equal_weights(names), threshold=evaluation.threshold)
     bundle = Bundle(models=names, tta=evaluation.tta[-1], settings=settings, metrics=figures)
     write_text(out / "README.md", _card(bundle, folders[0]))
     write_json(out / BUNDLE, bundle.model_dump(mode="json"))
@@ -98,7 +98,7 @@ def load_bundle(folder: Path, device: str = "auto", precision: str = "auto", bat
     return Predictor(models, bundle.tta, device, precision, batch, bundle.settings)
 
 
-def _steps(settings: Settings) -> str:
+def _steps(settings: InferenceSettings) -> str:
     """The post-processing in words."""
     steps = settings.postprocess.model_dump(exclude_defaults=True)
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in steps.items()) or "none"

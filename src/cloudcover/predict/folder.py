@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cloudcover.data import ownership as owned
-from cloudcover.data.chips import UNKNOWN, Chip, image_size, read_chip
+from cloudcover.data.chips import IGNORE_INDEX, Chip, image_size, read_chip
 from cloudcover.data.geotiff import write_geotiff
-from cloudcover.data.statistics import percentiles
+from cloudcover.data.statistics import exact_percentiles
 from cloudcover.data.values import report, suspected_offset
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 from cloudcover.predict.predictor import Predictor
-from cloudcover.runtime.prefetch import ahead
+from cloudcover.runtime.prefetch import prefetch
 
 READERS = 2
 """Threads that read a batch each: GDAL decodes without Python's lock."""
@@ -36,7 +36,7 @@ def write_mask(path: Path, mask: NDArray[np.uint8], crs: str, transform: Sequenc
         transform: six numbers of the affine transform.
     """
     profile = {
-        "nodata": UNKNOWN,
+        "nodata": IGNORE_INDEX,
         "compress": "deflate",
         "crs": crs or None,
         "transform": Affine(*transform),
@@ -44,15 +44,15 @@ def write_mask(path: Path, mask: NDArray[np.uint8], crs: str, transform: Sequenc
     write_geotiff(path, mask, profile)
 
 
-def limits_of(chips: NDArray[np.uint16], nodata: int) -> NDArray[np.float32]:
+def chip_percentiles(chips: NDArray[np.uint16], nodata: int) -> NDArray[np.float32]:
     """2nd and 98th percentile of each band, nodata left out: N x B x 2 float32 [DN]; 0 where a band has no data."""
-    limits = np.zeros((*chips.shape[:2], 2), np.float32)
+    percentiles = np.zeros((*chips.shape[:2], 2), np.float32)
     for i, chip in enumerate(chips):
         for j, pixels in enumerate(chip):
             valid = pixels[pixels != nodata]
             if valid.size:
-                limits[i, j] = percentiles(valid, (2, 98))
-    return limits
+                percentiles[i, j] = exact_percentiles(valid, (2, 98))
+    return percentiles
 
 
 def mask_of(
@@ -64,7 +64,7 @@ def mask_of(
 ) -> NDArray[np.uint8]:
     """1 above the threshold, post-processed, 0 elsewhere, 255 where any band has no data: N x H x W uint8."""
     masks = postprocess.masks(probabilities, threshold).astype(np.uint8)
-    masks[(chips == nodata).any(axis=1)] = UNKNOWN
+    masks[(chips == nodata).any(axis=1)] = IGNORE_INDEX
     return masks
 
 
@@ -118,10 +118,10 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path, offset
         tqdm(total=len(chips), desc="predict", unit="chip", disable=None) as bar,
     ):
         batches = _batches(chips, card.bands[0], predictor.batch * card.chip_size**2)
-        read = ahead(readers, partial(_read, bands=card.bands, nodata=card.nodata, offset=offset), batches, READERS)
+        read = prefetch(readers, partial(_read, bands=card.bands, nodata=card.nodata, offset=offset), batches, READERS)
         masks = (result for batch in read for result in _masks(predictor, batch))
         write = partial(_write, out=out, nodata=card.nodata)
-        for path, conversion, suspected in ahead(writer, write, masks, predictor.batch):
+        for path, conversion, suspected in prefetch(writer, write, masks, predictor.batch):
             written.append(path)
             conversions[path.stem] = conversion
             if suspected:
@@ -164,10 +164,10 @@ def _masks(predictor: Predictor, batch: list[tuple[str, Chip]]) -> Iterator[tupl
     height, width = pixels.shape[2:]
     padding = ((0, 0), (0, 0), (0, -height % 32), (0, -width % 32))
     padded = np.pad(pixels, padding, constant_values=nodata) if height % 32 or width % 32 else pixels
-    limits = np.zeros((*pixels.shape[:2], 2), np.float32)
-    if predictor.scaler.needs_limits:
-        limits = limits_of(pixels, nodata)
-    probabilities = predictor.probabilities(padded, limits)[:, :height, :width]
+    percentiles = np.zeros((*pixels.shape[:2], 2), np.float32)
+    if predictor.normalize.needs_percentiles:
+        percentiles = chip_percentiles(pixels, nodata)
+    probabilities = predictor.probabilities(padded, percentiles)[:, :height, :width]
     masks = mask_of(probabilities, pixels, predictor.threshold, nodata, predictor.postprocess)
     for (name, chip), mask in zip(batch, masks, strict=True):
         yield name, chip, mask

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cloudcover.augment import tta
 from cloudcover.config.params import ComputeParams, Tta
 from cloudcover.data import tables
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.masks.out_of_fold import LEVELS
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.arrays import create_array
@@ -22,7 +22,7 @@ from cloudcover.runtime.files import atomic
 
 
 def predict_oof(
-    store: Store,
+    store: ChipStore,
     folds: pd.DataFrame,
     models: Mapping[int, Sequence[Path]],
     policies: Sequence[Tta],
@@ -38,7 +38,7 @@ def predict_oof(
         policies: test-time augmentations.
         compute: device, precision, batch.
         out: gets `<policy>.npy` (N x H x W uint8, round(p x 255)), `seconds.csv` (`tables.SECONDS`: the views of
-            the policy, without reading chips and loading models) and `manifest.csv` (`tables.OOF`), last.
+            the policy, without reading chips and loading models) and `index.csv` (`tables.OOF`), last.
     """
     order = folds.sort_values("chip_id", ignore_index=True)
     order["row"] = order.index
@@ -57,12 +57,12 @@ def predict_oof(
             chips = order[order["fold"] == fold]
             rows = dict(zip(chips["chip_id"], chips["row"], strict=True))
             for batch in store.batches(chips["chip_id"], predictor.batch):
-                dn, limits = store.chips(batch), store.limits(batch)
-                predictor.of_view(dn[:1], limits[:1], views[0])  # what is set up at first use is no view's time
+                dn, percentiles = store.chips(batch), store.percentiles(batch)
+                predictor.of_view(dn[:1], percentiles[:1], views[0])  # what is set up at first use is no view's time
                 seen = {}
                 for view in views:
                     begin = time.perf_counter()
-                    seen[view] = predictor.of_view(dn, limits, view)
+                    seen[view] = predictor.of_view(dn, percentiles, view)
                     seconds[view] += time.perf_counter() - begin
                 for policy in policies:
                     mean = np.mean([seen[view] for view in tta.POLICIES[policy]], axis=0)
@@ -73,5 +73,5 @@ def predict_oof(
     taken = [sum(seconds[view] for view in tta.POLICIES[policy]) for policy in policies]
     times = pd.DataFrame({"tta": list(policies), "chips": len(order), "seconds": taken})
     tables.SECONDS.write(times, out / "seconds.csv")
-    tables.OOF.write(order[["chip_id", "row", "fold"]], out / "manifest.csv")
+    tables.OOF.write(order[["chip_id", "row", "fold"]], out / "index.csv")
     return order

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from cloudcover.augment import tta
 from cloudcover.config.params import Tta
-from cloudcover.masks.decision import Settings, calibrate
+from cloudcover.masks.decision import InferenceSettings, calibrate
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 from cloudcover.models.folder import ModelCard
-from cloudcover.models.normalize import Scaler
-from cloudcover.predict.backends import Engine, load_engine
+from cloudcover.models.normalize import Normalize
+from cloudcover.predict.backends import Backend, load_backend
 from cloudcover.predict.openvino.card import CARD as EXPORT_CARD
 from cloudcover.runtime.device import resolve_device
 
@@ -48,7 +48,7 @@ class Predictor:
         device: str = "auto",
         precision: str = "auto",
         batch: int = 32,
-        settings: Settings | None = None,
+        settings: InferenceSettings | None = None,
     ) -> None:
         if not folders:
             raise EnsembleError("an ensemble needs at least one model folder")
@@ -63,7 +63,7 @@ class Predictor:
         self.batch = batch
         self._settings = settings
         self._weights = [settings.weights[f.name] for f in folders] if settings else [1 / len(folders)] * len(folders)
-        self.engines: list[Engine] = [load_engine(folder, self.device, precision) for folder in folders]
+        self.engines: list[Backend] = [load_backend(folder, self.device, precision) for folder in folders]
         first = self.card
         for folder, engine in zip(folders, self.engines, strict=True):
             for key in ("bands", "input", "nodata"):
@@ -71,7 +71,7 @@ class Predictor:
                     raise EnsembleError(
                         f"{folder} has {key} {getattr(engine.card, key)}, but {folders[0]} has {getattr(first, key)}"
                     )
-        self.scaler = Scaler(first.input, first.data_params()).to(self.device)
+        self.normalize = Normalize(first.input, first.data_params()).to(self.device)
 
     @property
     def card(self) -> ModelCard:
@@ -88,12 +88,12 @@ class Predictor:
         """What is done with probabilities and masks afterwards."""
         return self._settings.postprocess if self._settings else NOTHING
 
-    def probabilities(self, dn: NDArray[np.uint16], limits: NDArray[np.float32]) -> NDArray[np.float32]:
+    def probabilities(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated, weighted mean probability of cloud over models and views.
 
         Args:
             dn: N x B x H x W uint16 [DN], bands as in the card.
-            limits: N x B x 2 float32, 2nd and 98th percentile of each band [DN].
+            percentiles: N x B x 2 float32, 2nd and 98th percentile of each band [DN].
 
         Returns:
             N x H x W float32 in [0, 1].
@@ -102,18 +102,18 @@ class Predictor:
             EnsembleError: the number of bands is not the models'.
         """
         policy = self.policy
-        means = self._means(dn, limits, lambda c: tta.views(c, policy), lambda p, n: tta.merge(p, policy, n))
+        means = self._means(dn, percentiles, lambda c: tta.views(c, policy), lambda p, n: tta.merge(p, policy, n))
         return calibrate(means, self._settings.temperature) if self._settings else means
 
-    def of_view(self, dn: NDArray[np.uint16], limits: NDArray[np.float32], view: tta.View) -> NDArray[np.float32]:
+    def of_view(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32], view: tta.View) -> NDArray[np.float32]:
         """As `probabilities`, of one view alone, turned back, and without the settings' temperature."""
-        return self._means(dn, limits, view.apply, lambda p, _: view.undo(p))
+        return self._means(dn, percentiles, view.apply, lambda p, _: view.undo(p))
 
     @torch.inference_mode()
     def _means(
         self,
         dn: NDArray[np.uint16],
-        limits: NDArray[np.float32],
+        percentiles: NDArray[np.float32],
         look: Callable[[Tensor], Tensor],
         back: Callable[[Tensor, int], Tensor],
     ) -> NDArray[np.float32]:
@@ -122,8 +122,8 @@ class Predictor:
         means = np.empty((len(dn), *dn.shape[2:]), np.float32)
         for start in range(0, len(dn), self.batch):
             part = slice(start, start + self.batch)
-            chips, bounds = (torch.from_numpy(array[part]).to(self.device) for array in (dn, limits))
-            seen = look(self.scaler(chips, bounds))
+            chips, bounds = (torch.from_numpy(array[part]).to(self.device) for array in (dn, percentiles))
+            seen = look(self.normalize(chips, bounds))
             total = torch.zeros((len(chips), *dn.shape[2:]), device=self.device)
             for engine, weight in zip(self.engines, self._weights, strict=True):
                 logits = engine.logits(seen) / engine.card.temperature

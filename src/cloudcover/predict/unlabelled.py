@@ -10,15 +10,15 @@ from tqdm import tqdm
 
 from cloudcover.data import ownership as owned
 from cloudcover.data import tables
-from cloudcover.data.chips import UNKNOWN
-from cloudcover.data.store import Store
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.store import ChipStore
 from cloudcover.predict.folder import mask_of, write_mask
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import sha256
 
 
-def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.DataFrame:
-    """Writes the mask of each chip without a label as `out/<chip_id>.tif` and lists them in `out/manifest.csv`.
+def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.DataFrame:
+    """Writes the mask of each chip without a label as `out/<chip_id>.tif` and lists them in `out/masks.csv`.
 
     Args:
         store: the packed chips.
@@ -39,17 +39,17 @@ def predict_unlabelled(store: Store, predictor: Predictor, out: Path) -> pd.Data
     bar = tqdm(total=len(chips), desc="predict", unit="chip", disable=None)
     for batch in store.batches(chips["chip_id"], predictor.batch):
         dn = store.chips(batch)
-        probabilities = predictor.probabilities(dn, store.limits(batch))
+        probabilities = predictor.probabilities(dn, store.percentiles(batch))
         masks = mask_of(probabilities, dn, predictor.threshold, predictor.card.nodata, predictor.postprocess)
         for chip_id, mask in zip(batch, masks, strict=True):
             path = out / f"{chip_id}.tif"
             crs, transform = map(str, chips.loc[chip_id, ["crs", "transform"]])
             write_mask(path, mask, crs, [float(v) for v in transform.split()])
-            coverage = float(np.mean(mask[mask != UNKNOWN] == 1)) if (mask != UNKNOWN).any() else float("nan")
+            coverage = float(np.mean(mask[mask != IGNORE_INDEX] == 1)) if (mask != IGNORE_INDEX).any() else float("nan")
             rows.append({"chip_id": chip_id, "path": path.name, "sha256": sha256(path), "coverage_share": coverage})
         bar.update(len(batch))
     bar.close()
     frame = pd.DataFrame(rows, columns=list(tables.PREDICTIONS.columns))
     owned.prune(out, files)
-    tables.PREDICTIONS.write(frame, out / "manifest.csv")
+    tables.PREDICTIONS.write(frame, out / "masks.csv")
     return frame

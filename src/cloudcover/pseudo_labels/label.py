@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from cloudcover.config.params import PseudoLabelParams
 from cloudcover.data import tables
-from cloudcover.data.chips import UNKNOWN
-from cloudcover.data.store import Store
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.store import ChipStore
 from cloudcover.masks import codec as soft_labels
 from cloudcover.masks.pseudo import HARD, SOFT, PseudoLabels
 from cloudcover.models.folder import ModelCard
@@ -91,13 +91,13 @@ def labels_of(
     labels = soft_labels.encode(probabilities) if soft else (probabilities > 0.5).astype(np.uint8)
     if params.uncertain_pixels == "ignore":
         c = params.pixel_confidence
-        labels[(probabilities <= c) & (probabilities >= 1 - c)] = UNKNOWN
-    labels[~known] = UNKNOWN
+        labels[(probabilities <= c) & (probabilities >= 1 - c)] = IGNORE_INDEX
+    labels[~known] = IGNORE_INDEX
     return labels
 
 
 def pseudo_label(
-    store: Store,
+    store: ChipStore,
     manifest: pd.DataFrame,
     folds: pd.DataFrame,
     teachers: Mapping[int, Predictor],
@@ -116,11 +116,11 @@ def pseudo_label(
         teachers: by the fold that they and their students do not see.
         params: the rule.
         out: gets `masks.npy` (N x H x W uint8 of {0, 1, 255}, a row per student and candidate) or, if soft,
-            `probabilities.npy` (alike, see `cloudcover.masks.codec`), and `manifest.csv` (`tables.PSEUDO`).
-        previous: `manifest.csv` of the round before.
+            `probabilities.npy` (alike, see `cloudcover.masks.codec`), and `pseudo_labels.csv` (`tables.PSEUDO`).
+        previous: `pseudo_labels.csv` of the round before.
 
     Returns:
-        What was written to `manifest.csv`.
+        What was written to `pseudo_labels.csv`.
 
     Raises:
         TeacherError: see `check_teacher`.
@@ -146,8 +146,8 @@ def pseudo_label(
             parts.append(pd.concat([judged, _churn(judged, own, before, params)], axis=1))
             start += len(chips)
         labels.flush()
-    table = tables.PSEUDO.check(pd.concat(parts, ignore_index=True), out / "manifest.csv")
-    tables.PSEUDO.write(table, out / "manifest.csv")
+    table = tables.PSEUDO.check(pd.concat(parts, ignore_index=True), out / "pseudo_labels.csv")
+    tables.PSEUDO.write(table, out / "pseudo_labels.csv")
     counts = table["change"].value_counts()
     log.info(
         "accepted %d of %d pseudo-labels: %d added, %d kept, %d dropped%s",
@@ -158,7 +158,7 @@ def pseudo_label(
 
 
 def _judge(
-    store: Store,
+    store: ChipStore,
     chips: pd.DataFrame,
     teacher: Predictor,
     params: PseudoLabelParams,
@@ -170,7 +170,7 @@ def _judge(
     for batch in store.batches(chips["chip_id"], teacher.batch):
         dn = store.chips(batch)
         known = ~(dn == teacher.card.nodata).any(axis=1)
-        probabilities = teacher.probabilities(dn, store.limits(batch))
+        probabilities = teacher.probabilities(dn, store.percentiles(batch))
         shares = confident_share(probabilities, known, params.pixel_confidence)
         start = len(rows)
         made = labels[start : start + len(batch)] = labels_of(probabilities, known, params)
@@ -189,8 +189,8 @@ def _masks(labels: NDArray[np.uint8], params: PseudoLabelParams) -> NDArray[np.u
 
 def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, float]:
     """Coverage of a mask, and its IoU with the given label (NaN where there is none)."""
-    known = mask != UNKNOWN
-    both = known & (given != UNKNOWN)
+    known = mask != IGNORE_INDEX
+    both = known & (given != IGNORE_INDEX)
     union = int((((mask == 1) | (given == 1)) & both).sum())
     intersection = int(((mask == 1) & (given == 1) & both).sum())
     iou = float("nan") if not both.any() else intersection / union if union else 1.0

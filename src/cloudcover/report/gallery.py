@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from cloudcover.config.params import Tta
-from cloudcover.data.store import Store
-from cloudcover.masks.out_of_fold import Oof
+from cloudcover.data.store import ChipStore
+from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import PseudoLabels
-from cloudcover.report import pictures as chips
+from cloudcover.report import pictures
 from cloudcover.report.pictures import LABEL_COLOUR, PREDICTION_COLOUR
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ def spread(ranking: Sequence[T], number: int = SHOWN) -> list[T]:
     return [ranking[i] for i in np.linspace(0, len(ranking) - 1, number).round().astype(int)]
 
 
-def worst_chips(store: Store, counts: pd.DataFrame, final: Oof, tta: Tta, threshold: float) -> list[Card]:
+def worst_chips(store: ChipStore, counts: pd.DataFrame, final: OutOfFold, tta: Tta, threshold: float) -> list[Card]:
     """The chips with the most wrong pixels, worst first.
 
     Args:
@@ -68,19 +68,19 @@ def worst_chips(store: Store, counts: pd.DataFrame, final: Oof, tta: Tta, thresh
             f"Jaccard {tp / (tp + fp + fn):.3f}",
             f"{100 * (fp + fn) / (tp + fp + fn + tn):.0f}\N{NO-BREAK SPACE}% of pixels wrong",
         ]
-        base = chips.false_colour(dn, store.bands())
-        base = chips.true_colour(dn, store.bands()) if base is None else base
-        both = chips.outlined(chips.outlined(base, label, LABEL_COLOUR), predicted, PREDICTION_COLOUR)
-        pictures = [
-            ("image", chips.photo_uri(chips.true_colour(dn, store.bands()))),
-            ("outlines", chips.photo_uri(both)),
-            ("errors", chips.flat_uri(chips.errors_picture(predicted, label))),
+        base = pictures.false_colour(dn, store.bands())
+        base = pictures.true_colour(dn, store.bands()) if base is None else base
+        both = pictures.outlined(pictures.outlined(base, label, LABEL_COLOUR), predicted, PREDICTION_COLOUR)
+        shown = [
+            ("image", pictures.photo_uri(pictures.true_colour(dn, store.bands()))),
+            ("outlines", pictures.photo_uri(both)),
+            ("errors", pictures.flat_uri(pictures.errors_picture(predicted, label))),
         ]
-        cards.append(Card(chip_id, [*facts, row["scene"]], pictures))
+        cards.append(Card(chip_id, [*facts, row["scene"]], shown))
     return cards
 
 
-def rejected_labels(store: Store, manifest: pd.DataFrame, pseudo: Sequence[PseudoLabels]) -> list[Card]:
+def rejected_labels(store: ChipStore, manifest: pd.DataFrame, pseudo: Sequence[PseudoLabels]) -> list[Card]:
     """Rejected labels from the most to the least suspicious, evenly sampled where there are many.
 
     Args:
@@ -93,17 +93,17 @@ def rejected_labels(store: Store, manifest: pd.DataFrame, pseudo: Sequence[Pseud
     for row in spread(rejected.to_dict("records")):
         chip_id = row["chip_id"]
         dn, label = store.chips([chip_id])[0], store.labels([chip_id])[0]
-        pictures = [
-            ("image", chips.photo_uri(chips.true_colour(dn, store.bands()))),
-            ("given label", chips.flat_uri(chips.mask_picture(label))),
+        shown = [
+            ("image", pictures.photo_uri(pictures.true_colour(dn, store.bands()))),
+            ("given label", pictures.flat_uri(pictures.mask_picture(label))),
         ]
         facts, tag = _why(row), ""
         if first := next((labels for labels in pseudo if chip_id in labels.table.index), None):
             made = first.table.loc[chip_id]
-            pictures.append(("pseudo-label", chips.flat_uri(chips.mask_picture(first.masks([chip_id])[0]))))
+            shown.append(("pseudo-label", pictures.flat_uri(pictures.mask_picture(first.masks([chip_id])[0]))))
             facts.append(f"{100 * made['confident_share']:.0f}\N{NO-BREAK SPACE}% of pixels confident")
             tag = "accepted" if made["accepted"] else "not accepted"
-        cards.append(Card(chip_id, facts, pictures, tag))
+        cards.append(Card(chip_id, facts, shown, tag))
     return cards
 
 

@@ -11,12 +11,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from cloudcover.data import tables
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.calibrate.choice import Choice, Step
-from cloudcover.masks.out_of_fold import Oof
+from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import PseudoLabels
-from cloudcover.report import gallery, plots
-from cloudcover.report import pictures as chips
+from cloudcover.report import gallery, pictures, plots
 from cloudcover.report.table import interval, rounds_of, runs_of
 from cloudcover.runtime.files import read_json, write_text
 
@@ -37,7 +36,7 @@ def write_report(inputs: Mapping[str, str | Sequence[str]], params: Any, out: Pa
         TableError: a table breaks its schema.
         FileNotFoundError: an input is missing.
     """
-    store = Store(Path(str(inputs["index"])).parent)
+    store = ChipStore(Path(str(inputs["index"])).parent)
     manifest = tables.MANIFEST.read(_path(inputs, "manifest"))
     metrics, truth = read_json(_path(inputs, "metrics")), read_json(_path(inputs, "truth"))
     environment = jinja2.Environment(
@@ -63,11 +62,11 @@ def write_report(inputs: Mapping[str, str | Sequence[str]], params: Any, out: Pa
         quarantine=tables.QUARANTINE.read(_path(inputs, "quarantine")).to_dict("records"),
         listed=LISTED,
         colours={
-            name.removesuffix("_COLOUR").lower(): "#{:02x}{:02x}{:02x}".format(*getattr(chips, name))
-            for name in dir(chips)
+            name.removesuffix("_COLOUR").lower(): "#{:02x}{:02x}{:02x}".format(*getattr(pictures, name))
+            for name in dir(pictures)
             if name.endswith("_COLOUR")
         },
-        stretch=chips.STRETCH,
+        stretch=pictures.STRETCH,
     )
     write_text(out, page)
 
@@ -127,11 +126,11 @@ def _places(inputs: Mapping[str, Any], params: Any) -> dict[str, Any]:
     return {"locations": rows, "locations_plot": _svg(plots.locations, final["jaccard"], baseline)}
 
 
-def _galleries(inputs: Mapping[str, Any], store: Store, manifest: pd.DataFrame, params: Any) -> dict[str, Any]:
+def _galleries(inputs: Mapping[str, Any], store: ChipStore, manifest: pd.DataFrame, params: Any) -> dict[str, Any]:
     policy = params.evaluation.tta[-1]
     counts = tables.COUNTS.read(_path(inputs, "chips"))
     counts = counts[(counts["run"] == "final") & (counts["tta"] == policy)]
-    final = Oof([Path(path).parent for path in inputs["oof"]])
+    final = OutOfFold([Path(path).parent for path in inputs["oof"]])
     last = Path(inputs["pseudo"][-1])
     pseudo = [PseudoLabels(last, student) for student in sorted(set(tables.PSEUDO.read(last)["student"]))]
     return {

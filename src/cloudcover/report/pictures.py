@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.values import DN_PER_REFLECTANCE
 
 Picture = NDArray[np.uint8]
@@ -64,7 +64,7 @@ def false_colour(dn: NDArray[np.uint16], names: Sequence[str]) -> Picture | None
 
 def mask_picture(mask: NDArray[np.uint8]) -> Picture:
     """A mask of {0, 1, 255} (H x W) in flat colours."""
-    return _flat(mask, {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, UNKNOWN: UNKNOWN_COLOUR})
+    return _flat(mask, {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, IGNORE_INDEX: UNKNOWN_COLOUR})
 
 
 def errors_picture(predicted: NDArray[np.bool_], label: NDArray[np.uint8]) -> Picture:
@@ -72,7 +72,9 @@ def errors_picture(predicted: NDArray[np.bool_], label: NDArray[np.uint8]) -> Pi
     codes = label.copy()
     codes[predicted & (label == 0)] = 2
     codes[~predicted & (label == 1)] = 3
-    return _flat(codes, {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, 2: FALSE_COLOUR, 3: MISSED_COLOUR, UNKNOWN: UNKNOWN_COLOUR})
+    return _flat(
+        codes, {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, 2: FALSE_COLOUR, 3: MISSED_COLOUR, IGNORE_INDEX: UNKNOWN_COLOUR}
+    )
 
 
 def outlined(picture: Picture, mask: NDArray[np.uint8 | np.bool_], colour: tuple[int, int, int]) -> Picture:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cloudcover.data.chips import UNKNOWN
-from cloudcover.data.store import Store
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.store import ChipStore
 from cloudcover.review.predictions import Predictions
 
 SMALL = 256
@@ -38,7 +38,7 @@ class Pictures:
         false_colour: whether the bands allow a false colour picture.
     """
 
-    def __init__(self, store: Store, predictions: Predictions | None) -> None:
+    def __init__(self, store: ChipStore, predictions: Predictions | None) -> None:
         self.store, self.predictions = store, predictions
         self._bands = {"true": true_bands(store.bands()), "false": false_bands(store.bands())}
         self.false_colour = self._bands["false"] is not None
@@ -77,7 +77,7 @@ class Pictures:
     def masks(self, chip_id: str, small: bool = False) -> bytes:
         """Label and prediction as one byte per pixel, row by row: the sum of `LABEL`, `UNKNOWN_LABEL`, `PREDICTION`."""
         label = self.store.labels([chip_id])[0]
-        codes = (label == 1) * np.uint8(LABEL) + (label == UNKNOWN) * np.uint8(UNKNOWN_LABEL)
+        codes = (label == 1) * np.uint8(LABEL) + (label == IGNORE_INDEX) * np.uint8(UNKNOWN_LABEL)
         predicted = self.predictions.mask(chip_id) if self.predictions else None
         if predicted is not None:
             codes += predicted * np.uint8(PREDICTION)
@@ -90,7 +90,7 @@ class Pictures:
         if predicted is None:
             return None
         label = self.store.labels([chip_id])[0]
-        known, cloud = label != UNKNOWN, label == 1
+        known, cloud = label != IGNORE_INDEX, label == 1
         union = ((predicted | cloud) & known).sum()
         iou = (predicted & cloud).sum() / union if union else 1.0
         return {"predicted_share": round(float(predicted.mean()), 4), "iou": round(float(iou), 4)}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudcover.config.params import Tta
-from cloudcover.masks.out_of_fold import Oof
+from cloudcover.masks.out_of_fold import OutOfFold
 
 THRESHOLD = 0.5
 """A pixel is cloud at a probability above this."""
@@ -32,9 +32,9 @@ def newest(root: Path) -> list[Path]:
     Returns:
         An empty list if there are no predictions.
     """
-    if (root / "manifest.csv").exists():
+    if (root / "index.csv").exists():
         return [root]
-    runs = sorted(path.parent for path in root.glob("**/manifest.csv"))
+    runs = sorted(path.parent for path in root.glob("**/index.csv"))
     rounds = {int(m[1]): run for run in runs if (m := re.fullmatch(r"round(\d+)", run.name))}
     if rounds:
         return [rounds[max(rounds)]]
@@ -53,7 +53,7 @@ class Predictions:
     """
 
     def __init__(self, folders: list[Path], size: int) -> None:
-        self.oof = Oof(folders)
+        self.oof = OutOfFold(folders)
         shared = [tta for tta in get_args(Tta) if all((f / f"{tta}.npy").exists() for f in folders)]
         if not shared:
             raise PredictionsError(f"{folders[0]} holds no predictions, such as {get_args(Tta)[0]}.npy")

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from cloudcover.data import tables
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.review.app import Review, make_app
 from cloudcover.review.pictures import Pictures
 from cloudcover.review.predictions import Predictions, newest
@@ -49,7 +49,7 @@ def load(store: Path, audit: Path | None, predictions: list[Path], verdicts: Ver
         TableError: a table breaks its schema.
         PredictionsError: the predictions do not fit the store.
     """
-    chips = Store(store)
+    chips = ChipStore(store)
     queue = Queue(chips.index, tables.AUDIT.read(audit) if audit else None)
     if queue.table.empty:
         raise ReviewError(f"no chip of {store} has a label: there is nothing to review")

@@ -8,7 +8,7 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """Ends this process as soon as its parent has ended, also by `kill -9`.
 
     The initializer of a `ProcessPoolExecutor`: otherwise the workers of a killed stage would stay, and work on what the

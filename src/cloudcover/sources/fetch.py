@@ -7,7 +7,7 @@ from pathlib import Path
 from cloudcover.config.params import DataParams, SyntheticParams
 from cloudcover.data import ownership as owned
 from cloudcover.data import tables
-from cloudcover.data.layout import layout_files, write_manifest
+from cloudcover.data.layout import layout_files, write_file_table
 from cloudcover.sources import unlabelled
 from cloudcover.sources.remote import journal
 
@@ -27,8 +27,8 @@ def fetch(
         data: says which source.
         synthetic: what the synthetic source makes.
         seed: of the synthetic source.
-        raw: gets the chips and `manifest.csv` (`tables.RAW_MANIFEST`).
-        truth: gets `manifest.csv` (`tables.TRUTH`), without rows for sources whose truth nobody knows; None: nothing is
+        raw: gets the chips and `files.csv` (`tables.FILES`).
+        truth: gets `masks.csv` (`tables.TRUTH`), without rows for sources whose truth nobody knows; None: nothing is
             written, for other sources than the synthetic one.
         workers: processes of the synthetic source; what comes over the network has its own number of connections.
         recheck: network sources: read what is there and compare hashes, instead of trusting modification times.
@@ -45,12 +45,12 @@ def fetch(
 
         if truth is None:
             raise ValueError("the synthetic source needs a folder for the true masks")
-        write_manifest(raw, "synthetic", paths=generate(synthetic, data, seed, raw, truth, workers))
+        write_file_table(raw, "synthetic", paths=generate(synthetic, data, seed, raw, truth, workers))
         return
     if data.source == "local":
         from cloudcover.sources.local import fetch as fetch_local
 
-        write_manifest(raw, "local", paths=fetch_local(data, raw))
+        write_file_table(raw, "local", paths=fetch_local(data, raw))
     elif data.source == "archive":
         from cloudcover.sources.archive.fetch import fetch as fetch_archives
 
@@ -62,7 +62,7 @@ def fetch(
     if data.unlabelled:
         unlabelled.add(data, raw)
     if truth:
-        tables.TRUTH.write(tables.TRUTH.empty(), truth / "manifest.csv")
+        tables.TRUTH.write(tables.TRUTH.empty(), truth / "masks.csv")
 
 
 def _refuse_overlaps(data: DataParams, raw: Path, truth: Path | None) -> None:

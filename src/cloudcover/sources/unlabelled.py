@@ -46,5 +46,5 @@ def add(params: DataParams, raw: Path) -> None:
     for file, target in zip(images, targets, strict=True):
         refuse_sidecars(file)
         place(file, raw / target, params.link)
-    manifest = tables.RAW_MANIFEST.read(raw / "manifest.csv")
-    tables.RAW_MANIFEST.write(pd.concat([manifest, hashed(raw, [table, *targets], UNLABELLED)]), raw / "manifest.csv")
+    manifest = tables.FILES.read(raw / "files.csv")
+    tables.FILES.write(pd.concat([manifest, hashed(raw, [table, *targets], UNLABELLED)]), raw / "files.csv")

@@ -17,7 +17,7 @@ def verify(raw: Path) -> pd.DataFrame:
     """Reads every file and names what differs.
 
     Args:
-        raw: folder with `manifest.csv`.
+        raw: folder with `files.csv`.
 
     Returns:
         path, problem: a row per file that is missing, has another length or hash, or is not in the manifest; sorted.
@@ -26,7 +26,7 @@ def verify(raw: Path) -> pd.DataFrame:
         FileNotFoundError: there is no manifest.
         TableError: it is not one.
     """
-    manifest = tables.RAW_MANIFEST.read(raw / "manifest.csv")
+    manifest = tables.FILES.read(raw / "files.csv")
     extra = {path.as_posix() for path in layout_files(raw)} - set(manifest["path"])
     bar = tqdm(total=len(manifest), desc="verify", unit="file", disable=None)
 

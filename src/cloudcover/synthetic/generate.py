@@ -18,10 +18,10 @@ from tqdm import tqdm
 from cloudcover.config.params import DataParams, SyntheticParams
 from cloudcover.data import ownership as owned
 from cloudcover.data import tables
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.layout import SPLITS, remove_empty_folders
 from cloudcover.runtime.files import derive_seed, sha256
-from cloudcover.runtime.workers import end_with_parent
+from cloudcover.runtime.workers import exit_with_parent
 from cloudcover.synthetic import labels, scene, sites
 from cloudcover.synthetic.land import BANDS
 from cloudcover.synthetic.write import write_tiff
@@ -63,7 +63,7 @@ def generate(
         raw: gets `train_features/<chip_id>/<band>.tif` (uint16, DN = reflectance x 10,000),
             `train_labels/<chip_id>.tif` (uint8, 1 = cloud), `train_metadata.csv`, and `test_features/` with
             `test_metadata.csv` for chips without label.
-        truth: gets `masks/<chip_id>.tif` and `manifest.csv` (`tables.TRUTH`).
+        truth: gets `masks/<chip_id>.tif` and `masks.csv` (`tables.TRUTH`).
         workers: processes.
         progress: show a bar; None: if standard error is a terminal.
 
@@ -97,7 +97,7 @@ def generate(
             [_metadata(t, seed, params.locations) for t in chips], columns=list(tables.METADATA.columns)
         )
         tables.METADATA.write(frame, raw / f"{split}_metadata.csv")
-    tables.TRUTH.write(pd.DataFrame(rows, columns=list(tables.TRUTH.columns)), truth / "manifest.csv")
+    tables.TRUTH.write(pd.DataFrame(rows, columns=list(tables.TRUTH.columns)), truth / "masks.csv")
     owned.prune(raw, files)
     owned.prune(truth, masks)
     remove_empty_folders(raw)
@@ -153,7 +153,7 @@ def _map(make: Any, tasks: list[_Task], workers: int) -> Iterator[dict[str, Any]
         return
     # Forked workers don't import the caller's main module again, which a Snakemake script could not bear.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    with ProcessPoolExecutor(workers, multiprocessing.get_context(method), end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(method), exit_with_parent) as pool:
         yield from pool.map(make, tasks, chunksize=8)
 
 
@@ -178,10 +178,10 @@ def _make(locations: int, data: DataParams, seed: int, raw: Path, truth: Path, t
             label, error = labels.spoil(label, chip, lambda: scene.true_mask(seed, of, task.position + 1, size), rng)
         agreement = labels.iou(label, chip.mask)
         write_tiff(
-            raw / "train_labels" / f"{task.chip_id}.tif", label.astype(np.uint8), of.site, task.position, UNKNOWN
+            raw / "train_labels" / f"{task.chip_id}.tif", label.astype(np.uint8), of.site, task.position, IGNORE_INDEX
         )
     path = f"masks/{task.chip_id}.tif"
-    write_tiff(truth / path, chip.mask.astype(np.uint8), of.site, task.position, UNKNOWN)
+    write_tiff(truth / path, chip.mask.astype(np.uint8), of.site, task.position, IGNORE_INDEX)
     return {
         "chip_id": task.chip_id,
         "path": path,

@@ -56,7 +56,7 @@ class Progress(pl.Callback):
         self.history = list(state["history"])
 
 
-class AverageWeights(pl.Callback):
+class EMA(pl.Callback):
     """Exponential moving average of the weights; validation and the best weights use the average.
 
     Polyak & Juditsky 1992. The decay grows with the steps, min(decay, (1 + t) / (10 + t)), so that early averages
@@ -92,7 +92,7 @@ class AverageWeights(pl.Callback):
             network.load_state_dict(self.average)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Puts the trained weights back; it must come after `Best`."""
+        """Puts the trained weights back; it must come after `BestWeights`."""
         if self._own:
             _network(module).load_state_dict(self._own)
             self._own = {}
@@ -107,7 +107,7 @@ class AverageWeights(pl.Callback):
         self.average = state["average"]
 
 
-class Best(pl.Callback):
+class BestWeights(pl.Callback):
     """Keeps weights and validation figures of the epoch with the highest figure, the first of equals.
 
     Args:
@@ -137,7 +137,7 @@ class Best(pl.Callback):
         self.figures, self.epoch, self.weights = state["figures"], state["epoch"], state["weights"]
 
 
-class ResumeState(pl.Callback):
+class Checkpoint(pl.Callback):
     """Writes the training state after every epoch, atomically, with its hash, and keeps the last two.
 
     It must be the last callback: what it saves includes what the others did in the epoch.

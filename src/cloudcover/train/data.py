@@ -1,4 +1,4 @@
-"""Batches of chips and labels, gathered from memory maps by a thread of the training process.
+"""BatchLoader of chips and labels, gathered from memory maps by a thread of the training process.
 
 A gather of whole chips is faster than worker processes that send single ones (measured in `benchmarks/loader.py`), and
 copying lets other threads run: the next batches are ready before the step that they are for. The order of an epoch
@@ -17,19 +17,20 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.runtime.files import derive_seed
-from cloudcover.runtime.prefetch import ahead
-from cloudcover.train.select import Selection
+from cloudcover.runtime.prefetch import prefetch
+from cloudcover.train.split import Split
 
 Batch = dict[str, Any]
 """Keys: dn (N x B x H x W uint16, or on a CPU N views of the store), target (N x H x W, uint8 of {0, 1, 255}, or
 float32 shares of cloud and 255 in every batch of a training with soft labels), weight (N float32),
-limits (N x B x 2 float32 [DN]), location (N int64, number of the place), locations (how many), chip_id (list of N)."""
+percentiles (N x B x 2 float32 [DN]), location (N int64, number of the place), locations (how many),
+chip_id (list of N)."""
 
 
 AHEAD = 2
-"""Batches that are gathered before they are needed."""
+"""BatchLoader that are gathered before they are needed."""
 
 
 class Masks(Protocol):
@@ -45,12 +46,12 @@ class Masks(Protocol):
         """What to learn: N x H x W, uint8 of {0, 1, 255}, or float32 shares of cloud and 255 for unknown if `soft`."""
 
 
-class Batches:
+class BatchLoader:
     """Iterates over batches of an epoch.
 
     Args:
         store: the packed chips.
-        items: chip_id, label and weight, as in `select.Selection`.
+        items: chip_id, label and weight, as in `split.Split`.
         size: chips per batch.
         seed: of the order; None keeps the order of `items`.
         epoch: each has its own order.
@@ -64,7 +65,7 @@ class Batches:
 
     def __init__(
         self,
-        store: Store,
+        store: ChipStore,
         items: pd.DataFrame,
         size: int,
         seed: int | None = None,
@@ -97,7 +98,7 @@ class Batches:
             np.random.default_rng(derive_seed(self.seed, "order", self.epoch)).shuffle(order)
         batches = (self._share(order[start : start + self.size]) for start in range(0, len(order), self.size))
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            yield from ahead(pool, self._batch, batches, AHEAD)
+            yield from prefetch(pool, self._batch, batches, AHEAD)
 
     def _share(self, order: NDArray[np.int64]) -> pd.DataFrame:
         """The items of a batch that this process takes."""
@@ -118,7 +119,7 @@ class Batches:
         arrays = {
             "target": target,
             "weight": items["weight"].to_numpy(np.float32),
-            "limits": self.store.limits(chip_ids),
+            "percentiles": self.store.percentiles(chip_ids),
             "location": self.locations.get_indexer(self.store.index.loc[chip_ids, "location"]),
         }
         batch: Batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -130,23 +131,23 @@ class Batches:
         return {**batch, "chip_id": chip_ids, "locations": len(self.locations)}
 
 
-class Chips(pl.LightningDataModule):
+class ChipDataModule(pl.LightningDataModule):
     """Training and validation batches of a run, made when its processes know their numbers.
 
     Args:
         store: the packed chips.
-        selection: what to learn from and what to validate on.
+        split: what to learn from and what to validate on.
         masks: of the chips whose label is not the human one.
         batch_size: chips per training batch.
         validation_batch_size: chips per validation batch.
         seed: of the order of training.
-        pin: see `Batches`.
+        pin: see `BatchLoader`.
     """
 
     def __init__(
         self,
-        store: Store,
-        selection: Selection,
+        store: ChipStore,
+        split: Split,
         masks: Masks | None,
         batch_size: int,
         validation_batch_size: int,
@@ -155,20 +156,20 @@ class Chips(pl.LightningDataModule):
         pin: bool,
     ) -> None:
         super().__init__()
-        self.store, self.selection, self.masks, self.seed, self.pin = store, selection, masks, seed, pin
+        self.store, self.split, self.masks, self.seed, self.pin = store, split, masks, seed, pin
         self.batch_size, self.validation_batch_size = batch_size, validation_batch_size
 
-    def train_dataloader(self) -> Batches:
-        """Batches in the order of the epoch; asked for in each."""
-        return self._batches(self.selection.training, self.batch_size, self.seed)
+    def train_dataloader(self) -> BatchLoader:
+        """BatchLoader in the order of the epoch; asked for in each."""
+        return self._batches(self.split.training, self.batch_size, self.seed)
 
-    def val_dataloader(self) -> Batches:
-        """Batches in the order of the table."""
-        return self._batches(self.selection.validation, self.validation_batch_size, None)
+    def val_dataloader(self) -> BatchLoader:
+        """BatchLoader in the order of the table."""
+        return self._batches(self.split.validation, self.validation_batch_size, None)
 
-    def _batches(self, items: pd.DataFrame, size: int, seed: int | None) -> Batches:
+    def _batches(self, items: pd.DataFrame, size: int, seed: int | None) -> BatchLoader:
         assert self.trainer is not None
-        return Batches(
+        return BatchLoader(
             self.store,
             items,
             size,

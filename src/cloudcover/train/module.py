@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from cloudcover.augment.apply import augment_weighted
 from cloudcover.config.params import AugmentationParams, TrainingParams
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.losses.build import build_loss
 from cloudcover.losses.targets import per_pixel
-from cloudcover.models.normalize import Digital, Scaler
+from cloudcover.models.normalize import Digital, Normalize
 from cloudcover.runtime.files import derive_seed
 from cloudcover.train.data import Batch
 from cloudcover.train.distributed import gather, total
@@ -54,7 +54,7 @@ class SegmentationModule(pl.LightningModule):
 
     Args:
         network: gives one logit per pixel, N x 1 x H x W.
-        scaler: digital numbers to the network's input.
+        normalize: digital numbers to the network's input.
         training: the recipe.
         augmentation: random changes of training batches.
         steps: optimizer steps of the whole training.
@@ -64,7 +64,7 @@ class SegmentationModule(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        scaler: Scaler,
+        normalize: Normalize,
         training: TrainingParams,
         augmentation: AugmentationParams,
         steps: int,
@@ -72,7 +72,7 @@ class SegmentationModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.scaler = scaler
+        self.normalize = normalize
         self.training_params = training
         self.augmentation = augmentation
         self.steps = steps
@@ -82,9 +82,9 @@ class SegmentationModule(pl.LightningModule):
         self.results: dict[str, float] = {}
         self.automatic_optimization = False  # the steps below decide how much memory a batch takes
 
-    def forward(self, dn: Digital, limits: Tensor) -> Tensor:
+    def forward(self, dn: Digital, percentiles: Tensor) -> Tensor:
         """Logits N x 1 x H x W of digital numbers."""
-        inputs = self.scaler(dn, limits)
+        inputs = self.normalize(dn, percentiles)
         logits: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
         return logits
 
@@ -108,7 +108,12 @@ class SegmentationModule(pl.LightningModule):
         optimizer, schedule = cast(Any, self.optimizers()), cast(Any, self.lr_schedulers())
         chips = (batch["weight"] > 0).sum()
         batch["dn"], batch["target"], batch["weight"] = augment_weighted(
-            batch["dn"], batch["target"], batch["weight"], self.augmentation, self._generator, nodata=self.scaler.nodata
+            batch["dn"],
+            batch["target"],
+            batch["weight"],
+            self.augmentation,
+            self._generator,
+            nodata=self.normalize.nodata,
         )
         loss = self._gradients(batch, optimizer)
         # The loss of the step before: a GPU need not wait for this one before it gets more work.
@@ -145,13 +150,15 @@ class SegmentationModule(pl.LightningModule):
         Each counts by its share of the known, weighted pixels. So for losses that are means over pixels the sum is the
         loss of the whole batch; Lovász, Dice and Jaccard become means over micro-batches.
         """
-        mass = ((batch["target"] != UNKNOWN) * per_pixel(batch["weight"], batch["target"])).sum(dim=(1, 2))
+        pixel_weight = ((batch["target"] != IGNORE_INDEX) * per_pixel(batch["weight"], batch["target"])).sum(dim=(1, 2))
         loss = torch.zeros((), device=self.device)
-        for start in range(0, len(mass), self.micro_batch):
+        for start in range(0, len(pixel_weight), self.micro_batch):
             part = slice(start, start + self.micro_batch)
-            logits = self(batch["dn"][part], batch["limits"][part]).float()
+            logits = self(batch["dn"][part], batch["percentiles"][part]).float()
             together = gather(logits, batch["target"][part], batch["weight"][part])
-            share = total(mass[part].sum()) / total(mass.sum()).clamp_min(torch.finfo(mass.dtype).tiny)
+            share = total(pixel_weight[part].sum()) / total(pixel_weight.sum()).clamp_min(
+                torch.finfo(pixel_weight.dtype).tiny
+            )
             value = self.loss(*together) * share
             self.manual_backward(value)
             loss += value.detach()
@@ -191,9 +198,9 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Adds a batch to the sums of loss and chips, and of intersections and unions by location."""
         target, weight = batch["target"], batch["weight"]
-        logits = self(batch["dn"], batch["limits"]).float()
+        logits = self(batch["dn"], batch["percentiles"]).float()
         loss = self.loss(*gather(logits, target, weight))
-        known = (target != UNKNOWN) & (weight > 0)[:, None, None]
+        known = (target != IGNORE_INDEX) & (weight > 0)[:, None, None]
         predicted, cloud = (logits[:, 0] > 0) & known, (target == 1) & known
         chips = (weight > 0).sum()
         self._validation += torch.stack([(loss * chips).double(), chips.double()])

@@ -23,17 +23,17 @@ from cloudcover.config.params import (
     TrainingParams,
 )
 from cloudcover.data import tables
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, library_versions, save_model
-from cloudcover.models.normalize import Scaler
+from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.device import precision, resolve_device
 from cloudcover.runtime.files import derive_seed, fingerprint
 from cloudcover.train import distributed
-from cloudcover.train.callbacks import AverageWeights, Best, Progress, ResumeState, last_state
-from cloudcover.train.data import Chips, Masks
+from cloudcover.train.callbacks import EMA, BestWeights, Checkpoint, Progress, last_state
+from cloudcover.train.data import ChipDataModule, Masks
 from cloudcover.train.module import SegmentationModule
-from cloudcover.train.select import Selection, check
+from cloudcover.train.split import Split, check
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """The sections of the parameters that determine a training run."""
 
     seed: int
@@ -57,10 +57,10 @@ class Recipe:
     augmentation: AugmentationParams
     compute: ComputeParams
 
-    def fingerprint(self, store: Store, selection: Selection, masks: Masks | None) -> str:
+    def fingerprint(self, store: ChipStore, split: Split, masks: Masks | None) -> str:
         """Fingerprint of everything that determines the result: parameters, chips, labels, library versions."""
         sections = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in vars(self).items()}
-        items = pd.concat([selection.training, selection.validation])
+        items = pd.concat([split.training, split.validation])
         sources = store.index.loc[items["chip_id"], "source_sha256"].tolist()
         chosen = items.loc[items["label"] != "human", "chip_id"].tolist()
         made = [fingerprint(masks.targets([c]).tobytes().hex()) for c in chosen] if masks else []
@@ -68,9 +68,9 @@ class Recipe:
 
 
 def train(
-    recipe: Recipe,
-    store: Store,
-    selection: Selection,
+    config: TrainingConfig,
+    store: ChipStore,
+    split: Split,
     output: Path,
     work: Path,
     *,
@@ -85,9 +85,9 @@ def train(
     published the state is removed.
 
     Args:
-        recipe: the parameters.
+        config: the parameters.
         store: the packed chips.
-        selection: what to learn from and what to validate on.
+        split: what to learn from and what to validate on.
         output: the model folder.
         work: parent of training states.
         run: name of the run: `baseline`, `round1`, `final/unet`.
@@ -95,32 +95,36 @@ def train(
         masks: of the chips whose label is not the human one.
 
     Raises:
-        SelectionError: a leak between training and validation.
+        SplitError: a leak between training and validation.
         NotFiniteError: the loss is NaN or infinite.
     """
-    check(selection, recipe.folds.group)
-    identity = recipe.fingerprint(store, selection, masks)
-    seed = derive_seed(recipe.seed, run, fold)
+    check(split, config.folds.group)
+    identity = config.fingerprint(store, split, masks)
+    seed = derive_seed(config.seed, run, fold)
     state = work / identity[:16]
     name = f"{run} fold {fold}"
-    p = recipe.training
-    device = resolve_device(recipe.compute.device)
+    p = config.training
+    device = resolve_device(config.compute.device)
     torch.manual_seed(seed)
-    network = build_model(recipe.model, len(recipe.data.bands))
-    if recipe.compute.compile:
+    network = build_model(config.model, len(config.data.bands))
+    if config.compute.compile:
         network.compile()
-    data = Chips(store, selection, masks, p.batch_size, recipe.compute.prediction_batch, seed, pin=device == "cuda")
-    steps = -(-len(selection.training) // p.batch_size) * p.epochs
-    scaler = Scaler(recipe.input, recipe.data, reuse=device == "cpu")  # each batch is learnt from before the next comes
-    module = SegmentationModule(network, scaler, p, recipe.augmentation, steps, seed)
-    figure = f"validation_{p.best}"
-    progress, best = Progress(name), Best(figure)
+    data = ChipDataModule(
+        store, split, masks, p.batch_size, config.compute.prediction_batch, seed, pin=device == "cuda"
+    )
+    steps = -(-len(split.training) // p.batch_size) * p.epochs
+    normalize = Normalize(
+        config.input, config.data, reuse=device == "cpu"
+    )  # each batch is learnt from before the next comes
+    module = SegmentationModule(network, normalize, p, config.augmentation, steps, seed)
+    figure = f"validation_{p.monitor}"
+    progress, best = Progress(name), BestWeights(figure)
     callbacks: list[pl.Callback] = [progress, best]
     if p.ema_decay is not None:
-        callbacks.append(AverageWeights(p.ema_decay))
+        callbacks.append(EMA(p.ema_decay))
     callbacks.append(EarlyStopping(figure, mode="max", patience=p.patience, check_on_train_epoch_end=True))
-    callbacks.append(ResumeState(state))
-    processes = recipe.compute.devices
+    callbacks.append(Checkpoint(state))
+    processes = config.compute.devices
     trainer = pl.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=distributed.devices_per_node(processes, device),
@@ -128,7 +132,7 @@ def train(
         plugins=[distributed.environment()],
         strategy="ddp" if processes > 1 else "auto",
         sync_batchnorm=processes > 1 and device == "cuda",
-        precision=PRECISIONS[precision(recipe.compute.precision, device)],
+        precision=PRECISIONS[precision(config.compute.precision, device)],
         max_epochs=p.epochs,
         callbacks=callbacks,
         deterministic="warn" if device == "cuda" else True,
@@ -146,18 +150,18 @@ def train(
     if resume:
         log.info("%s resumes after %s", name, resume.stem)
     else:
-        log.info("%s: %d chips to learn from (%d pseudo-labelled), %d to validate on", name, len(selection.training),
-                 int((selection.training["label"] == "pseudo").sum()), len(selection.validation))  # fmt: skip
+        log.info("%s: %d chips to learn from (%d pseudo-labelled), %d to validate on", name, len(split.training),
+                 int((split.training["label"] == "pseudo").sum()), len(split.validation))  # fmt: skip
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     network.load_state_dict(best.weights)
     card = ModelCard(
-        architecture=recipe.model.architecture,
-        encoder=recipe.model.encoder,
-        decoder_channels=recipe.model.decoder_channels,
-        bands=recipe.data.bands,
-        nodata=recipe.data.nodata,
-        chip_size=recipe.data.chip_size,
-        input=recipe.input,
+        architecture=config.model.architecture,
+        encoder=config.model.encoder,
+        decoder_channels=config.model.decoder_channels,
+        bands=config.data.bands,
+        nodata=config.data.nodata,
+        chip_size=config.data.chip_size,
+        input=config.input,
         run=run,
         fold=fold,
         seed=seed,

@@ -17,11 +17,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cloudcover.config.params import AugmentationParams
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.runtime.files import derive_seed, fingerprint
 from cloudcover.train.module import NotFiniteError
-from cloudcover.train.run import Recipe, train
-from cloudcover.train.select import Selection, select
+from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.split import Split, select
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class StudyError(ValueError):
 
 
 def tune(
-    recipe: Recipe,
-    store: Store,
+    config: TrainingConfig,
+    store: ChipStore,
     manifest: pd.DataFrame,
     folds: pd.DataFrame,
     held_out: Sequence[int],
@@ -59,11 +59,11 @@ def tune(
 ) -> optuna.Study:
     """Searches augmentations by the validation figure of models trained on the clean labels.
 
-    The first trial is the recipe's own augmentation, so that there is something to compare with. The figure of the best
+    The first trial is the configured augmentation, so that there is something to compare with. The figure of the best
     trial is optimistic, because it was chosen by it: the chain's evaluation on other folds is the judge.
 
     Args:
-        recipe: everything but the augmentation stays; `recipe.training.epochs` is the length of a trial.
+        config: everything but the augmentation stays; `config.training.epochs` is the length of a trial.
         store: the packed chips.
         manifest: `tables.MANIFEST`.
         folds: `tables.FOLDS`.
@@ -74,7 +74,7 @@ def tune(
 
     Raises:
         StudyError: the study belongs to other chips or parameters, or another process works on it.
-        SelectionError: see `train.select`.
+        SplitError: see `train.select`.
         NotFiniteError: the loss of a trial is NaN; the next start goes on with another trial.
     """
     selections = {fold: select(manifest, folds, fold) for fold in held_out}
@@ -82,17 +82,17 @@ def tune(
     work.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{journal}.busy", timeout=0):  # Optuna's own lock of a single write is FILE.lock
-            study = _open(journal, _identity(recipe, store, selections), recipe.seed)
-            _take_up(study, recipe.augmentation)
+            study = _open(journal, _identity(config, store, selections), config.seed)
+            _take_up(study, config.augmentation)
 
             def value(trial: Trial) -> float:
-                changed = replace(recipe, augmentation=suggest(trial, recipe.augmentation))
+                changed = replace(config, augmentation=suggest(trial, config.augmentation))
                 values = []
-                for fold, selection in selections.items():
+                for fold, split in selections.items():
                     with tempfile.TemporaryDirectory(prefix=f"trial{trial.number}-fold{fold}-", dir=work) as folder:
                         output = Path(folder, "model")
-                        card = train(changed, store, selection, output, work / "train", run="tune", fold=fold)
-                    values.append(card.metrics[f"validation_{changed.training.best}"])
+                        card = train(changed, store, split, output, work / "train", run="tune", fold=fold)
+                    values.append(card.metrics[f"validation_{changed.training.monitor}"])
                 return float(np.mean(values))
 
             while len(finished(study)) < trials:
@@ -121,10 +121,10 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(states=(TrialState.COMPLETE,))
 
 
-def _identity(recipe: Recipe, store: Store, selections: dict[int, Selection]) -> str:
+def _identity(config: TrainingConfig, store: ChipStore, selections: dict[int, Split]) -> str:
     """Fingerprint of everything but the augmentation, by that of the trainings."""
-    plain = replace(recipe, augmentation=AugmentationParams())  # type: ignore[call-arg]
-    return fingerprint([plain.fingerprint(store, selection, None) for selection in selections.values()])
+    plain = replace(config, augmentation=AugmentationParams())  # type: ignore[call-arg]
+    return fingerprint([plain.fingerprint(store, split, None) for split in selections.values()])
 
 
 def _open(journal: Path, identity: str, seed: int) -> optuna.Study:

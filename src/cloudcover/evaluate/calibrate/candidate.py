@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cloudcover.evaluate.calibrate.held_out import HeldOut, Weights
 from cloudcover.evaluate.calibrate.temperature import levels
-from cloudcover.masks.decision import Settings
+from cloudcover.masks.decision import InferenceSettings
 from cloudcover.masks.overlap import COLUMNS, confusion
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 
@@ -22,21 +22,21 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Candidate:
-    """Weights by fold and member, and what follows; see `Settings`."""
+    """Weights by fold and member, and what follows; see `InferenceSettings`."""
 
     weights: Weights
     temperature: float = 1.0
     threshold: float = 0.5
     postprocess: Postprocess = NOTHING
 
-    def settings(self, members: list[str], folds: list[int]) -> Settings:
+    def settings(self, members: list[str], folds: list[int]) -> InferenceSettings:
         """For the models of all folds together, each with its fold's share of the weights."""
         weights = {
             f"{member}-fold{fold}": self.weights[fold][number] / len(folds)
             for number, member in enumerate(members)
             for fold in folds
         }
-        return Settings(
+        return InferenceSettings(
             weights=weights, temperature=self.temperature, threshold=self.threshold, postprocess=self.postprocess
         )
 

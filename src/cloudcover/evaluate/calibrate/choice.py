@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cloudcover.config.params import Tta
 from cloudcover.evaluate.metrics import Interval
-from cloudcover.masks.decision import Settings
+from cloudcover.masks.decision import InferenceSettings
 
 StepName = Literal["weights", "temperature", "threshold", "postprocess"]
 
@@ -66,7 +66,7 @@ class Choice(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    settings: Settings
+    settings: InferenceSettings
     tta: Tta
     steps: list[Step]
     jaccard_before: Figure

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from cloudcover.data.chips import UNKNOWN
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.evaluate.calibrate.held_out import HeldOut, Weights
 from cloudcover.masks.decision import LEAST
 from cloudcover.masks.out_of_fold import LEVELS
@@ -71,6 +71,6 @@ def _pixels(held: HeldOut, chips: NDArray[np.intp], seed: int) -> tuple[NDArray[
     places = np.random.default_rng(seed).choice(area, min(PIXELS, area), replace=False)
     labels = held.labels.reshape(len(held.labels), area)[chips][:, places].ravel()
     levels = held.probabilities.reshape(len(held.members), -1, area)[:, chips][:, :, places]
-    known = labels != UNKNOWN
+    known = labels != IGNORE_INDEX
     probabilities = np.asarray(levels.reshape(len(held.members), -1)[:, known] / LEVELS, np.float32)
     return probabilities, np.asarray(labels[known] == 1)

@@ -13,8 +13,8 @@ from sklearn.model_selection import GroupKFold
 
 from cloudcover.config.params import ChoiceParams, Tta
 from cloudcover.data import tables
-from cloudcover.data.chips import UNKNOWN
-from cloudcover.data.store import Store
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.store import ChipStore
 from cloudcover.masks.out_of_fold import LEVELS
 
 Weights = tuple[tuple[float, ...], ...]
@@ -57,7 +57,7 @@ class HeldOut:
         if weights not in self._histograms:
             counts = np.empty((len(self.chips), 2, LEVELS + 1), np.int64)
             for row, label in enumerate(self.labels):
-                known = label != UNKNOWN
+                known = label != IGNORE_INDEX
                 levels = self.combined(weights, slice(row, row + 1))[0]
                 codes = levels[known] + (LEVELS + 1) * label[known].astype(np.int64)
                 counts[row] = np.bincount(codes, minlength=counts[row].size).reshape(counts[row].shape)
@@ -66,7 +66,7 @@ class HeldOut:
 
 
 def load_held_out(
-    store: Store, manifest: pd.DataFrame, members: Mapping[str, Path], tta: Tta, params: ChoiceParams, seed: int
+    store: ChipStore, manifest: pd.DataFrame, members: Mapping[str, Path], tta: Tta, params: ChoiceParams, seed: int
 ) -> HeldOut:
     """Reads the predictions of the members on chips with a clean label.
 
@@ -78,7 +78,7 @@ def load_held_out(
         params: number of groups and of chips.
         seed: of the choice of chips.
     """
-    order = tables.OOF.read(next(iter(members.values())) / "manifest.csv")
+    order = tables.OOF.read(next(iter(members.values())) / "index.csv")
     places = store.index[["chip_id", "location", "scene"]].reset_index(drop=True)
     chips = manifest.loc[manifest["verdict"] == "clean", ["chip_id", "verdict"]].merge(order).merge(places)
     chips = spread(chips, params.chips, seed)
@@ -86,7 +86,7 @@ def load_held_out(
     ids = chips["chip_id"].tolist()
     probabilities = []
     for folder in members.values():
-        rows = tables.OOF.read(folder / "manifest.csv").set_index("chip_id").loc[ids, "row"].to_numpy()
+        rows = tables.OOF.read(folder / "index.csv").set_index("chip_id").loc[ids, "row"].to_numpy()
         probabilities.append(np.load(folder / f"{tta}.npy", mmap_mode="r")[rows])
     labels, folds = store.labels(ids), int(order["fold"].max()) + 1
     return HeldOut(chips.drop(columns="row"), list(members), np.stack(probabilities), labels, folds)

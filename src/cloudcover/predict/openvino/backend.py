@@ -21,8 +21,8 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 """OpenVINO's name of the precision of what is not quantised; a CPU without bf16 falls back to f32."""
 
 
-class OpenvinoEngine:
-    """An exported folder, safe to use from several threads, which take turns; see `engine.Engine`.
+class OpenvinoBackend:
+    """An exported folder, safe to use from several threads, which take turns; see `engine.Backend`.
 
     Args:
         folder: written by `cloudcover.predict.openvino.export`.
@@ -54,7 +54,7 @@ class OpenvinoEngine:
         self._turn = Lock()  # the queue has one callback: two callers would write into each other's logits
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """See `Engine`."""
+        """See `Backend`."""
         chips = inputs.contiguous().numpy()
         logits = np.empty((len(chips), *chips.shape[2:]), np.float32)
 

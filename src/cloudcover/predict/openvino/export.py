@@ -19,10 +19,10 @@ import torch
 from torch.jit._trace import TracerWarning
 
 from cloudcover.data import ownership as owned
-from cloudcover.data.store import Store
+from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import CARD as MODEL_CARD
 from cloudcover.models.folder import ModelCard, ModelFolderError, load_model
-from cloudcover.models.normalize import Scaler
+from cloudcover.models.normalize import Normalize
 from cloudcover.predict.bundle import BUNDLE, Bundle
 from cloudcover.predict.openvino.card import CARD, GRAPH, WEIGHTS, Export, ExportError, Precision, load_library
 from cloudcover.predict.predictor import Predictor
@@ -39,7 +39,7 @@ FILES = (MODEL_CARD, GRAPH, WEIGHTS, CARD)
 
 
 def export(
-    source: Path, out: Path, precision: Precision, store: Store | None = None, seed: int = 0, chips: int = CHIPS
+    source: Path, out: Path, precision: Precision, store: ChipStore | None = None, seed: int = 0, chips: int = CHIPS
 ) -> list[Export]:
     """Exports a model folder, or all models of a bundle, into a folder that `Predictor` and `load_bundle` take.
 
@@ -77,7 +77,7 @@ def export(
 
 
 def _export_model(
-    source: Path, out: Path, precision: Precision, store: Store | None, sample: tuple[int, int]
+    source: Path, out: Path, precision: Precision, store: ChipStore | None, sample: tuple[int, int]
 ) -> Export:
     if (source / CARD).exists():
         raise ModelFolderError(f"{source} is an export already: give the model that it was made from")
@@ -85,7 +85,7 @@ def _export_model(
     calibration, others = _choose(store, card, *sample)
     graph = _graph(network, card)
     if precision == "int8":
-        graph = _quantised(graph, _inputs(cast(Store, store), calibration, card))
+        graph = _quantised(graph, _inputs(cast(ChipStore, store), calibration, card))
     out.mkdir(parents=True, exist_ok=True)
     (out / CARD).unlink(missing_ok=True)
     load_library("openvino").save_model(graph, out / GRAPH, compress_to_fp16=False)
@@ -106,7 +106,7 @@ def _export_model(
     return checked
 
 
-def _choose(store: Store | None, card: ModelCard, seed: int, most: int) -> tuple[list[str], list[str]]:
+def _choose(store: ChipStore | None, card: ModelCard, seed: int, most: int) -> tuple[list[str], list[str]]:
     """Chips to calibrate on and other chips to compare on."""
     if store is None:
         return [], []
@@ -133,18 +133,18 @@ def _quantised(graph: Any, inputs: Sequence[np.ndarray[Any, np.dtype[np.float32]
     return nncf.quantize(graph, nncf.Dataset(inputs), subset_size=len(inputs))
 
 
-def _inputs(store: Store, chips: list[str], card: ModelCard) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+def _inputs(store: ChipStore, chips: list[str], card: ModelCard) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
     """Scaled chips, 1 x B x H x W each."""
-    scaler = Scaler(card.input, card.data_params())
-    return [scaler(store.chips([chip]), store.limits([chip])).numpy() for chip in chips]
+    normalize = Normalize(card.input, card.data_params())
+    return [normalize(store.chips([chip]), store.percentiles([chip])).numpy() for chip in chips]
 
 
-def _disagreement(source: Path, out: Path, store: Store, chips: list[str]) -> float:
+def _disagreement(source: Path, out: Path, store: ChipStore, chips: list[str]) -> float:
     """Share of pixels whose mask the export changes against torch in fp32 [0-1]."""
     torch_way, exported = Predictor([source], device="cpu", precision="fp32"), Predictor([out])
     differing = []
     for chip in chips:
-        one = store.chips([chip]), store.limits([chip])
+        one = store.chips([chip]), store.percentiles([chip])
         masks = [p.probabilities(*one) > p.threshold for p in (torch_way, exported)]
         differing.append(float(np.mean(masks[0] != masks[1])))
     return float(np.mean(differing))

@@ -132,7 +132,7 @@ class Archive:
 
 
 def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
-    """Brings the chips that `params` asks for from the archives into `raw`, and writes its `manifest.csv`.
+    """Brings the chips that `params` asks for from the archives into `raw`, and writes its `files.csv`.
 
     Files that are there from an earlier run are not written again, and archives of which nothing is missing are not
     read. Archives from an address stay in the work folder until all is unpacked; a download that broke off goes on

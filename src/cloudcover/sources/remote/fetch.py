@@ -24,7 +24,7 @@ from cloudcover.runtime.files import sha256
 from cloudcover.sources.remote.errors import AccessError, ContentError, DownloadError, MissingError
 from cloudcover.sources.remote.http import Client, Received, check_space
 from cloudcover.sources.remote.journal import WORK, Entry, Journal, locked
-from cloudcover.sources.remote.stores import FOLDERS, Listed, Store, open_store
+from cloudcover.sources.remote.stores import FOLDERS, Listed, ObjectStore, open_store
 from cloudcover.sources.remote.tiff import TiffError, check_tiff
 from cloudcover.sources.subset import select
 
@@ -50,7 +50,7 @@ class Wanted:
 def fetch(params: DataParams, raw: Path, connections: int = CONNECTIONS, recheck: bool = False) -> None:
     """Brings the chips that `params` asks for from an Azure container, a bucket or a web folder into `raw`.
 
-    What `raw` has from an earlier run is kept, what the selection does not name is removed, and `manifest.csv` is
+    What `raw` has from an earlier run is kept, what the selection does not name is removed, and `files.csv` is
     written at the end. Memory does not grow with the number of files.
 
     Args:
@@ -118,7 +118,7 @@ def _warn_of(bands: list[str]) -> None:
 class Job:
     """The transfer of many files into one folder."""
 
-    def __init__(self, store: Store, client: Client, journal: Journal, raw: Path, connections: int) -> None:
+    def __init__(self, store: ObjectStore, client: Client, journal: Journal, raw: Path, connections: int) -> None:
         self.store = store
         self.client = client
         self.journal = journal
@@ -208,7 +208,7 @@ class Job:
             bar.update()
 
         with bar:
-            self.client.run(side_by_side(missing, one, self.connections))
+            self.client.run(gather_bounded(missing, one, self.connections))
         if lacking:
             _warn_of(lacking)
         if failed:
@@ -266,7 +266,7 @@ def part_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
 
-async def side_by_side(items: Iterable[T], do: Callable[[T], Awaitable[None]], most: int) -> None:
+async def gather_bounded(items: Iterable[T], do: Callable[[T], Awaitable[None]], most: int) -> None:
     """Works through items, `most` at once; the first exception cancels the others and is raised."""
     source = iter(items)
 
@@ -283,7 +283,7 @@ async def side_by_side(items: Iterable[T], do: Callable[[T], Awaitable[None]], m
 
 
 def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) -> None:
-    """Publishes the tables of the selected chips, removes what was not asked for, and writes `manifest.csv`.
+    """Publishes the tables of the selected chips, removes what was not asked for, and writes `files.csv`.
 
     Args:
         raw: the folder.
@@ -309,8 +309,8 @@ def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) ->
     owned.prune(raw, present)
     remove_empty_folders(raw)
     files = [present[path] for path in sorted(present)]
-    columns = {name: [getattr(entry, name) for entry in files] for name in tables.RAW_MANIFEST.columns}
-    tables.RAW_MANIFEST.write(pd.DataFrame(columns), raw / "manifest.csv")
+    columns = {name: [getattr(entry, name) for entry in files] for name in tables.FILES.columns}
+    tables.FILES.write(pd.DataFrame(columns), raw / "files.csv")
 
 
 def _publish_table(raw: Path, name: str, rows: pd.DataFrame, journal: Journal) -> None:

@@ -45,7 +45,7 @@ class Listed:
     etag: str = ""
 
 
-class Store(Protocol):
+class ObjectStore(Protocol):
     """Where a set lies.
 
     Attributes:
@@ -73,14 +73,14 @@ class WebFolder:
         self._root = url.rstrip("/")
 
     def files(self) -> None:
-        """See `Store`."""
+        """See `ObjectStore`."""
 
     def url(self, key: str) -> str:
-        """See `Store`."""
+        """See `ObjectStore`."""
         return f"{self._root}/{quote(key)}"
 
     def origin(self, key: str) -> str:
-        """See `Store`."""
+        """See `ObjectStore`."""
         return self.url(key)
 
 
@@ -123,15 +123,15 @@ class AzureContainer:
         )
 
     def files(self) -> dict[str, Listed]:
-        """See `Store`."""
+        """See `ObjectStore`."""
         return _listed(self._store, self._prefix, self._root)
 
     def url(self, key: str) -> str:
-        """See `Store`."""
+        """See `ObjectStore`."""
         return self.origin(key) + (f"?{self._token}" if self._token else "")
 
     def origin(self, key: str) -> str:
-        """See `Store`."""
+        """See `ObjectStore`."""
         return f"{self._root}/{quote(key)}"
 
 
@@ -171,22 +171,22 @@ class Bucket:
         )
 
     def files(self) -> dict[str, Listed]:
-        """See `Store`."""
+        """See `ObjectStore`."""
         return _listed(self._store, self._prefix, self._name)
 
     def url(self, key: str) -> str:
-        """See `Store`."""
+        """See `ObjectStore`."""
         full = f"{self._prefix}/{key}".lstrip("/")
         if self._signed:
             return obstore.sign(self._store, "GET", full, timedelta(hours=1))
         return f"{self._root}/{quote(full)}"
 
     def origin(self, key: str) -> str:
-        """See `Store`."""
+        """See `ObjectStore`."""
         return f"{self._name}/{key}"
 
 
-def open_store(params: DataParams) -> Store:
+def open_store(params: DataParams) -> ObjectStore:
     """The store that the parameters and the environment name.
 
     Raises:

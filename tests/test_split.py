@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudcover.train.select import Selection, SelectionError, check, select
+from cloudcover.train.split import Split, SplitError, check, select
 
 
 def tables_of(verdicts, folds):
@@ -28,7 +28,7 @@ def test_accepted_pseudo_labels_of_other_folds_are_added_with_their_weight():
     pseudo = pd.DataFrame({"chip_id": ["c2", "c3"], "accepted": [True, False]})
     selection = select(*tables_of(VERDICTS, FOLDS), fold=0, pseudo=pseudo, pseudo_weight=0.5)
     assert selection.training.set_index("chip_id")["weight"].to_dict() == {"c1": 1.0, "c2": 0.5, "c4": 1.0}
-    with pytest.raises(SelectionError, match=r"judged near: \['c5'\]; they belong to another student"):
+    with pytest.raises(SplitError, match=r"judged near: \['c5'\]; they belong to another student"):
         select(*tables_of(VERDICTS, FOLDS), fold=0, pseudo=pseudo.assign(chip_id=["c5", "c3"]))
     assert selection.training["label"].tolist() == ["human", "pseudo", "human"]
 
@@ -47,7 +47,7 @@ def test_the_oracle_learns_from_true_masks_of_all_labelled_chips():
 
 
 def test_nothing_to_validate_on_says_what_to_change():
-    with pytest.raises(SelectionError, match=r"0 to validate on; use fewer folds"):
+    with pytest.raises(SplitError, match=r"0 to validate on; use fewer folds"):
         select(*tables_of(["bad", "clean"], [0, 1]), fold=0)
 
 
@@ -63,7 +63,7 @@ def test_no_selection_breaks_the_rules(chips):
     pseudo = pd.DataFrame({"chip_id": manifest["chip_id"], "accepted": [c[2] and c[0] != "clean" for c in chips]})
     try:
         selection = select(manifest, folds, 0, pseudo)
-    except SelectionError:
+    except SplitError:
         return
     check(selection, "scene")
     assert not set(selection.training["chip_id"]) & set(folds.loc[folds["fold"] == 0, "chip_id"])
@@ -74,10 +74,10 @@ def part(ids, label="human", scene="s"):
 
 
 def test_leaks_are_refused():
-    with pytest.raises(SelectionError, match=r"pseudo-labels in validation: \['b'\]"):
-        check(Selection(part(["a"]), part(["b"], label="pseudo", scene="t")), "scene")
-    with pytest.raises(SelectionError, match=r"scenes in training and in validation: \['s'\]"):
-        check(Selection(part(["a"]), part(["b"])), "scene")
-    with pytest.raises(SelectionError, match=r"chips used twice: \['a'\]"):
-        check(Selection(part(["a"]), part(["a"], scene="t")), "none")
-    check(Selection(part(["a"]), part(["b"])), "none")
+    with pytest.raises(SplitError, match=r"pseudo-labels in validation: \['b'\]"):
+        check(Split(part(["a"]), part(["b"], label="pseudo", scene="t")), "scene")
+    with pytest.raises(SplitError, match=r"scenes in training and in validation: \['s'\]"):
+        check(Split(part(["a"]), part(["b"])), "scene")
+    with pytest.raises(SplitError, match=r"chips used twice: \['a'\]"):
+        check(Split(part(["a"]), part(["a"], scene="t")), "none")
+    check(Split(part(["a"]), part(["b"])), "none")

@@ -12,12 +12,12 @@ from typing import Literal
 import pandas as pd
 
 
-class SelectionError(ValueError):
+class SplitError(ValueError):
     """The chips of a run break a rule of the method; the message names them."""
 
 
 @dataclass(frozen=True)
-class Selection:
+class Split:
     """Chips of one run.
 
     Attributes:
@@ -37,7 +37,7 @@ def select(
     *,
     pseudo_weight: float = 1.0,
     learn_from: Literal["clean", "given", "true"] = "clean",
-) -> Selection:
+) -> Split:
     """Chooses the chips that the model of a fold learns from and is judged on.
 
     Args:
@@ -50,7 +50,7 @@ def select(
             that have a label, which only synthetic sets know.
 
     Raises:
-        SelectionError: nothing to learn from, nothing to validate on, or a rule of `check` is broken.
+        SplitError: nothing to learn from, nothing to validate on, or a rule of `check` is broken.
     """
     chips = folds.merge(manifest[["chip_id", "verdict"]], on="chip_id", validate="one_to_one")
     verdicts = ["clean"] if learn_from == "clean" else ["clean", "bad"]
@@ -61,7 +61,7 @@ def select(
     if pseudo is not None:
         accepted = chips[chips["chip_id"].isin(pseudo.loc[pseudo["accepted"], "chip_id"])]
         if (accepted["fold"] == fold).any():
-            raise SelectionError(
+            raise SplitError(
                 f"fold {fold}: pseudo-labels of chips that it is judged near: "
                 f"{accepted.loc[accepted['fold'] == fold, 'chip_id'].tolist()[:5]}; they belong to another student"
             )
@@ -69,35 +69,35 @@ def select(
         training = pd.concat([training, accepted])
     validation = human[(human["fold"] == fold) & (human["verdict"] == "clean")]
     columns = ["chip_id", "label", "weight", "scene"]
-    selection = Selection(
+    split = Split(
         training[columns].sort_values("chip_id", ignore_index=True),
         validation[columns].sort_values("chip_id", ignore_index=True),
     )
     if training.empty or validation.empty:
-        raise SelectionError(
+        raise SplitError(
             f"fold {fold}: {len(training)} chips to learn from and {len(validation)} to validate on; "
             "use fewer folds (folds.number), or let the audit reject fewer labels (labels.max_suspicion)"
         )
-    return selection
+    return split
 
 
-def check(selection: Selection, group: str) -> None:
+def check(split: Split, group: str) -> None:
     """Refuses a leak between training and validation.
 
     Args:
-        selection: the chips of a run.
+        split: the chips of a run.
         group: `folds.group`; with `none` scenes may be shared, chips may not.
 
     Raises:
-        SelectionError: a pseudo-label is in validation, a chip is used twice, or a scene is on both sides.
+        SplitError: a pseudo-label is in validation, a chip is used twice, or a scene is on both sides.
     """
-    training, validation = selection.training, selection.validation
+    training, validation = split.training, split.validation
     pseudo = validation.loc[validation["label"] != "human", "chip_id"]
     if len(pseudo):
-        raise SelectionError(f"pseudo-labels in validation: {list(pseudo[:5])}")
+        raise SplitError(f"pseudo-labels in validation: {list(pseudo[:5])}")
     both = pd.concat([training["chip_id"], validation["chip_id"]])
     if both.duplicated().any():
-        raise SelectionError(f"chips used twice: {sorted(both[both.duplicated()])[:5]}")
+        raise SplitError(f"chips used twice: {sorted(both[both.duplicated()])[:5]}")
     shared = set(training["scene"]) & set(validation["scene"])
     if shared and group != "none":
-        raise SelectionError(f"scenes in training and in validation: {sorted(shared)[:5]}")
+        raise SplitError(f"scenes in training and in validation: {sorted(shared)[:5]}")
