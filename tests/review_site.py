@@ -57,9 +57,7 @@ def make_set(root: Path, chips: int = 24, unlabelled: int = 2, size: int = SIZE)
     for run, predicted in (("round1", masks), ("round2", masks[:, :, ::-1])):
         (root / "oof" / run).mkdir(parents=True)
         np.save(root / "oof" / run / "none.npy", predicted * np.uint8(255))
-        tables.OOF.write(
-            pd.DataFrame({"chip_id": ids, "row": range(chips), "fold": 0}), root / f"oof/{run}/manifest.csv"
-        )
+        tables.OOF.write(pd.DataFrame({"chip_id": ids, "row": range(chips), "fold": 0}), root / f"oof/{run}/index.csv")
     labelled = ids[: chips - unlabelled]
     audit = pd.DataFrame({"chip_id": labelled, "suspicion": np.linspace(0.99, 0.01, len(labelled))})
     audit["reasons"] = [REASONS[n % 3] for n in range(len(labelled))]

@@ -138,13 +138,13 @@ def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("chips") / "set"
     result = call("synth", out, "--chips", 6, "--scenes", 3, "--locations", 2, "--chip-size", 64, "--label-errors", 0.5)
     assert result.output.endswith(
-        f"6 chips in {out}, {len(FILES.read(out / 'manifest.csv'))} files; true masks in {out / 'truth'}\n"
+        f"6 chips in {out}, {len(FILES.read(out / 'files.csv'))} files; true masks in {out / 'truth'}\n"
     )
     return out
 
 
 def test_synth_writes_the_layout_and_the_truth(chips: Path) -> None:
-    truth = TRUTH.read(chips / "truth/manifest.csv")
+    truth = TRUTH.read(chips / "truth/masks.csv")
     assert len(truth) == 6
     assert len(list(chips.glob("*_features/*/B02.tif"))) == 6
 

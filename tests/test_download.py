@@ -37,7 +37,7 @@ def bring(raw: Path, recheck: bool = False, **data: object) -> Path:
 
 def assert_same(raw: Path, source: Path) -> None:
     """The folder holds the files of the source, byte by byte, and a manifest that says so."""
-    manifest = tables.FILES.read(raw / "manifest.csv").set_index("path")
+    manifest = tables.FILES.read(raw / "files.csv").set_index("path")
     assert set(manifest.index) == {path.as_posix() for path in layout_files(source)}
     for path, digest in manifest["sha256"].items():
         assert (raw / path).read_bytes() == (source / path).read_bytes()
@@ -99,7 +99,7 @@ def test_azure_brings_the_real_chips_by_a_sas_url_from_a_file(azurite, real_chip
     assert chips["split"].value_counts().to_dict() == {"train": 5, "test": 3}
     chip = read_chip(raw / "train_features" / "adwz", raw / "train_labels" / "adwz.tif", BANDS, (512, 512))
     assert chip.bands.shape == (4, 512, 512)
-    origin = tables.FILES.read(raw / "manifest.csv")["origin"]
+    origin = tables.FILES.read(raw / "files.csv")["origin"]
     assert origin.str.startswith(f"{azurite.url}/real/").all()
 
 
@@ -131,17 +131,17 @@ def test_s3_brings_the_real_chips(moto, real_chips, tmp_path, monkeypatch, signe
     moto.upload(bucket, mirrored(real_chips, tmp_path / "mirror"), prefix, public=not signed)
     data = {"source": "s3", "url": f"s3://{bucket}/{prefix}", "endpoint": moto.url, "chip_size": 512}
     raw = bring(tmp_path / "raw", **data)
-    assert len(tables.FILES.read(raw / "manifest.csv")) == len(list(layout_files(real_chips))) + 1
+    assert len(tables.FILES.read(raw / "files.csv")) == len(list(layout_files(real_chips))) + 1
     assert (raw / "test_features" / "akny" / "B02.tif").read_bytes() == (
         real_chips / "test_features" / "akny" / "B02.tif"
     ).read_bytes()
-    assert not any("Signature" in origin for origin in tables.FILES.read(raw / "manifest.csv")["origin"])
+    assert not any("Signature" in origin for origin in tables.FILES.read(raw / "files.csv")["origin"])
 
 
 def test_http_brings_the_real_chips_without_a_listing(web, real_chips, tmp_path):
     web.root = mirrored(real_chips, tmp_path / "mirror")
     raw = bring(tmp_path / "raw", source="http", url=web.url, chip_size=512)
-    assert len(tables.FILES.read(raw / "manifest.csv")) == len(list(layout_files(real_chips))) + 1
+    assert len(tables.FILES.read(raw / "files.csv")) == len(list(layout_files(real_chips))) + 1
     assert verify(raw).empty
     assert not (raw / "test_labels").exists() or not any((raw / "test_labels").iterdir())
 

@@ -106,7 +106,7 @@ def test_local_archives_bring_the_real_chips(real_chips, tmp_path):
     original = read_metadata(real_chips).set_index("chip_id")
     assert chips["datetime"].to_dict() == original.loc[chips.index, "datetime"].to_dict()
     assert set(chips["location"]) == {"lon32.5_lat-2.8", "lon35.5_lat-2.8"}
-    origins = tables.FILES.read(raw / "manifest.csv").set_index("path")["origin"]
+    origins = tables.FILES.read(raw / "files.csv").set_index("path")["origin"]
     assert (
         origins["train_labels/adwz.tif"]
         == f"{STEM}_train_labels.tar.gz!{STEM}_train_labels/{STEM}_train_labels_adwz/labels.tif"

@@ -50,7 +50,7 @@ def bring(web, raw: Path, **data: object) -> Path:
 
 
 def assert_whole(raw: Path, source: Path) -> None:
-    assert set(tables.FILES.read(raw / "manifest.csv")["path"]) == {p.as_posix() for p in layout_files(source)}
+    assert set(tables.FILES.read(raw / "files.csv")["path"]) == {p.as_posix() for p in layout_files(source)}
     assert verify(raw).empty
     assert all((raw / path).read_bytes() == (source / path).read_bytes() for path in layout_files(source))
     assert leftovers(raw) == []
@@ -273,8 +273,8 @@ def test_a_run_that_is_killed_leaves_no_half_file_and_the_next_fetches_only_the_
     web.trouble = lambda path, number: Trouble(delay=0.03) if path.endswith(".tif") else None
     code = (
         "import sys; from pathlib import Path; from cloudcover.config.params import DataParams;"
-        "from cloudcover.sources import remote;"
-        "remote.fetch(DataParams(source='http', url=sys.argv[1], chip_size=64), Path(sys.argv[2]), 4)"
+        "from cloudcover.sources.remote.fetch import fetch;"
+        "fetch(DataParams(source='http', url=sys.argv[1], chip_size=64), Path(sys.argv[2]), 4)"
     )
     raw = tmp_path / "raw"
     for goal in (20, 60, 100):

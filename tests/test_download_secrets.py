@@ -103,7 +103,7 @@ def test_snakemake_and_dvc_write_no_signature(azurite, project, tmp_path):
         assert result.returncode == 0, result.stderr.decode()
         outputs += [result.stdout, result.stderr]
     assert (project / "dvc.lock").exists()
-    assert (project / "data" / "raw" / "manifest.csv").exists()
+    assert (project / "data" / "raw" / "files.csv").exists()
     assert list((project / ".snakemake" / "metadata").rglob("*"))
     assert list((project / "logs").rglob("*.log"))
     assert holders(project, *outputs, url=url) == []

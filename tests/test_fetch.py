@@ -18,4 +18,4 @@ def test_a_smaller_synthetic_set_leaves_nothing_of_a_larger_one(tmp_path):
     assert orphans(raw, chips) == {"rows without chips": [], "chips without rows": []}
     labelled = chips.loc[chips["split"] == "train", "chip_id"]
     assert sorted(path.stem for path in (raw / "train_labels").iterdir()) == sorted(labelled)
-    assert len(tables.FILES.read(raw / "manifest.csv")) == 6 * 4 + 3 + 2
+    assert len(tables.FILES.read(raw / "files.csv")) == 6 * 4 + 3 + 2

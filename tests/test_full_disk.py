@@ -215,11 +215,11 @@ pseudo_label(store, manifest, folds.assign(fold=1), teachers, params.pseudo_labe
 MAPPED = """
 import sys
 from pathlib import Path
-from cloudcover.params import Params, validate
-from cloudcover.predict import Predictor
+from cloudcover.config.params import Params, validate
+from cloudcover.predict.predictor import Predictor
 from cloudcover.predict.oof import predict_oof
-from cloudcover.pseudo_labels import pseudo_label
-from cloudcover.store import ChipStore
+from cloudcover.pseudo_labels.label import pseudo_label
+from cloudcover.data.store import ChipStore
 
 store, model, out = ChipStore(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
 params = validate({"compute": {"device": "cpu"}})

@@ -15,14 +15,14 @@ import pytest
 from conftest import ROOT
 from project import TINY, Project
 
-from cloudcover.runtime import gpu_slots as gpu
+from cloudcover.runtime import gpu_slots
 from cloudcover.runtime.gpu_slots import GpuError
 
 BIN = Path(sys.executable).parent
 HOLD = """
 import sys
-from cloudcover import gpu
-print(*gpu.take(int(sys.argv[1])), flush=True)
+from cloudcover.runtime import gpu_slots
+print(*gpu_slots.take(int(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
 
@@ -38,7 +38,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.delenv(gpu.VISIBLE, raising=False)
+    monkeypatch.delenv(gpu_slots.VISIBLE, raising=False)
     return tmp_path
 
 
@@ -77,39 +77,39 @@ def test_a_job_waits_until_enough_gpus_are_free_and_a_kill_frees_them(hold):
 
 
 def test_jobs_share_a_gpu_where_the_environment_says_so_and_idle_ones_are_taken_first(machine, monkeypatch, hold):
-    monkeypatch.setenv(gpu.VISIBLE, "0,1")
-    monkeypatch.setenv(gpu.SHARES, "2")
+    monkeypatch.setenv(gpu_slots.VISIBLE, "0,1")
+    monkeypatch.setenv(gpu_slots.SHARES, "2")
     assert [hold(1)[1] for _ in range(2)] == [{"GPU-a"}, {"GPU-b"}]
     assert hold(2)[1] == {"GPU-a", "GPU-b"}  # two shares of one device are not two GPUs
     full, _ = hold(1, wait=False)
     with pytest.raises(subprocess.TimeoutExpired):
         full.wait(timeout=2)
-    monkeypatch.setenv(gpu.SHARES, "0")
+    monkeypatch.setenv(gpu_slots.SHARES, "0")
     with pytest.raises(GpuError, match="CLOUDCOVER_JOBS_PER_GPU=0: must be a whole number"):
-        gpu.take(1)
+        gpu_slots.take(1)
 
 
 def test_devices_that_a_scheduler_has_chosen_are_respected(machine, monkeypatch, hold):
-    monkeypatch.setenv(gpu.VISIBLE, "1,2")
-    assert gpu.visible() == ["GPU-b", "GPU-c"]
+    monkeypatch.setenv(gpu_slots.VISIBLE, "1,2")
+    assert gpu_slots.visible() == ["GPU-b", "GPU-c"]
     _, devices = hold(1)
     assert devices == {"GPU-b"}
-    monkeypatch.setenv(gpu.VISIBLE, "GPU-b,GPU-a")  # the same device by its other name
+    monkeypatch.setenv(gpu_slots.VISIBLE, "GPU-b,GPU-a")  # the same device by its other name
     _, devices = hold(1)
     assert devices == {"GPU-a"}
 
 
 @pytest.mark.parametrize(("shown", "seen"), [("2", 1), ("", 0)])
 def test_too_few_visible_gpus_are_an_error_that_says_what_to_change(machine, monkeypatch, shown, seen):
-    monkeypatch.setenv(gpu.VISIBLE, shown)
+    monkeypatch.setenv(gpu_slots.VISIBLE, shown)
     with pytest.raises(GpuError, match=rf"asks for 2 GPUs, but sees {seen} \(CUDA_VISIBLE_DEVICES={shown}\)"):
-        gpu.take(2)
+        gpu_slots.take(2)
 
 
 def test_a_machine_without_a_working_driver_has_no_gpus(machine, monkeypatch):
     (machine / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho 'Driver/library version mismatch'\nexit 18\n")
     with pytest.raises(GpuError, match=r"asks for 1 GPUs, but sees 0: lower compute\.devices, or set compute.device"):
-        gpu.take(1)
+        gpu_slots.take(1)
 
 
 SNAKEFILE = """
@@ -126,7 +126,7 @@ rule work:
 SCRIPT = """
 import json, os, time
 from pathlib import Path
-from cloudcover.job import start
+from cloudcover.pipeline.job import start
 
 start(snakemake)
 begin = time.time()

@@ -29,13 +29,13 @@ def test_the_folder_comes_in_and_is_not_changed(tmp_path, link):
     make_layout(source, chips=4)
     before = {p: (sha256(source / p), (source / p).stat().st_mtime_ns) for p in layout_files(source)}
     raw = bring(source, tmp_path, link=link)
-    manifest = tables.FILES.read(raw / "manifest.csv").set_index("path")
+    manifest = tables.FILES.read(raw / "files.csv").set_index("path")
     assert {p.as_posix() for p in before} == set(manifest.index)
     for path, (digest, time) in before.items():
         assert manifest.at[path.as_posix(), "sha256"] == digest
         assert ((raw / path).read_bytes()) == (source / path).read_bytes()
         assert (sha256(source / path), (source / path).stat().st_mtime_ns) == (digest, time)
-    assert tables.TRUTH.read(tmp_path / "truth" / "manifest.csv").empty
+    assert tables.TRUTH.read(tmp_path / "truth" / "masks.csv").empty
 
 
 def test_files_that_the_source_no_longer_has_are_removed(tmp_path):

@@ -64,7 +64,7 @@ def test_a_constant_chip_is_zero_in_the_percentile_scale(value):
 @given(
     scale=st.sampled_from(["reflectance", "percentile"]),
     values=st.lists(st.floats(width=32), min_size=4, max_size=4),
-    limits=st.tuples(st.floats(width=32), st.floats(width=32)),
+    percentiles=st.tuples(st.floats(width=32), st.floats(width=32)),
 )
 def test_whatever_comes_in_finite_numbers_go_out(scale, values, percentiles):
     dn = torch.tensor(values).view(1, 1, 2, 2).expand(1, 4, 2, 2)
@@ -103,7 +103,7 @@ def test_the_scaler_adds_nothing_to_a_state_dict():
 def test_errors_name_what_is_missing():
     with pytest.raises(ValueError, match="expected N x 4 x H x W, got 1 x 3 x 2 x 2"):
         Normalize(InputParams(), DATA)(torch.zeros(1, 3, 2, 2))
-    with pytest.raises(ValueError, match="needs limits of 1 x 4 x 2, got none"):
+    with pytest.raises(ValueError, match="needs percentiles of 1 x 4 x 2, got none"):
         Normalize(InputParams(scale="percentile"), DATA)(torch.zeros(1, 4, 2, 2))
     with pytest.raises(ValueError, match="got 2 x 4 x 2"):
         Normalize(InputParams(scale="percentile"), DATA)(torch.zeros(1, 4, 2, 2), torch.zeros(2, 4, 2))

@@ -116,7 +116,7 @@ def test_confident_teachers_replace_wrong_labels(chips, tmp_path):
     assert table["accepted"].all()
     assert (table["change"] == "added").all()
     assert (table["fold"] != table["student"]).all()
-    made_of = tmp_path / "round1" / "manifest.csv"
+    made_of = tmp_path / "round1" / "pseudo_labels.csv"
     made = PseudoLabels(made_of, 1)
     np.testing.assert_array_equal(made.masks(["c000"])[0], store.chips(["c000"])[0, 0] > 3000)
     by_chip = table.set_index("chip_id")
@@ -146,13 +146,13 @@ def test_each_student_has_its_own_teacher(chips, tmp_path):
     table = pseudo_label(store, manifest, folds.assign(fold=2), teachers(0.97, 0.6), rule(), tmp_path / "round1")
     assert table.groupby("student")["accepted"].mean().tolist() == [1, 0]
     assert table.groupby("chip_id")["student"].agg(list).tolist() == [[0, 1]] * 5
-    assert PseudoLabels(tmp_path / "round1" / "manifest.csv", 1).table["row"].tolist() == [5, 6, 7, 8, 9]
+    assert PseudoLabels(tmp_path / "round1" / "pseudo_labels.csv", 1).table["row"].tolist() == [5, 6, 7, 8, 9]
 
 
 def test_accepted_chips_are_judged_again_and_the_churn_is_told(chips, tmp_path, caplog):
     store, manifest, folds = chips
     caplog.set_level("INFO")
-    first = tmp_path / "round1" / "manifest.csv"
+    first = tmp_path / "round1" / "pseudo_labels.csv"
     pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(), first.parent)
     second = pseudo_label(store, manifest, folds, teachers(0.98, 0.98), rule(), tmp_path / "round2", first)
     assert (second["change"] == "kept").all()
@@ -170,7 +170,7 @@ def test_soft_labels_are_for_students_only(chips, tmp_path):
     table = pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(targets="soft"), tmp_path / "soft")
     hard = pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(), tmp_path / "hard")
     pd.testing.assert_frame_equal(table, hard)  # what is told of them is measured on masks
-    soft, masks = (PseudoLabels(tmp_path / kind / "manifest.csv", 1) for kind in ("soft", "hard"))
+    soft, masks = (PseudoLabels(tmp_path / kind / "pseudo_labels.csv", 1) for kind in ("soft", "hard"))
     np.testing.assert_array_equal(soft.masks(["c000"]), masks.masks(["c000"]))
     cloud = masks.masks(["c000"]) == 1
     np.testing.assert_allclose(soft.targets(["c000"])[cloud], 0.97, atol=0.002)
@@ -195,7 +195,7 @@ def test_a_folder_holds_one_kind_of_pseudo_labels(chips, tmp_path):
 
 def test_a_round_is_told_by_location(chips, tmp_path):
     store, manifest, folds = chips
-    first = tmp_path / "round1" / "manifest.csv"
+    first = tmp_path / "round1" / "pseudo_labels.csv"
     pseudo_label(store, manifest, folds, teachers(0.97, 0.97), rule(), first.parent)
     inverted = teachers(0.97, 0.3)  # student 1 drops all its chips, whose masks turn round
     second = pseudo_label(store, manifest, folds, inverted, rule(), tmp_path / "round2", first)
@@ -220,4 +220,4 @@ def test_a_set_without_candidates_gives_an_empty_round(chips, tmp_path):
     )
     assert table.empty
     assert by_location(table, store.index["location"], 1).empty
-    assert PseudoLabels(tmp_path / "round1" / "manifest.csv", 0).table.empty
+    assert PseudoLabels(tmp_path / "round1" / "pseudo_labels.csv", 0).table.empty

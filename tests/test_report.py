@@ -131,8 +131,8 @@ class Run:
                 coverage_share=0.5, agreement_iou=np.nan, changed_pixels_share=np.nan,
                 change=["added" if a else "none" for a in accepted],
             )  # fmt: skip
-            tables.PSEUDO.write(table, folder / "manifest.csv")
-            self.pseudo.append(folder / "manifest.csv")
+            tables.PSEUDO.write(table, folder / "pseudo_labels.csv")
+            self.pseudo.append(folder / "pseudo_labels.csv")
 
     def _truth(self, known: bool) -> None:
         table = tables.TRUTH.empty()
@@ -144,7 +144,7 @@ class Run:
                 {"chip_id": self.ids, "path": [f"{c}.tif" for c in self.ids], "sha256": "", "error": error}
             )
             table["label_iou"] = 1.0
-        tables.TRUTH.write(table, self.root / "truth/manifest.csv")
+        tables.TRUTH.write(table, self.root / "truth/masks.csv")
 
     def _evaluate(self, audit: bool) -> None:
         runs = ["baseline", *(f"round{number}" for number in range(1, self.rounds + 1)), "final/unet"]
@@ -159,7 +159,7 @@ class Run:
             for policy in policies:
                 np.save(folder / f"{policy}.npy", np.where(wrong, 1 - self.true, self.true) * np.uint8(255))
             table = self.folds[["chip_id", "fold"]].sort_values("chip_id", ignore_index=True)
-            tables.OOF.write(table.assign(row=table.index), folder / "manifest.csv")
+            tables.OOF.write(table.assign(row=table.index), folder / "index.csv")
             folders.append(folder)
             epochs = pd.DataFrame({"epoch": range(4), "learning_rate": 1e-3, "train_loss": 0.5, "validation_loss": 0.4})
             for fold in range(3):
@@ -183,7 +183,7 @@ class Run:
         write_comparisons(counts, loaded["final"], evaluation, 0, paths)
         audited = self.root / "audit.csv" if audit else None
         figures, _ = evaluate_truth(
-            self.root / "truth/manifest.csv", self.root / "store", self.root / "manifest.csv", audited, loaded,
+            self.root / "truth/masks.csv", self.root / "store", self.root / "manifest.csv", audited, loaded,
             self.pseudo, evaluation, 0,
         )  # fmt: skip
         write_json(self.root / "truth.json", figures)
@@ -202,7 +202,7 @@ class Run:
             "index": str(self.root / "store/index.parquet"),
             "audit": str(audited) if audited else [],
             "pseudo": [str(path) for path in self.pseudo],
-            "oof": [str(folders[-1] / "manifest.csv")],
+            "oof": [str(folders[-1] / "index.csv")],
         }
 
     def page(self) -> str:

@@ -289,7 +289,7 @@ def test_the_newest_round_is_shown_then_the_final_members_then_what_there_is(tmp
         ("round2", ["round2"]),
         ("round10", ["round10"]),
     ):
-        tables.OOF.write(tables.OOF.empty(), tmp_path / run / "manifest.csv")
+        tables.OOF.write(tables.OOF.empty(), tmp_path / run / "index.csv")
         assert newest(tmp_path) == [tmp_path / name for name in expected]
     assert newest(tmp_path / "baseline") == [tmp_path / "baseline"]
 

@@ -293,7 +293,7 @@ def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(cop
     with held(copy, command, "src/cloudcover/predict/oof.py", "for array in arrays.values():"):
         pass
     assert (out / "none.npy").read_bytes() == before
-    assert not (out / "manifest.csv").exists()
+    assert not (out / "index.csv").exists()
     assert list(out.glob(".none-*.part.npy")), "it was killed while it wrote"
     for stale in (copy.pending_stages(), copy.stale_stages()):
         assert stale == stages(TABLE["src/cloudcover/predict/oof.py"], copy.all_stages())

@@ -46,7 +46,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truth(made):
-    return tables.TRUTH.read(made / "truth" / "manifest.csv").set_index("chip_id")
+    return tables.TRUTH.read(made / "truth" / "masks.csv").set_index("chip_id")
 
 
 def test_files_follow_the_challenge_layout(made):

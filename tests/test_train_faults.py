@@ -191,14 +191,14 @@ sys.path.insert(0, sys.argv[1])
 import pandas as pd
 from training import recipe_of
 from test_train_faults import plain_network
-from cloudcover.store import ChipStore
+from cloudcover.data.store import ChipStore
 from cloudcover.train import run
 from cloudcover.train.split import Split
 
 folder = Path(sys.argv[2])
 run.build_model, run.save_model = plain_network, lambda *_: None
 items = pd.read_pickle(folder / "selection.pkl")
-config = recipe_of(
+recipe = recipe_of(
     training={"batch_size": 5, "loss": "bce_lovasz"}, augmentation={"hflip": 0, "vflip": 0},
     compute={"devices": int(sys.argv[3])},
 )

@@ -121,7 +121,7 @@ def test_a_study_of_other_parameters_or_in_use_is_refused(trained: Trainings, tm
 def test_the_command_prints_the_best_augmentation_as_yaml(
     trained: Trainings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("cloudcover.store.Store", ChipStore)
+    monkeypatch.setattr("cloudcover.data.store.ChipStore", ChipStore)
     tables.MANIFEST.write(MANIFEST, tmp_path / "data/labels/manifest.csv")
     tables.FOLDS.write(FOLDS, tmp_path / "data/folds.csv")
     (tmp_path / "params.yaml").write_text("training: {epochs: 6}\naugmentation: {hflip: 0.1}\n")

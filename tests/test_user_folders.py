@@ -128,7 +128,7 @@ def test_a_synthetic_set_does_not_write_through_links_of_a_local_one(tmp_path, l
 def test_a_second_link_takes_the_place_of_the_first(small, tmp_path):
     for link in [*LINKS, *LINKS[::-1]]:
         bring(small, tmp_path / "raw", link=link)
-        assert {k: v for k, v in state(tmp_path / "raw").items() if k != "manifest.csv"} == state(small)
+        assert {k: v for k, v in state(tmp_path / "raw").items() if k != "files.csv"} == state(small)
 
 
 # --- the folder to write to ----------------------------------------------------------------------------------------
@@ -152,10 +152,10 @@ def test_a_set_of_somebody_else_is_refused_by_every_source_and_by_synth(small, t
 
 def test_download_elsewhere_leaves_the_truth_beside_it(small, tmp_path):
     (tmp_path / "truth").mkdir()
-    (tmp_path / "truth/manifest.csv").write_text("mine")
+    (tmp_path / "truth/masks.csv").write_text("mine")
     arguments = ["download", "--source", "local", "--path", str(small), "--out", str(tmp_path / "set")]
     assert CliRunner().invoke(main, arguments).exit_code == 0
-    assert (tmp_path / "truth/manifest.csv").read_text() == "mine"
+    assert (tmp_path / "truth/masks.csv").read_text() == "mine"
 
 
 def test_files_beside_the_set_stay_and_are_not_taken_for_its_own(small, tmp_path):
@@ -196,7 +196,7 @@ def test_a_killed_run_is_gone_on_with_though_its_manifest_is_missing(tmp_path):
     program = (
         "import sys; from pathlib import Path; from cloudcover.sources.fetch import fetch\n"
         "from cloudcover.config.params import DataParams, SyntheticParams\n"
-        "import cloudcover.sources.synthetic as s, os, itertools\n"
+        "import cloudcover.synthetic.generate as s, os, itertools\n"
         "count = itertools.count(); write = s.write_tiff\n"
         "def stop(*a):\n    write(*a)\n    if next(count) == 7: os._exit(9)\n"
         "s.write_tiff = stop\n"
@@ -206,11 +206,11 @@ def test_a_killed_run_is_gone_on_with_though_its_manifest_is_missing(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, raw, truth], check=False)
     assert done.returncode == 9
     assert list(raw.rglob("*.tif"))
-    assert not (raw / "manifest.csv").exists()
+    assert not (raw / "files.csv").exists()
     fetch(DataParams(chip_size=64), SMALL, 5, raw, truth)
     assert len(list(raw.glob("*_features/*"))) == 4
     for folder in (raw, truth):
-        (folder / "manifest.csv").unlink()  # as Snakemake does before it runs the rule again
+        (folder / "files.csv").unlink()  # as Snakemake does before it runs the rule again
     fetch(DataParams(chip_size=64), SMALL, 5, raw, truth)
 
 

@@ -13,7 +13,7 @@ SCRIPT = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from cloudcover.workers import exit_with_parent
+from cloudcover.runtime.workers import exit_with_parent
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, get_context("spawn"), exit_with_parent) as pool:

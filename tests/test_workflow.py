@@ -65,7 +65,7 @@ def test_the_metric_is_one_global_jaccard_of_held_out_predictions(chain):
     data = chain.folder / "data"
     index = tables.INDEX.read(data / "store/index.parquet").set_index("chip_id")
     manifest = tables.MANIFEST.read(data / "labels/manifest.csv")
-    oof = tables.OOF.read(data / "oof/final/unet/manifest.csv").set_index("chip_id")
+    oof = tables.OOF.read(data / "oof/final/unet/index.csv").set_index("chip_id")
     probabilities = np.load(data / "oof/final/unet/vflip.npy")
     intersection = union = 0
     for chip_id in manifest.loc[manifest["verdict"] == "clean", "chip_id"]:

@@ -1,8 +1,8 @@
 """Removes what the workflow and its commands have made in the project's own folders: `make clean`.
 
 What a person has put beside it stays: files go by the names that the rules give them, and in folders whose files are
-named by chips, by the lists that the program keeps of them (`.cloudcover`, `manifest.csv`). Links are not followed.
-It needs no library, so that it works without `.venv`.
+named by chips, by the lists that the program keeps of them (`.cloudcover`, `files.csv`, `masks.csv`). Links are not
+followed. It needs no library, so that it works without `.venv`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ FILES = (
     "data/store/shard-[0-9][0-9][0-9][0-9][0-9].parquet",
     "data/store/chips-[0-9][0-9][0-9][0-9][0-9].npy",
     "data/store/labels-[0-9][0-9][0-9][0-9][0-9].npy",
-    *(f"data/labels/round[0-9]*/{name}" for name in ("manifest.csv", "masks.npy", "probabilities.npy")),
+    *(f"data/labels/round[0-9]*/{name}" for name in ("pseudo_labels.csv", "masks.npy", "probabilities.npy")),
     *(
         f"data/oof/{run}/{name}"
         for run in RUNS
-        for name in ("manifest.csv", "seconds.csv", "none.npy", "vflip.npy", "hflip.npy", "flips.npy", "d4.npy")
+        for name in ("index.csv", "seconds.csv", "none.npy", "vflip.npy", "hflip.npy", "flips.npy", "d4.npy")
     ),
     *(
         f"models/{run}/fold[0-9]*/{name}"
@@ -67,6 +67,9 @@ FILES = (
 )  # fmt: skip
 """What rules and commands write in the project, as patterns; a test compares them with the rules' outputs."""
 
+TABLES = ("files.csv", "masks.csv")
+"""Tables that list the files beside them."""
+
 LISTED = ("data/raw", "data/truth", "data/predictions")
 """Folders with files named by chips."""
 
@@ -83,7 +86,8 @@ def clean(project: Path) -> None:
         for path in _listed(folder):
             _remove(folder / path, folder)
         if (folder / ".cloudcover").exists():
-            _remove(folder / "manifest.csv", folder)
+            for table in TABLES:
+                _remove(folder / table, folder)
         _remove(folder / ".cloudcover", folder)
         _remove_empty(folder, project)
     for pattern in FILES:
@@ -92,15 +96,16 @@ def clean(project: Path) -> None:
 
 
 def _listed(folder: Path) -> set[str]:
-    """Files of the program below a folder, by its record and its manifest."""
+    """Files of the program below a folder, by its record and its tables."""
     found = set()
     if (folder / ".cloudcover").is_file():
         found |= set((folder / ".cloudcover").read_text(encoding="utf-8").splitlines())
-    if (folder / "manifest.csv").is_file():
-        with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            if {"path", "sha256"} <= set(rows.fieldnames or []):
-                found |= {row["path"] for row in rows if row["path"]} | {"manifest.csv"}
+    for table in TABLES:
+        if (folder / table).is_file():
+            with (folder / table).open(encoding="utf-8", newline="") as file:
+                rows = csv.DictReader(file)
+                if {"path", "sha256"} <= set(rows.fieldnames or []):
+                    found |= {row["path"] for row in rows if row["path"]} | {table}
     return found
 
 

@@ -7,7 +7,7 @@
 # --cores and --resources gpu=..., all cores and one GPU unless given: several chains then run side by side.
 from pathlib import Path
 
-from cloudcover.lineage import code_fingerprint
+from cloudcover.pipeline.code_fingerprint import code_fingerprint
 
 SCRIPTS = sorted(Path(workflow.basedir).glob("scripts/*.py"))
 PROOF = config.get("proof", "proof")

@@ -3,9 +3,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from cloudcover.lineage import code_fingerprint
-from cloudcover.params import ParamsError, validate
-from cloudcover.run_lock import guard_snakemake
+from cloudcover.pipeline.code_fingerprint import code_fingerprint
+from cloudcover.config.params import ParamsError, validate
+from cloudcover.runtime.locks import guard_snakemake
 
 try:
     PARAMS = validate(config, "params.yaml")

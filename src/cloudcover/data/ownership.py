@@ -1,7 +1,8 @@
 """Folders that also hold files of a person: only what this program has put there is ever replaced or removed.
 
 The hidden file `.cloudcover` of a folder lists the program's files in it. It is written before they are, so that a run
-that is killed at any time can tell its own files from those of others, also where Snakemake has removed `manifest.csv`.
+that is killed at any time can tell its own files from those of others, also where Snakemake has removed the table that
+lists them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from cloudcover.runtime.files import write_text
 RECORD = ".cloudcover"
 """Lists the program's files in a folder, a path per line, relative to the folder."""
 
-MANIFEST = "manifest.csv"
+TABLES = ("files.csv", "masks.csv")
+"""Tables of this program that list the files beside them, `path` among their columns."""
 _HEADERS = [list(table.columns) for table in (tables.FILES, tables.TRUTH, tables.PREDICTIONS)]
 
 
@@ -64,27 +66,27 @@ def claim(root: Path, known: Collection[str] = ()) -> None:
 
     Args:
         root: the folder; it is made if need be.
-        known: files of the program below `root` that neither the record nor `manifest.csv` may list.
+        known: files of the program below `root` that neither the record nor a table may list.
 
     Raises:
-        FolderError: the folder holds files, but no record or manifest of this program.
+        FolderError: the folder holds files, but no record or table of this program.
     """
     files = owned(root) | set(known)
-    if not files and not (root / RECORD).exists() and not _is_manifest(root / MANIFEST):
+    if not files and not (root / RECORD).exists() and not _tables(root):
         names = sorted(entry.name for entry in os.scandir(root)) if root.exists() else []
         if foreign := [name for name in names if not name.startswith(".")]:
             raise FolderError(
-                f"{root} holds {foreign[0]}, and neither a {MANIFEST} nor a {RECORD} of cloudcover: choose an empty "
-                "folder, or move what is in it"
+                f"{root} holds {foreign[0]}, and no {RECORD} that says cloudcover made it: choose an empty folder, "
+                "or move what is in it"
             )
     _write(root, files)
 
 
 def owned(root: Path) -> set[str]:
-    """The program's files below a folder, relative to it, by its record and its `manifest.csv`."""
+    """The program's files below a folder, relative to it, by its record and its tables."""
     files = _recorded(root)
-    if _is_manifest(root / MANIFEST):
-        with (root / MANIFEST).open(encoding="utf-8", newline="") as file:
+    for table in _tables(root):
+        with table.open(encoding="utf-8", newline="") as file:
             files |= {row["path"] for row in csv.DictReader(file) if row["path"]}
     return files
 
@@ -138,11 +140,15 @@ def _led_away(root: Path, paths: Collection[str]) -> set[str]:
     return {path for path in paths if (root / path).parent in outside}
 
 
-def _is_manifest(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        return next(csv.reader(file), []) in _HEADERS
+def _tables(root: Path) -> list[Path]:
+    """The program's tables in a folder."""
+    found = []
+    for path in (root / name for name in TABLES):
+        if path.is_file():
+            with path.open(encoding="utf-8", errors="replace", newline="") as file:
+                if next(csv.reader(file), []) in _HEADERS:
+                    found.append(path)
+    return found
 
 
 def _recorded(root: Path) -> set[str]:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from cloudcover.config.params import sections
-from cloudcover.runtime import gpu_slots as gpu
+from cloudcover.runtime import gpu_slots
 from cloudcover.runtime import slurm as launch
 from cloudcover.train import LIGHTNING
 
@@ -27,8 +27,8 @@ def start(snakemake: Any) -> Any:
     """Prepares a job and returns its parameters.
 
     Messages go to the rule's log and to the terminal. An unhandled exception lands in the log with its traceback, and
-    on the terminal as one line. A job that asks for GPUs waits for its own (`gpu.take`). It must run before torch is
-    imported, because torch reads the thread count and the visible devices once.
+    on the terminal as one line. A job that asks for GPUs waits for its own (`gpu_slots.take`). It must run before torch
+    is imported, because torch reads the thread count and the visible devices once.
 
     Where several processes train one model, each runs this. The first opens the log and takes the GPUs of all; the
     others add their warnings and errors.
@@ -63,5 +63,5 @@ def start(snakemake: Any) -> Any:
     if (nodes := snakemake.resources.get("nodes", 1)) > 1:
         launch.spread(nodes, params.compute.devices, snakemake.threads)
     if gpus and first and launch.tasks() == 1:
-        gpu.take(gpus)
+        gpu_slots.take(gpus)
     return params
