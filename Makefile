@@ -11,7 +11,7 @@ BIN = $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format proof ablation repro pull dvc.yaml clean
+.PHONY: help demo test check format proof ablation repro pull clean
 
 help: ## print the targets
 	@grep -hE '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,10 +47,7 @@ repro: .venv/installed ## run the chain by DVC: only stale stages
 
 pull: .venv/installed ## fetch the versioned results and tell Snakemake that they are current
 	@dvc pull
-	@python workflow/dvc_stage.py adopt
-
-dvc.yaml: .venv/installed ## write dvc.yaml from the Snakemake graph
-	@python workflow/dvc_stage.py write
+	@python workflow/dvc_stage.py mark_current
 
 clean: ## remove what runs made, and nothing else
 	@$(PYTHON) workflow/clean.py

@@ -38,6 +38,7 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from cloudcover.config.params import Params
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.pack import pack
@@ -48,7 +49,6 @@ from cloudcover.labels.score import REASONS, WEIGHTS, estimated_error_share, fea
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import write_json
 from cloudcover.sources.fetch import fetch
-from cloudcover.train.run import TrainingConfig
 
 CLEAN = "none"
 LEAST_WEIGHT, MOST_WEIGHT = 0.2, 2.0

@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from cloudcover.config.runs import chain
 from cloudcover.runtime.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +37,7 @@ RUNS = {
     "oracle": "oracle",
 }
 """The workflow's name of each run: a round is named by the models that it trains, before their pseudo-labels."""
-QUICK = {**TINY, "pseudo_labels": {**TINY["pseudo_labels"], "rounds": 3}, "evaluation": {"resamples": 100}}
+QUICK = {**TINY, "rounds": chain(3), "final": {"labels": "round3"}, "evaluation": {"resamples": 100}}
 
 
 def figures(results: Path) -> dict[str, float]:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ import yaml
 from conftest import ROOT
 from forked import BIN, programs
 
-from cloudcover.config.params import validate
+from cloudcover.config.params import load, validate
 from cloudcover.config.render import render
-
-sys.path.insert(0, str(ROOT / "workflow"))
-from dvc_stage import stage_name
+from cloudcover.config.runs import chain
+from cloudcover.pipeline.paths import source_tables, stage_name
 
 TINY: dict[str, Any] = {
     "data": {"chip_size": 64, "chips_per_shard": 16},
@@ -27,9 +25,17 @@ TINY: dict[str, Any] = {
     "folds": {"number": 2},
     "model": {"decoder_channels": [16, 16, 8, 8, 8]},
     "training": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01},
-    "pseudo_labels": {"rounds": 2, "pixel_confidence": 0.6, "chip_confidence": 0.5},
-    "evaluation": {"resamples": 100, "oracle": False},
+    "rounds": chain(2),
+    "pseudo_labels": {"pixel_confidence": 0.6, "chip_confidence": 0.5},
+    "final": {"labels": "round2"},
+    "evaluation": {"resamples": 100, "references": []},
 }
+
+
+STAGE_RUNS = r"^Running stage '([\w@-]+)'"
+"""What `dvc repro` prints of a stage that it runs."""
+
+ONE_ROUND: dict[str, Any] = {"rounds": chain(1), "final": {"labels": "round1"}}
 
 
 class Project:
@@ -104,17 +110,19 @@ class Project:
         for block in re.split(r"^(?:local)?rule ", printed, flags=re.MULTILINE)[1:]:
             wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
             pairs = dict(pair.split("=") for pair in wildcards.group(1).split(", ")) if wildcards else {}
-            stages.add(stage_name({"rule": block.partition(":")[0], "wildcards": pairs}))
+            stages.add(stage_name(block.partition(":")[0], pairs.get("run", pairs.get("round"))))
         return stages - {"all"}
 
     def stale_stages(self) -> set[str]:
-        """Stages that DVC would run if each of them changed its outputs."""
+        """Stages that DVC would run if each of them changed its outputs, but for `code`, which is run first."""
+        self.dry("dvc", "repro", "code")
         printed = self.dry("dvc", "repro", "--dry", "--force-downstream")
-        return set(re.findall(r"^Running stage '([\w-]+)'", printed, re.MULTILINE))
+        return set(re.findall(STAGE_RUNS, printed, re.MULTILINE))
 
     def all_stages(self) -> set[str]:
-        """The stages of dvc.yaml."""
-        return set(yaml.safe_load((self.folder / "dvc.yaml").read_text())["stages"])
+        """The stages of dvc.yaml but `code`."""
+        printed = self.dry("dvc", "stage", "list", "--name-only")
+        return set(printed.split()) - {"code"}
 
     def init_dvc(self) -> None:
         """Makes the folder a git and DVC repository with a local remote beside it, as the project is."""
@@ -124,6 +132,11 @@ class Project:
         shutil.copytree(
             ROOT / ".dvc", self.folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local")
         )
-        self.run("python", "workflow/dvc_stage.py", "write")
+        text = (ROOT / "dvc.yaml").read_text()
+        if tables := source_tables(load(self.folder / "params.yaml").data):
+            # as the message of the stage says where a local set's tables are missing
+            command = "run download data/raw/files.csv\n"
+            text = text.replace(command, f"{command}    deps: [{', '.join(tables)}]\n", 1)
+        (self.folder / "dvc.yaml").write_text(text)
         self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", "start")

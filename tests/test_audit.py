@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from cloudcover.config.params import AuditParams, DataParams, Params, SyntheticParams
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import AuditError, audit
@@ -21,7 +22,6 @@ from cloudcover.labels.score import REASONS, adjust_prior, estimated_error_share
 from cloudcover.labels.spectral import haze, separability, spectral_evidence
 from cloudcover.labels.trees import Sample, TreeCommittee, Trees, cells, describe, draw, enlarge
 from cloudcover.sources.fetch import fetch
-from cloudcover.train.run import TrainingConfig
 
 BANDS = ["B02", "B03", "B04", "B08"]
 SIZE = 128

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from project import TINY, Project
+from project import ONE_ROUND, TINY, Project
 
 from cloudcover.config.params import validate
 from cloudcover.config.render import render
@@ -110,8 +110,7 @@ def test_sets_of_several_seeds_are_pooled_and_shown_one_by_one(tmp_path):
 @pytest.mark.slow
 def test_the_proof_runs_the_chain_for_each_seed_and_ends_with_tables_and_a_plot(tmp_path):
     project = Project(tmp_path / "project", TINY, forks=True)
-    rounds = {**TINY["pseudo_labels"], "rounds": 1}
-    preset = validate({**TINY, "pseudo_labels": rounds, "evaluation": {"resamples": 100, "oracle": True}})
+    preset = validate({**TINY, **ONE_ROUND, "evaluation": {"resamples": 100, "references": ["oracle"]}})
     (project.folder / "config/presets/proof.yaml").write_text(render(preset))
     project.snakemake("-s", "workflow/proof.smk", "proof", "--config", "seeds=1", "first=2")
     results = project.folder / "reports" / "proof"

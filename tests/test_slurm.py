@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import Cluster, run_cluster
-from project import BIN, TINY, Project
+from project import BIN, ONE_ROUND, TINY, Project
 
 VALUES = {
     **TINY,
     "audit": {"folds": 2, "epochs": 1},
-    "pseudo_labels": {**TINY["pseudo_labels"], "rounds": 1},
+    **ONE_ROUND,
     "training": {**TINY["training"], "epochs": 2},
 }
 # The profile, for nodes of one core, looking at short jobs more often: 9, 28 and 57 s after they are sent.

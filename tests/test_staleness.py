@@ -25,10 +25,11 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import BANDS, ROOT, make_layout
-from project import Project
+from project import STAGE_RUNS, Project
 
 from cloudcover.config.params import Params, validate
 from cloudcover.config.render import render
+from cloudcover.config.runs import chain
 from cloudcover.data import tables
 
 VALUES: dict[str, Any] = {
@@ -37,15 +38,17 @@ VALUES: dict[str, Any] = {
     "folds": {"number": 2},
     "model": {"decoder_channels": [16, 16, 8, 8, 8]},
     "training": {"epochs": 1, "batch_size": 4},
-    "pseudo_labels": {"rounds": 1, "pixel_confidence": 0.6, "chip_confidence": 0.5},
-    "evaluation": {"resamples": 100, "tta": ["none"]},
+    "rounds": chain(1),
+    "final": {"labels": "round1"},
+    "pseudo_labels": {"pixel_confidence": 0.6, "chip_confidence": 0.5},
+    "evaluation": {"resamples": 100, "tta": ["none"], "references": []},
 }
 
 # A word of the table is the name of a stage of dvc.yaml, with * for any run or round, or one of these groups.
 GROUPS = {
     "LABELS": "manifest folds",
-    "MODELS": "train-* predict_oof-* pseudo_label-* learning_curves",
-    "FINAL": "train-final-* predict_oof-final-* learning_curves",
+    "MODELS": "train_* predict_oof_* pseudo_label@* learning_curves",
+    "FINAL": "train_final@* predict_oof_final@* learning_curves",
     "RESULTS": "choose evaluate evaluate_truth bundle predict_unlabelled report_page",
 }
 
@@ -54,6 +57,8 @@ TABLE = {
     "all files touched": "",
     "a comment in params.yaml": "",
     "params.yaml: seed": "download pack audit LABELS MODELS RESULTS",
+    "params.yaml: rounds": "train_round@round2 predict_oof_round@round2 pseudo_label@round2 learning_curves evaluate "
+    "evaluate_truth bundle predict_unlabelled report_page",
     "params.yaml: data": "download pack audit LABELS MODELS RESULTS",
     "params.yaml: synthetic": "download pack audit LABELS MODELS RESULTS",
     "params.yaml: audit": "audit LABELS MODELS RESULTS",
@@ -64,16 +69,16 @@ TABLE = {
     "params.yaml: training": "audit LABELS MODELS RESULTS",
     "params.yaml: augmentation": "audit LABELS MODELS RESULTS",
     "params.yaml: compute": "audit LABELS MODELS RESULTS",
-    "params.yaml: pseudo_labels": "pseudo_label-* FINAL RESULTS",
+    "params.yaml: pseudo_labels": "pseudo_label@* FINAL RESULTS",
     "params.yaml: final": "FINAL RESULTS",
     "params.yaml: choice": "choose evaluate bundle predict_unlabelled report_page",
-    "params.yaml: evaluation": "predict_oof-* RESULTS",
+    "params.yaml: evaluation": "predict_oof_* RESULTS",
     "workflow/scripts/folds.py": "folds MODELS RESULTS",
     "workflow/scripts/report_page.py": "report_page",
     "src/cloudcover/labels/manifest.py": "LABELS MODELS RESULTS",
     "src/cloudcover/losses/lovasz.py": "audit LABELS MODELS RESULTS",
-    "src/cloudcover/pseudo_labels/label.py": "pseudo_label-* FINAL RESULTS",
-    "src/cloudcover/predict/oof.py": "predict_oof-* RESULTS",
+    "src/cloudcover/pseudo_labels/label.py": "pseudo_label@* FINAL RESULTS",
+    "src/cloudcover/predict/oof.py": "predict_oof_* RESULTS",
     "src/cloudcover/evaluate/truth.py": "evaluate_truth report_page",
     "src/cloudcover/cli/score.py": "",
     "a new verdict in config/verdicts.csv": "LABELS MODELS RESULTS",
@@ -88,6 +93,7 @@ TABLE = {
 # One value of each section of params.yaml.
 CHANGED_VALUES = {
     "seed": 1,
+    "rounds": {"round2": "round1"},
     "data": {"max_quarantined": 0.1},
     "synthetic": {"chips": 99},
     "audit": {"epochs": 2},
@@ -287,9 +293,9 @@ def test_a_second_run_names_the_first_and_a_killed_one_leaves_nothing_to_mend(co
 @pytest.mark.parametrize("driver", COMMANDS)
 def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(copy, driver):
     out = copy.folder / "data/oof/baseline"
-    before, recorded = (out / "none.npy").read_bytes(), files_in_lock(copy, "predict_oof-baseline")
+    before, recorded = (out / "none.npy").read_bytes(), files_in_lock(copy, "predict_oof_baseline")
     command = {"snakemake": [*COMMANDS["snakemake"][:-1], "data/oof/baseline/index.csv"],
-               "dvc": ["dvc", "repro", "predict_oof-baseline"]}[driver]  # fmt: skip
+               "dvc": ["dvc", "repro", "predict_oof_baseline"]}[driver]  # fmt: skip
     with held(copy, command, "src/cloudcover/predict/oof.py", "for array in arrays.values():"):
         pass
     assert (out / "none.npy").read_bytes() == before
@@ -299,8 +305,8 @@ def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(cop
         assert stale == stages(TABLE["src/cloudcover/predict/oof.py"], copy.all_stages())
     copy.run(*command)
     assert (out / "none.npy").read_bytes() == before
-    assert "predict_oof-baseline" not in copy.pending_stages()
-    assert files_in_lock(copy, "predict_oof-baseline") == recorded, "DVC has taken up the half file"
+    assert "predict_oof_baseline" not in copy.pending_stages()
+    assert files_in_lock(copy, "predict_oof_baseline") == recorded, "DVC has taken up the half file"
 
 
 def files_in_lock(project: Project, stage: str) -> list[int]:
@@ -316,7 +322,7 @@ def test_training_that_is_killed_goes_on_and_ends_alike_under_both_drivers(copy)
     targets = [path.relative_to(copy.folder).as_posix() for path in weights]
     commands = {
         "snakemake": ["snakemake", "--cores", "2", "--resources", "gpu=1", "--allowed-rules", "train", "--", *targets],
-        "dvc": ["dvc", "repro", "--single-item", "train-baseline"],
+        "dvc": ["dvc", "repro", "--single-item", "train_baseline"],
     }
     states = copy.folder / "work/train"
     results = []
@@ -356,7 +362,7 @@ def test_dvc_stops_where_the_content_is_the_same_and_snakemake_agrees(copy):
     script = copy.folder / "workflow/scripts/manifest.py"
     script.write_text(script.read_text() + "# a change\n")
     printed = copy.run("dvc", "repro")
-    assert re.findall(r"^Running stage '([\w-]+)'", printed, re.MULTILINE) == ["manifest"]
+    assert re.findall(STAGE_RUNS, printed, re.MULTILINE) == ["manifest"]
     assert copy.pending_stages() == copy.stale_stages() == set()
 
 
@@ -383,7 +389,7 @@ def test_make_pull_gives_a_clone_results_that_are_current_and_refuses_what_is_no
     assert clone.pending_stages() == set()
     clone.change("folds", "coverage_bins", 4)
     printed = clone.run("make", "--assume-old=.venv/installed", "pull", check=False)
-    assert "not adopted: these are not the results of the files here" in printed
+    assert "not marked as current: these are not the results of the files here" in printed
     assert "folds: params.yaml folds modified" in printed
     assert clone.pending_stages() == stages(TABLE["params.yaml: folds"], clone.all_stages())
     shutil.rmtree(clone.folder)
@@ -414,10 +420,10 @@ def test_an_experiment_can_be_run_shown_and_compared(copy):
     """As docs/dvc.md shows it: another learning rate, for the baseline alone."""
     ran = copy.run(
         *["dvc", "exp", "run", "--name", "faster", "--set-param", "training.learning_rate=0.02", "--single-item"],
-        *["train-baseline", "predict_oof-baseline", "learning_curves", "evaluate"],
+        *["train_baseline", "predict_oof_baseline", "learning_curves", "evaluate"],
     )
-    assert re.findall(r"^Running stage '([\w-]+)'", ran, re.MULTILINE) == [
-        "train-baseline", "predict_oof-baseline", "learning_curves", "evaluate",
+    assert re.findall(STAGE_RUNS, ran, re.MULTILINE) == [
+        "train_baseline", "predict_oof_baseline", "learning_curves", "evaluate",
     ]  # fmt: skip
     shown = pd.read_csv(StringIO(copy.run("dvc", "exp", "show", "--csv", "--hide-workspace")))
     run = shown[shown["Experiment"] == "faster"].iloc[0]

@@ -11,6 +11,7 @@ from conftest import ROOT
 from training import fit, learnable, recipe_of
 
 from cloudcover.config.params import load
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.evaluate.metrics import location_mean
 from cloudcover.masks.overlap import confusion
@@ -19,7 +20,7 @@ from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import read_json, sha256
 from cloudcover.train.callbacks import EMA
 from cloudcover.train.module import NotFiniteError, cosine
-from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.run import train, training_fingerprint
 from cloudcover.train.split import Split
 
 
@@ -168,17 +169,17 @@ def test_a_student_of_soft_labels_is_less_sure_than_one_of_masks(chips, tmp_path
         train(config, store, taught, folder / "model", folder / "work", run="round2", fold=0, masks=masks)
         means.append(Predictor([folder / "model"]).probabilities(store.chips(ids), store.percentiles(ids)).mean())
     assert 0.4 < means[0] < means[1] - 0.05
-    prints = [config.fingerprint(store, taught, Uncertain(0.6, soft)) for soft in (True, False)]
+    prints = [training_fingerprint(config, store, taught, Uncertain(0.6, soft)) for soft in (True, False)]
     assert prints[0] != prints[1]
 
 
 def test_the_fingerprint_sees_parameters_and_chips(chips):
     store, selection = chips
-    base = recipe_of().fingerprint(store, selection, None)
-    assert base == recipe_of().fingerprint(store, selection, None)
-    assert base != recipe_of(training={"learning_rate": 0.02}).fingerprint(store, selection, None)
+    base = training_fingerprint(recipe_of(), store, selection, None)
+    assert base == training_fingerprint(recipe_of(), store, selection, None)
+    assert base != training_fingerprint(recipe_of(training={"learning_rate": 0.02}), store, selection, None)
     fewer = type(selection)(selection.training[1:], selection.validation)
-    assert base != recipe_of().fingerprint(store, fewer, None)
+    assert base != training_fingerprint(recipe_of(), store, fewer, None)
 
 
 def test_the_schedule_warms_up_peaks_and_ends_at_its_floor():

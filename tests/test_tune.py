@@ -15,9 +15,9 @@ from optuna.trial import TrialState
 
 from cloudcover.cli import main
 from cloudcover.config.params import validate
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.train import tune
-from cloudcover.train.run import TrainingConfig
 
 CHIPS = [f"c{i}" for i in range(6)]
 

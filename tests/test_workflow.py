@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import yaml
 from conftest import ROOT, make_layout, write_tif
-from project import TINY, Project
+from project import ONE_ROUND, STAGE_RUNS, TINY, Project
 
 from cloudcover.data import tables
 from cloudcover.runtime.files import sha256
@@ -132,10 +132,10 @@ def test_dvc_and_snakemake_agree_and_only_stale_stages_rerun(chain):
     chain.change("pseudo_labels", "pixel_confidence", 0.7)
     assert chain.pending() >= {"pseudo_label", "train"}
     printed = chain.run("dvc", "repro")
-    ran = set(re.findall(r"^Running stage '([\w-]+)'", printed, re.MULTILINE))
-    skipped = set(re.findall(r"^Stage '([\w-]+)' didn't change, skipping", printed, re.MULTILINE))
-    assert {"pseudo_label-round1", "report_page"} <= ran
-    assert {"download", "pack", "audit", "manifest", "folds", "train-baseline", "train-round1"} <= skipped
+    ran = set(re.findall(STAGE_RUNS, printed, re.MULTILINE))
+    skipped = set(re.findall(r"^Stage '([\w@-]+)' didn't change, skipping", printed, re.MULTILINE))
+    assert {"pseudo_label@round1", "report_page"} <= ran
+    assert {"download", "pack", "audit", "manifest", "folds", "train_baseline", "train_round@round1"} <= skipped
     after = {p: sha256(p) for p in before}
     assert all(after[p] == before[p] for p in before if "round1" in p.parts or "baseline" in p.parts)
     assert "up to date" in chain.run("dvc", "status")
@@ -151,8 +151,8 @@ def test_the_chain_runs_on_real_chips(real_chips, tmp_path):
         "folds": {"number": 2, "group": "none"},
         "labels": {"policy": "human"},
         "training": {"epochs": 2},
-        "pseudo_labels": {"rounds": 1},
-        "evaluation": {"resamples": 100, "tta": ["none"]},
+        **ONE_ROUND,
+        "evaluation": {"resamples": 100, "tta": ["none"], "references": []},
     }
     project = Project(tmp_path / "project", values, forks=True)
     project.snakemake()

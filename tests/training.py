@@ -8,11 +8,12 @@ from typing import Any
 from conftest import make_layout
 
 from cloudcover.config.params import Params, validate
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import ModelCard
-from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.run import train
 from cloudcover.train.split import Split, select
 
 TINY = {

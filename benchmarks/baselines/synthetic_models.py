@@ -10,6 +10,7 @@ import torch
 
 from cloudcover.augment.apply import augment
 from cloudcover.config.params import Params
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data.layout import read_metadata, write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
@@ -20,7 +21,7 @@ from cloudcover.runtime.files import derive_seed
 from cloudcover.sources import local
 from cloudcover.synthetic.generate import generate
 from cloudcover.train.module import cosine
-from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.run import train
 from cloudcover.train.split import Split
 
 VALIDATION = 8  # every eighth synthetic location tells the best epoch

@@ -3,8 +3,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from cloudcover.pipeline.code_fingerprint import code_fingerprint
+from cloudcover.config import runs
 from cloudcover.config.params import ParamsError, validate
+from cloudcover.config.training import TrainingConfig
+from cloudcover.pipeline import paths
+from cloudcover.pipeline.code_fingerprint import code_fingerprint
 from cloudcover.runtime.locks import guard_snakemake
 
 try:
@@ -16,17 +19,20 @@ except ParamsError as error:
 guard_snakemake()
 
 FOLDS = list(range(PARAMS.folds.number))
-ROUNDS = list(range(1, PARAMS.pseudo_labels.rounds + 1))
-MEMBERS = sorted(PARAMS.final.members)
-FINAL_RUNS = [f"final/{member}" for member in MEMBERS]
-KNOWN = PARAMS.data.source == "synthetic"  # its true masks are known
-ORACLE = ["oracle"] if PARAMS.evaluation.oracle and KNOWN else []
-RUNS = ["baseline", *[f"round{number}" for number in ROUNDS], *ORACLE, *FINAL_RUNS]
+ROUNDS = list(PARAMS.rounds)
+REFERENCES = PARAMS.evaluation.references
+FINAL_RUNS = [runs.final_run(member) for member in sorted(PARAMS.final.members)]
+RUNS = [runs.BASELINE, *ROUNDS, *REFERENCES, *FINAL_RUNS]
+PSEUDO_ARRAY = paths.PSEUDO_ARRAYS[PARAMS.pseudo_labels.targets]
+POLICIES = PARAMS.evaluation.tta
+FINAL_POLICIES = (
+    PARAMS.evaluation.final_tta
+)  # more, by which the final runs are compared
 
 
 wildcard_constraints:
-    run=r"baseline|oracle|round\d+|final/\w+",
-    round=r"\d+",
+    run=runs.RUN,
+    round=runs.ROUND,
     fold=r"\d+",
 
 
@@ -38,17 +44,8 @@ def sections(*names):
 
 def training_sections(wildcards):
     """The sections that a training depends on; only the final runs depend on `final`."""
-    final = ["final"] if wildcards.run.startswith("final/") else []
     return sections(
-        "seed",
-        "data",
-        "folds",
-        "input",
-        "model",
-        "training",
-        "augmentation",
-        "compute",
-        *final,
+        *TrainingConfig.SECTIONS, *(["final"] if runs.member_of(wildcards.run) else [])
     )
 
 
@@ -86,32 +83,27 @@ def grows(first):
     return lambda wildcards, attempt: first * attempt
 
 
-def model_files(run, folds=FOLDS):
-    """The weight files of a run."""
-    return expand("models/{run}/fold{fold}/model.safetensors", run=run, fold=folds)
+def pseudo_files(name):
+    """The pseudo-labels that a round has left, table and array; none for the manifest."""
+    table = paths.pseudo_labels(name)
+    return [table, f"data/labels/{name}/{PSEUDO_ARRAY}"] if table else []
 
 
 def pseudo_labels_for(wildcards):
-    """The pseudo-labels that a run learns from: those of the round before, if there is one."""
-    if wildcards.run in ("baseline", "oracle", "round1"):
-        return []
-    number = (
-        ROUNDS[-1]
-        if wildcards.run.startswith("final/")
-        else int(wildcards.run.removeprefix("round")) - 1
-    )
-    return f"data/labels/round{number}/pseudo_labels.csv"
-
-
-def truth_for(wildcards):
-    """The true masks, for the run that learns from them."""
-    return "data/truth/masks.csv" if wildcards.run == "oracle" else []
+    """The pseudo-labels that a run learns from: those of the round that the parameters name."""
+    if runs.member_of(wildcards.run):
+        return pseudo_files(PARAMS.final.labels)
+    return pseudo_files(PARAMS.rounds.get(wildcards.run, runs.MANIFEST))
 
 
 def previous_pseudo_labels(wildcards):
     """The pseudo-labels of the round before, to tell what changed."""
-    number = int(wildcards.round) - 1
-    return f"data/labels/round{number}/pseudo_labels.csv" if number else []
+    return pseudo_files(PARAMS.rounds[wildcards.round])
+
+
+def truth_for(wildcards):
+    """The true masks, for the run that learns from them."""
+    return "data/truth/masks.csv" if wildcards.run == runs.ORACLE else []
 
 
 def audit_for_manifest(wildcards):
@@ -119,17 +111,32 @@ def audit_for_manifest(wildcards):
     return [] if PARAMS.labels.policy == "human" else "data/labels/audit.csv"
 
 
-def source_index(wildcards):
-    """What the download depends on: the tables of a local folder, and further chips; the rest follows from parameters."""
-    data = PARAMS.data
-    further = [data.unlabelled] if data.unlabelled else []
-    if data.source != "local":
-        return further
-    test = Path(data.path, "test_metadata.csv")
+def weights(names):
+    """The weights of all models of some runs."""
+    return [file for run in names for file in paths.weights(run, FOLDS)]
+
+
+def pseudo_tables():
+    """The table of pseudo-labels of each round."""
+    return [paths.pseudo_labels(name) for name in ROUNDS]
+
+
+def pseudo_arrays():
+    """The masks or probabilities beside each of these tables."""
+    return [f"data/labels/{name}/{PSEUDO_ARRAY}" for name in ROUNDS]
+
+
+def oof_tables(names):
+    """Which row of an array of out-of-fold probabilities is which chip, for each of some runs."""
+    return expand("data/oof/{run}/index.csv", run=names)
+
+
+def oof_arrays(names):
+    """The out-of-fold probabilities of some runs, by all policies that they are predicted with."""
     return [
-        f"{data.path}/train_metadata.csv",
-        *([str(test)] if test.exists() else []),
-        *further,
+        f"data/oof/{run}/{policy}.npy"
+        for run in names
+        for policy in (FINAL_POLICIES if runs.member_of(run) else POLICIES)
     ]
 
 
@@ -142,10 +149,11 @@ def intermediate():
         *([audit] if (audit := audit_for_manifest(None)) else []),
         "data/labels/manifest.csv",
         "data/folds.csv",
-        *model_files(RUNS),
-        *expand("models/{run}/fold{fold}/history.csv", run=RUNS, fold=FOLDS),
-        *expand("data/labels/round{round}/pseudo_labels.csv", round=ROUNDS),
-        *expand("data/oof/{run}/index.csv", run=RUNS),
+        *weights(RUNS),
+        *expand("reports/learning_curves/{run}/fold{fold}.csv", run=RUNS, fold=FOLDS),
+        *[file for name in ROUNDS for file in pseudo_files(name)],
+        *oof_tables(RUNS),
+        *oof_arrays(RUNS),
         "models/choice.json",
         "reports/learning_curves.csv",
         "reports/tables/chips.csv",

@@ -1,6 +1,6 @@
 rule download:
     input:
-        source_index,
+        paths.source_tables(PARAMS.data),
     output:
         manifest="data/raw/files.csv",
         truth="data/truth/masks.csv",

@@ -2,13 +2,17 @@ rule predict_oof:
     input:
         index="data/store/index.parquet",
         folds="data/folds.csv",
-        models=lambda wildcards: model_files(wildcards.run),
+        models=lambda wildcards: paths.weights(wildcards.run, FOLDS),
     output:
-        "data/oof/{run}/index.csv",
+        index="data/oof/{run}/index.csv",
+        seconds="data/oof/{run}/seconds.csv",
+        arrays=expand("data/oof/{{run}}/{policy}.npy", policy=POLICIES),
     log:
         "logs/predict_oof/{run}.log",
     benchmark:
         "benchmarks/out/predict_oof/{run}.tsv"
+    wildcard_constraints:
+        run=rf"(?!{runs.FINAL}/)({runs.RUN})",
     resources:
         gpu=gpus(),
         mem_mb=grows(16_000),
@@ -20,11 +24,21 @@ rule predict_oof:
         "../scripts/predict_oof.py"
 
 
+use rule predict_oof as predict_oof_final with:
+    output:
+        index="data/oof/{run}/index.csv",
+        seconds="data/oof/{run}/seconds.csv",
+        arrays=expand("data/oof/{{run}}/{policy}.npy", policy=FINAL_POLICIES),
+    wildcard_constraints:
+        run=rf"{runs.FINAL}/{runs.MEMBER}",
+
+
 rule choose:
     input:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
-        oof=expand("data/oof/{run}/index.csv", run=FINAL_RUNS),
+        oof=oof_tables(FINAL_RUNS),
+        arrays=oof_arrays(FINAL_RUNS),
     output:
         choice="models/choice.json",
         ensemble="reports/tables/ensemble.csv",
@@ -49,8 +63,10 @@ rule evaluate:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
         choice="models/choice.json",
-        oof=expand("data/oof/{run}/index.csv", run=RUNS),
-        pseudo=expand("data/labels/round{round}/pseudo_labels.csv", round=ROUNDS),
+        oof=oof_tables(RUNS),
+        arrays=oof_arrays(RUNS),
+        pseudo=pseudo_tables(),
+        pseudo_arrays=pseudo_arrays(),
     output:
         metrics=report(
             "reports/metrics.json", caption="../report/metrics.rst", category="Metrics"
@@ -82,8 +98,10 @@ rule evaluate_truth:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
         audit=audit_for_manifest,
-        oof=expand("data/oof/{run}/index.csv", run=RUNS),
-        pseudo=expand("data/labels/round{round}/pseudo_labels.csv", round=ROUNDS),
+        oof=oof_tables(RUNS),
+        arrays=oof_arrays(RUNS),
+        pseudo=pseudo_tables(),
+        pseudo_arrays=pseudo_arrays(),
     output:
         figures="reports/truth.json",
         chips="reports/tables/truth_chips.csv",
@@ -104,7 +122,7 @@ rule evaluate_truth:
 
 rule bundle:
     input:
-        models=model_files(FINAL_RUNS),
+        models=weights(FINAL_RUNS),
         metrics="reports/metrics.json",
         choice="models/choice.json",
     output:

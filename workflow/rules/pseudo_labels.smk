@@ -3,20 +3,21 @@ rule pseudo_label:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
         folds="data/folds.csv",
-        models=lambda wildcards: model_files(f"round{wildcards.round}"),
+        models=lambda wildcards: paths.weights(wildcards.round, FOLDS),
         previous=previous_pseudo_labels,
     output:
-        report(
-            "data/labels/round{round}/pseudo_labels.csv",
+        table=report(
+            "data/labels/{round}/pseudo_labels.csv",
             caption="../report/pseudo_labels.rst",
             category="Pseudo-labels",
             labels={"round": "{round}"},
         ),
-        locations="reports/tables/pseudo_labels_round{round}.csv",
+        array=f"data/labels/{{round}}/{PSEUDO_ARRAY}",
+        locations="reports/tables/pseudo_labels_{round}.csv",
     log:
-        "logs/pseudo_label/round{round}.log",
+        "logs/pseudo_label/{round}.log",
     benchmark:
-        "benchmarks/out/pseudo_label/round{round}.tsv"
+        "benchmarks/out/pseudo_label/{round}.tsv"
     resources:
         gpu=gpus(),
         mem_mb=grows(16_000),

@@ -1,6 +1,6 @@
 rule learning_curves:
     input:
-        expand("models/{run}/fold{fold}/history.csv", run=RUNS, fold=FOLDS),
+        expand("reports/learning_curves/{run}/fold{fold}.csv", run=RUNS, fold=FOLDS),
     output:
         "reports/learning_curves.csv",
     log:
@@ -24,8 +24,10 @@ rule report_page:
         manifest="data/labels/manifest.csv",
         audit=audit_for_manifest,
         folds="reports/tables/folds.csv",
-        pseudo=expand("data/labels/round{round}/pseudo_labels.csv", round=ROUNDS),
-        oof=expand("data/oof/{run}/index.csv", run=FINAL_RUNS),
+        pseudo=pseudo_tables(),
+        pseudo_arrays=pseudo_arrays(),
+        oof=oof_tables(FINAL_RUNS),
+        arrays=oof_arrays(FINAL_RUNS),
         metrics="reports/metrics.json",
         chips="reports/tables/chips.csv",
         locations="reports/tables/locations.csv",

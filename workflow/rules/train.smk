@@ -8,7 +8,7 @@ rule train:
     output:
         weights="models/{run}/fold{fold}/model.safetensors",
         card="models/{run}/fold{fold}/model.json",
-        history="models/{run}/fold{fold}/history.csv",
+        history="reports/learning_curves/{run}/fold{fold}.csv",
     log:
         "logs/train/{run}/fold{fold}.log",
     benchmark:

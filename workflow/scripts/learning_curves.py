@@ -11,13 +11,12 @@ def main() -> None:
     import pandas as pd
 
     from cloudcover.data import tables
+    from cloudcover.pipeline.paths import fold_of, run_of_curve
     from cloudcover.runtime.files import write_text
 
     frames = []
     for path in map(Path, snakemake.input):
-        run = path.parent.parent.relative_to("models").as_posix()
-        fold = int(path.parent.name.removeprefix("fold"))
-        frames.append(tables.HISTORY.read(path).assign(run=run, fold=fold))
+        frames.append(tables.HISTORY.read(path).assign(run=run_of_curve(path), fold=fold_of(path)))
     write_text(snakemake.output[0], pd.concat(frames).to_csv(index=False))
 
 

@@ -10,14 +10,14 @@ def main() -> None:
     params = start(snakemake)
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
+    from cloudcover.pipeline.paths import fold_of
     from cloudcover.predict.oof import predict_oof
 
     folders = [Path(model).parent for model in snakemake.input.models]
-    models = {int(folder.name.removeprefix("fold")): [folder] for folder in folders}
+    models = {fold_of(folder): [folder] for folder in folders}
     folds = tables.FOLDS.read(snakemake.input.folds)
-    final = snakemake.wildcards.run.startswith("final/")
-    policies = params.evaluation.final_tta if final else params.evaluation.tta
-    out = Path(snakemake.output[0]).parent
+    policies = [Path(array).stem for array in snakemake.output.arrays]
+    out = Path(snakemake.output.index).parent
     predict_oof(ChipStore(Path(snakemake.input.index).parent), folds, models, policies, params.compute, out)
 
 

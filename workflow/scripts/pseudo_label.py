@@ -8,6 +8,7 @@ from cloudcover.pipeline.job import start
 def main() -> None:
     """See the module."""
     params = start(snakemake)
+    from cloudcover.config.runs import round_number
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
     from cloudcover.predict.predictor import Predictor
@@ -27,10 +28,10 @@ def main() -> None:
         tables.FOLDS.read(snakemake.input.folds),
         teachers,
         params.pseudo_labels,
-        Path(snakemake.output[0]).parent,
-        Path(snakemake.input.previous) if snakemake.input.previous else None,
+        Path(snakemake.output.table).parent,
+        Path(snakemake.input.previous[0]) if snakemake.input.previous else None,
     )
-    number = int(snakemake.wildcards.round)
+    number = round_number(snakemake.wildcards.round)
     tables.PSEUDO_LOCATIONS.write(by_location(table, store.index["location"], number), snakemake.output.locations)
 
 

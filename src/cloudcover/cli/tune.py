@@ -49,14 +49,15 @@ def tune(
     """  # noqa: D301
     import logging
     import warnings
+    from dataclasses import replace
 
     import yaml
 
     from cloudcover.config.params import load
+    from cloudcover.config.training import TrainingConfig
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
     from cloudcover.train import LIGHTNING
-    from cloudcover.train.run import TrainingConfig
     from cloudcover.train.tune import finished, suggest
     from cloudcover.train.tune import tune as search
 
@@ -66,9 +67,8 @@ def tune(
     warnings.filterwarnings("ignore", module=LIGHTNING)
     params = load(params_file)
     length = epochs or max(1, params.training.epochs // 2)
-    sections = ("seed", "data", "folds", "input", "model", "training", "augmentation", "compute")
-    values = {name: getattr(params, name) for name in sections}
-    config = TrainingConfig(**values | {"training": params.training.model_copy(update={"epochs": length})})
+    config = TrainingConfig.of(params)
+    config = replace(config, training=params.training.model_copy(update={"epochs": length}))
     found = search(
         config,
         ChipStore(data / "store"),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from cloudcover.config.runs import MANIFEST, MEMBER, ROUND, chain
 from cloudcover.config.secrets import redact, refuse_secrets
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -287,7 +287,6 @@ class ComputeParams(Section):
 class PseudoLabelParams(Section):
     """Pseudo-labels for chips whose label was rejected or that have none."""
 
-    rounds: int = Field(3, ge=1, description="training rounds, each followed by pseudo-labelling")
     pixel_confidence: float = Field(
         0.8, gt=0.5, lt=1, description="a pixel is confident at p above this or below 1 - this"
     )
@@ -318,9 +317,10 @@ class MemberParams(Section):
 
 
 class FinalParams(Section):
-    """The final training, on clean labels and the last round's pseudo-labels."""
+    """The final training, on clean labels and the pseudo-labels of a round."""
 
-    members: dict[str, MemberParams] = Field(
+    labels: str = Field("round3", description="labels to learn from: a round, or manifest.csv (no pseudo-labels)")
+    members: dict[Annotated[str, StringConstraints(pattern=rf"^{MEMBER}$")], MemberParams] = Field(
         {"unet": MemberParams()},  # type: ignore[call-arg]
         min_length=1,
         description="models to train, by name; architecture and encoder override those of model",
@@ -339,8 +339,10 @@ class EvaluationParams(Section):
     )
     threshold: float = Field(0.5, gt=0, lt=1, description="a pixel is cloud at a probability above this")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of locations for the 95 % interval")
-    oracle: bool = Field(
-        True, description="synthetic: also train on the true masks, which tells how much the wrong labels cost"
+    references: list[Literal["oracle"]] = Field(
+        ["oracle"],
+        description="trainings to compare with: oracle (synthetic: learns from the true masks, to show what the wrong "
+        "labels cost); []: none",
     )
 
     @property
@@ -360,7 +362,13 @@ class ChoiceParams(Section):
 class Params(Section):
     """All parameters, a section per subject."""
 
-    seed: int = Field(0, ge=0, description="of everything random; folds and rounds derive their own from it")
+    seed: int = Field(0, ge=0, description="global random seed; each fold and round derives its own from it")
+    rounds: dict[Annotated[str, StringConstraints(pattern=rf"^{ROUND}$")], str] = Field(
+        chain(3),
+        min_length=1,
+        description="training rounds in order, and which labels of data/labels each learns from: manifest.csv, or what "
+        "an earlier round has left",
+    )
     data: DataParams = Field(default_factory=lambda: DataParams())  # type: ignore[call-arg]
     synthetic: SyntheticParams = Field(default_factory=lambda: SyntheticParams())  # type: ignore[call-arg]
     audit: AuditParams = Field(default_factory=lambda: AuditParams())  # type: ignore[call-arg]
@@ -389,6 +397,16 @@ class Params(Section):
                 f"augmentation.crop_size {self.augmentation.crop_size} is larger than data.chip_size "
                 f"{self.data.chip_size}"
             )
+        for number, (name, labels) in enumerate(self.rounds.items()):
+            if labels not in (options := [MANIFEST, *list(self.rounds)[:number]]):
+                raise ValueError(f"rounds.{name}: {labels!r} is neither {MANIFEST} nor an earlier round ({options})")
+        if self.evaluation.references and self.data.source != "synthetic":
+            raise ValueError(
+                f"evaluation.references: {self.evaluation.references} need the true masks of a synthetic set, which "
+                f"data.source: {self.data.source} does not have; set evaluation.references: []"
+            )
+        if self.final.labels not in (options := [MANIFEST, *self.rounds]):
+            raise ValueError(f"final.labels: {self.final.labels!r} is not among the labels there are: {options}")
         for name, member in self.final.members.items():
             try:
                 member.override_augmentation(self.augmentation)
@@ -468,10 +486,14 @@ def load(path: Path | str = "params.yaml") -> Params:
     return validate(values, str(path))
 
 
-def sections(values: dict[str, Any]) -> Any:
-    """The sections that a rule was given, typed: `sections({"seed": 0, "data": {…}}).data.bands`.
+def declared(values: dict[str, Any]) -> Params:
+    """Check the sections that a rule declares: `declared({"seed": 0, "data": {…}}).data.bands`.
 
-    A section that the rule does not declare is absent, so that no script can use a value that would not make it stale.
+    Returns:
+        Parameters without all other sections: using one is an `AttributeError`, so that no script can use a value that
+        would not make its stage stale.
     """
-    full = Params.model_validate(values)
-    return SimpleNamespace(**{name: getattr(full, name) for name in values})
+    params = Params.model_validate(values)
+    for name in Params.model_fields.keys() - values.keys():
+        del params.__dict__[name]
+    return params

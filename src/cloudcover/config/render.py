@@ -37,7 +37,10 @@ def render(params: Params) -> str:
     """The parameters as YAML with a comment for each key; reading it gives equal parameters."""
     blocks = ["\n".join(_lines({"seed": params.seed}, Params, ""))]
     for name, section in params:
-        if isinstance(section, BaseModel):
+        if isinstance(section, dict):
+            comment = textwrap.wrap(str(Params.model_fields[name].description), WIDTH - 2)
+            blocks.append("\n".join([*(f"# {line}" for line in comment), f"{name}:", *_mapping(section)]))
+        elif isinstance(section, BaseModel):
             lines = [f"# {_summary(type(section))}", f"{name}:"]
             blocks.append("\n".join([*lines, *_lines(dict(section), type(section), "  ")]))
     return _HEAD + "\n\n".join(blocks) + "\n"
@@ -52,7 +55,8 @@ def schema() -> str:
 def readme() -> str:
     """`config/README.md`: a table of keys for each section."""
     content = Params.model_json_schema()
-    parts = [_README_HEAD, "## seed\n\n" + _table({"seed": content["properties"]["seed"]})]
+    tables = {name: _table({name: content["properties"][name]}) for name in ("seed", "rounds")}
+    parts = [_README_HEAD, *(f"## {name}\n\n{table}" for name, table in tables.items())]
     for name, field in Params.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
@@ -101,6 +105,10 @@ def _lines(values: Mapping[str, Any], model: type[BaseModel], indent: str) -> It
         else:
             yield from textwrap.wrap(comment, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}# ")
             yield plain[key]
+
+
+def _mapping(values: Mapping[str, Any]) -> Iterator[str]:
+    return (f"  {scalar(key)}: {scalar(value)}" for key, value in values.items())
 
 
 def _holds_sections(value: Any) -> bool:

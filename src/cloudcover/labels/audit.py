@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cloudcover.config.params import AuditParams, FoldsParams
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.folds import split
@@ -33,7 +34,6 @@ from cloudcover.labels.spectral import separability, spectral_evidence
 from cloudcover.labels.trees import Sample, TreeCommittee, draw
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import derive_seed
-from cloudcover.train.run import TrainingConfig
 
 __all__ = ["AuditError", "audit", "estimated_error_share"]
 

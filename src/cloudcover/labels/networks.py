@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import ModelFolderError, load_card
 from cloudcover.runtime.workers import exit_with_parent
 from cloudcover.train import LIGHTNING
-from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.run import train, training_fingerprint
 from cloudcover.train.split import Split, select
 
 
@@ -59,7 +60,7 @@ def train_networks(
     models, jobs = {}, []
     for fold in np.unique(folds["fold"]).tolist():
         split = select(manifest, folds, fold)
-        identity = config.fingerprint(store, split, None)
+        identity = training_fingerprint(config, store, split, None)
         models[fold] = work / f"fold{fold}-{identity[:16]}"
         if not _is_published(models[fold], identity):
             jobs.append(_Job(store.root, config, split, models[fold], work, fold))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cloudcover.config.params import sections
+from cloudcover.config.params import Params, declared
 from cloudcover.runtime import gpu_slots
 from cloudcover.runtime import slurm as launch
 from cloudcover.train import LIGHTNING
@@ -23,7 +23,7 @@ def _ours_or_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.startswith("cloudcover")
 
 
-def start(snakemake: Any) -> Any:
+def start(snakemake: Any) -> Params:
     """Prepares a job and returns its parameters.
 
     Messages go to the rule's log and to the terminal. An unhandled exception lands in the log with its traceback, and
@@ -37,7 +37,7 @@ def start(snakemake: Any) -> Any:
         snakemake: the object that Snakemake gives to a script.
 
     Returns:
-        The sections of the parameters that the rule declares, see `params.sections`.
+        The sections of the parameters that the rule declares, see `params.declared`.
     """
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(snakemake.threads)
     path = Path(snakemake.log[0])
@@ -58,7 +58,7 @@ def start(snakemake: Any) -> Any:
         sys.stderr.write(f"{kind.__name__}: {error}\n(traceback: {path})\n")
 
     sys.excepthook = report
-    params = sections(dict(snakemake.params.cfg))
+    params = declared(dict(snakemake.params.cfg))
     gpus = snakemake.resources.get("gpu", 0)
     if (nodes := snakemake.resources.get("nodes", 1)) > 1:
         launch.spread(nodes, params.compute.devices, snakemake.threads)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,15 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from cloudcover.config.params import (
-    AugmentationParams,
-    ComputeParams,
-    DataParams,
-    FoldsParams,
-    InputParams,
-    ModelParams,
-    TrainingParams,
-)
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
 from cloudcover.models.build import build_model
@@ -44,27 +35,14 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 }
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """The sections of the parameters that determine a training run."""
-
-    seed: int
-    data: DataParams
-    folds: FoldsParams
-    input: InputParams
-    model: ModelParams
-    training: TrainingParams
-    augmentation: AugmentationParams
-    compute: ComputeParams
-
-    def fingerprint(self, store: ChipStore, split: Split, masks: Masks | None) -> str:
-        """Fingerprint of everything that determines the result: parameters, chips, labels, library versions."""
-        sections = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in vars(self).items()}
-        items = pd.concat([split.training, split.validation])
-        sources = store.index.loc[items["chip_id"], "source_sha256"].tolist()
-        chosen = items.loc[items["label"] != "human", "chip_id"].tolist()
-        made = [fingerprint(masks.targets([c]).tobytes().hex()) for c in chosen] if masks else []
-        return fingerprint([sections, items.to_csv(index=False), sources, made, library_versions()])
+def training_fingerprint(config: TrainingConfig, store: ChipStore, split: Split, masks: Masks | None) -> str:
+    """Hash everything that determines the result: parameters, chips, labels, library versions."""
+    sections = {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in vars(config).items()}
+    items = pd.concat([split.training, split.validation])
+    sources = store.index.loc[items["chip_id"], "source_sha256"].tolist()
+    chosen = items.loc[items["label"] != "human", "chip_id"].tolist()
+    made = [fingerprint(masks.targets([c]).tobytes().hex()) for c in chosen] if masks else []
+    return fingerprint([sections, items.to_csv(index=False), sources, made, library_versions()])
 
 
 def train(
@@ -77,8 +55,9 @@ def train(
     run: str,
     fold: int,
     masks: Masks | None = None,
+    history: Path | None = None,
 ) -> ModelCard:
-    """Trains a model and publishes it as a model folder with `history.csv` (`tables.HISTORY`).
+    """Train a model and publish it as a model folder and its learning curve.
 
     The training state lives below `work`, in a folder named by the fingerprint of everything that determines the run:
     the same command goes on after the last finished epoch; other parameters or data start afresh. When the model is
@@ -93,13 +72,14 @@ def train(
         run: name of the run: `baseline`, `round1`, `final/unet`.
         fold: the held-out fold.
         masks: of the chips whose label is not the human one.
+        history: where the learning curve goes (`tables.HISTORY`); None: `history.csv` in the model folder.
 
     Raises:
         SplitError: a leak between training and validation.
         NotFiniteError: the loss is NaN or infinite.
     """
     check(split, config.folds.group)
-    identity = config.fingerprint(store, split, masks)
+    identity = training_fingerprint(config, store, split, masks)
     seed = derive_seed(config.seed, run, fold)
     state = work / identity[:16]
     name = f"{run} fold {fold}"
@@ -169,7 +149,7 @@ def train(
         metrics={**best.figures, "epoch": float(best.epoch)},
     )
     if trainer.is_global_zero:
-        tables.HISTORY.write(pd.DataFrame(progress.history), output / "history.csv")
+        tables.HISTORY.write(pd.DataFrame(progress.history), history or output / "history.csv")
         save_model(output, network, card)
         shutil.rmtree(state, ignore_errors=True)
     return card

@@ -17,10 +17,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cloudcover.config.params import AugmentationParams
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data.store import ChipStore
 from cloudcover.runtime.files import derive_seed, fingerprint
 from cloudcover.train.module import NotFiniteError
-from cloudcover.train.run import TrainingConfig, train
+from cloudcover.train.run import train, training_fingerprint
 from cloudcover.train.split import Split, select
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 def _identity(config: TrainingConfig, store: ChipStore, selections: dict[int, Split]) -> str:
     """Fingerprint of everything but the augmentation, by that of the trainings."""
     plain = replace(config, augmentation=AugmentationParams())  # type: ignore[call-arg]
-    return fingerprint([plain.fingerprint(store, split, None) for split in selections.values()])
+    return fingerprint([training_fingerprint(plain, store, split, None) for split in selections.values()])
 
 
 def _open(journal: Path, identity: str, seed: int) -> optuna.Study:

@@ -1,0 +1,53 @@
+"""Where the workflow keeps the files of runs, folds and rounds: the only place that knows how these paths are built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cloudcover.config.params import DataParams
+from cloudcover.config.runs import FINAL, MANIFEST, ORACLE, is_round, member_of
+
+PSEUDO_ARRAYS = {"hard": "masks.npy", "soft": "probabilities.npy"}
+"""The array beside a table of pseudo-labels, by what students learn from."""
+
+
+def fold_of(path: Path) -> int:
+    """Number the fold of a model folder, `models/RUN/fold<k>`, or of a file that is named by one."""
+    return int(path.stem.removeprefix("fold"))
+
+
+def run_of_curve(path: Path) -> str:
+    """Name the run of a learning curve, `reports/learning_curves/RUN/fold<k>.csv`."""
+    return path.parent.relative_to("reports/learning_curves").as_posix()
+
+
+def weights(run: str, folds: Iterable[int]) -> list[str]:
+    """List the weight files of a run."""
+    return [f"models/{run}/fold{fold}/model.safetensors" for fold in folds]
+
+
+def pseudo_labels(labels: str) -> str | None:
+    """Locate the table of pseudo-labels that a round has left; None for the manifest, which has none."""
+    return None if labels == MANIFEST else f"data/labels/{labels}/pseudo_labels.csv"
+
+
+def source_tables(data: DataParams) -> list[str]:
+    """List the tables of a local set, and a folder of further chips; other sources follow from the parameters."""
+    further = [data.unlabelled] if data.unlabelled else []
+    if data.source != "local":
+        return further
+    test = Path(str(data.path), "test_metadata.csv")
+    return [f"{data.path}/train_metadata.csv", *([str(test)] if test.exists() else []), *further]
+
+
+def stage_name(rule: str, run: str | None = None) -> str:
+    """Name the stage of `dvc.yaml` that stands for a rule's jobs of one run or round."""
+    if run is None:
+        return rule
+    rule = rule.removesuffix(f"_{FINAL}")
+    if member := member_of(run):
+        return f"{rule}_{FINAL}@{member}"
+    if is_round(run):
+        return f"{rule}_round@{run}" if rule in ("train", "predict_oof") else f"{rule}@{run}"
+    return f"{rule}_reference@{run}" if run == ORACLE else f"{rule}_{run}"
