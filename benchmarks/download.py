@@ -37,7 +37,7 @@ import pandas as pd
 from obstore.store import AzureStore
 from rasterio.transform import from_origin
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data.geotiff import encode_geotiff
 from cloudcover.runtime.files import derive_seed, write_json
 from cloudcover.sources.remote.fetch import fetch

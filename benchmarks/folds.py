@@ -23,7 +23,7 @@ import pandas as pd
 from baselines import seed_folds
 from numpy.typing import NDArray
 
-from cloudcover.config.params import FoldsParams
+from cloudcover.config.sections import FoldsParams
 from cloudcover.data import folds
 from cloudcover.data.scenes import scene_of
 from cloudcover.runtime.files import derive_seed, write_json

@@ -37,7 +37,7 @@ def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None
     """A model folder with random weights and its exports: `torch`, `bf16`, `int8` below `out`."""
     import torch
 
-    from cloudcover.config.params import InputParams, ModelParams
+    from cloudcover.config.sections import InputParams, ModelParams
     from cloudcover.data.store import ChipStore
     from cloudcover.models.build import build_model
     from cloudcover.models.folder import ModelCard, save_model

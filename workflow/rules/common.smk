@@ -4,10 +4,12 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from cloudcover.pipeline.code_fingerprint import code_fingerprint
-from cloudcover.config.params import ParamsError, validate
+from cloudcover.config.params import ParamsError, refuse_duplicate_keys, validate
 from cloudcover.runtime.locks import guard_snakemake
 
 try:
+    if Path("params.yaml").exists():
+        refuse_duplicate_keys("params.yaml")
     PARAMS = validate(config, "params.yaml")
 except ParamsError as error:
     raise WorkflowError(str(error)) from None

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cloudcover.config.params import Tta
+from cloudcover.config.sections import Tta
 
 
 class View(NamedTuple):

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from cloudcover.config.params import (
+from cloudcover.config.sections import (
     AugmentationParams,
     ComputeParams,
     DataParams,
