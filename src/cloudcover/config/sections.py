@@ -140,7 +140,7 @@ class InputParams(Section):
     """How digital numbers become the numbers that a model sees."""
 
     scale: Literal["reflectance", "percentile"] = Field(
-        "reflectance", description="reflectance (fixed mean and std) | percentile (per chip, 2-98 %, the seed's)"
+        "reflectance", description="reflectance (fixed mean and std) | percentile (per chip, 2-98 %, the original's)"
     )
     mean: list[float] = Field(
         [0.275, 0.285, 0.286, 0.366], description="reflectance: mean of each band, in order of data.bands [reflectance]"
