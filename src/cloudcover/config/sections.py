@@ -28,7 +28,7 @@ class DataParams(Section):
 
     source: Literal["synthetic", "local", "azure", "s3", "http", "archive"] = Field(
         "synthetic",
-        description="where the chips come from (docs/data.md): synthetic | local | azure | s3 | http | archive",
+        description="source of the chips (docs/data.md): synthetic | local | azure | s3 | http | archive",
     )
     path: str | None = Field(
         None,
@@ -37,42 +37,43 @@ class DataParams(Section):
     url: Url | None = Field(
         None, description="azure, http, archive: address of the set's folder; s3: s3://BUCKET/PREFIX; never a signature"
     )
-    endpoint: Url | None = Field(None, description="s3: address of the service, or null: Amazon's")
+    endpoint: Url | None = Field(None, description="s3: address of the service; null: Amazon S3")
     sas_file: str | None = Field(
-        None, description="azure: file that holds the SAS URL; the variable CLOUDCOVER_SAS_URL goes first"
+        None, description="azure: file with the SAS URL; the variable CLOUDCOVER_SAS_URL takes precedence"
     )
     checksums: str | None = Field(
-        None, description="archive: file by md5sum for archives that are not the challenge's, or null"
+        None, description="archive: md5sum file for archives other than the challenge's, or null"
     )
     splits: list[Literal["train", "test"]] = Field(
-        ["train", "test"], min_length=1, description="azure, s3, http, archive: splits to fetch, of train and test"
+        ["train", "test"], min_length=1, description="azure, s3, http, archive: splits to fetch, train and/or test"
     )
     subset: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | list[str] | str | None = Field(
         None,
-        description="azure, s3, http, archive: share, number per split, list or file of chips and locations, null: all",
+        description="azure, s3, http, archive: share, number per split, list or file of chips and locations; null: all",
     )
     unlabelled: str | None = Field(
-        None, description="folder of further chips without labels, CHIP/BAND.tif: candidates for pseudo-labels; or null"
+        None,
+        description="folder of additional unlabelled chips, CHIP/BAND.tif, as candidates for pseudo-labels; or null",
     )
     link: Literal["copy", "hardlink", "symlink"] = Field(
         "copy", description="local, unlabelled: how files enter data/raw: copy | hardlink | symlink"
     )
     bands: list[str] = Field(
-        ["B02", "B03", "B04", "B08"], min_length=1, description="bands of a chip, one GeoTIFF each, in this order"
+        ["B02", "B03", "B04", "B08"], min_length=1, description="bands of a chip in channel order, one GeoTIFF each"
     )
     chip_size: int = Field(96, ge=32, description="height and width of a chip [pixels]")
     tile: bool = Field(
-        False, description="local: cut larger images into chips of chip_size; false: another size is an error"
+        False, description="local: cut larger images into chips of chip_size; false: any other size is an error"
     )
     nodata: int = Field(0, ge=0, le=65535, description="value of pixels without data [DN]")
     offset: int = Field(
         0,
         ge=0,
         le=65535,
-        description="what was added to the DN of files without an offset tag, such as 1000; subtracted on reading [DN]",
+        description="offset of files without an offset tag, such as 1000; subtracted on reading [DN]",
     )
-    chips_per_shard: int = Field(64, ge=1, description="upper bound on the mean number of chips in a file of the store")
-    max_quarantined: Share = Field(0.02, description="share of chips that may be unusable before packing fails [0-1]")
+    chips_per_shard: int = Field(64, ge=1, description="upper bound on the mean number of chips per shard of the store")
+    max_quarantined: Share = Field(0.02, description="largest share of unusable chips before packing fails [0-1]")
 
     @model_validator(mode="after")
     def _check(self) -> DataParams:
@@ -92,15 +93,13 @@ class DataParams(Section):
 
 
 class SyntheticParams(Section):
-    """The synthetic set: a stand-in whose true masks are known."""
+    """The synthetic set: a stand-in for real chips whose true masks are known."""
 
     locations: int = Field(12, ge=1, description="number of locations")
     scenes: int = Field(30, ge=1, description="number of scenes, spread over the locations")
     chips: int = Field(240, ge=1, description="number of chips, spread over the scenes")
     unlabelled: Share = Field(0.03, description="share of chips without a label [0-1]")
-    label_errors: Share = Field(
-        0.145, description="share of labels that are wrong (the challenge's: 1,633 of 11,243) [0-1]"
-    )
+    label_errors: Share = Field(0.145, description="share of wrong labels (in the challenge: 1,633 of 11,243) [0-1]")
 
 
 class AuditParams(Section):
@@ -115,11 +114,11 @@ class LabelsParams(Section):
 
     policy: Literal["auto", "human", "human_first"] = Field(
         "human_first",
-        description="auto (audit) | human (config/verdicts.csv) | human_first (audit where no human verdict)",
+        description="auto (audit) | human (config/verdicts.csv) | human_first (audit where there is no human verdict)",
     )
     max_suspicion: Share | None = Field(
         None,
-        description="auto: labels more suspicious than this are rejected [0-1]; null: as many as the audit estimates",
+        description="auto: reject labels with a higher suspicion than this [0-1]; null: as many as the audit estimates",
     )
 
 
@@ -137,10 +136,11 @@ class FoldsParams(Section):
 
 
 class InputParams(Section):
-    """How digital numbers become the numbers that a model sees."""
+    """Conversion of digital numbers to the input of a model."""
 
     scale: Literal["reflectance", "percentile"] = Field(
-        "reflectance", description="reflectance (fixed mean and std) | percentile (per chip, 2-98 %, the original's)"
+        "reflectance",
+        description="reflectance (fixed mean and std) | percentile (per chip, 2-98 %, like the original)",
     )
     mean: list[float] = Field(
         [0.275, 0.285, 0.286, 0.366], description="reflectance: mean of each band, in order of data.bands [reflectance]"
@@ -154,15 +154,15 @@ class ModelParams(Section):
     """The network."""
 
     architecture: Architecture = Field("unet", description=f"one of {' | '.join(get_args(Architecture))}")
-    encoder: str = Field("tu-mobilenetv3_small_050", description="any smp or timm (tu-…) encoder; cloudnet has none")
+    encoder: str = Field("tu-mobilenetv3_small_050", description="any smp or timm (tu-…) encoder; ignored by cloudnet")
     encoder_weights: str | None = Field(
         None,
         description="null (random) | imagenet (downloaded) | lite0 (ImageNet weights of tu-tf_efficientnet_lite0 from "
         "the extra cloudcover[lite0], no download) | path of a local weight file",
     )
-    encoder_weights_sha256: str | None = Field(None, description="sha256 that a local weight file must have, or null")
+    encoder_weights_sha256: str | None = Field(None, description="required sha256 of a local weight file, or null")
     decoder_channels: list[int] | None = Field(
-        [64, 32, 16, 16, 8], description="U-Net decoders: channels of each block; null: the library's own"
+        [64, 32, 16, 16, 8], description="U-Net decoders: channels of each block; null: the library's default"
     )
 
     @model_validator(mode="after")
@@ -173,76 +173,77 @@ class ModelParams(Section):
 
 
 class TrainingParams(Section):
-    """The training recipe of every round."""
+    """The training recipe, the same in every round."""
 
     loss: Literal["lovasz", "lovasz_softmax", "bce_dice", "jaccard_focal", "cross_entropy", "bce_lovasz"] = Field(
         "bce_lovasz",
         description="lovasz (hinge) | lovasz_softmax | bce_dice | jaccard_focal | cross_entropy | bce_lovasz",
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="share e of label smoothing: clear becomes e / 2, cloud 1 - e / 2 [0-1]"
+        0.0, ge=0, lt=1, description="label smoothing e: clear becomes e / 2, cloud 1 - e / 2 [0-1]"
     )
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="adam | adamw | sgd")
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate")
-    min_learning_rate: float = Field(1e-5, ge=0, description="learning rate at the end of the cosine")
-    warmup_steps: int = Field(10, ge=0, description="optimizer steps from 0 to the peak learning rate")
+    min_learning_rate: float = Field(1e-5, ge=0, description="learning rate at the end of the cosine schedule")
+    warmup_steps: int = Field(10, ge=0, description="optimizer steps of linear warm-up to the peak learning rate")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay")
-    epochs: int = Field(8, ge=1, description="longest training [epochs]")
-    patience: int = Field(10, ge=1, description="epochs without a better validation Jaccard before training stops")
+    epochs: int = Field(8, ge=1, description="maximum number of epochs")
+    patience: int = Field(10, ge=1, description="epochs without improvement of monitor before training stops")
     monitor: Literal["jaccard", "location_mean"] = Field(
-        "jaccard", description="validation figure of the epoch that is kept: jaccard (global) | location_mean"
+        "jaccard", description="validation metric that selects the epoch to keep: jaccard (global) | location_mean"
     )
     batch_size: int = Field(8, ge=1, description="chips per optimizer step")
     micro_batch: int | None = Field(
         None,
         ge=1,
-        description="chips per forward pass, for small GPUs; gradients add up to batch_size; null: batch_size",
+        description="chips per forward pass, for small GPUs; gradients accumulate to batch_size; null: batch_size",
     )
-    gradient_clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient, or null")
+    gradient_clip: float | None = Field(1.0, gt=0, description="maximum norm of the gradient, or null")
     ema_decay: float | None = Field(
         0.98, gt=0, lt=1, description="decay of the exponential moving average of the weights per step, or null"
     )
     pseudo_weight: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = Field(
         1.0,
-        description="weight of a pseudo-labelled chip in the loss (a human label: 1); a list: one for each round that "
-        "made it, the last for all later rounds",
+        description="loss weight of a pseudo-labelled chip (given labels: 1); a list has one value per round that "
+        "made the label, the last one for all later rounds",
     )
 
     def weight_of_round(self, number: int) -> float:
-        """Weight of a chip whose pseudo-label was made in round `number`, from 1."""
+        """Return the loss weight of a chip whose pseudo-label was made in round `number`, counted from 1."""
         if isinstance(self.pseudo_weight, float):
             return self.pseudo_weight
         return self.pseudo_weight[min(number, len(self.pseudo_weight)) - 1]
 
 
 class AugmentationParams(Section):
-    """Random changes of training batches."""
+    """Random augmentation of training batches."""
 
     hflip: Share = Field(0.5, description="probability of a left-right flip [0-1]")
     vflip: Share = Field(0.5, description="probability of an up-down flip [0-1]")
     rotate90: Share = Field(0.0, description="probability of a turn by 90, 180 or 270 degrees [0-1]")
-    d4: Share = Field(0.0, description="probability of one of the square's eight symmetries, drawn evenly [0-1]")
+    d4: Share = Field(0.0, description="probability of one of the square's eight symmetries, drawn uniformly [0-1]")
     affine: Share = Field(0.0, description="probability of a rotation and zoom about the centre [0-1]")
-    rotation: float = Field(45.0, ge=0, le=180, description="affine: largest rotation either way [degrees]")
-    zoom: float = Field(1.4, ge=1, description="affine: largest magnification; the smallest is 1 / zoom")
+    rotation: float = Field(45.0, ge=0, le=180, description="affine: maximum rotation in either direction [degrees]")
+    zoom: float = Field(1.4, ge=1, description="affine: maximum magnification; the minimum is 1 / zoom")
     brightness_contrast: Share = Field(
-        0.0, description="probability of a change of brightness and contrast, drawn for each band [0-1]"
+        0.0, description="probability of a change in brightness and contrast, drawn per band [0-1]"
     )
-    brightness: Share = Field(
-        0.2, description="brightness_contrast: largest change of a band's mean, as a share of it [0-1]"
-    )
+    brightness: Share = Field(0.2, description="brightness_contrast: maximum relative change of a band's mean [0-1]")
     contrast: Share = Field(
-        0.2, description="brightness_contrast: largest change of the distance from the mean, as a share of it [0-1]"
+        0.2, description="brightness_contrast: maximum relative change of the distance from the mean [0-1]"
     )
-    mosaic: Share = Field(0.0, description="probability that four chips meet at a random point [0-1]")
-    cutmix: Share = Field(0.0, description="probability that a rectangle comes from another chip [0-1]")
+    mosaic: Share = Field(0.0, description="probability of a mosaic of four chips around a random point [0-1]")
+    cutmix: Share = Field(0.0, description="probability that a rectangle is replaced by another chip's [0-1]")
     chessmix: Share = Field(
-        0.0, description="probability that every second square of a chessboard comes from another chip [0-1]"
+        0.0, description="probability that every second square of a chessboard is replaced by another chip's [0-1]"
     )
-    chessmix_squares: int = Field(4, ge=2, description="chessmix: squares along a side")
-    cloud_paste: Share = Field(0.0, description="probability that another chip's clouds are pasted, all bands [0-1]")
+    chessmix_squares: int = Field(4, ge=2, description="chessmix: number of squares per side")
+    cloud_paste: Share = Field(0.0, description="probability that another chip's clouds are pasted in, all bands [0-1]")
     crop_size: int | None = Field(
-        None, ge=32, multiple_of=32, description="height and width of the random window learnt from [pixels], null: all"
+        None,
+        ge=32,
+        multiple_of=32,
+        description="height and width of the random training window [pixels]; null: whole chip",
     )
     multi_resolution: Share = Field(
         0.0, description="probability that a batch is resampled to another resolution [0-1]"
@@ -250,7 +251,7 @@ class AugmentationParams(Section):
     resolutions: list[Annotated[float, Field(gt=0, le=4)]] = Field(
         [0.75, 1.25],
         min_length=1,
-        description="multi_resolution: factors to draw from; sizes are rounded to multiples of 32 pixels",
+        description="multi_resolution: scale factors to draw from; sizes are rounded to multiples of 32 pixels",
     )
 
     @property
@@ -260,14 +261,14 @@ class AugmentationParams(Section):
 
 
 class ComputeParams(Section):
-    """What the networks run on; it changes results within rounding."""
+    """The hardware that networks run on; results change only within rounding."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU if there is one) | cpu | cuda")
-    devices: int = Field(1, ge=1, description="GPUs that train one model together; they share each batch")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU if available) | cpu | cuda")
+    devices: int = Field(1, ge=1, description="number of GPUs that train one model; each batch is split between them")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16 (GPUs without bf16)"
     )
-    compile: bool = Field(False, description="torch.compile, worth its start-up time on long GPU runs")
+    compile: bool = Field(False, description="use torch.compile, which pays off on long GPU runs")
     prediction_batch: int = Field(32, ge=1, description="chips per forward pass in prediction")
 
 
@@ -276,31 +277,31 @@ class PseudoLabelParams(Section):
 
     rounds: int = Field(3, ge=1, description="training rounds, each followed by pseudo-labelling")
     pixel_confidence: float = Field(
-        0.8, gt=0.5, lt=1, description="a pixel is confident at p above this or below 1 - this"
+        0.8, gt=0.5, lt=1, description="a pixel is confident if p is above this or below 1 - this"
     )
     chip_confidence: Share = Field(0.9, description="a chip is accepted above this share of confident pixels [0-1]")
     uncertain_pixels: Literal["keep", "ignore"] = Field(
-        "ignore", description="pixels that are not confident in accepted chips: keep | ignore (255)"
+        "ignore", description="pixels of accepted chips that are not confident: keep | ignore (255)"
     )
     targets: Literal["hard", "soft"] = Field(
-        "hard", description="what students learn from: hard (the mask, p > 0.5) | soft (the probability p itself)"
+        "hard", description="targets of the students: hard (the mask, p > 0.5) | soft (the probability p itself)"
     )
-    tta: Tta = Field("d4", description="views that the teachers average: none | vflip | hflip | flips | d4")
+    tta: Tta = Field("d4", description="TTA views that the teachers average: none | vflip | hflip | flips | d4")
 
 
 class MemberParams(Section):
-    """A member of the final ensemble; a null takes the value of `model`."""
+    """A member of the final ensemble; null means the value of `model`."""
 
-    architecture: Architecture | None = Field(None, description="architecture, or null: that of model")
-    encoder: str | None = Field(None, description="encoder, or null: that of model")
-    augmentation: dict[str, float] = Field({}, description="keys of augmentation that differ for this member")
+    architecture: Architecture | None = Field(None, description="architecture; null: that of model")
+    encoder: str | None = Field(None, description="encoder; null: that of model")
+    augmentation: dict[str, float] = Field({}, description="keys of augmentation with other values for this member")
 
     def override_model(self, model: ModelParams) -> ModelParams:
-        """The network of this member."""
+        """Return the network parameters of this member."""
         return model.model_copy(update=self.model_dump(include={"architecture", "encoder"}, exclude_none=True))
 
     def override_augmentation(self, augmentation: AugmentationParams) -> AugmentationParams:
-        """The augmentation of this member; raises `ValidationError`."""
+        """Return the augmentation of this member; raises `ValidationError`."""
         return AugmentationParams.model_validate({**augmentation.model_dump(), **self.augmentation})
 
 
@@ -318,16 +319,16 @@ class EvaluationParams(Section):
     """The evaluation on out-of-fold predictions."""
 
     tta: list[Tta] = Field(
-        ["none", "vflip"], min_length=1, description="policies to compare; masks are made with the last"
+        ["none", "vflip"], min_length=1, description="TTA policies to compare; masks are made with the last one"
     )
     compare_tta: list[Tta] = Field(
         ["none", "vflip", "hflip", "flips", "d4"],
-        description="policies by which the final models are judged too, with their time",
+        description="additional TTA policies for the final models, compared in Jaccard and time",
     )
-    threshold: float = Field(0.5, gt=0, lt=1, description="a pixel is cloud at a probability above this")
+    threshold: float = Field(0.5, gt=0, lt=1, description="a pixel is cloud if its probability is above this")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of locations for the 95 % interval")
     oracle: bool = Field(
-        True, description="synthetic: also train on the true masks, which tells how much the wrong labels cost"
+        True, description="synthetic: also train on the true masks, to measure the cost of wrong labels"
     )
 
     @property
