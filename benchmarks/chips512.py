@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.synthetic.generate import generate

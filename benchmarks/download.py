@@ -1,13 +1,13 @@
-"""How fast a set of many small files comes from Azurite on loopback: this project, obstore alone, and the seed's way.
+"""Download speed of many small files from Azurite on loopback: this project, obstore alone, and the original's way.
 
-    python -m venv .venv/seed && .venv/seed/bin/pip install "cloudpathlib[azure]==0.26.0" tqdm
+    python -m venv .venv/original && .venv/original/bin/pip install "cloudpathlib[azure]==0.26.0" tqdm
     python benchmarks/download.py --quick
     python benchmarks/download.py --files 8000 --repeats 5 --json download.json
 
 All of them list the container and fetch 64 KiB TIFFs with the same SAS, in turns within one run and after one that is
 not counted; the medians are compared. This project also checks length, MD5 and header of each file, hashes it, writes
-a manifest; obstore alone (16 threads) and the seed's way (`baselines/seed_download.py`, in an environment of its own)
-only write the files.
+a manifest; obstore alone (16 threads) and the original's way (`baselines/original_download.py`, in an environment of
+its own) only write the files.
 Azurite is one process: what it can serve is the upper bound, so the processor time of each client is shown, too.
 
 Also measured: a second run, which transfers nothing.
@@ -37,7 +37,7 @@ import pandas as pd
 from obstore.store import AzureStore
 from rasterio.transform import from_origin
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data.geotiff import encode_geotiff
 from cloudcover.runtime.files import derive_seed, write_json
 from cloudcover.sources.remote.fetch import fetch
@@ -92,11 +92,11 @@ def by_obstore(folder: Path) -> None:
         list(pool.map(one, [item["path"] for item in obstore.list(store, chunk_size=1000).collect()]))
 
 
-def by_seed(python: Path) -> Callable[[Path], None]:
-    """The seed's way, in its own environment."""
+def by_original(python: Path) -> Callable[[Path], None]:
+    """The original's way, in its own environment."""
 
     def run(folder: Path) -> None:
-        program = ROOT / "benchmarks" / "baselines" / "seed_download.py"
+        program = ROOT / "benchmarks" / "baselines" / "original_download.py"
         result = subprocess.run([python, program, folder], check=True, stdout=subprocess.PIPE, text=True)
         run.seconds = json.loads(result.stdout.splitlines()[-1])["seconds"]  # type: ignore[attr-defined]
 
@@ -124,14 +124,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="not used: nothing here runs on a GPU")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--seed-python", type=Path, default=ROOT / ".venv" / "seed" / "bin" / "python")
+    parser.add_argument("--original-python", type=Path, default=ROOT / ".venv" / "original" / "bin" / "python")
     arguments = parser.parse_args()
     files, repeats = (2000, 1) if arguments.quick else (arguments.files, arguments.repeats)
-    if not arguments.seed_python.exists():
-        parser.error(f"{arguments.seed_python} does not exist: see the first line of this program's --help")
+    if not arguments.original_python.exists():
+        parser.error(f"{arguments.original_python} does not exist: see the first line of this program's --help")
     logging.disable(logging.WARNING)
 
-    ways = {"project": by_project, "obstore alone": by_obstore, "seed": by_seed(arguments.seed_python)}
+    ways = {"project": by_project, "obstore alone": by_obstore, "original": by_original(arguments.original_python)}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     work: dict[str, list[float]] = {name: [] for name in ways}
     again: list[float] = []
@@ -158,14 +158,14 @@ def main() -> None:
     print(f"{'way':15} {'seconds':>9} {'files/s':>9} {'processor seconds':>18}")
     for name in ways:
         print(f"{name:15} {median(seconds[name]):9.2f} {files / median(seconds[name]):9.0f} {median(work[name]):18.2f}")
-    ratio = median(seconds["seed"]) / median(seconds["project"])
-    print(f"{ratio:.1f} times as fast as the seed's way; a second run takes {median(again):.2f} s")
+    ratio = median(seconds["original"]) / median(seconds["project"])
+    print(f"{ratio:.1f} times as fast as the original's way; a second run takes {median(again):.2f} s")
     if arguments.json:
         result = {
             "files": files,
             "files_per_s": files / median(seconds["project"]),
             "files_per_s_obstore": files / median(seconds["obstore alone"]),
-            "files_per_s_seed": files / median(seconds["seed"]),
+            "files_per_s_original": files / median(seconds["original"]),
             "ratio_download": ratio,
             "seconds_second_run": median(again),
         }

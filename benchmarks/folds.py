@@ -4,9 +4,10 @@
     python benchmarks/folds.py --metadata data/raw/train_metadata.csv --json folds.json
 
 Prints, for the size of folds and each criterion, the share of chips that would have to change folds for it to be spread
-evenly: for this project's split, for plain shuffles of groups and of chips, and for the seed's way, beside a bound that
-no split into whole groups can pass. Most of the challenge's locations have one scene, so that folds of whole scenes
-cannot spread the location: `least_share` says so. Shuffled chips and the seed's folds are even since they split scenes.
+evenly: for this project's split, for plain shuffles of groups and of chips, and for the original's way, next to a
+bound that no split into whole groups can pass. Most of the challenge's locations have one scene, so folds of whole
+scenes cannot spread the location; `least_share` shows it. Shuffled chips and the original's folds are even because they
+split scenes.
 
 Without `--metadata` the set is generated in the shape of the challenge's: 11,748 chips, 92 scenes, 81 locations. Where
 there is no column `coverage_share`, coverage is drawn around a mean per scene.
@@ -20,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from baselines import seed_folds
+from baselines import original_folds
 from numpy.typing import NDArray
 
-from cloudcover.config.params import FoldsParams
+from cloudcover.config.sections import FoldsParams
 from cloudcover.data import folds
 from cloudcover.data.scenes import scene_of
 from cloudcover.runtime.files import derive_seed, write_json
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="generate a tenth of the chips")
     parser.add_argument("--seed", type=int, default=0, help="of the generated set, the split and the shuffles")
     parser.add_argument("--metadata", type=Path, help="CSV with chip_id, location, datetime [, coverage_share]")
-    parser.add_argument("--number", type=int, default=5, help="number of folds (default 5, the seed's)")
+    parser.add_argument("--number", type=int, default=5, help="number of folds (default 5, the original's)")
     parser.add_argument("--group", choices=["scene", "location", "none"], default="scene", help="what stays whole")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
@@ -105,14 +106,16 @@ def main() -> None:
     seconds = time.perf_counter() - start
     folds.check(table, chips, params)
     balance = folds.balance(table, chips, params, args.seed)
-    seed_table = seed_folds.split(chips, params.number, params.coverage_bins, args.seed)
-    balance["seed_share"] = folds.balance(seed_table, chips, params, args.seed)["spread_share"]
+    original_table = original_folds.split(chips, params.number, params.coverage_bins, args.seed)
+    balance["original_share"] = folds.balance(original_table, chips, params, args.seed)["spread_share"]
 
     scenes = table["scene"].nunique()
     print(f"{len(chips)} chips, {scenes} scenes, {chips['location'].nunique()} locations, {params.number} folds")
     print(f"kept whole: {params.group}; split in {seconds:.2f} s\n")
     print(balance.to_string(index=False, float_format="%.4f"))
-    print(f"\nscenes in more than one fold: {split_scenes(table)} here, {split_scenes(seed_table)} the seed's way")
+    print(
+        f"\nscenes in more than one fold: {split_scenes(table)} here, {split_scenes(original_table)} the original's way"
+    )
 
     by_criterion = balance.set_index("criterion")
     figures: dict[str, float] = {"seconds": seconds, "split_scenes": split_scenes(table)}
@@ -121,8 +124,8 @@ def main() -> None:
         figures[f"spread_{name}_least"] = float(row["least_share"])
         figures[f"spread_{name}_shuffled"] = float(row["groups_shuffled_share"])
         figures[f"spread_{name}_chips_shuffled"] = float(row["chips_shuffled_share"])
-        figures[f"spread_{name}_seed"] = float(row["seed_share"])
-    figures["split_scenes_seed"] = split_scenes(seed_table)
+        figures[f"spread_{name}_original"] = float(row["original_share"])
+    figures["split_scenes_original"] = split_scenes(original_table)
     if args.json:
         write_json(args.json, figures)
 

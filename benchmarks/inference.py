@@ -1,14 +1,14 @@
-"""Masks of a folder of chips with up-down flip TTA, against the seed's loop: seconds, and how much precision costs.
+"""Masks of a folder of chips with up-down flip TTA, against the original's loop: seconds, and how much precision costs.
 
     python benchmarks/inference.py --quick
     python benchmarks/inference.py --encoder tu-mobilenetv3_small_050 --model models/bundle --json inference.json
     python benchmarks/inference.py --device cuda --chips 256
 
-Files are read and masks written on both sides: four bands here, three in the seed's way. Speed does not depend on the
-weights, so they are random, and int8 is calibrated on chips of the synthetic set. Each way runs in a process of its
-own, in turns; the best round counts. On a CPU the seed's loop runs as shipped and with the allocator settings that this
-project's ways have (docs/benchmarks.md). `--model` takes a trained bundle or model, exports it and compares its masks
-with torch in fp32 on chips that did not calibrate it: `mask_disagreement` is the share of differing pixels in the
+Files are read and masks written on both sides: four bands here, three in the original's way. Speed does not depend on
+the weights, so they are random, and int8 is calibrated on chips of the synthetic set. Each way runs in a process of its
+own, in turns; the best round counts. On a CPU the original's loop runs as shipped and with the allocator settings that
+this project's ways have (docs/benchmarks.md). `--model` takes a trained bundle or model, exports it and compares its
+masks with torch in fp32 on chips that did not calibrate it: `mask_disagreement` is the share of differing pixels in the
 fastest precision.
 """
 
@@ -37,7 +37,7 @@ def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None
     """A model folder with random weights and its exports: `torch`, `bf16`, `int8` below `out`."""
     import torch
 
-    from cloudcover.config.params import InputParams, ModelParams
+    from cloudcover.config.sections import InputParams, ModelParams
     from cloudcover.data.store import ChipStore
     from cloudcover.models.build import build_model
     from cloudcover.models.folder import ModelCard, save_model
@@ -67,9 +67,9 @@ def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float
         (out / "chips").mkdir()
         for link, chip in zip(links, chips, strict=True):
             link.symlink_to(chip.resolve(), target_is_directory=True)
-        if way == "seed":
+        if way == "original":
             import segmentation_models_pytorch as smp
-            from baselines.seed_predict import predict
+            from baselines.original_predict import predict
 
             network = smp.Unet(options.encoder, encoder_weights=None, in_channels=3, classes=1)
             predict(network, links[:1], out / "warm", 1, 0, options.device)
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="tu-resnest50d")
     parser.add_argument("--chips", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=2, help="of the seed's DataLoader")
+    parser.add_argument("--workers", type=int, default=2, help="of the original's DataLoader")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", type=Path, help="a trained bundle or model folder, for the cost of precision")
     parser.add_argument("--way", help=argparse.SUPPRESS)
@@ -166,22 +166,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
         prepare(options.encoder, store, models, precisions)
-        plan = [("seed", False), *([("seed", True)] if cpu else []), *((way, cpu) for way in ways)]
+        plan = [("original", False), *([("original", True)] if cpu else []), *((way, cpu) for way in ways)]
         best = dict.fromkeys(plan, float("inf"))
         for _ in range(options.rounds):
             for way, allocator in plan:
                 seconds = child(way, allocator, sys.argv[1:], raw, models)
                 best[way, allocator] = min(best[way, allocator], seconds)
-        shipped, settings = best["seed", False], best.get(("seed", True), float("nan"))
+        shipped, settings = best["original", False], best.get(("original", True), float("nan"))
         print(f"U-Net {options.encoder}, {options.chips} chips of 512 px, {options.device}, vflip")
-        print(f"{'':28} {'s/chip':>8} {'against the seed':>17} {'same allocator settings':>24}")
+        print(f"{'':28} {'s/chip':>8} {'against the original':>21} {'same allocator settings':>24}")
         for (way, allocator), seconds in best.items():
             name = f"{way}{' + allocator settings' if allocator else ''}"
             figures[f"seconds_{way}{'_allocator' if allocator else ''}"] = seconds / options.chips
             print(f"{name:36} {seconds / options.chips:8.3f} {shipped / seconds:9.2f} {settings / seconds:9.2f}")
-            if way != "seed":
+            if way != "original":
                 figures[f"ratio_{way}"], figures[f"ratio_{way}_same_allocator"] = shipped / seconds, settings / seconds
-        figures["ratio_inference"] = max(shipped / seconds for (way, _), seconds in best.items() if way != "seed")
+        figures["ratio_inference"] = max(shipped / seconds for (way, _), seconds in best.items() if way != "original")
         if not cpu:
             figures = {key: value for key, value in figures.items() if not key.endswith("_same_allocator")}
         if options.model:

@@ -1,10 +1,10 @@
-"""Chips per second from disk to a scaled, flipped float batch, against the seed's dataset class.
+"""Chips per second from disk to a scaled, flipped float batch, against the original's dataset class.
 
     python benchmarks/loader.py --quick
     python benchmarks/loader.py --json loader.json
 
-Chips of 512 pixels, warm in the page cache: four bands in this project, three in the seed's way (its favour). One core
-is one pinned process, by its processor time; two cores are two processes here, and a `DataLoader` with one or two
+Chips of 512 pixels, warm in the page cache: four bands in this project, three in the original's way (its favour). One
+core is one pinned process, by its processor time; two cores are two processes here, and a `DataLoader` with one or two
 workers (the faster counts) there. "Transport" gathers uint16 chips and labels and leaves scaling and flips to a GPU.
 The ways take turns; the best round of each counts. A plain copy of the chips is the floor of transport. The work is
 done on the CPU whatever `--device` says.
@@ -25,11 +25,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a core is a process here
 
 import numpy as np
 import torch
-from baselines import seed_input
+from baselines import original_input
 from chips512 import SIZE, make
 
 from cloudcover.augment.apply import augment_weighted
-from cloudcover.config.params import AugmentationParams, DataParams, InputParams
+from cloudcover.config.sections import AugmentationParams, DataParams, InputParams
 from cloudcover.data.store import ChipStore
 from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.files import write_json
@@ -63,17 +63,17 @@ def packed(store: Path) -> tuple[Callable[[list[str]], object], ...]:
 
 
 @cache
-def seeds(raw: Path, workers: int) -> torch.utils.data.DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    """The seed's loader, kept with its workers for the next round."""
+def originals(raw: Path, workers: int) -> torch.utils.data.DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+    """The original's loader, kept with its workers for the next round."""
     torch.manual_seed(0)
-    return seed_input.loader(raw, BATCH, workers)
+    return original_input.loader(raw, BATCH, workers)
 
 
 def epochs(way: str, raw: Path, store: Path, seed: int) -> Iterator[int]:
     """Runs a way for ever; yields the number of chips of each batch."""
-    if way.startswith("seed"):
+    if way.startswith("original"):
         while True:
-            for images, _ in seeds(raw, int(way[-1])):
+            for images, _ in originals(raw, int(way[-1])):
                 yield len(images)
     step = packed(store)[("transport", "batch", "copy").index(way)]
     ids, rng = ChipStore(store).index["chip_id"].tolist(), np.random.default_rng(seed)
@@ -93,7 +93,7 @@ def rate(way: str, cores: set[int], raw: Path, store: Path, seed: int, alone: bo
     clock = time.process_time if alone else time.perf_counter
     source, total = epochs(way, raw, store, seed), len(ChipStore(store))
     warm = 0
-    while warm < (total if way.startswith("seed") else 2 * total):
+    while warm < (total if way.startswith("original") else 2 * total):
         warm += next(source)
     start, done = clock(), 0
     while done < total or clock() - start < SECONDS:
@@ -113,9 +113,9 @@ def main() -> None:
     raw, store = make(options.set, 32 if options.quick else 64, options.seed)
     cores = sorted(os.sched_getaffinity(0))[:2]
     one, two = {cores[0]}, set(cores)
-    plan = [(way, one, 1) for way in ("seed0", "batch", "transport", "copy")]
+    plan = [(way, one, 1) for way in ("original0", "batch", "transport", "copy")]
     if len(cores) == 2:
-        plan += [("seed1", two, 1), ("seed2", two, 1), ("batch", two, 2), ("transport", two, 2)]
+        plan += [("original1", two, 1), ("original2", two, 1), ("batch", two, 2), ("transport", two, 2)]
     rates: dict[tuple[str, int], float] = {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for _ in range(1 if options.quick else 3):
@@ -128,14 +128,14 @@ def main() -> None:
     figures = {f"chips_per_s_{way}_{n}": value for (way, n), value in rates.items()}
     figures["share_of_floor_transport"] = rates["transport", 1] / rates["copy", 1]
     print(f"{'':32} {'one core':>10} {'two cores':>10}   chips/s")
-    seed_two = max(rates.get(("seed1", 2), 0), rates.get(("seed2", 2), 0))
-    print(f"{'seed (3 bands)':32} {rates['seed0', 1]:10.0f} {seed_two:10.0f}")
+    original_two = max(rates.get(("original1", 2), 0), rates.get(("original2", 2), 0))
+    print(f"{'original (3 bands)':32} {rates['original0', 1]:10.0f} {original_two:10.0f}")
     for way, name in (("batch", "this project (4 bands)"), ("transport", "uint16 transport (4 bands)")):
         print(f"{name:32} {rates[way, 1]:10.0f} {rates.get((way, 2), 0):10.0f}")
         key = "ratio_loader" if way == "batch" else "ratio_transport"
-        figures[key] = rates[way, 1] / rates["seed0", 1]
-        if seed_two:
-            figures[f"{key}_two_cores"] = rates[way, 2] / seed_two
+        figures[key] = rates[way, 1] / rates["original0", 1]
+        if original_two:
+            figures[f"{key}_two_cores"] = rates[way, 2] / original_two
         print(f"{key:32} {figures[key]:10.1f} {figures.get(f'{key}_two_cores', 0):10.1f}")
     print(f"{'plain copy of the chips (floor)':32} {rates['copy', 1]:10.0f}")
     if options.json:

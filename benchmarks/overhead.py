@@ -23,8 +23,8 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from cloudcover.config.params import load
 from cloudcover.runtime.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def lay_out(folder: Path, chips: int) -> tuple[Project, int]:
     Returns:
         The project, and the number of its files.
     """
-    values: dict[str, Any] = yaml.safe_load((ROOT / "config/presets/full.yaml").read_text())
+    values: dict[str, Any] = load(ROOT / "config/presets/full.yaml").model_dump(mode="json")
     values["data"] |= {"source": "local", "path": "source"}
     project = Project(folder, values)
     ids = {"train": [f"c{i:05d}" for i in range(chips)], "test": [f"t{i:05d}" for i in range(int(chips * UNLABELLED))]}

@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
+from cloudcover.config.params import load
 from cloudcover.config.runs import chain
 from cloudcover.runtime.files import write_json
 
@@ -65,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = Project.at(ROOT)
-        preset = yaml.safe_load((ROOT / "config/presets/proof.yaml").read_text())
+        preset = load(ROOT / "config/presets/proof.yaml").model_dump(mode="json")
         if options.quick or options.device:
             project = Project(Path(folder, "project"), QUICK if options.quick else preset)
             if options.device:

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data import tables
 from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack

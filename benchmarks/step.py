@@ -1,12 +1,12 @@
-"""Chips per second of training, against the seed's loop, and how much of a step is lost to waiting for input.
+"""Chips per second of training, against the original's loop, and how much of a step is lost to waiting for input.
 
     python benchmarks/step.py --quick
     python benchmarks/step.py --device cuda --batch 32 --steps 60 --json step.json
 
 U-Net with `--encoder`, chips of 512 pixels, the project's own training module, batches and loss in Lightning's trainer;
-the seed's loop is fp32 with a `DataLoader`, Adam, Lovász by sorting and gradient clipping. `input_loss_share` compares
-training from the store with training on one batch that is already on the device. The ways take turns; the median step
-after the warm-up of each round is taken, and the best round of each counts.
+the original's loop is fp32 with a `DataLoader`, Adam, Lovász by sorting and gradient clipping. `input_loss_share`
+compares training from the store with training on one batch that is already on the device. The ways take turns; the
+median step after the warm-up of each round is taken, and the best round of each counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import segmentation_models_pytorch as smp
 import torch
-from baselines import seed_input
+from baselines import original_input
 from chips512 import make
 
 from cloudcover.config.params import Params
@@ -103,13 +103,13 @@ def ours(options: argparse.Namespace, store: ChipStore, resident: bool) -> float
     return clock.seconds()
 
 
-def seeds(options: argparse.Namespace, raw: Path) -> float:
-    """Seconds of a step by the seed's loop."""
+def original(options: argparse.Namespace, raw: Path) -> float:
+    """Seconds of a step by the original's loop."""
     torch.manual_seed(options.seed)
     network = smp.Unet(options.encoder, encoder_weights=None, in_channels=3, classes=1).to(options.device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=4e-5, weight_decay=1e-5)
     loss = smp.losses.LovaszLoss(mode="binary", per_image=False)
-    loader, clock = seed_input.loader(raw, options.batch, options.workers), Clock()
+    loader, clock = original_input.loader(raw, options.batch, options.workers), Clock()
     while len(clock.ends) < options.steps:
         for images, masks in loader:
             optimizer.zero_grad()
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=2, help="of the seed's DataLoader (its own script took 10)")
+    parser.add_argument("--workers", type=int, default=2, help="of the original's DataLoader (its own script took 10)")
     parser.add_argument("--compile", action="store_true", help="torch.compile for this project's step")
     options = parser.parse_args()
     if options.quick:
@@ -145,7 +145,7 @@ def main() -> None:
     ways = {
         "this project": lambda: ours(options, store, resident=False),
         "this project, no input": lambda: ours(options, store, resident=True),
-        "seed": lambda: seeds(options, raw),
+        "original": lambda: original(options, raw),
     }
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(options.rounds):
@@ -155,7 +155,7 @@ def main() -> None:
     for name, seconds in best.items():
         print(f"{name:24} {1000 * seconds:8.0f} ms/step {options.batch / seconds:8.1f} chips/s")
     figures = {
-        "ratio_step": best["seed"] / best["this project"],
+        "ratio_step": best["original"] / best["this project"],
         "input_loss_share": 1 - best["this project, no input"] / best["this project"],
         **{f"chips_per_s_{name.replace(', ', '_').replace(' ', '_')}": options.batch / s for name, s in best.items()},
     }

@@ -27,7 +27,7 @@ import rasterio
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.runtime.files import write_json
 from cloudcover.synthetic import labels, scene, sites
 from cloudcover.synthetic.generate import generate

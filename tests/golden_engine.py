@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from cloudcover.augment.apply import AUGMENTATIONS, augment
-from cloudcover.config.params import AugmentationParams, DataParams, InputParams, ModelParams
+from cloudcover.config.sections import AugmentationParams, DataParams, InputParams, ModelParams
 from cloudcover.losses.build import LOSSES, smooth
 from cloudcover.models.build import ARCHITECTURES, build_model
 from cloudcover.models.normalize import Normalize

@@ -7,7 +7,7 @@ import pytest
 import torch
 from training import fit, learnable, recipe_of
 
-from cloudcover.config.params import Architecture
+from cloudcover.config.sections import Architecture
 from cloudcover.data import tables
 from cloudcover.models.folder import load_model
 from cloudcover.models.normalize import Normalize

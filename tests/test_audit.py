@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from cloudcover.config.params import AuditParams, DataParams, Params, SyntheticParams
+from cloudcover.config.params import Params
+from cloudcover.config.sections import AuditParams, DataParams, SyntheticParams
 from cloudcover.config.training import TrainingConfig
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore

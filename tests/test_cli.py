@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner, Result
+from conftest import ROOT
 
 from cloudcover.cli import main
 from cloudcover.cli.score import compare
-from cloudcover.config.params import ModelParams, validate
+from cloudcover.config.params import load, validate
+from cloudcover.config.sections import ModelParams
 from cloudcover.data.tables import FILES, TRUTH
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
@@ -200,6 +203,16 @@ def test_params_prints_a_file_complete_and_explains_mistakes(tmp_path: Path) -> 
     result = call("params", tmp_path / "p.yaml")
     assert result.exit_code == 1
     assert "did you mean seed?" in result.output
+
+
+def test_params_prints_a_preset_complete_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    printed = call("params", "full").output
+    assert "learning_rate: 4.0e-5  " in printed
+    assert validate(yaml.safe_load(printed)) == load("config/presets/full.yaml")
+    result = call("params", "ful")
+    assert result.exit_code == 1
+    assert "ful is neither a file nor a preset (presets in config/presets: ablation, full, " in result.output
 
 
 def test_params_write_works_in_a_project_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

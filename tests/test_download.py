@@ -13,7 +13,8 @@ from conftest import BANDS, make_layout, write_tif
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudcover.config.params import DataParams, ParamsError, SyntheticParams, validate
+from cloudcover.config.params import ParamsError, validate
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
 from cloudcover.data.chips import read_chip
 from cloudcover.data.layout import layout_files, read_metadata

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import Trouble
 
-from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
 from cloudcover.data.layout import layout_files, read_metadata
 from cloudcover.sources.archive import fetch as archive

@@ -18,7 +18,7 @@ import pytest
 from conftest import make_layout
 from servers import Trouble
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data import tables
 from cloudcover.data.layout import layout_files
 from cloudcover.sources.remote import fetch as remote
@@ -272,7 +272,7 @@ def test_a_run_that_is_killed_leaves_no_half_file_and_the_next_fetches_only_the_
     make_layout(web.root, chips=40, scenes=4, size=32, unlabelled=0)
     web.trouble = lambda path, number: Trouble(delay=0.03) if path.endswith(".tif") else None
     code = (
-        "import sys; from pathlib import Path; from cloudcover.config.params import DataParams;"
+        "import sys; from pathlib import Path; from cloudcover.config.sections import DataParams;"
         "from cloudcover.sources.remote.fetch import fetch;"
         "fetch(DataParams(source='http', url=sys.argv[1], chip_size=64), Path(sys.argv[2]), 4)"
     )

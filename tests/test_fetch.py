@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
 from cloudcover.data.layout import orphans, read_metadata
 from cloudcover.sources.fetch import fetch

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudcover.config.params import FoldsParams
+from cloudcover.config.sections import FoldsParams
 from cloudcover.data import folds, tables
 from cloudcover.data.folds import LeakError
 from cloudcover.data.scenes import scene_of, times

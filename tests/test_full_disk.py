@@ -12,7 +12,7 @@ from test_predict import ENCODER, card
 from training import make_store
 
 from cloudcover.cli import main
-from cloudcover.config.params import DataParams, ModelParams, SyntheticParams
+from cloudcover.config.sections import DataParams, ModelParams, SyntheticParams
 from cloudcover.data import tables
 from cloudcover.data.geotiff import encode_geotiff, write_geotiff
 from cloudcover.data.pack import pack

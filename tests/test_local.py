@@ -9,7 +9,7 @@ from conftest import BANDS, make_layout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
 from cloudcover.data.layout import LayoutError, layout_files
 from cloudcover.runtime.files import sha256

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cloudcover.config.params import TrainingParams
+from cloudcover.config.sections import TrainingParams
 from cloudcover.losses.build import LOSSES, build_loss, smooth
 from cloudcover.losses.lovasz import lovasz_hinge, lovasz_hinge_sorted, lovasz_softmax, lovasz_softmax_sorted
 from cloudcover.losses.standard import focal, soft_dice, soft_jaccard

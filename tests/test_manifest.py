@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from cloudcover.cli import main
-from cloudcover.config.params import LabelsParams
+from cloudcover.config.sections import LabelsParams
 from cloudcover.data import tables
 from cloudcover.labels.importers import ImportListError, agreement, read_verdicts, votes
 from cloudcover.labels.manifest import ManifestError, build_manifest, suspects

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cloudcover.config import encoders
 from cloudcover.config.encoders import unknown_encoder
-from cloudcover.config.params import InputParams, ModelParams
+from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.models.build import ARCHITECTURES, EncoderWeightsError, ModelError, build_model
 from cloudcover.models.folder import ModelCard, ModelFolderError, load_card, load_model, save_model
 from cloudcover.models.normalize import Normalize
@@ -64,7 +64,7 @@ def test_every_architecture_gives_one_logit_per_pixel(architecture, bands):
 def test_parameters_and_registry_offer_the_same_architectures():
     from typing import get_args
 
-    from cloudcover.config.params import Architecture
+    from cloudcover.config.sections import Architecture
 
     assert set(ARCHITECTURES) == set(get_args(Architecture))
 

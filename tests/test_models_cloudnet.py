@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cloudcover.config.params import ModelParams
+from cloudcover.config.sections import ModelParams
 from cloudcover.models.build import build_model
 from cloudcover.models.cloudnet import CloudNet, Contracting, Expanding, gather
 

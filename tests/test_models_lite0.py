@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from cloudcover.config.params import ModelParams, ParamsError, validate
+from cloudcover.config.params import ParamsError, validate
+from cloudcover.config.sections import ModelParams
 from cloudcover.models import lite0
 from cloudcover.models.build import EncoderWeightsError, build_model
 

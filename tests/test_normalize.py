@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudcover.augment.tta import POLICIES, View
-from cloudcover.config.params import DataParams, InputParams
+from cloudcover.config.sections import DataParams, InputParams
 from cloudcover.models.normalize import Normalize
 
 DATA = DataParams()

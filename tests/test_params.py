@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloudcover.config import render as reference
-from cloudcover.config.params import Params, ParamsError, load, sections, validate
+from cloudcover.config.params import RENAMED, Params, ParamsError, declared, load, validate
 from cloudcover.data.tables import VERDICTS
 
 ROOT = Path(__file__).parents[1]
@@ -107,13 +108,49 @@ def test_a_file_that_is_not_yaml_is_refused_with_its_name(tmp_path: Path) -> Non
         load(tmp_path / "broken.yaml")
 
 
+@pytest.mark.parametrize("text", ["[]", "- seed", "0", "''", "seed", "false"])
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"list\.yaml cannot be used:\n  expected a mapping of sections"):
+        load(tmp_path / "list.yaml")
+
+
+def test_keys_that_appear_twice_are_refused_with_both_lines(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("folds: {number: 3}\ntraining:\n  epochs: 1\n  epochs: 2\nfolds: {}\n")
+    with pytest.raises(ParamsError) as caught:
+        load(tmp_path / "twice.yaml")
+    assert str(caught.value).splitlines()[1:] == [
+        "  training.epochs: appears twice, on lines 3 and 4; remove one of them",
+        "  folds: appears twice, on lines 1 and 5; remove one of them",
+    ]
+
+
+def _holds(key: str) -> bool:
+    values: Any = validate({}).model_dump()
+    for part in key.split("."):
+        if part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_earlier_name_is_refused_with_the_new_one(old: str, new: str) -> None:
+    assert (_holds(old), _holds(new)) == (False, True)
+    values: Any = {}
+    for part in reversed(old.split(".")):
+        values = {part: values}
+    with pytest.raises(ParamsError, match=rf"(?m)^  {re.escape(old)}: renamed to {re.escape(new)}$"):
+        validate(values)
+
+
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("")
     assert load(tmp_path / "empty.yaml") == validate({})
 
 
 def test_a_rule_sees_only_the_sections_that_it_declares() -> None:
-    given_sections = sections({"seed": 3, "folds": {"number": 4}})
+    given_sections = declared({"seed": 3, "folds": {"number": 4}})
     assert (given_sections.seed, given_sections.folds.number) == (3, 4)
     assert not hasattr(given_sections, "data")
 
@@ -132,10 +169,23 @@ def test_generated_files_are_up_to_date() -> None:
     assert not changed, "run `cloudcover params --write`:\n" + "\n".join(differences)
 
 
-def test_the_quick_preset_is_the_defaults_and_every_preset_is_usable() -> None:
-    presets = {path.stem: load(path) for path in (ROOT / reference.PRESETS).glob("*.yaml")}
-    assert set(presets) >= {"quick", "full"}
-    assert presets["quick"] == validate({})
+PRESETS = sorted((ROOT / reference.PRESETS).glob("*.yaml"))
+
+
+def test_the_quick_preset_is_the_defaults() -> None:
+    assert load(ROOT / reference.PRESETS / "quick.yaml") == validate({})
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_says_its_purpose_and_holds_only_what_differs_from_the_defaults(path: Path) -> None:
+    assert re.match(r"# \S.*\.\n(?!#)", path.read_text(encoding="utf-8") + "\n")
+    given, full, defaults = yaml.safe_load(path.read_text()) or {}, load(path).model_dump(), validate({}).model_dump()
+    for section, values in given.items():
+        if isinstance(values, dict):
+            assert values, section
+            assert [key for key in values if full[section][key] == defaults[section][key]] == [], section
+        else:
+            assert full[section] != defaults[section]
 
 
 def test_the_full_preset_is_the_recipe_of_the_original() -> None:
@@ -164,7 +214,8 @@ def test_the_schema_refuses_unknown_keys_and_describes_every_key() -> None:
 
 
 def test_the_reference_names_every_key() -> None:
-    text = reference.readme()
+    text = reference.readme({"mine": "for me"})
+    assert "| [`mine`](presets/mine.yaml) | for me |" in text
     for name, section in validate({}).model_dump().items():
         for key in section if isinstance(section, dict) else [name]:
             assert f"| `{key}` |" in text
@@ -206,18 +257,14 @@ def test_rendered_yaml_reads_back_to_equal_parameters(
     assert Params.model_validate(yaml.safe_load(reference.render(params))) == params
 
 
-def test_new_keys_reach_every_file_and_values_are_kept(tmp_path: Path) -> None:
-    for path in (reference.PARAMS, reference.QUICK, reference.PRESETS / "mine.yaml"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / reference.PARAMS).write_text("same as quick")
-    (tmp_path / reference.QUICK).write_text("same as quick")
-    (tmp_path / reference.PRESETS / "mine.yaml").write_text("training: {epochs: 99}")
+def test_new_keys_reach_params_yaml_its_values_are_kept_and_presets_left_alone(tmp_path: Path) -> None:
+    (tmp_path / reference.PRESETS).mkdir(parents=True)
+    (tmp_path / reference.PRESETS / "mine.yaml").write_text("# For me.\ntraining: {epochs: 98}\n")
+    (tmp_path / reference.PARAMS).write_text("training: {epochs: 99}")
     changed = reference.outdated(tmp_path)
-    assert set(changed) == {
-        reference.PARAMS, reference.QUICK, reference.PRESETS / "mine.yaml", reference.SCHEMA, reference.README
-    }  # fmt: skip
-    assert changed[reference.PARAMS] == changed[reference.QUICK] == reference.render(validate({}))
-    assert yaml.safe_load(changed[reference.PRESETS / "mine.yaml"])["training"]["epochs"] == 99
+    assert set(changed) == {reference.PARAMS, reference.SCHEMA, reference.README}
+    assert changed[reference.PARAMS] == reference.render(validate({"training": {"epochs": 99}}))
+    assert "| [`mine`](presets/mine.yaml) | For me. |" in changed[reference.README]
 
 
 def test_a_member_overrides_network_and_augmentation_and_keeps_the_rest() -> None:

@@ -11,7 +11,8 @@ from conftest import BANDS, make_layout, write_tif
 from torch import nn
 
 from cloudcover.augment.tta import POLICIES
-from cloudcover.config.params import InputParams, ModelParams, validate
+from cloudcover.config.params import validate
+from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
 from cloudcover.data.chips import ChipError
 from cloudcover.data.store import ChipStore

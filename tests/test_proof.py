@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from project import ONE_ROUND, TINY, Project
 
-from cloudcover.config.params import validate
-from cloudcover.config.render import render
+from cloudcover.config.params import load, validate
 from cloudcover.data import tables
 from cloudcover.evaluate.metrics import paired_bootstrap, paired_resamples
 from cloudcover.evaluate.proof import (
@@ -110,9 +110,11 @@ def test_sets_of_several_seeds_are_pooled_and_shown_one_by_one(tmp_path):
 @pytest.mark.slow
 def test_the_proof_runs_the_chain_for_each_seed_and_ends_with_tables_and_a_plot(tmp_path):
     project = Project(tmp_path / "project", TINY, forks=True)
-    preset = validate({**TINY, **ONE_ROUND, "evaluation": {"resamples": 100, "references": ["oracle"]}})
-    (project.folder / "config/presets/proof.yaml").write_text(render(preset))
+    preset = {**TINY, **ONE_ROUND, "evaluation": {"resamples": 100, "references": ["oracle"]}}
+    (project.folder / "config/presets/proof.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
+    project.change("training", "epochs", 1)  # a preset differs from the defaults, not from the user's params.yaml
     project.snakemake("-s", "workflow/proof.smk", "proof", "--config", "seeds=1", "first=2")
+    assert load(project.folder / "work/proof/seed2/params.yaml") == validate(preset)
     results = project.folder / "reports" / "proof"
     runs = pd.read_csv(results / "runs.csv").set_index("run")
     assert list(runs.index) == ["baseline", "round1", "oracle", "final/unet", "final"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training import make_store
 
-from cloudcover.config.params import PseudoLabelParams
+from cloudcover.config.sections import PseudoLabelParams
 from cloudcover.data import tables
 from cloudcover.masks import codec as soft_labels
 from cloudcover.masks.pseudo import PseudoLabels

@@ -19,7 +19,8 @@ from rasterio.enums import MaskFlags
 from rasterio.transform import from_origin
 
 from cloudcover.cli.score import compare
-from cloudcover.config.params import DataParams, InputParams, ModelParams, ParamsError, SyntheticParams, validate
+from cloudcover.config.params import ParamsError, validate
+from cloudcover.config.sections import DataParams, InputParams, ModelParams, SyntheticParams
 from cloudcover.data.chips import ChipError, read_band, read_chip, read_mask
 from cloudcover.data.layout import LayoutError, write_file_table
 from cloudcover.data.pack import pack

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data import tables
 from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import PackError, pack, shard_of

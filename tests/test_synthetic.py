@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import rasterio
 
-from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
 from cloudcover.synthetic import labels, land, scene, sites
 from cloudcover.synthetic.clouds import MARGIN, shadow_offset

@@ -68,7 +68,7 @@ def test_a_reduced_copy_of_the_full_preset_trains_an_epoch(chips, tmp_path):
     values = params.model_dump() | {"data": params.data.model_dump() | {"chip_size": 64}}
     values["training"] |= {"epochs": 1, "batch_size": 4}
     values["model"]["encoder_weights"] = None
-    config = recipe_of(**{name: values[name] for name in TrainingConfig.__dataclass_fields__ if name != "seed"})
+    config = recipe_of(**{name: values[name] for name in TrainingConfig.SECTIONS if name != "seed"})
     assert (config.model.encoder, config.model.architecture) == ("tu-resnest50d", "unet")
     card = fit(chips, tmp_path, config)
     assert 0 <= card.metrics["validation_jaccard"] <= 1

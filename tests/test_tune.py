@@ -61,7 +61,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trainings:
 
 def recipe_of(**augmentation: float) -> TrainingConfig:
     params = validate({"augmentation": augmentation})
-    return TrainingConfig(**{name: getattr(params, name) for name in TrainingConfig.__dataclass_fields__})
+    return TrainingConfig.of(params)
 
 
 def run(folder: Path, trials: int, config: TrainingConfig | None = None, held_out: tuple[int, ...] = (0,)):

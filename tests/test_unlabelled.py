@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from conftest import BANDS, make_layout, write_tif
 
-from cloudcover.config.params import ParamsError, SyntheticParams, validate
+from cloudcover.config.params import ParamsError, validate
+from cloudcover.config.sections import SyntheticParams
 from cloudcover.data import tables
 from cloudcover.data.layout import LayoutError
 from cloudcover.data.pack import pack

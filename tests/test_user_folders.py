@@ -21,7 +21,8 @@ from test_cli import GRID
 from test_tune import run as tune
 
 from cloudcover.cli import main
-from cloudcover.config.params import DataParams, SyntheticParams, validate
+from cloudcover.config.params import validate
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import ownership as owned
 from cloudcover.data.layout import layout_files
 from cloudcover.data.ownership import FolderError
@@ -195,7 +196,7 @@ def test_a_killed_run_is_gone_on_with_though_its_manifest_is_missing(tmp_path):
     raw, truth = tmp_path / "raw", tmp_path / "truth"
     program = (
         "import sys; from pathlib import Path; from cloudcover.sources.fetch import fetch\n"
-        "from cloudcover.config.params import DataParams, SyntheticParams\n"
+        "from cloudcover.config.sections import DataParams, SyntheticParams\n"
         "import cloudcover.synthetic.generate as s, os, itertools\n"
         "count = itertools.count(); write = s.write_tiff\n"
         "def stop(*a):\n    write(*a)\n    if next(count) == 7: os._exit(9)\n"

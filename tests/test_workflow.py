@@ -178,6 +178,14 @@ def test_a_misspelt_parameter_fails_before_the_dag_with_the_nearest_name(tmp_pat
     assert "Building DAG" not in printed
 
 
+def test_a_parameter_that_appears_twice_fails_before_the_dag_with_both_lines(tmp_path):
+    project = Project(tmp_path / "project", TINY, forks=True)
+    (project.folder / "params.yaml").write_text("seed: 1\nseed: 2\n")
+    printed = project.snakemake("--dry-run", check=False)
+    assert "seed: appears twice, on lines 1 and 2; remove one of them" in printed
+    assert "Building DAG" not in printed
+
+
 @pytest.mark.parametrize("cluster", ["slurm", "kubernetes"])
 def test_on_a_cluster_the_same_is_stale_as_on_one_machine(cluster):
     """A profile for a cluster stands in for the default one."""
@@ -218,7 +226,6 @@ def test_unusable_chips_stop_the_run_with_chip_band_and_reason(tmp_path):
 def with_dvc_yaml(tmp_path_factory):
     """The project with the parameters and the dvc.yaml that it comes with."""
     project = Project(tmp_path_factory.mktemp("yaml") / "project", {})
-    shutil.copy(ROOT / "config/presets/quick.yaml", project.folder / "params.yaml")
     shutil.copy(ROOT / "dvc.yaml", project.folder)
     return project
 

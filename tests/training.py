@@ -29,7 +29,7 @@ def recipe_of(**changes: dict[str, Any]) -> TrainingConfig:
     for key, change in changes.items():
         values.setdefault(key, {}).update(change)
     params = validate(values)
-    return TrainingConfig(**{name: getattr(params, name) for name in TrainingConfig.__dataclass_fields__})
+    return TrainingConfig.of(params)
 
 
 def make_store(root: Path, **options: int) -> ChipStore:

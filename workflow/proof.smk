@@ -84,6 +84,7 @@ rule chain:
         code=[code_fingerprint(script) for script in SCRIPTS],
     shell:
         "mkdir -p {params.folder}/config && head -n 1 config/verdicts.csv > {params.folder}/config/verdicts.csv"
-        " && snakemake --snakefile Snakefile --directory {params.folder} --configfile {input}"
+        " && cloudcover params {input} > {params.folder}/params.yaml"
+        " && snakemake --snakefile Snakefile --directory {params.folder}"
         " --config seed={wildcards.seed} --cores {threads} --resources gpu={resources.gpu} --quiet rules host"
         " -- reports/truth.json 2>&1 | tee {log}"

@@ -67,7 +67,7 @@ class Trainer:
             part.assign(label="human", weight=1.0)[columns].reset_index(drop=True)
             for part in (self.synthetic[~held], self.synthetic[held])
         ]
-        config = TrainingConfig(**{name: getattr(self.params, name) for name in TrainingConfig.__dataclass_fields__})
+        config = TrainingConfig.of(self.params)
         train(config, self.store, Split(*parts), folder, self.work / "state", run="alone", fold=0)
         return folder
 

@@ -4,13 +4,15 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from cloudcover.config import runs
-from cloudcover.config.params import ParamsError, validate
+from cloudcover.config.params import ParamsError, refuse_duplicate_keys, validate
 from cloudcover.config.training import TrainingConfig
 from cloudcover.pipeline import paths
 from cloudcover.pipeline.code_fingerprint import code_fingerprint
 from cloudcover.runtime.locks import guard_snakemake
 
 try:
+    if Path("params.yaml").exists():
+        refuse_duplicate_keys("params.yaml")
     PARAMS = validate(config, "params.yaml")
 except ParamsError as error:
     raise WorkflowError(str(error)) from None
@@ -25,9 +27,8 @@ FINAL_RUNS = [runs.final_run(member) for member in sorted(PARAMS.final.members)]
 RUNS = [runs.BASELINE, *ROUNDS, *REFERENCES, *FINAL_RUNS]
 PSEUDO_ARRAY = paths.PSEUDO_ARRAYS[PARAMS.pseudo_labels.targets]
 POLICIES = PARAMS.evaluation.tta
-FINAL_POLICIES = (
-    PARAMS.evaluation.final_tta
-)  # more, by which the final runs are compared
+# by more policies the final runs are compared
+FINAL_POLICIES = PARAMS.evaluation.final_tta
 
 
 wildcard_constraints:

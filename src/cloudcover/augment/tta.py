@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cloudcover.config.params import Tta
+from cloudcover.config.sections import Tta
 
 
 class View(NamedTuple):
@@ -81,8 +81,8 @@ def merge(probabilities: Tensor, policy: Tta, n: int) -> Tensor:
     """Averages the predictions of `views(batch, policy)` in the chips' own orientation.
 
     Args:
-        probabilities: K·N x … x H x W. Pass probabilities, not logits: their mean is what the seed averaged, and one
-            very sure view cannot outvote the others.
+        probabilities: K·N x … x H x W. Pass probabilities, not logits: the original averaged probabilities too,
+            and one very sure view cannot outvote the others.
         policy: that of `views`.
         n: number of chips, N.
 

@@ -1,4 +1,4 @@
-"""`cloudcover params`: checks the parameters, and renews the files that are made from their model."""
+"""`cloudcover params`: checks the parameters, and updates the files that are generated from their model."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import click
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("params.yaml"))
-@click.option("--write", is_flag=True, help="Renew comments, presets, schema and config/README.md of this project.")
-def params(file: Path, write: bool) -> None:
+@click.argument("preset", default="params.yaml")
+@click.option("--write", is_flag=True, help="Update params.yaml, schema and config/README.md of this project.")
+def params(preset: str, write: bool) -> None:
     """Check parameters and print them complete.
 
-    Prints FILE (params.yaml) with all defaults and what each key means. With --write the files of the project
-    in the current folder that are made from the model of the parameters are renewed: the comments in params.yaml and
-    config/presets, workflow/schemas/params.schema.json, config/README.md. Values are kept.
+    Prints PRESET, a file or the name of a preset in config/presets (default: params.yaml), with all defaults and a
+    comment for each key.
+    With --write, updates the files of the project in the current folder that are generated from the parameter
+    model: the comments in params.yaml, workflow/schemas/params.schema.json and config/README.md. Values are kept.
 
     \b
     Examples:
-      cloudcover params config/presets/full.yaml
+      cloudcover params full > params.yaml
       cloudcover params --write
     """  # noqa: D301
     from cloudcover.config import render as reference
@@ -27,6 +28,7 @@ def params(file: Path, write: bool) -> None:
     from cloudcover.runtime.files import write_text
 
     if not write:
+        file = Path(preset) if Path(preset).is_file() else reference.preset_path(preset)
         click.echo(reference.render(load(file)), nl=False)
         return
     root = Path()

@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from cloudcover.config.params import Tta
+from cloudcover.config.sections import Tta
 
 
 @click.command()

@@ -29,8 +29,8 @@ def synth(
     """Make a synthetic set in the folder OUT.
 
     OUT is empty, or holds an earlier set, which the new one replaces. It has the challenge's layout. The true masks
-    and the kinds of wrong labels go to OUT/truth. Options that are left out have the values of
-    config/presets/quick.yaml.
+    and the kinds of wrong labels go to OUT/truth. Options that are left out take the defaults of the
+    parameters (config/README.md).
 
     \b
     Example:

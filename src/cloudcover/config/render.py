@@ -1,6 +1,6 @@
 """Files made from the parameter model: commented YAML, the JSON schema and `config/README.md`.
 
-`outdated` tells what to write, so that the command that writes and the test that finds drift share one definition.
+`outdated` returns what to write, so that the command that writes and the test that finds drift share one definition.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from cloudcover.config.params import MemberParams, Params, load, validate
+from cloudcover.config.params import Params, load, validate
+from cloudcover.config.sections import MemberParams
 
 WIDTH = 120
 """Longest line of the YAML; a comment that would pass it stands above its key."""
 
 PARAMS = Path("params.yaml")
 PRESETS = Path("config/presets")
-QUICK = PRESETS / "quick.yaml"
 SCHEMA = Path("workflow/schemas/params.schema.json")
 README = Path("config/README.md")
 
@@ -52,11 +52,16 @@ def schema() -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def readme() -> str:
-    """`config/README.md`: a table of keys for each section."""
+def readme(presets: Mapping[str, str]) -> str:
+    """Return `config/README.md`: the presets, and a table of keys for each section.
+
+    Args:
+        presets: Purpose of each preset by name, as `purposes` returns it.
+    """
     content = Params.model_json_schema()
-    tables = {name: _table({name: content["properties"][name]}) for name in ("seed", "rounds")}
-    parts = [_README_HEAD, *(f"## {name}\n\n{table}" for name, table in tables.items())]
+    rows = [f"| [`{name}`](presets/{name}.yaml) | {purpose} |" for name, purpose in presets.items()]
+    plain = {name: _table({name: content["properties"][name]}) for name in ("seed", "rounds")}
+    parts = ["\n".join([_README_HEAD, *rows]), *(f"## {name}\n\n{table}" for name, table in plain.items())]
     for name, field in Params.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
@@ -66,21 +71,35 @@ def readme() -> str:
     return "\n\n".join([*parts, _README_TAIL]).rstrip() + "\n"
 
 
-def outdated(root: Path) -> dict[Path, str]:
-    """New text of every generated file below `root` that differs from what the parameter model says.
-
-    Values of `params.yaml` and of the presets are kept, and keys that are new get their defaults. The quick preset is
-    the defaults, and a `params.yaml` that was the quick preset stays it.
+def preset_path(name: str, root: Path = Path()) -> Path:
+    """Return the file of a preset of the project in `root`.
 
     Raises:
-        ParamsError: a file does not fit the model, for example after a key was renamed.
+        FileNotFoundError: There is no such preset; the message lists those that exist.
     """
-    wanted = {SCHEMA: schema(), README: readme(), QUICK: render(validate({}))}
-    quick = _text(root / QUICK)
-    for path in [PARAMS, *sorted(p.relative_to(root) for p in (root / PRESETS).glob("*.yaml"))]:
-        if path not in wanted:
-            is_quick = _text(root / path) in ("", quick)
-            wanted[path] = wanted[QUICK] if is_quick else render(load(root / path))
+    path = root / PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in (root / PRESETS).glob("*.yaml"))) or "none"
+        raise FileNotFoundError(f"{name} is neither a file nor a preset (presets in {root / PRESETS}: {names})")
+    return path
+
+
+def purposes(root: Path) -> dict[str, str]:
+    """Return the purpose of each preset below `root` by name: the comment in its first line."""
+    files = sorted((root / PRESETS).glob("*.yaml"))
+    return {path.stem: _text(path).partition("\n")[0].removeprefix("#").strip() for path in files}
+
+
+def outdated(root: Path) -> dict[Path, str]:
+    """Return the new text of every generated file below `root` that differs from what the parameter model says.
+
+    The values in `params.yaml` are kept, and new keys get their defaults. Presets are written by hand and left alone.
+
+    Raises:
+        ParamsError: `params.yaml` does not fit the model, for example after a key was renamed.
+    """
+    params = load(root / PARAMS) if (root / PARAMS).exists() else validate({})
+    wanted = {PARAMS: render(params), SCHEMA: schema(), README: readme(purposes(root))}
     return {path: text for path, text in wanted.items() if _text(root / path) != text}
 
 
@@ -171,28 +190,28 @@ def _allowed(value: dict[str, Any]) -> str:
 _README_HEAD = """\
 # Configuration
 
-`params.yaml` in the root of the project holds every value that changes a result. This page is made from the same model
-that checks the file; `cloudcover params --write` renews it. Editors can complete and check the file by
-`workflow/schemas/params.schema.json`.
+`params.yaml` in the root of the project holds every value that changes a result. This page is generated from the model
+that checks the file; `cloudcover params --write` updates both. Editors can use `workflow/schemas/params.schema.json` to
+complete and check the file.
 
-- Keys that are left out take their defaults. Unknown keys are errors that name the nearest key.
-- A rule runs again when a section changes that it depends on, and only then.
-- Presets are complete files: `cp config/presets/full.yaml params.yaml` switches to one.
+- Keys that are left out take their defaults. Unknown keys, renamed keys and keys that appear twice are errors.
+- A rule runs again only when a section that it depends on changes.
+- A preset holds only what differs from the defaults. `cloudcover params full` prints it complete and commented, so
+  `cloudcover params full > params.yaml` switches to it.
 
-| preset | what it is |
-|---|---|
-| [`quick.yaml`](presets/quick.yaml) | the defaults: a small synthetic set and a small network, for a laptop |
-| [`full.yaml`](presets/full.yaml) | the recipe for the challenge's 512-pixel chips on a GPU, from a local folder |"""
+| preset | purpose |
+|---|---|"""
 
 _README_TAIL = """\
 ## verdicts.csv
 
-Human verdicts on labels, a row per chip, edited by hand or by a review program. `labels.policy` says how they are used.
+Human verdicts on labels, one row per chip, edited by hand or by `cloudcover review`. `labels.policy` sets how they are
+used.
 
 | column | meaning |
 |---|---|
-| `chip_id` | the chip |
-| `verdict` | `clean`, `bad` or `unsure` (looked at, but left to the audit) |
-| `reviewer` | who decided; appears as source in `data/labels/manifest.csv` |
+| `chip_id` | id of the chip |
+| `verdict` | `clean`, `bad` or `unsure` (reviewed, but left to the audit) |
+| `reviewer` | name of the reviewer; recorded as the source in `data/labels/manifest.csv` |
 | `reason` | what is wrong with the label, free text |
-| `time` | when, ISO 8601 |"""
+| `time` | time of the verdict, ISO 8601 |"""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
-from cloudcover.config.params import (
+from cloudcover.config.params import Params
+from cloudcover.config.sections import (
     AugmentationParams,
     ComputeParams,
     DataParams,
@@ -13,7 +14,6 @@ from cloudcover.config.params import (
     InputParams,
     MemberParams,
     ModelParams,
-    Params,
     TrainingParams,
 )
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cloudcover.config.params import FoldsParams, Stratum
+from cloudcover.config.sections import FoldsParams, Stratum
 from cloudcover.data import tables
 from cloudcover.data.scenes import scene_of, times
 

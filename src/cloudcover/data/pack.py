@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX, Chip, ChipError, read_chip
 from cloudcover.data.layout import chip_files, orphans, read_metadata

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cloudcover.config.params import EvaluationParams, Tta
+from cloudcover.config.sections import EvaluationParams, Tta
 from cloudcover.data import tables
 from cloudcover.evaluate.metrics import (
     Statistic,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.config.params import Tta
+from cloudcover.config.sections import Tta
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.out_of_fold import OutOfFold

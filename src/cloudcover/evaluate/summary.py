@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cloudcover.config.params import EvaluationParams, Tta
+from cloudcover.config.sections import EvaluationParams, Tta
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.compare import by_coverage, by_tta, choose_models, pairs

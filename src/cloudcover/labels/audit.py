@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cloudcover.config.params import AuditParams, FoldsParams
+from cloudcover.config.sections import AuditParams, FoldsParams
 from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX

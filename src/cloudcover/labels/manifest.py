@@ -7,7 +7,7 @@ import math
 
 import pandas as pd
 
-from cloudcover.config.params import LabelsParams
+from cloudcover.config.sections import LabelsParams
 from cloudcover.data import tables
 
 log = logging.getLogger(__name__)

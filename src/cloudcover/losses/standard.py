@@ -31,7 +31,7 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy, the weighted mean over known pixels; arguments as in `cloudcover.losses.Loss`."""
+    """Binary cross-entropy, the weighted mean over known pixels; arguments as in `cloudcover.losses.build.Loss`."""
     flat, cloud, weights = _prepare(logits, target, weight)
     return _mean(F.binary_cross_entropy_with_logits(flat, cloud, reduction="none"), weights)
 

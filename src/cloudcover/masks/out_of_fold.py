@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudcover.config.params import Tta
+from cloudcover.config.sections import Tta
 from cloudcover.data import tables
 
 LEVELS = 255

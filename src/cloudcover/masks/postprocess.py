@@ -27,7 +27,7 @@ class Triplet(BaseModel):
     """Two thresholds and an area, per square of a grid over the chip (Kaggle SIIM-ACR pneumothorax 2019, 1st place).
 
     A square with at least `sure_pixels` pixels of a probability above `sure` has cloud wherever the ordinary threshold
-    is passed; any other square is clear. The seed's values are 2 pixels above 0.8, and a threshold of 0.4.
+    is passed; any other square is clear. The original's values are 2 pixels above 0.8, and a threshold of 0.4.
 
     Attributes:
         square_pixels: side of a square; squares at the right and lower edge may be cut.

@@ -13,7 +13,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
 from cloudcover.config.encoders import unknown_encoder
-from cloudcover.config.params import ModelParams
+from cloudcover.config.sections import ModelParams
 from cloudcover.models import lite0
 from cloudcover.models.cloudnet import CloudNet
 from cloudcover.runtime.files import sha256

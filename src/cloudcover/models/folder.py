@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from cloudcover.config.params import Architecture, DataParams, InputParams, ModelParams
+from cloudcover.config.sections import Architecture, DataParams, InputParams, ModelParams
 from cloudcover.models.build import ModelError, build_model
 from cloudcover.runtime.files import atomic, read_json, sha256, write_json
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cloudcover.config.params import DataParams, InputParams
+from cloudcover.config.sections import DataParams, InputParams
 from cloudcover.data.values import DN_PER_REFLECTANCE
 
 Digital = Tensor | NDArray[np.generic] | list[NDArray[np.uint16]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from cloudcover.config.params import DataParams
 from cloudcover.config.runs import FINAL, MANIFEST, ORACLE, is_round, member_of
+from cloudcover.config.sections import DataParams
 
 PSEUDO_ARRAYS = {"hard": "masks.npy", "soft": "probabilities.npy"}
 """The array beside a table of pseudo-labels, by what students learn from."""

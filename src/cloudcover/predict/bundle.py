@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cloudcover.config.params import EvaluationParams, Tta
+from cloudcover.config.sections import EvaluationParams, Tta
 from cloudcover.masks.decision import InferenceSettings, equal_weights
 from cloudcover.models.folder import CARD, WEIGHTS, ModelFolderError, load_card
 from cloudcover.predict.predictor import Predictor

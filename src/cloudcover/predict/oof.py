@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from cloudcover.augment import tta
-from cloudcover.config.params import ComputeParams, Tta
+from cloudcover.config.sections import ComputeParams, Tta
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.out_of_fold import LEVELS

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cloudcover.augment import tta
-from cloudcover.config.params import Tta
+from cloudcover.config.sections import Tta
 from cloudcover.masks.decision import InferenceSettings, calibrate
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 from cloudcover.models.folder import ModelCard

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from cloudcover.config.params import Tta
+from cloudcover.config.sections import Tta
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import PseudoLabels

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudcover.config.params import Tta
+from cloudcover.config.sections import Tta
 from cloudcover.masks.out_of_fold import OutOfFold
 
 THRESHOLD = 0.5

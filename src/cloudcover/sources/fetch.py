@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import ownership as owned
 from cloudcover.data import tables
 from cloudcover.data.layout import layout_files, write_file_table

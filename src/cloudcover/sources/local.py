@@ -12,7 +12,7 @@ import rasterio
 from rasterio.windows import Window
 from tqdm import tqdm
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership as owned
 from cloudcover.data import tables
 from cloudcover.data.chips import check_gcps, image_size

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership as owned
 from cloudcover.data import tables
 from cloudcover.data.layout import UNLABELLED, LayoutError, hashed, read_metadata, refuse_sidecars

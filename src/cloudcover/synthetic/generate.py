@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import ownership as owned
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX

@@ -12,7 +12,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from cloudcover.augment.apply import augment_weighted
-from cloudcover.config.params import AugmentationParams, TrainingParams
+from cloudcover.config.sections import AugmentationParams, TrainingParams
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.losses.build import build_loss
 from cloudcover.losses.targets import per_pixel

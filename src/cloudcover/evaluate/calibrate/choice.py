@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from cloudcover.config.params import Tta
+from cloudcover.config.sections import Tta
 from cloudcover.evaluate.metrics import Interval
 from cloudcover.masks.decision import InferenceSettings
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.config.params import ChoiceParams, EvaluationParams
+from cloudcover.config.sections import ChoiceParams, EvaluationParams
 from cloudcover.evaluate.calibrate import temperature as calibration
 from cloudcover.evaluate.calibrate.candidate import Candidate, Judge
 from cloudcover.evaluate.calibrate.choice import Choice, Figure, Step, StepName

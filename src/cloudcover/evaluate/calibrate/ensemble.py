@@ -53,7 +53,7 @@ def weights_on(held: HeldOut, rows: NDArray[np.bool_], kind: Kind, seed: int) ->
     Args:
         held: the predictions.
         rows: which chips; bool, one per chip.
-        kind: `oof`: one set of weights on all of them; `fold`: a set for each fold on its chips, as the seed had it.
+        kind: `oof`: one set of weights for all of them; `fold`: one set per fold on its chips, as in the original.
         seed: of the choice of pixels.
     """
     sets = []

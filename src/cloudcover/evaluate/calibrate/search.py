@@ -50,8 +50,8 @@ def search(judge: Judge, rows: NDArray[np.bool_], start: Candidate, trials: int,
     study.enqueue_trial(off)
     for name, values in STEPS.items():
         study.enqueue_trial(off | {name: values[1]})
-    seed_rule = {"square_pixels": 32, "sure": 0.8, "sure_pixels": 2}
-    study.enqueue_trial(off | {"triplet": True, **seed_rule})
+    original_rule = {"square_pixels": 32, "sure": 0.8, "sure_pixels": 2}
+    study.enqueue_trial(off | {"triplet": True, **original_rule})
     study.optimize(lambda trial: judge.jaccard(_suggest(trial, start), rows), n_trials=trials)
     return _suggest(study.best_trial, start)
 

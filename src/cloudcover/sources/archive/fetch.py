@@ -21,7 +21,7 @@ from typing import BinaryIO, cast
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data import tables
 from cloudcover.data.layout import SPLITS, read_metadata
 from cloudcover.runtime.files import read_json, sha256, write_json

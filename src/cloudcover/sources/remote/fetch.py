@@ -16,7 +16,7 @@ from typing import TypeVar
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover.config.params import DataParams
+from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership as owned
 from cloudcover.data import tables
 from cloudcover.data.layout import EXTRA, SPLITS, read_metadata, remove_empty_folders

@@ -18,8 +18,8 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, S3Store
 
-from cloudcover.config.params import DataParams
 from cloudcover.config.secrets import SAS_FILE, SAS_URL, SecretError, redact, sas
+from cloudcover.config.sections import DataParams
 from cloudcover.sources.remote.errors import AccessError, DownloadError
 from cloudcover.sources.remote.http import plain_etag
 

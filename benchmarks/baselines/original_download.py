@@ -1,7 +1,7 @@
-"""The seed's way to download a container: cloudpathlib lists it by `rglob`, a process pool fetches file by file.
+"""The original's way to download a container: cloudpathlib lists it by `rglob`, a process pool fetches file by file.
 
-    python -m venv .venv/seed && .venv/seed/bin/pip install "cloudpathlib[azure]==0.26.0" tqdm
-    CLOUDCOVER_SAS_URL="https://...?sig=..." .venv/seed/bin/python benchmarks/baselines/seed_download.py FOLDER
+    python -m venv .venv/original && .venv/original/bin/pip install "cloudpathlib[azure]==0.26.0" tqdm
+    CLOUDCOVER_SAS_URL="https://...?sig=..." .venv/original/bin/python benchmarks/baselines/original_download.py FOLDER
 
 It takes the steps of the challenge's `download_data.py`: `rglob("*")`, `process_map` in chunks of ten with its default
 of workers, `is_file()` and then `fspath`, which fetches into the client's cache folder. cloudpathlib is no dependency

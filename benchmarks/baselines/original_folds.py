@@ -1,4 +1,4 @@
-"""The seed's folds: `MultilabelStratifiedKFold` over location, year, month, hour and coverage, chips shuffled.
+"""The original's folds: `MultilabelStratifiedKFold` over location, year, month, hour and coverage, chips shuffled.
 
 That class starts with `y = np.asarray(y, dtype=bool)`: of each criterion only "not zero" is left. Year and month are
 never zero, codes of locations and hours hardly are: chips differ in a few patterns of five bits, and stratifying is to
@@ -15,7 +15,7 @@ from cloudcover.data.scenes import scene_of, times
 
 
 def split(chips: pd.DataFrame, number: int, coverage_bins: int, seed: int) -> pd.DataFrame:
-    """Folds as the seed made them; arguments and result as in `cloudcover.data.folds.split`."""
+    """Folds as the original made them; arguments and result as in `cloudcover.data.folds.split`."""
     taken = times(chips["datetime"])
     criteria = np.stack(
         [

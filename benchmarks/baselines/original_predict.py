@@ -1,4 +1,4 @@
-"""The seed's way to write masks, after its description: float batches from workers, fp32, view by view, PIL."""
+"""The original's way to write masks, after its description: float batches from workers, fp32, view by view, PIL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from baselines.seed_input import read_image
+from baselines.original_input import read_image
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset

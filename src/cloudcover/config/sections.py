@@ -1,0 +1,348 @@
+"""The sections of `params.yaml`: each key with its default, its bounds and a description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from cloudcover.config.runs import MEMBER
+from cloudcover.config.secrets import refuse_secrets
+
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Url = Annotated[str, AfterValidator(refuse_secrets)]
+Verdict = Literal["clean", "bad"]
+Tta = Literal["none", "vflip", "hflip", "flips", "d4"]
+Architecture = Literal["unet", "unetplusplus", "fpn", "deeplabv3plus", "linknet", "segformer", "cloudnet"]
+Stratum = Literal["location", "year", "month", "hour", "coverage"]
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: unknown keys are refused, and values are checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataParams(Section):
+    """Where the chips come from and what they look like."""
+
+    source: Literal["synthetic", "local", "azure", "s3", "http", "archive"] = Field(
+        "synthetic",
+        description="source of the chips (docs/data.md): synthetic | local | azure | s3 | http | archive",
+    )
+    path: str | None = Field(
+        None,
+        description="local: folder in the challenge's layout (docs/data.md); archive: folder of the .tar.gz",
+    )
+    url: Url | None = Field(
+        None, description="azure, http, archive: address of the set's folder; s3: s3://BUCKET/PREFIX; never a signature"
+    )
+    endpoint: Url | None = Field(None, description="s3: address of the service; null: Amazon S3")
+    sas_file: str | None = Field(
+        None, description="azure: file with the SAS URL; the variable CLOUDCOVER_SAS_URL takes precedence"
+    )
+    checksums: str | None = Field(
+        None, description="archive: md5sum file for archives other than the challenge's, or null"
+    )
+    splits: list[Literal["train", "test"]] = Field(
+        ["train", "test"], min_length=1, description="azure, s3, http, archive: splits to fetch, train and/or test"
+    )
+    subset: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | list[str] | str | None = Field(
+        None,
+        description="azure, s3, http, archive: share, number per split, list or file of chips and locations; null: all",
+    )
+    unlabelled: str | None = Field(
+        None,
+        description="folder of additional unlabelled chips, CHIP/BAND.tif, as candidates for pseudo-labels; or null",
+    )
+    link: Literal["copy", "hardlink", "symlink"] = Field(
+        "copy", description="local, unlabelled: how files enter data/raw: copy | hardlink | symlink"
+    )
+    bands: list[str] = Field(
+        ["B02", "B03", "B04", "B08"], min_length=1, description="bands of a chip in channel order, one GeoTIFF each"
+    )
+    chip_size: int = Field(96, ge=32, description="height and width of a chip [pixels]")
+    tile: bool = Field(
+        False, description="local: cut larger images into chips of chip_size; false: any other size is an error"
+    )
+    nodata: int = Field(0, ge=0, le=65535, description="value of pixels without data [DN]")
+    offset: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="offset of files without an offset tag, such as 1000; subtracted on reading [DN]",
+    )
+    chips_per_shard: int = Field(64, ge=1, description="upper bound on the mean number of chips per shard of the store")
+    max_quarantined: Share = Field(0.02, description="largest share of unusable chips before packing fails [0-1]")
+
+    @model_validator(mode="after")
+    def _check(self) -> DataParams:
+        if self.source == "local" and not self.path:
+            raise ValueError("source: local needs path, the folder that holds train_metadata.csv")
+        if self.source in ("s3", "http") and not self.url:
+            raise ValueError(f"source: {self.source} needs url, the address of the set (docs/data.md)")
+        if self.source == "archive" and bool(self.path) == bool(self.url):
+            raise ValueError("source: archive needs path, the folder of the archives, or url, but not both")
+        if self.source == "synthetic" and self.unlabelled:
+            raise ValueError("source: synthetic knows the truth of all its chips and takes no unlabelled ones")
+        if self.chip_size % 32:
+            raise ValueError(f"chip_size {self.chip_size} is not a multiple of 32, which the encoders need")
+        if len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"bands {self.bands} name a band twice")
+        return self
+
+
+class SyntheticParams(Section):
+    """The synthetic set: a stand-in for real chips whose true masks are known."""
+
+    locations: int = Field(12, ge=1, description="number of locations")
+    scenes: int = Field(30, ge=1, description="number of scenes, spread over the locations")
+    chips: int = Field(240, ge=1, description="number of chips, spread over the scenes")
+    unlabelled: Share = Field(0.03, description="share of chips without a label [0-1]")
+    label_errors: Share = Field(0.145, description="share of wrong labels (in the challenge: 1,633 of 11,243) [0-1]")
+
+
+class AuditParams(Section):
+    """The search for wrong labels: an out-of-fold model beside evidence that needs no model."""
+
+    folds: int = Field(2, ge=2, description="scene-disjoint folds of the audit's own network")
+    epochs: int = Field(8, ge=1, description="epochs of the audit's own network, in each of two passes")
+
+
+class LabelsParams(Section):
+    """Who decides which labels are rejected."""
+
+    policy: Literal["auto", "human", "human_first"] = Field(
+        "human_first",
+        description="auto (audit) | human (config/verdicts.csv) | human_first (audit where there is no human verdict)",
+    )
+    max_suspicion: Share | None = Field(
+        None,
+        description="auto: reject labels with a higher suspicion than this [0-1]; null: as many as the audit estimates",
+    )
+
+
+class FoldsParams(Section):
+    """The split into folds."""
+
+    number: int = Field(2, ge=2, description="number of folds")
+    group: Literal["scene", "location", "none"] = Field(
+        "scene", description="what a fold never splits: scene | location | none"
+    )
+    stratify: list[Stratum] = Field(
+        ["location", "year", "month", "hour", "coverage"], description="what is spread evenly over the folds"
+    )
+    coverage_bins: int = Field(5, ge=1, description="number of bins of label coverage")
+
+
+class InputParams(Section):
+    """Conversion of digital numbers to the input of a model."""
+
+    scale: Literal["reflectance", "percentile"] = Field(
+        "reflectance",
+        description="reflectance (fixed mean and std) | percentile (per chip, 2-98 %, like the original)",
+    )
+    mean: list[float] = Field(
+        [0.275, 0.285, 0.286, 0.366], description="reflectance: mean of each band, in order of data.bands [reflectance]"
+    )
+    std: list[float] = Field(
+        [0.24, 0.24, 0.25, 0.21], description="reflectance: standard deviation of each band [reflectance]"
+    )
+
+
+class ModelParams(Section):
+    """The network."""
+
+    architecture: Architecture = Field("unet", description=f"one of {' | '.join(get_args(Architecture))}")
+    encoder: str = Field("tu-mobilenetv3_small_050", description="any smp or timm (tu-…) encoder; ignored by cloudnet")
+    encoder_weights: str | None = Field(
+        None,
+        description="null (random) | imagenet (downloaded) | lite0 (ImageNet weights of tu-tf_efficientnet_lite0 from "
+        "the extra cloudcover[lite0], no download) | path of a local weight file",
+    )
+    encoder_weights_sha256: str | None = Field(None, description="required sha256 of a local weight file, or null")
+    decoder_channels: list[int] | None = Field(
+        [64, 32, 16, 16, 8], description="U-Net decoders: channels of each block; null: the library's default"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelParams:
+        if self.encoder_weights == "lite0" and self.encoder != "tu-tf_efficientnet_lite0":
+            raise ValueError(f"encoder_weights: lite0 needs encoder: tu-tf_efficientnet_lite0, not {self.encoder}")
+        return self
+
+
+class TrainingParams(Section):
+    """The training recipe, the same in every round."""
+
+    loss: Literal["lovasz", "lovasz_softmax", "bce_dice", "jaccard_focal", "cross_entropy", "bce_lovasz"] = Field(
+        "bce_lovasz",
+        description="lovasz (hinge) | lovasz_softmax | bce_dice | jaccard_focal | cross_entropy | bce_lovasz",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="label smoothing e: clear becomes e / 2, cloud 1 - e / 2 [0-1]"
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="adam | adamw | sgd")
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate")
+    min_learning_rate: float = Field(1e-5, ge=0, description="learning rate at the end of the cosine schedule")
+    warmup_steps: int = Field(10, ge=0, description="optimizer steps of linear warm-up to the peak learning rate")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay")
+    epochs: int = Field(8, ge=1, description="maximum number of epochs")
+    patience: int = Field(10, ge=1, description="epochs without improvement of monitor before training stops")
+    monitor: Literal["jaccard", "location_mean"] = Field(
+        "jaccard", description="validation metric that selects the epoch to keep: jaccard (global) | location_mean"
+    )
+    batch_size: int = Field(8, ge=1, description="chips per optimizer step")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="chips per forward pass, for small GPUs; gradients accumulate to batch_size; null: batch_size",
+    )
+    gradient_clip: float | None = Field(1.0, gt=0, description="maximum norm of the gradient, or null")
+    ema_decay: float | None = Field(
+        0.98, gt=0, lt=1, description="decay of the exponential moving average of the weights per step, or null"
+    )
+    pseudo_weight: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = Field(
+        1.0,
+        description="loss weight of a pseudo-labelled chip (given labels: 1); a list has one value per round that "
+        "made the label, the last one for all later rounds",
+    )
+
+    def weight_of_round(self, number: int) -> float:
+        """Return the loss weight of a chip whose pseudo-label was made in round `number`, counted from 1."""
+        if isinstance(self.pseudo_weight, float):
+            return self.pseudo_weight
+        return self.pseudo_weight[min(number, len(self.pseudo_weight)) - 1]
+
+
+class AugmentationParams(Section):
+    """Random augmentation of training batches."""
+
+    hflip: Share = Field(0.5, description="probability of a left-right flip [0-1]")
+    vflip: Share = Field(0.5, description="probability of an up-down flip [0-1]")
+    rotate90: Share = Field(0.0, description="probability of a turn by 90, 180 or 270 degrees [0-1]")
+    d4: Share = Field(0.0, description="probability of one of the square's eight symmetries, drawn uniformly [0-1]")
+    affine: Share = Field(0.0, description="probability of a rotation and zoom about the centre [0-1]")
+    rotation: float = Field(45.0, ge=0, le=180, description="affine: maximum rotation in either direction [degrees]")
+    zoom: float = Field(1.4, ge=1, description="affine: maximum magnification; the minimum is 1 / zoom")
+    brightness_contrast: Share = Field(
+        0.0, description="probability of a change in brightness and contrast, drawn per band [0-1]"
+    )
+    brightness: Share = Field(0.2, description="brightness_contrast: maximum relative change of a band's mean [0-1]")
+    contrast: Share = Field(
+        0.2, description="brightness_contrast: maximum relative change of the distance from the mean [0-1]"
+    )
+    mosaic: Share = Field(0.0, description="probability of a mosaic of four chips around a random point [0-1]")
+    cutmix: Share = Field(0.0, description="probability that a rectangle is replaced by another chip's [0-1]")
+    chessmix: Share = Field(
+        0.0, description="probability that every second square of a chessboard is replaced by another chip's [0-1]"
+    )
+    chessmix_squares: int = Field(4, ge=2, description="chessmix: number of squares per side")
+    cloud_paste: Share = Field(0.0, description="probability that another chip's clouds are pasted in, all bands [0-1]")
+    crop_size: int | None = Field(
+        None,
+        ge=32,
+        multiple_of=32,
+        description="height and width of the random training window [pixels]; null: whole chip",
+    )
+    multi_resolution: Share = Field(
+        0.0, description="probability that a batch is resampled to another resolution [0-1]"
+    )
+    resolutions: list[Annotated[float, Field(gt=0, le=4)]] = Field(
+        [0.75, 1.25],
+        min_length=1,
+        description="multi_resolution: scale factors to draw from; sizes are rounded to multiples of 32 pixels",
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether chips may be mixed with each other."""
+        return max(self.mosaic, self.cutmix, self.chessmix, self.cloud_paste) > 0
+
+
+class ComputeParams(Section):
+    """The hardware that networks run on; results change only within rounding."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU if available) | cpu | cuda")
+    devices: int = Field(1, ge=1, description="number of GPUs that train one model; each batch is split between them")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16 (GPUs without bf16)"
+    )
+    compile: bool = Field(False, description="use torch.compile, which pays off on long GPU runs")
+    prediction_batch: int = Field(32, ge=1, description="chips per forward pass in prediction")
+
+
+class PseudoLabelParams(Section):
+    """Pseudo-labels for chips whose label was rejected or that have none."""
+
+    pixel_confidence: float = Field(
+        0.8, gt=0.5, lt=1, description="a pixel is confident if p is above this or below 1 - this"
+    )
+    chip_confidence: Share = Field(0.9, description="a chip is accepted above this share of confident pixels [0-1]")
+    uncertain_pixels: Literal["keep", "ignore"] = Field(
+        "ignore", description="pixels of accepted chips that are not confident: keep | ignore (255)"
+    )
+    targets: Literal["hard", "soft"] = Field(
+        "hard", description="targets of the students: hard (the mask, p > 0.5) | soft (the probability p itself)"
+    )
+    tta: Tta = Field("d4", description="TTA views that the teachers average: none | vflip | hflip | flips | d4")
+
+
+class MemberParams(Section):
+    """A member of the final ensemble; null means the value of `model`."""
+
+    architecture: Architecture | None = Field(None, description="architecture; null: that of model")
+    encoder: str | None = Field(None, description="encoder; null: that of model")
+    augmentation: dict[str, float] = Field({}, description="keys of augmentation with other values for this member")
+
+    def override_model(self, model: ModelParams) -> ModelParams:
+        """Return the network parameters of this member."""
+        return model.model_copy(update=self.model_dump(include={"architecture", "encoder"}, exclude_none=True))
+
+    def override_augmentation(self, augmentation: AugmentationParams) -> AugmentationParams:
+        """Return the augmentation of this member; raises `ValidationError`."""
+        return AugmentationParams.model_validate({**augmentation.model_dump(), **self.augmentation})
+
+
+class FinalParams(Section):
+    """The final training, on clean labels and the pseudo-labels of a round."""
+
+    labels: str = Field("round3", description="labels to learn from: a round, or manifest.csv (no pseudo-labels)")
+    members: dict[Annotated[str, StringConstraints(pattern=rf"^{MEMBER}$")], MemberParams] = Field(
+        {"unet": MemberParams()},  # type: ignore[call-arg]
+        min_length=1,
+        description="models to train, by name; architecture and encoder override those of model",
+    )
+
+
+class EvaluationParams(Section):
+    """The evaluation on out-of-fold predictions."""
+
+    tta: list[Tta] = Field(
+        ["none", "vflip"], min_length=1, description="TTA policies to compare; masks are made with the last one"
+    )
+    compare_tta: list[Tta] = Field(
+        ["none", "vflip", "hflip", "flips", "d4"],
+        description="additional TTA policies for the final models, compared in Jaccard and time",
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="a pixel is cloud if its probability is above this")
+    resamples: int = Field(1000, ge=100, description="bootstrap resamples of locations for the 95 % interval")
+    references: list[Literal["oracle"]] = Field(
+        ["oracle"],
+        description="trainings to compare with: oracle (synthetic: learns from the true masks, to measure the cost of "
+        "wrong labels); []: none",
+    )
+
+    @property
+    def final_tta(self) -> list[Tta]:
+        """All policies of the final models, those of `tta` first."""
+        return list(dict.fromkeys([*self.tta, *self.compare_tta]))
+
+
+class ChoiceParams(Section):
+    """What is chosen on out-of-fold predictions, and used only if it helps on scenes that it was not chosen on."""
+
+    groups: int = Field(5, ge=2, description="groups of locations; each is judged by what was chosen on the others")
+    trials: int = Field(10, ge=0, description="post-processings that Optuna tries for each group; 0: none")
+    chips: int | None = Field(500, ge=1, description="chips to choose on, spread over the scenes; null: all")
