@@ -146,7 +146,7 @@ def intermediate():
         *expand("models/{run}/fold{fold}/history.csv", run=RUNS, fold=FOLDS),
         *expand("data/labels/round{round}/pseudo_labels.csv", round=ROUNDS),
         *expand("data/oof/{run}/index.csv", run=RUNS),
-        "models/choice.json",
+        "models/calibration.json",
         "reports/learning_curves.csv",
         "reports/tables/chips.csv",
     ]

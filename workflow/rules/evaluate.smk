@@ -20,35 +20,35 @@ rule predict_oof:
         "../scripts/predict_oof.py"
 
 
-rule choose:
+rule calibrate:
     input:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
         oof=expand("data/oof/{run}/index.csv", run=FINAL_RUNS),
     output:
-        choice="models/choice.json",
+        calibration="models/calibration.json",
         ensemble="reports/tables/ensemble.csv",
         reliability="reports/tables/reliability.csv",
     log:
-        "logs/choose.log",
+        "logs/calibrate.log",
     benchmark:
-        "benchmarks/out/choose.tsv"
+        "benchmarks/out/calibrate.tsv"
     threads: cores()
     resources:
         mem_mb=grows(8_000),
         runtime=grows(120),
     params:
-        cfg=sections("seed", "evaluation", "choice"),
-        code=code("choose.py"),
+        cfg=sections("seed", "evaluation", "calibration"),
+        code=code("calibrate.py"),
     script:
-        "../scripts/choose.py"
+        "../scripts/calibrate.py"
 
 
 rule evaluate:
     input:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
-        choice="models/choice.json",
+        calibration="models/calibration.json",
         oof=expand("data/oof/{run}/index.csv", run=RUNS),
         pseudo=expand("data/labels/round{round}/pseudo_labels.csv", round=ROUNDS),
     output:
@@ -106,7 +106,7 @@ rule bundle:
     input:
         models=model_files(FINAL_RUNS),
         metrics="reports/metrics.json",
-        choice="models/choice.json",
+        calibration="models/calibration.json",
     output:
         "models/bundle/bundle.json",
     log:

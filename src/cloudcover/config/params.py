@@ -349,7 +349,7 @@ class EvaluationParams(Section):
         return list(dict.fromkeys([*self.tta, *self.compare_tta]))
 
 
-class ChoiceParams(Section):
+class CalibrationParams(Section):
     """What is chosen on out-of-fold predictions, and used only if it helps on scenes that it was not chosen on."""
 
     groups: int = Field(5, ge=2, description="groups of locations; each is judged by what was chosen on the others")
@@ -374,7 +374,7 @@ class Params(Section):
     pseudo_labels: PseudoLabelParams = Field(default_factory=lambda: PseudoLabelParams())  # type: ignore[call-arg]
     final: FinalParams = Field(default_factory=lambda: FinalParams())  # type: ignore[call-arg]
     evaluation: EvaluationParams = Field(default_factory=lambda: EvaluationParams())  # type: ignore[call-arg]
-    choice: ChoiceParams = Field(default_factory=lambda: ChoiceParams())  # type: ignore[call-arg]
+    calibration: CalibrationParams = Field(default_factory=lambda: CalibrationParams())  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _check(self) -> Params:

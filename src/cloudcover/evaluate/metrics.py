@@ -11,35 +11,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cloudcover.data.folds import NO_LABEL, coverage_bin
+from cloudcover.evaluate.estimate import Estimate
 from cloudcover.masks.overlap import COLUMNS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Statistic = Callable[[Ints, Ints], Floats]
 """Figure per resample from weights (resamples x groups: how often a group was drawn) and sums (groups x 4: pixels)."""
-
-
-class Interval(NamedTuple):
-    """A figure and its 95 % interval.
-
-    Attributes:
-        value: the figure of all chips.
-        low: 2.5th percentile of the resamples.
-        high: 97.5th percentile of the resamples.
-        groups: number of groups that were resampled; with one group the interval has no width and means nothing.
-    """
-
-    value: float
-    low: float
-    high: float
-    groups: int
 
 
 def global_jaccard(weights: Ints, sums: Ints) -> Floats:
@@ -104,7 +88,7 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
     statistic: Statistic = global_jaccard,
-) -> Interval:
+) -> Estimate:
     """95 % percentile interval by resampling groups (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
 
     Chips of one location err together, so that resampling chips understates the uncertainty several times.
@@ -121,7 +105,7 @@ def bootstrap(
     """
     sums = _sums(counts, group)
     values = statistic(draw(len(sums), resamples, seed), sums.to_numpy())
-    return interval_of(_point(statistic, sums), values, len(sums))
+    return Estimate.of_resamples(_point(statistic, sums), values)
 
 
 def paired_bootstrap(
@@ -131,7 +115,7 @@ def paired_bootstrap(
     resamples: int = 1000,
     seed: int = 0,
     statistic: Statistic = global_jaccard,
-) -> Interval:
+) -> Estimate:
     """95 % interval of the difference a - b of two models on the same chips.
 
     Both figures of a resample come from the same groups, so what makes a location hard for both cancels.
@@ -151,7 +135,7 @@ def paired_bootstrap(
     sums_a, sums_b = _sums(a, group), _sums(b, group)
     weights = draw(len(sums_a), resamples, seed)
     values = statistic(weights, sums_a.to_numpy()) - statistic(weights, sums_b.to_numpy())
-    return interval_of(_point(statistic, sums_a) - _point(statistic, sums_b), values, len(sums_a))
+    return Estimate.of_resamples(_point(statistic, sums_a) - _point(statistic, sums_b), values)
 
 
 def paired_resamples(
@@ -226,12 +210,6 @@ def draw(groups: int, resamples: int, seed: int) -> Ints:
 
 def _point(statistic: Statistic, sums: pd.DataFrame) -> float:
     return float(statistic(np.ones((1, len(sums)), np.int64), sums.to_numpy())[0])
-
-
-def interval_of(value: float, values: Floats, groups: int) -> Interval:
-    """The 95 % percentile interval of a figure from its values in resamples of groups."""
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(value, float(low), float(high), groups)
 
 
 def _check_columns(counts: pd.DataFrame, columns: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from cloudcover.config.params import EvaluationParams
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
-from cloudcover.evaluate.proof import ORACLE, closed_gap
+from cloudcover.evaluate.gap import ORACLE, closed_gap
 from cloudcover.evaluate.runs import BATCH, count
 from cloudcover.evaluate.summary import FINAL, by_run, gain
 from cloudcover.masks.out_of_fold import OutOfFold

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
-from cloudcover.evaluate.calibrate.choice import Choice, Step
+from cloudcover.evaluate.calibrate.calibration import Calibration, Step
 from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.report import gallery, pictures, plots
@@ -53,7 +53,7 @@ def write_report(inputs: Mapping[str, str | Sequence[str]], params: Any, out: Pa
         truth=truth if truth["known"] else None,
         run_names=runs_of(metrics),
         **_figures(metrics, truth),
-        **_choice(inputs),
+        **_calibration(inputs),
         **_labels(inputs, manifest, metrics, truth, params),
         **_places(inputs, params),
         **_galleries(inputs, store, manifest, params),
@@ -77,12 +77,12 @@ def _figures(metrics: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, 
     return {"runs_plot": _svg(plots.runs, {name: metrics[name] for name in names}, true)}
 
 
-def _choice(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _calibration(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What was chosen for the final models, and the tables that compare models."""
     listed = {name: pd.read_csv(_path(inputs, name)) for name in ("ensemble", "pairs", "coverage", "tta")}
     diagram = pd.read_csv(_path(inputs, "reliability"))
     return {
-        "choice": Choice.model_validate(read_json(_path(inputs, "choice"))),
+        "calibration": Calibration.model_validate(read_json(_path(inputs, "calibration"))),
         "tables": {name: table.to_dict("records") for name, table in listed.items()},
         "reliability_plot": _svg(plots.reliability, diagram),
     }

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from cloudcover.config.params import ChoiceParams, Tta
+from cloudcover.config.params import CalibrationParams, Tta
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
@@ -66,7 +66,12 @@ class HeldOut:
 
 
 def load_held_out(
-    store: ChipStore, manifest: pd.DataFrame, members: Mapping[str, Path], tta: Tta, params: ChoiceParams, seed: int
+    store: ChipStore,
+    manifest: pd.DataFrame,
+    members: Mapping[str, Path],
+    tta: Tta,
+    params: CalibrationParams,
+    seed: int,
 ) -> HeldOut:
     """Reads the predictions of the members on chips with a clean label.
 
