@@ -43,8 +43,8 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import audit
-from cloudcover.labels.evidence import iou
 from cloudcover.labels.score import REASONS, WEIGHTS, estimated_error_share, features, judge
+from cloudcover.masks.overlap import iou
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import write_json
 from cloudcover.sources.fetch import fetch

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from cloudcover.config.params import DataParams, SyntheticParams
+from cloudcover.masks.overlap import iou
 from cloudcover.runtime.files import write_json
 from cloudcover.synthetic import labels, scene, sites
 from cloudcover.synthetic.generate import generate
@@ -140,7 +141,7 @@ def _pictures(seed: int, folder: Path) -> None:
         other = partial(scene.true_mask, seed, of, 3 + number // 60, 256)
         wrong, kind = labels.spoil(labels.human(chip, rng), chip, other, rng)
         if kind not in found:
-            title = f"{kind}, IoU {labels.iou(wrong, chip.mask):.2f}"
+            title = f"{kind}, IoU {iou(wrong, chip.mask):.2f}"
             _show(axes.flat[labels.ERRORS.index(kind)], chip, wrong, title)
             found.add(kind)
     figure.savefig(folder / "synthetic_errors.jpg", dpi=75, pil_kwargs={"quality": 85})

@@ -15,11 +15,12 @@ from cloudcover.config.params import AuditParams, DataParams, Params, SyntheticP
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import AuditError, audit
-from cloudcover.labels.evidence import committee_evidence, confident_levels, iou, model_evidence, self_confidence
+from cloudcover.labels.evidence import committee_evidence, confident_levels, model_evidence, self_confidence
 from cloudcover.labels.geometry import axis_edge, best_match, best_shift, geometry_evidence, reduce, straight_edge
 from cloudcover.labels.score import REASONS, adjust_prior, estimated_error_share, features, judge, strengths
 from cloudcover.labels.spectral import haze, separability, spectral_evidence
 from cloudcover.labels.trees import Sample, TreeCommittee, Trees, cells, describe, draw, enlarge
+from cloudcover.masks.overlap import iou
 from cloudcover.sources.fetch import fetch
 from cloudcover.train.run import TrainingConfig
 

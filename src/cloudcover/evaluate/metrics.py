@@ -1,10 +1,10 @@
 """Figures from confusion counts: the challenge's global Jaccard, figures per group, and their uncertainty.
 
-Every function takes a table with the columns of `counts.COLUMNS` (see `tables.COUNTS`), a row per chip of one run and
+Every function takes a table with the columns of `overlap.COLUMNS` (see `tables.COUNTS`), a row per chip of one run and
 one TTA policy. Figures come from sums of pixels and not from means over chips or batches, so the order and the batches
 of the prediction make no difference.
 
-A share of nothing (0 / 0) is 1: where neither prediction nor label has cloud, nothing was missed and nothing is false.
+A share of nothing (0 / 0) is 1, see `masks.overlap`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from cloudcover.data.folds import NO_LABEL, coverage_bin
 from cloudcover.evaluate.estimate import Estimate
-from cloudcover.masks.overlap import COLUMNS
+from cloudcover.masks.overlap import COLUMNS, Floats, jaccard_index, share
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Statistic = Callable[[Ints, Ints], Floats]
 """Figure per resample from weights (resamples x groups: how often a group was drawn) and sums (groups x 4: pixels)."""
@@ -28,14 +27,12 @@ Statistic = Callable[[Ints, Ints], Floats]
 
 def global_jaccard(weights: Ints, sums: Ints) -> Floats:
     """Statistic: intersection over union of all pixels."""
-    tp, fp, fn, _ = (weights @ sums).T
-    return _share(tp, tp + fp + fn)
+    return jaccard_index(weights @ sums)
 
 
 def mean_jaccard(weights: Ints, sums: Ints) -> Floats:
     """Statistic: mean over groups of each group's Jaccard."""
-    tp, fp, fn, _ = sums.T
-    return np.asarray((weights @ _share(tp, tp + fp + fn)) / weights.sum(axis=1))
+    return np.asarray((weights @ jaccard_index(sums)) / weights.sum(axis=1))
 
 
 def jaccard(counts: pd.DataFrame) -> float:
@@ -66,10 +63,10 @@ def by_group(counts: pd.DataFrame, column: str) -> pd.DataFrame:
     table = groups[list(COLUMNS)].sum()
     table.insert(0, "chips", groups.size())
     tp, fp, fn, tn = (table[c].to_numpy(np.int64) for c in COLUMNS)
-    table["jaccard"] = _share(tp, tp + fp + fn)
-    table["precision"] = _share(tp, tp + fp)
-    table["recall"] = _share(tp, tp + fn)
-    table["accuracy"] = _share(tp + tn, tp + fp + fn + tn)
+    table["jaccard"] = jaccard_index(table[list(COLUMNS)].to_numpy(np.int64))
+    table["precision"] = share(tp, tp + fp)
+    table["recall"] = share(tp, tp + fn)
+    table["accuracy"] = share(tp + tn, tp + fp + fn + tn)
     return table.reset_index()
 
 
@@ -190,10 +187,6 @@ def coverage_bins(counts: pd.DataFrame, number: int = 5) -> pd.Series:
     return pd.Series(
         pd.Categorical.from_codes(codes, pd.Index([*names, "unknown"]), ordered=True), counts.index, name="coverage"
     )
-
-
-def _share(part: NDArray[np.number], whole: NDArray[np.number]) -> Floats:
-    return np.asarray(np.divide(part, whole, out=np.ones(np.shape(whole)), where=whole > 0))
 
 
 def _sums(counts: pd.DataFrame, group: str) -> pd.DataFrame:

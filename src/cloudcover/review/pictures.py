@@ -13,6 +13,7 @@ from PIL import Image
 
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
+from cloudcover.masks.overlap import iou
 from cloudcover.review.predictions import Predictions
 
 SMALL = 256
@@ -90,10 +91,8 @@ class Pictures:
         if predicted is None:
             return None
         label = self.store.labels([chip_id])[0]
-        known, cloud = label != IGNORE_INDEX, label == 1
-        union = ((predicted | cloud) & known).sum()
-        iou = (predicted & cloud).sum() / union if union else 1.0
-        return {"predicted_share": round(float(predicted.mean()), 4), "iou": round(float(iou), 4)}
+        overlap = iou(predicted & (label != IGNORE_INDEX), label == 1)
+        return {"predicted_share": round(float(predicted.mean()), 4), "iou": round(float(overlap), 4)}
 
     def _compute_tables(self, scene: str, name: str) -> NDArray[np.uint8]:
         """The shown value of each digital number: 65,536 uint8, 32 MB for all that are kept.

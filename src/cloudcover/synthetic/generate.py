@@ -20,6 +20,7 @@ from cloudcover.data import ownership as owned
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.layout import SPLITS, remove_empty_folders
+from cloudcover.masks.overlap import iou
 from cloudcover.runtime.files import derive_seed, sha256
 from cloudcover.runtime.workers import exit_with_parent
 from cloudcover.synthetic import labels, scene, sites
@@ -176,7 +177,7 @@ def _make(locations: int, data: DataParams, seed: int, raw: Path, truth: Path, t
         label = labels.human(chip, rng)
         if task.spoilt:
             label, error = labels.spoil(label, chip, lambda: scene.true_mask(seed, of, task.position + 1, size), rng)
-        agreement = labels.iou(label, chip.mask)
+        agreement = float(iou(label, chip.mask))
         write_tiff(
             raw / "train_labels" / f"{task.chip_id}.tif", label.astype(np.uint8), of.site, task.position, IGNORE_INDEX
         )

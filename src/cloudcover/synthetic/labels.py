@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
+from cloudcover.masks.overlap import iou
 from cloudcover.synthetic.clouds import THRESHOLD
 from cloudcover.synthetic.noise import Mask, fractal
 from cloudcover.synthetic.scene import Chip
@@ -19,15 +20,9 @@ WRONG_IOU = 0.7
 WRONG_SHARE = 0.05
 
 
-def iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of two masks (Jaccard index); 1 if both are empty."""
-    union = int(np.count_nonzero(a | b))
-    return int(np.count_nonzero(a & b)) / union if union else 1.0
-
-
 def is_wrong(label: Mask, truth: Mask) -> bool:
     """Whether a label is wrong: IoU below `WRONG_IOU`, and more than `WRONG_SHARE` of all pixels differ."""
-    return iou(label, truth) < WRONG_IOU and float(np.mean(label ^ truth)) > WRONG_SHARE
+    return bool(iou(label, truth) < WRONG_IOU) and float(np.mean(label ^ truth)) > WRONG_SHARE
 
 
 def human(chip: Chip, rng: np.random.Generator) -> Mask:

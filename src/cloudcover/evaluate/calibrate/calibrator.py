@@ -33,9 +33,10 @@ from cloudcover.evaluate.calibrate.temperature import (
     reliability_sums,
 )
 from cloudcover.evaluate.estimate import Estimate
-from cloudcover.evaluate.metrics import Floats, bootstrap, draw, paired_bootstrap
+from cloudcover.evaluate.metrics import bootstrap, draw, paired_bootstrap
 from cloudcover.masks.decision import apply_temperature
 from cloudcover.masks.out_of_fold import LEVELS
+from cloudcover.masks.overlap import Floats, share
 from cloudcover.runtime.files import derive_seed
 
 Rows = NDArray[np.bool_]
@@ -246,7 +247,7 @@ def best_level(histogram: NDArray[np.int64], near: float) -> int:
     """
     false, true = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1][:, 1:]  # pixels above each of the levels 0 to 254
     union = histogram[1].sum() + false
-    jaccard = np.divide(true, union, out=np.ones(len(true)), where=union > 0)
+    jaccard = share(true, union)
     best = np.flatnonzero(jaccard == jaccard.max())
     return int(best[np.argmin(np.abs(best + 0.5 - near))])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cloudcover.evaluate.calibrate.held_out import HeldOut, Weights
 from cloudcover.evaluate.calibrate.temperature import levels
 from cloudcover.masks.decision import InferenceSettings
-from cloudcover.masks.overlap import COLUMNS, confusion
+from cloudcover.masks.overlap import COLUMNS, confusion, jaccard_index
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 
 BATCH = 16
@@ -55,7 +55,7 @@ class Scorer:
     _known: dict[InferenceCandidate, NDArray[np.int64]] = field(default_factory=dict)
 
     def counts(self, candidate: InferenceCandidate) -> NDArray[np.int64]:
-        """Pixels of each chip, N x 4, see `counts.COLUMNS`."""
+        """Pixels of each chip, N x 4, see `overlap.COLUMNS`."""
         if candidate not in self._known:
             thresholded = candidate.postprocess == NOTHING
             self._known[candidate] = self._levels(candidate) if thresholded else self._masks(candidate)
@@ -80,11 +80,10 @@ class Scorer:
 
     def jaccard(self, candidate: InferenceCandidate, rows: NDArray[np.bool_]) -> float:
         """Global Jaccard on some chips; 1 where there is no cloud."""
-        tp, fp, fn, _ = self.counts(candidate)[rows].sum(axis=0)
-        return float(tp / (tp + fp + fn)) if tp + fp + fn else 1.0
+        return float(jaccard_index(self.counts(candidate)[rows].sum(axis=0)))
 
     def nested(self, by_group: list[InferenceCandidate]) -> pd.DataFrame:
-        """Counts where each group's chips are judged by their own candidate: the chips with `counts.COLUMNS`."""
+        """Counts where each group's chips are judged by their own candidate: the chips with `overlap.COLUMNS`."""
         result = np.empty((len(self.held.chips), len(COLUMNS)), np.int64)
         for group, candidate in enumerate(by_group):
             rows = self.held.chips["group"].to_numpy() == group
