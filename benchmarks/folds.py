@@ -24,7 +24,7 @@ from baselines import seed_folds
 from numpy.typing import NDArray
 
 from cloudcover.config.params import FoldsParams
-from cloudcover.data import folds
+from cloudcover.data import fold_balance, folds
 from cloudcover.data.scenes import scene_of
 from cloudcover.runtime.files import derive_seed, write_json
 
@@ -104,9 +104,9 @@ def main() -> None:
     table = folds.split(chips, params, args.seed)
     seconds = time.perf_counter() - start
     folds.check(table, chips, params)
-    balance = folds.balance(table, chips, params, args.seed)
+    balance = fold_balance.balance(table, chips, params, args.seed)
     seed_table = seed_folds.split(chips, params.number, params.coverage_bins, args.seed)
-    balance["seed_share"] = folds.balance(seed_table, chips, params, args.seed)["spread_share"]
+    balance["seed_share"] = fold_balance.balance(seed_table, chips, params, args.seed)["spread_share"]
 
     scenes = table["scene"].nunique()
     print(f"{len(chips)} chips, {scenes} scenes, {chips['location'].nunique()} locations, {params.number} folds")

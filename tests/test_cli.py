@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cloudcover.cli import main
-from cloudcover.cli.score import compare
 from cloudcover.config.params import ModelParams, validate
 from cloudcover.data.tables import FILES, TRUTH
+from cloudcover.evaluate.score import compare
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
 from cloudcover.predict.folder import write_mask

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cloudcover.config import render as reference
+from cloudcover.config import render
 from cloudcover.config.params import Params, ParamsError, load, sections, validate
 from cloudcover.data.tables import VERDICTS
 
@@ -119,7 +119,7 @@ def test_a_rule_sees_only_the_sections_that_it_declares() -> None:
 
 
 def test_generated_files_are_up_to_date() -> None:
-    changed = reference.outdated(ROOT)
+    changed = render.outdated(ROOT)
     differences = [
         "".join(
             difflib.unified_diff(
@@ -133,13 +133,13 @@ def test_generated_files_are_up_to_date() -> None:
 
 
 def test_the_quick_preset_is_the_defaults_and_every_preset_is_usable() -> None:
-    presets = {path.stem: load(path) for path in (ROOT / reference.PRESETS).glob("*.yaml")}
+    presets = {path.stem: load(path) for path in (ROOT / render.PRESETS).glob("*.yaml")}
     assert set(presets) >= {"quick", "full"}
     assert presets["quick"] == validate({})
 
 
 def test_the_full_preset_is_the_recipe_of_the_original() -> None:
-    full = load(ROOT / reference.PRESETS / "full.yaml")
+    full = load(ROOT / render.PRESETS / "full.yaml")
     t = full.training
     assert (full.data.source, full.data.chip_size, full.folds.number) == ("local", 512, 5)
     assert (full.model.architecture, full.model.encoder, full.model.encoder_weights) == (
@@ -157,23 +157,23 @@ def test_the_file_of_verdicts_can_be_read() -> None:
 
 
 def test_the_schema_refuses_unknown_keys_and_describes_every_key() -> None:
-    content = json.loads(reference.schema())
+    content = json.loads(render.schema())
     for definition in [content, *content["$defs"].values()]:
         assert definition["additionalProperties"] is False
         assert all("description" in p or "$ref" in p for p in definition["properties"].values())
 
 
 def test_the_reference_names_every_key() -> None:
-    text = reference.readme()
+    text = render.readme()
     for name, section in validate({}).model_dump().items():
         for key in section if isinstance(section, dict) else [name]:
             assert f"| `{key}` |" in text
 
 
 def test_rendered_yaml_has_a_comment_for_every_key_and_short_lines() -> None:
-    text = reference.render(validate({}))
+    text = render.render(validate({}))
     lines = text.splitlines()
-    assert max(map(len, lines)) <= reference.WIDTH
+    assert max(map(len, lines)) <= render.WIDTH
     for number, line in enumerate(lines):
         if line and not line.lstrip().startswith("#") and line.strip() != "unet:":
             assert "# " in line or lines[number - 1].lstrip().startswith("#")
@@ -203,21 +203,21 @@ def test_rendered_yaml_reads_back_to_equal_parameters(
         "final": {"members": members},
     }
     params = validate(values)
-    assert Params.model_validate(yaml.safe_load(reference.render(params))) == params
+    assert Params.model_validate(yaml.safe_load(render.render(params))) == params
 
 
 def test_new_keys_reach_every_file_and_values_are_kept(tmp_path: Path) -> None:
-    for path in (reference.PARAMS, reference.QUICK, reference.PRESETS / "mine.yaml"):
+    for path in (render.PARAMS, render.QUICK, render.PRESETS / "mine.yaml"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / reference.PARAMS).write_text("same as quick")
-    (tmp_path / reference.QUICK).write_text("same as quick")
-    (tmp_path / reference.PRESETS / "mine.yaml").write_text("training: {epochs: 99}")
-    changed = reference.outdated(tmp_path)
+    (tmp_path / render.PARAMS).write_text("same as quick")
+    (tmp_path / render.QUICK).write_text("same as quick")
+    (tmp_path / render.PRESETS / "mine.yaml").write_text("training: {epochs: 99}")
+    changed = render.outdated(tmp_path)
     assert set(changed) == {
-        reference.PARAMS, reference.QUICK, reference.PRESETS / "mine.yaml", reference.SCHEMA, reference.README
+        render.PARAMS, render.QUICK, render.PRESETS / "mine.yaml", render.SCHEMA, render.README
     }  # fmt: skip
-    assert changed[reference.PARAMS] == changed[reference.QUICK] == reference.render(validate({}))
-    assert yaml.safe_load(changed[reference.PRESETS / "mine.yaml"])["training"]["epochs"] == 99
+    assert changed[render.PARAMS] == changed[render.QUICK] == render.render(validate({}))
+    assert yaml.safe_load(changed[render.PRESETS / "mine.yaml"])["training"]["epochs"] == 99
 
 
 def test_a_member_overrides_network_and_augmentation_and_keeps_the_rest() -> None:

@@ -15,7 +15,8 @@ from scipy.ndimage import gaussian_filter
 
 from cloudcover.config.params import Params, validate
 from cloudcover.data import tables
-from cloudcover.data.folds import balance, split
+from cloudcover.data.fold_balance import balance
+from cloudcover.data.folds import split
 from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.calibrate.calibrator import calibrate
 from cloudcover.evaluate.calibrate.held_out import load_held_out

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.data.folds import NO_LABEL, coverage_bin
+from cloudcover.data.coverage import NO_LABEL, coverage_bin
 from cloudcover.evaluate.estimate import Estimate
 from cloudcover.masks.overlap import COLUMNS, Floats, jaccard_index, share
+from cloudcover.runtime.text import listed
 
 Ints = NDArray[np.int64]
 Statistic = Callable[[Ints, Ints], Floats]
@@ -167,22 +168,22 @@ def paired_resamples(
 
 
 def coverage_bins(counts: pd.DataFrame, number: int = 5) -> pd.Series:
-    """Bin of each chip's label by its share of cloud among known pixels, for `by_group`.
+    """Bin of each chip's label by its share of cloud among valid pixels, for `by_group`.
 
     Returns:
         Ordered categories such as `0-0.2`, with the index of `counts`; the last bin includes 1; `unknown` where the
-        label has no known pixel.
+        label has no valid pixel.
 
     Raises:
         ValueError: a column of counts is missing.
     """
     _check_columns(counts, COLUMNS)
     tp, fp, fn, tn = (counts[c].to_numpy(np.int64) for c in COLUMNS)
-    known = tp + fp + fn + tn
-    share = np.divide(tp + fn, known, out=np.full(len(known), np.nan), where=known > 0)
+    valid = tp + fp + fn + tn
+    coverage_share = np.divide(tp + fn, valid, out=np.full(len(valid), np.nan), where=valid > 0)
     edges = np.linspace(0, 1, number + 1)
     names = [f"{low:.3g}-{high:.3g}" for low, high in itertools.pairwise(edges)]
-    codes = coverage_bin(share, number)
+    codes = coverage_bin(coverage_share, number)
     codes[codes == NO_LABEL] = number
     return pd.Series(
         pd.Categorical.from_codes(codes, pd.Index([*names, "unknown"]), ordered=True), counts.index, name="coverage"
@@ -223,7 +224,7 @@ def _check(counts: pd.DataFrame, column: str) -> None:
 def _check_once(counts: pd.DataFrame, key: list[str]) -> None:
     twice = counts.loc[counts.duplicated(key), "chip_id"]
     if len(twice):
-        raise ValueError(f"{len(twice)} rows repeat a chip ({', '.join(twice[:5])}); choose one run and one TTA policy")
+        raise ValueError(f"{len(twice)} rows repeat a chip ({listed(twice)}); choose one run and one TTA policy")
 
 
 def _check_pair(a: pd.DataFrame, b: pd.DataFrame, group: str) -> None:
@@ -232,9 +233,7 @@ def _check_pair(a: pd.DataFrame, b: pd.DataFrame, group: str) -> None:
         _check_once(frame, ["chip_id"])
     a, b = a.set_index("chip_id"), b.set_index("chip_id")
     if len(other := a.index.symmetric_difference(b.index)):
-        raise ValueError(
-            f"the models were not evaluated on the same chips: {len(other)} differ ({', '.join(other[:5])})"
-        )
+        raise ValueError(f"the models were not evaluated on the same chips: {len(other)} differ ({listed(other)})")
     b = b.loc[a.index]
     same = (a[group].astype(str) == b[group].astype(str)) & (
         a["tp_pixels"] + a["fn_pixels"] == b["tp_pixels"] + b["fn_pixels"]
@@ -243,5 +242,5 @@ def _check_pair(a: pd.DataFrame, b: pd.DataFrame, group: str) -> None:
     if len(other := a.index[~same.to_numpy()]):
         raise ValueError(
             f"the models were not evaluated on the same labels and {group}s: {len(other)} chips differ "
-            f"({', '.join(other[:5])})"
+            f"({listed(other)})"
         )

@@ -16,8 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from cloudcover.config.params import DataParams, SyntheticParams
-from cloudcover.data import ownership as owned
-from cloudcover.data import tables
+from cloudcover.data import ownership, tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.layout import SPLITS, remove_empty_folders
 from cloudcover.masks.overlap import iou
@@ -81,8 +80,8 @@ def generate(
     tasks = _plan(params, seed)
     files = _files(tasks, data.bands)
     masks = [f"masks/{task.chip_id}.tif" for task in tasks]
-    owned.reserve(raw, files)
-    owned.reserve(truth, masks)
+    ownership.reserve(raw, files)
+    ownership.reserve(truth, masks)
     for task in tasks:
         (raw / _features(task)).mkdir(parents=True, exist_ok=True)
     (raw / "train_labels").mkdir(parents=True, exist_ok=True)
@@ -99,8 +98,8 @@ def generate(
         )
         tables.METADATA.write(frame, raw / f"{split}_metadata.csv")
     tables.TRUTH.write(pd.DataFrame(rows, columns=list(tables.TRUTH.columns)), truth / "masks.csv")
-    owned.prune(raw, files)
-    owned.prune(truth, masks)
+    ownership.prune(raw, files)
+    ownership.prune(truth, masks)
     remove_empty_folders(raw)
     return {Path(file) for file in files}
 

@@ -34,8 +34,8 @@ from cloudcover.evaluate.calibrate.temperature import (
 )
 from cloudcover.evaluate.estimate import Estimate
 from cloudcover.evaluate.metrics import bootstrap, draw, paired_bootstrap
+from cloudcover.masks.codec import PREDICTION_STEPS
 from cloudcover.masks.decision import apply_temperature
-from cloudcover.masks.out_of_fold import LEVELS
 from cloudcover.masks.overlap import Floats, share
 from cloudcover.runtime.files import derive_seed
 
@@ -123,9 +123,9 @@ class Calibrator:
         histogram = self.held.histograms(current.weights)[rows].sum(axis=0)
         if not histogram.any():
             return current
-        near = np.interp(current.threshold, levels(current.temperature), np.arange(LEVELS + 1))
+        near = np.interp(current.threshold, levels(current.temperature), np.arange(PREDICTION_STEPS + 1))
         level = best_level(histogram, float(near))
-        return replace(current, threshold=scaled((level + 0.5) / LEVELS, current.temperature))
+        return replace(current, threshold=scaled((level + 0.5) / PREDICTION_STEPS, current.temperature))
 
     def fit_postprocess(self, rows: Rows, current: InferenceCandidate) -> InferenceCandidate:
         """See `search.search`."""
