@@ -40,10 +40,11 @@ from sklearn.metrics import average_precision_score
 from cloudcover.config.params import Params
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.label_errors import LABEL_ERRORS
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import audit
-from cloudcover.labels.score import REASONS, WEIGHTS, estimated_error_share, features, judge
+from cloudcover.labels.score import WEIGHTS, estimated_error_share, features, judge
 from cloudcover.masks.overlap import iou
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import write_json
@@ -133,7 +134,7 @@ def measure(table: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame]:
 
 
 def _bounds(name: str) -> tuple[float, float]:
-    if name in (*REASONS, "odd_colours"):
+    if name in (*LABEL_ERRORS, "odd_colours"):
         return LEAST_WEIGHT, MOST_WEIGHT
     return (0, MOST_WEIGHT) if WEIGHTS[name] > 0 else (-MOST_WEIGHT, 0)
 

@@ -13,6 +13,7 @@ import rasterio
 
 from cloudcover.config.params import DataParams, SyntheticParams
 from cloudcover.data import tables
+from cloudcover.data.label_errors import LABEL_ERRORS
 from cloudcover.masks.overlap import iou
 from cloudcover.synthetic import labels, land, scene, sites
 from cloudcover.synthetic.clouds import MARGIN, shadow_offset
@@ -139,7 +140,7 @@ def test_every_kind_of_error_occurs_and_is_wrong():
         wrong, kind = labels.spoil(label, chip, lambda of=of, n=number: scene.true_mask(0, of, n // 30 + 1, 64), rng)
         assert labels.is_wrong(wrong, chip.mask)
         kinds[kind] += 1
-    assert set(kinds) == set(labels.ERRORS)
+    assert set(kinds) == set(LABEL_ERRORS)
 
 
 @pytest.mark.parametrize("cover", [False, True])
