@@ -141,7 +141,7 @@ def test_chips_of_the_same_name_and_folders_without_chips_are_refused(bright, tm
         for band in BANDS:
             write_tif(tmp_path / part / "chip" / f"{band}.tif", np.ones((64, 64), np.uint16))
     chips = find_chips([tmp_path / "a", tmp_path / "b"], BANDS)
-    with pytest.raises(ValueError, match=r"several chips are called \['chip'\]"):
+    with pytest.raises(ValueError, match=r"several chips are called chip:"):
         predict_chips(Predictor([bright()]), chips, tmp_path / "masks")
     with pytest.raises(FileNotFoundError, match="holds no chip"):
         find_chips([tmp_path / "masks"], BANDS)

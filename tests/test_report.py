@@ -25,7 +25,8 @@ from cloudcover.evaluate.truth import evaluate_truth
 from cloudcover.predict.folder import write_mask
 from cloudcover.report import pictures
 from cloudcover.report.gallery import SHOWN, spread
-from cloudcover.report.page import write_report
+from cloudcover.report.page import render_page
+from cloudcover.report.results import read_results
 from cloudcover.report.table import final_table
 from cloudcover.runtime.files import read_json, write_json
 
@@ -209,8 +210,7 @@ class Run:
     def page(self) -> str:
         p = self.params
         sections = SimpleNamespace(data=p.data, labels=p.labels, pseudo_labels=p.pseudo_labels, evaluation=p.evaluation)
-        write_report(self.inputs, sections, self.root / "index.html")
-        return (self.root / "index.html").read_text(encoding="utf-8")
+        return render_page(read_results(self.inputs), sections)
 
 
 @pytest.fixture(scope="module")

@@ -74,10 +74,10 @@ def part(ids, label="human", scene="s"):
 
 
 def test_leaks_are_refused():
-    with pytest.raises(SplitError, match=r"pseudo-labels in validation: \['b'\]"):
+    with pytest.raises(SplitError, match=r"pseudo-labels in validation: b"):
         check(Split(part(["a"]), part(["b"], label="pseudo", scene="t")), "scene")
-    with pytest.raises(SplitError, match=r"scenes in training and in validation: \['s'\]"):
+    with pytest.raises(SplitError, match=r"scenes in training and in validation: s"):
         check(Split(part(["a"]), part(["b"])), "scene")
-    with pytest.raises(SplitError, match=r"chips used twice: \['a'\]"):
+    with pytest.raises(SplitError, match=r"chips used twice: a"):
         check(Split(part(["a"]), part(["a"], scene="t")), "none")
     check(Split(part(["a"]), part(["b"])), "none")

@@ -1,7 +1,8 @@
 """Labels as people make them, and the ways in which they go wrong.
 
 An ordinary label is drawn a little too large and too smooth, and misses small clouds and thin edges. A wrong one has
-one of the errors seen in the real set, `LABEL_ERRORS`; it counts as wrong only if `is_wrong` says so, else another is drawn.
+one of the errors seen in the real set, `LABEL_ERRORS`; it counts as wrong only if `is_wrong` says so, else another is
+drawn.
 """
 
 from __future__ import annotations
@@ -169,8 +170,8 @@ _MAKERS: dict[str, Error] = {
     "false_cloud": _false_cloud,
     "missed_cloud": _missed_cloud,
 }
-# How often each of `LABEL_ERRORS` is tried first: omissions and false alarms over water and bright ground are the common errors, and the
-# harmful ones, because a model can learn them.
+# How often each of `LABEL_ERRORS` is tried first: omissions and false alarms over water and bright ground are the
+# common errors, and the harmful ones, because a model can learn them.
 _WEIGHTS = np.array([3.0, 1.5, 1.0, 1.0, 1.0, 1.0, 0.7, 3.0, 2.0])
 
 
