@@ -41,11 +41,12 @@ from cloudcover.config.params import Params
 from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.label_errors import LABEL_ERRORS
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import audit
-from cloudcover.labels.evidence import iou
-from cloudcover.labels.score import REASONS, WEIGHTS, estimated_error_share, features, judge
+from cloudcover.labels.score import WEIGHTS, estimated_error_share, features, judge
+from cloudcover.masks.overlap import iou
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import write_json
 from cloudcover.sources.fetch import fetch
@@ -133,7 +134,7 @@ def measure(table: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame]:
 
 
 def _bounds(name: str) -> tuple[float, float]:
-    if name in (*REASONS, "odd_colours"):
+    if name in (*LABEL_ERRORS, "odd_colours"):
         return LEAST_WEIGHT, MOST_WEIGHT
     return (0, MOST_WEIGHT) if WEIGHTS[name] > 0 else (-MOST_WEIGHT, 0)
 

@@ -25,7 +25,7 @@ from baselines import original_folds
 from numpy.typing import NDArray
 
 from cloudcover.config.sections import FoldsParams
-from cloudcover.data import folds
+from cloudcover.data import fold_balance, folds
 from cloudcover.data.scenes import scene_of
 from cloudcover.runtime.files import derive_seed, write_json
 
@@ -105,9 +105,9 @@ def main() -> None:
     table = folds.split(chips, params, args.seed)
     seconds = time.perf_counter() - start
     folds.check(table, chips, params)
-    balance = folds.balance(table, chips, params, args.seed)
+    balance = fold_balance.balance(table, chips, params, args.seed)
     original_table = original_folds.split(chips, params.number, params.coverage_bins, args.seed)
-    balance["original_share"] = folds.balance(original_table, chips, params, args.seed)["spread_share"]
+    balance["original_share"] = fold_balance.balance(original_table, chips, params, args.seed)["spread_share"]
 
     scenes = table["scene"].nunique()
     print(f"{len(chips)} chips, {scenes} scenes, {chips['location'].nunique()} locations, {params.number} folds")

@@ -110,6 +110,7 @@ def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[st
 
     from cloudcover.data.chips import read_mask
     from cloudcover.data.store import ChipStore
+    from cloudcover.masks.overlap import confusion, jaccard_index
     from cloudcover.predict.bundle import load_bundle
     from cloudcover.predict.openvino.export import export
 
@@ -120,12 +121,11 @@ def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[st
     truth = np.stack([read_mask(raw.parent / "truth/masks" / f"{c}.tif", "label")[0] for c in held])
     ways = {"fp32": load_bundle(model, "cpu", "fp32", 4), "torch_bf16": load_bundle(model, "cpu", "bf16", 4)}
     ways |= {precision: load_bundle(out / precision, "cpu", batch=4) for precision in precisions}
-    known, figures, exact = truth != 255, {}, None
+    figures, exact = {}, None
     for name, predictor in ways.items():
         masks = predictor.probabilities(chips.chips(held), chips.percentiles(held)) > predictor.threshold
         exact = masks if exact is None else exact
-        both = (masks & (truth == 1) & known).sum(), ((masks | (truth == 1)) & known).sum()
-        figures[f"jaccard_{name}"] = float(both[0] / both[1])
+        figures[f"jaccard_{name}"] = float(jaccard_index(confusion(masks, truth).sum(axis=0)))
         figures[f"disagreement_{name}"] = float((masks != exact).mean())
         print(f"{name:12} Jaccard {figures[f'jaccard_{name}']:.5f}, differing pixels {(masks != exact).mean():.5f}")
     return figures | {"mask_disagreement": figures[f"disagreement_{precisions[-1]}"]}

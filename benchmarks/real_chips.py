@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from cloudcover.config.params import Params, load, validate
 from cloudcover.data.chips import read_chip
 from cloudcover.data.layout import read_metadata
-from cloudcover.masks.overlap import confusion
+from cloudcover.masks.overlap import confusion, jaccard_index
 from cloudcover.runtime.files import write_json
 
 if TYPE_CHECKING:  # torch takes seconds to import, which the baselines alone don't need
@@ -121,8 +121,7 @@ def figures(masks: Masks, labels: Masks) -> dict[str, float]:
 
 
 def _jaccard(counts: list[NDArray[np.int64]]) -> float:
-    tp, fp, fn, _ = np.sum(counts, axis=0) if counts else (0, 0, 0, 0)
-    return float(tp / (tp + fp + fn)) if tp + fp + fn else 1.0
+    return float(jaccard_index(np.sum(counts, axis=0))) if counts else 1.0
 
 
 def flat(rows: dict[str, dict[str, float]], own: str | None) -> dict[str, float]:

@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
 from cloudcover.config.sections import DataParams, SyntheticParams
+from cloudcover.data.label_errors import LABEL_ERRORS
+from cloudcover.masks.overlap import iou
 from cloudcover.runtime.files import write_json
 from cloudcover.synthetic import labels, scene, sites
 from cloudcover.synthetic.generate import generate
@@ -130,7 +132,7 @@ def _pictures(seed: int, folder: Path) -> None:
     figure, axes = plt.subplots(3, 3, figsize=(9, 9.6), constrained_layout=True)
     found: set[str] = set()
     for number in range(1000):
-        if len(found) == len(labels.ERRORS):
+        if len(found) == len(LABEL_ERRORS):
             break
         of = sites.scene(seed, number % 60, 30)
         chip = scene.render(seed, of, 2 + number // 60, 256)
@@ -140,8 +142,8 @@ def _pictures(seed: int, folder: Path) -> None:
         other = partial(scene.true_mask, seed, of, 3 + number // 60, 256)
         wrong, kind = labels.spoil(labels.human(chip, rng), chip, other, rng)
         if kind not in found:
-            title = f"{kind}, IoU {labels.iou(wrong, chip.mask):.2f}"
-            _show(axes.flat[labels.ERRORS.index(kind)], chip, wrong, title)
+            title = f"{kind}, IoU {iou(wrong, chip.mask):.2f}"
+            _show(axes.flat[LABEL_ERRORS.index(kind)], chip, wrong, title)
             found.add(kind)
     figure.savefig(folder / "synthetic_errors.jpg", dpi=75, pil_kwargs={"quality": 85})
     plt.close(figure)

@@ -14,14 +14,16 @@ from scipy import ndimage
 from cloudcover.config.params import Params
 from cloudcover.config.sections import AuditParams, DataParams, SyntheticParams
 from cloudcover.config.training import TrainingConfig
+from cloudcover.data.label_errors import LABEL_ERRORS
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import AuditError, audit
-from cloudcover.labels.evidence import committee_evidence, confident_levels, iou, model_evidence, self_confidence
+from cloudcover.labels.evidence import committee_evidence, confident_levels, model_evidence, self_confidence
 from cloudcover.labels.geometry import axis_edge, best_match, best_shift, geometry_evidence, reduce, straight_edge
-from cloudcover.labels.score import REASONS, adjust_prior, estimated_error_share, features, judge, strengths
+from cloudcover.labels.score import adjust_prior, estimated_error_share, features, judge, strengths
 from cloudcover.labels.spectral import haze, separability, spectral_evidence
 from cloudcover.labels.trees import Sample, TreeCommittee, Trees, cells, describe, draw, enlarge
+from cloudcover.masks.overlap import iou
 from cloudcover.sources.fetch import fetch
 
 BANDS = ["B02", "B03", "B04", "B08"]
@@ -307,7 +309,7 @@ def test_trees_that_know_one_class_say_so():
     assert (opinion.early_agreement == 1).all()
 
 
-@pytest.mark.parametrize("kind", sorted(set(REASONS) - {"coarse"}))
+@pytest.mark.parametrize("kind", sorted(set(LABEL_ERRORS) - {"coarse"}))
 def test_every_kind_of_error_is_suspected_and_mostly_named(kind):
     truth = clouds(24, seed=3, level=1 if kind == "artefact" else 0)
     labels = drawn(truth)
@@ -378,7 +380,7 @@ def test_an_audit_judges_every_label_by_models_that_have_not_seen_its_scene(smal
     assert table["chip_id"].tolist() == sorted(store.index.loc[store.index["labelled"], "chip_id"])
     assert len(table) < len(store)
     assert table["suspicion"].between(0, 1).all()
-    assert set(" ".join(table["reasons"]).split()) <= set(REASONS)
+    assert set(" ".join(table["reasons"]).split()) <= set(LABEL_ERRORS)
     scenes = store.index.loc[table["chip_id"], "scene"].to_numpy()
     assert (table.groupby(scenes)["audit_fold"].nunique() == 1).all()
     assert set(table["audit_fold"]) == {0, 1}

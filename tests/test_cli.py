@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 from conftest import ROOT
 
 from cloudcover.cli import main
-from cloudcover.cli.score import compare
 from cloudcover.config.params import load, validate
 from cloudcover.config.sections import ModelParams
 from cloudcover.data.tables import FILES, TRUTH
+from cloudcover.evaluate.score import compare
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
 from cloudcover.predict.folder import write_mask

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudcover.config.sections import FoldsParams
-from cloudcover.data import folds, tables
+from cloudcover.data import coverage, fold_balance, folds, tables
 from cloudcover.data.folds import LeakError
 from cloudcover.data.scenes import scene_of, times
 
@@ -104,7 +104,7 @@ def test_any_set_is_split_without_leak_or_refused_with_a_remedy(data: list, numb
         return
     table = folds.split(chips, params, seed=1)
     folds.check(table, chips, params)
-    assert folds.balance(table, chips, params)["spread_share"].between(0, 1 - 1 / number + 1e-9).all()
+    assert fold_balance.balance(table, chips, params)["spread_share"].between(0, 1 - 1 / number + 1e-9).all()
 
 
 def test_split_depends_on_the_seed_and_not_on_the_order_of_rows():
@@ -120,7 +120,7 @@ def test_split_depends_on_the_seed_and_not_on_the_order_of_rows():
 def test_split_finds_the_optimum_of_a_small_set():
     chips, params = make_chips(scenes=9, locations=4, chips_per_scene=4, seed=5), FoldsParams(number=2)
     scene = scene_of(chips["location"], chips["datetime"]).factorize(sort=True)[0].astype(np.int64)
-    imbalance = folds._Imbalance.of(scene, folds._strata(chips, params, params.stratify), 2)
+    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), 2)
     every = [imbalance.value(np.array(k)) for k in itertools.product([0, 1], repeat=9) if 0 < sum(k) < 9]
     table = folds.split(chips, params, seed=0)
     found = table["fold"].groupby(scene).first().to_numpy()
@@ -131,7 +131,7 @@ def test_split_finds_the_optimum_of_a_small_set():
 def test_no_move_and_no_swap_can_improve_the_result_of_the_search(seed: int):
     chips, params = make_chips(scenes=14, locations=6, chips_per_scene=5, seed=seed), FoldsParams(number=3)
     scene = scene_of(chips["location"], chips["datetime"]).factorize(sort=True)[0].astype(np.int64)
-    imbalance = folds._Imbalance.of(scene, folds._strata(chips, params, params.stratify), 3)
+    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), 3)
     rng = np.random.default_rng(seed)
     start = rng.integers(0, 3, 14)
     fold = folds._improve(imbalance, start, rng)
@@ -146,7 +146,7 @@ def test_no_move_and_no_swap_can_improve_the_result_of_the_search(seed: int):
 
 def test_split_is_more_even_than_a_shuffle_of_scenes_in_every_criterion():
     chips, params = make_chips(scenes=60, locations=20, seed=1), FoldsParams(number=5)
-    balance = folds.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion")
+    balance = fold_balance.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion")
     assert (balance["spread_share"] <= balance["groups_shuffled_share"]).all()
     assert balance.loc["month", "spread_share"] < 0.6 * balance.loc["month", "groups_shuffled_share"]
     assert (balance["spread_share"] >= balance["least_share"] - 1e-12).all()
@@ -154,16 +154,16 @@ def test_split_is_more_even_than_a_shuffle_of_scenes_in_every_criterion():
 
 def test_splitting_chips_balances_all_criteria_at_once():
     chips, params = make_chips(), FoldsParams(number=3, group="none")
-    balance = folds.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion")
+    balance = fold_balance.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion")
     assert (balance["spread_share"] < 0.35 * balance["chips_shuffled_share"])[1:].all()
 
 
 def test_only_what_is_asked_for_is_stratified():
     chips = make_chips(scenes=60, locations=20, seed=2)
     only = FoldsParams(number=3, stratify=["month"])
-    balance = folds.balance(folds.split(chips, only, seed=0), chips, only).set_index("criterion")
+    balance = fold_balance.balance(folds.split(chips, only, seed=0), chips, only).set_index("criterion")
     everything = FoldsParams(number=3)
-    others = folds.balance(folds.split(chips, everything, seed=0), chips, everything).set_index("criterion")
+    others = fold_balance.balance(folds.split(chips, everything, seed=0), chips, everything).set_index("criterion")
     assert balance.index[balance["stratified"]].tolist() == ["size", "month"]
     assert balance.loc["month", "spread_share"] <= others.loc["month", "spread_share"]
     assert balance.loc["hour", "spread_share"] > others.loc["hour", "spread_share"]
@@ -198,7 +198,7 @@ def test_many_groups_are_balanced_by_moves_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(folds, "EFFORT", 59)
     table = folds.split(chips, params, seed=0)
     folds.check(table, chips, params)
-    balance = folds.balance(table, chips, params)
+    balance = fold_balance.balance(table, chips, params)
     assert (balance["spread_share"] <= balance["groups_shuffled_share"]).all()
 
 
@@ -314,28 +314,28 @@ def test_a_chip_in_two_folds_breaks_the_schema(good):
 def test_spread_is_the_share_of_chips_that_would_have_to_change_folds():
     chips = make_chips(scenes=4, locations=2, chips_per_scene=5)
     params = FoldsParams(number=2)
-    apart = folds.balance(make_folds(chips, [0] * 10 + [1] * 10), chips, params).set_index("criterion")
-    together = folds.balance(make_folds(chips, ([0] * 5 + [1] * 5) * 2), chips, params).set_index("criterion")
+    apart = fold_balance.balance(make_folds(chips, [0] * 10 + [1] * 10), chips, params).set_index("criterion")
+    together = fold_balance.balance(make_folds(chips, ([0] * 5 + [1] * 5) * 2), chips, params).set_index("criterion")
     assert apart.loc["size", "spread_share"] == 0
     assert apart.loc["location", "spread_share"] == 0
     assert together.loc["location", "spread_share"] == 0.5
-    lopsided = folds.balance(make_folds(chips, [0] * 15 + [1] * 5), chips, params).set_index("criterion")
+    lopsided = fold_balance.balance(make_folds(chips, [0] * 15 + [1] * 5), chips, params).set_index("criterion")
     assert lopsided.loc["size", "spread_share"] == 0.25
 
 
 def test_balance_says_that_one_scene_per_location_cannot_be_spread():
     chips, params = make_chips(scenes=10, locations=10), FoldsParams(number=2)
-    row = folds.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion").loc["location"]
+    row = fold_balance.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion").loc["location"]
     assert row["one_group_share"] == 1
     assert row["least_share"] == row["spread_share"] == row["groups_shuffled_share"] == 0.5
 
 
 def test_least_share_counts_folds_that_a_value_cannot_reach():
     chips, params = make_chips(scenes=4, locations=2, chips_per_scene=5), FoldsParams(number=4)
-    row = folds.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion").loc["location"]
+    row = fold_balance.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion").loc["location"]
     assert row["least_share"] == row["spread_share"] == 0.5
 
 
 def test_coverage_bins_have_equal_width_and_include_one():
     share = np.array([0, 0.19, 0.2, 0.5, 0.99, 1, np.nan])
-    assert folds.coverage_bin(share, 5).tolist() == [0, 0, 1, 2, 4, 4, folds.NO_LABEL]
+    assert coverage.coverage_bin(share, 5).tolist() == [0, 0, 1, 2, 4, 4, coverage.NO_LABEL]

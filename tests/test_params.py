@@ -13,7 +13,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cloudcover.config import render as reference
+from cloudcover.config import render
 from cloudcover.config.params import RENAMED, Params, ParamsError, declared, load, validate
 from cloudcover.data.tables import VERDICTS
 
@@ -156,7 +156,7 @@ def test_a_rule_sees_only_the_sections_that_it_declares() -> None:
 
 
 def test_generated_files_are_up_to_date() -> None:
-    changed = reference.outdated(ROOT)
+    changed = render.outdated(ROOT)
     differences = [
         "".join(
             difflib.unified_diff(
@@ -169,11 +169,11 @@ def test_generated_files_are_up_to_date() -> None:
     assert not changed, "run `cloudcover params --write`:\n" + "\n".join(differences)
 
 
-PRESETS = sorted((ROOT / reference.PRESETS).glob("*.yaml"))
+PRESETS = sorted((ROOT / render.PRESETS).glob("*.yaml"))
 
 
 def test_the_quick_preset_is_the_defaults() -> None:
-    assert load(ROOT / reference.PRESETS / "quick.yaml") == validate({})
+    assert load(ROOT / render.PRESETS / "quick.yaml") == validate({})
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
@@ -189,7 +189,7 @@ def test_a_preset_says_its_purpose_and_holds_only_what_differs_from_the_defaults
 
 
 def test_the_full_preset_is_the_recipe_of_the_original() -> None:
-    full = load(ROOT / reference.PRESETS / "full.yaml")
+    full = load(ROOT / render.PRESETS / "full.yaml")
     t = full.training
     assert (full.data.source, full.data.chip_size, full.folds.number) == ("local", 512, 5)
     assert (full.model.architecture, full.model.encoder, full.model.encoder_weights) == (
@@ -207,14 +207,14 @@ def test_the_file_of_verdicts_can_be_read() -> None:
 
 
 def test_the_schema_refuses_unknown_keys_and_describes_every_key() -> None:
-    content = json.loads(reference.schema())
+    content = json.loads(render.schema())
     for definition in [content, *content["$defs"].values()]:
         assert definition["additionalProperties"] is False
         assert all("description" in p or "$ref" in p for p in definition["properties"].values())
 
 
 def test_the_reference_names_every_key() -> None:
-    text = reference.readme({"mine": "for me"})
+    text = render.readme({"mine": "for me"})
     assert "| [`mine`](presets/mine.yaml) | for me |" in text
     for name, section in validate({}).model_dump().items():
         for key in section if isinstance(section, dict) else [name]:
@@ -222,9 +222,9 @@ def test_the_reference_names_every_key() -> None:
 
 
 def test_rendered_yaml_has_a_comment_for_every_key_and_short_lines() -> None:
-    text = reference.render(validate({}))
+    text = render.render(validate({}))
     lines = text.splitlines()
-    assert max(map(len, lines)) <= reference.WIDTH
+    assert max(map(len, lines)) <= render.WIDTH
     for number, line in enumerate(lines):
         if line and not line.lstrip().startswith("#") and line.strip() != "unet:":
             assert "# " in line or lines[number - 1].lstrip().startswith("#")
@@ -254,17 +254,17 @@ def test_rendered_yaml_reads_back_to_equal_parameters(
         "final": {"members": members},
     }
     params = validate(values)
-    assert Params.model_validate(yaml.safe_load(reference.render(params))) == params
+    assert Params.model_validate(yaml.safe_load(render.render(params))) == params
 
 
 def test_new_keys_reach_params_yaml_its_values_are_kept_and_presets_left_alone(tmp_path: Path) -> None:
-    (tmp_path / reference.PRESETS).mkdir(parents=True)
-    (tmp_path / reference.PRESETS / "mine.yaml").write_text("# For me.\ntraining: {epochs: 98}\n")
-    (tmp_path / reference.PARAMS).write_text("training: {epochs: 99}")
-    changed = reference.outdated(tmp_path)
-    assert set(changed) == {reference.PARAMS, reference.SCHEMA, reference.README}
-    assert changed[reference.PARAMS] == reference.render(validate({"training": {"epochs": 99}}))
-    assert "| [`mine`](presets/mine.yaml) | For me. |" in changed[reference.README]
+    (tmp_path / render.PRESETS).mkdir(parents=True)
+    (tmp_path / render.PRESETS / "mine.yaml").write_text("# For me.\ntraining: {epochs: 98}\n")
+    (tmp_path / render.PARAMS).write_text("training: {epochs: 99}")
+    changed = render.outdated(tmp_path)
+    assert set(changed) == {render.PARAMS, render.SCHEMA, render.README}
+    assert changed[render.PARAMS] == render.render(validate({"training": {"epochs": 99}}))
+    assert "| [`mine`](presets/mine.yaml) | For me. |" in changed[render.README]
 
 
 def test_a_member_overrides_network_and_augmentation_and_keeps_the_rest() -> None:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import ndimage
 
-from cloudcover.masks.decision import InferenceSettings, calibrate, equal_weights
+from cloudcover.masks.decision import InferenceSettings, apply_temperature, equal_weights
 from cloudcover.masks.postprocess import NOTHING, Postprocess, Triplet
 
 MASKS = hnp.arrays(np.bool_, (2, 9, 11))
@@ -110,8 +110,8 @@ def test_weights_that_are_not_shares_are_refused(weights):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(p=hnp.arrays(np.float64, 9, elements=st.floats(0.05, 0.95)), temperature=st.floats(0.5, 5))
 def test_a_temperature_divides_logits_and_is_undone_by_its_inverse(p, temperature):
-    once = calibrate(p, temperature)
+    once = apply_temperature(p, temperature)
     np.testing.assert_allclose(np.log(once / (1 - once)), np.log(p / (1 - p)) / temperature, atol=2e-3)
     assert (np.diff(once[np.argsort(p)]) >= 0).all()
     if temperature >= 1:
-        np.testing.assert_allclose(calibrate(once, 1 / temperature), p, atol=1e-3)
+        np.testing.assert_allclose(apply_temperature(once, 1 / temperature), p, atol=1e-3)

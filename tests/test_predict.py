@@ -16,7 +16,7 @@ from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
 from cloudcover.data.chips import ChipError
 from cloudcover.data.store import ChipStore
-from cloudcover.masks.decision import InferenceSettings, calibrate
+from cloudcover.masks.decision import InferenceSettings, apply_temperature
 from cloudcover.masks.postprocess import Postprocess
 from cloudcover.models import folder as model_folder
 from cloudcover.models.build import build_model
@@ -142,7 +142,7 @@ def test_chips_of_the_same_name_and_folders_without_chips_are_refused(bright, tm
         for band in BANDS:
             write_tif(tmp_path / part / "chip" / f"{band}.tif", np.ones((64, 64), np.uint16))
     chips = find_chips([tmp_path / "a", tmp_path / "b"], BANDS)
-    with pytest.raises(ValueError, match=r"several chips are called \['chip'\]"):
+    with pytest.raises(ValueError, match=r"several chips are called chip:"):
         predict_chips(Predictor([bright()]), chips, tmp_path / "masks")
     with pytest.raises(FileNotFoundError, match="holds no chip"):
         find_chips([tmp_path / "masks"], BANDS)
@@ -245,7 +245,7 @@ def test_a_bundle_applies_exactly_what_was_chosen(bright, tmp_path):
     dn = np.random.default_rng(0).integers(500, 9000, (3, 4, 64, 64)).astype(np.uint16)
     percentiles = chip_percentiles(dn, 0)
     parts = [Predictor([folder], evaluation.tta[-1]).probabilities(dn, percentiles) for folder in folders]
-    expected = calibrate(0.8 * parts[0] + 0.2 * parts[1], 2.0)
+    expected = apply_temperature(0.8 * parts[0] + 0.2 * parts[1], 2.0)
     found = predictor.probabilities(dn, percentiles)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     masks = mask_of(found, dn, predictor.threshold, 0, predictor.postprocess)

@@ -12,12 +12,11 @@ from project import ONE_ROUND, TINY, Project
 
 from cloudcover.config.params import load, validate
 from cloudcover.data import tables
+from cloudcover.evaluate.gap import closed_gap, gains
 from cloudcover.evaluate.metrics import paired_bootstrap, paired_resamples
 from cloudcover.evaluate.proof import (
     by_seed,
     chain_folders,
-    closed_gap,
-    gains,
     label_table,
     plot,
     plot_gains,

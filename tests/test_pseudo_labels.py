@@ -10,7 +10,7 @@ from training import make_store
 
 from cloudcover.config.sections import PseudoLabelParams
 from cloudcover.data import tables
-from cloudcover.masks import codec as soft_labels
+from cloudcover.masks.codec import decode_soft_labels, encode_soft_labels, harden_soft_labels
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.pseudo_labels.churn import by_location
 from cloudcover.pseudo_labels.label import (
@@ -57,11 +57,11 @@ def test_uncertain_pixels_are_kept_or_ignored():
 
 def test_soft_labels_keep_probabilities_to_half_a_step_and_masks_follow_from_them():
     p = np.linspace(0, 1, 2001, dtype=np.float32)
-    np.testing.assert_allclose(soft_labels.decode(soft_labels.encode(p)), p, atol=0.5 / 254 + 1e-6)
+    np.testing.assert_allclose(decode_soft_labels(encode_soft_labels(p)), p, atol=0.5 / 254 + 1e-6)
     codes = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(soft_labels.encode(soft_labels.decode(codes[:255])), codes[:255])
-    np.testing.assert_array_equal(soft_labels.harden(codes[:255]), soft_labels.decode(codes[:255]) > 0.5)
-    assert soft_labels.decode(codes)[255] == soft_labels.harden(codes)[255] == 255
+    np.testing.assert_array_equal(encode_soft_labels(decode_soft_labels(codes[:255])), codes[:255])
+    np.testing.assert_array_equal(harden_soft_labels(codes[:255]), decode_soft_labels(codes[:255]) > 0.5)
+    assert decode_soft_labels(codes)[255] == harden_soft_labels(codes)[255] == 255
 
 
 def test_candidates_are_rejected_and_unlabelled_chips_that_the_student_is_not_judged_near():

@@ -18,7 +18,6 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import MaskFlags
 from rasterio.transform import from_origin
 
-from cloudcover.cli.score import compare
 from cloudcover.config.params import ParamsError, validate
 from cloudcover.config.sections import DataParams, InputParams, ModelParams, SyntheticParams
 from cloudcover.data.chips import ChipError, read_band, read_chip, read_mask
@@ -26,6 +25,7 @@ from cloudcover.data.layout import LayoutError, write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.data.values import suspected_offset
+from cloudcover.evaluate.score import compare
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
 from cloudcover.predict.folder import find_chips, predict_chips

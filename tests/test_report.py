@@ -15,16 +15,18 @@ from scipy.ndimage import gaussian_filter
 
 from cloudcover.config.params import Params, validate
 from cloudcover.data import tables
-from cloudcover.data.folds import balance, split
+from cloudcover.data.fold_balance import balance
+from cloudcover.data.folds import split
 from cloudcover.data.store import ChipStore
-from cloudcover.evaluate.calibrate.choose import choose
+from cloudcover.evaluate.calibrate.calibrator import calibrate
 from cloudcover.evaluate.calibrate.held_out import load_held_out
 from cloudcover.evaluate.summary import evaluate, load_runs, write_comparisons, write_tables
 from cloudcover.evaluate.truth import evaluate_truth
 from cloudcover.predict.folder import write_mask
 from cloudcover.report import pictures
 from cloudcover.report.gallery import SHOWN, spread
-from cloudcover.report.page import write_report
+from cloudcover.report.page import render_page
+from cloudcover.report.results import read_results
 from cloudcover.report.table import final_table
 from cloudcover.runtime.files import read_json, write_json
 
@@ -70,7 +72,7 @@ class Run:
                 "data": {"bands": list(bands), "chip_size": SIZE},
                 "input": {"mean": [0.3] * count, "std": [0.2] * count},
                 "evaluation": {"resamples": 100, "tta": ["none", "vflip"][: self.rounds], "compare_tta": ["d4"]},
-                "choice": {"trials": 1},
+                "calibration": {"trials": 1},
             }
         )
 
@@ -170,10 +172,10 @@ class Run:
         loaded, evaluation = load_runs(folders, runs), self.params.evaluation
         held = load_held_out(
             ChipStore(self.root / "store"), tables.MANIFEST.read(self.root / "manifest.csv"), {"unet": folders[-1]},
-            evaluation.tta[-1], self.params.choice, 0,
+            evaluation.tta[-1], self.params.calibration, 0,
         )  # fmt: skip
-        choice, ensemble, reliability = choose(held, evaluation, self.params.choice, 0)
-        write_json(self.root / "choice.json", choice.model_dump(mode="json"))
+        calibration, ensemble, reliability = calibrate(held, evaluation, self.params.calibration, 0)
+        write_json(self.root / "calibration.json", calibration.model_dump(mode="json"))
         ensemble.to_csv(self.root / "ensemble.csv", index=False)
         reliability.to_csv(self.root / "reliability.csv", index=False)
         metrics, counts = evaluate(self.root / "store", self.root / "manifest.csv", loaded, self.pseudo, evaluation, 0)
@@ -196,7 +198,7 @@ class Run:
             "curves": "csv",
             **dict.fromkeys(("pairs", "coverage", "tta", "ensemble", "reliability"), "csv"),
         }
-        names |= {"metrics": "json", "truth": "json", "choice": "json"}
+        names |= {"metrics": "json", "truth": "json", "calibration": "json"}
         self.inputs: dict[str, Any] = {name: str(self.root / f"{name}.{suffix}") for name, suffix in names.items()}
         self.inputs |= {
             "index": str(self.root / "store/index.parquet"),
@@ -208,8 +210,7 @@ class Run:
     def page(self) -> str:
         p = self.params
         sections = SimpleNamespace(data=p.data, labels=p.labels, pseudo_labels=p.pseudo_labels, evaluation=p.evaluation)
-        write_report(self.inputs, sections, self.root / "index.html")
-        return (self.root / "index.html").read_text(encoding="utf-8")
+        return render_page(read_results(self.inputs), sections)
 
 
 @pytest.fixture(scope="module")

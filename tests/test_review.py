@@ -19,10 +19,9 @@ from PIL import Image
 from review_site import SIZE, Site, make_set
 
 from cloudcover.data import tables
+from cloudcover.data.label_errors import LABEL_ERRORS
 from cloudcover.data.store import ChipStore
-from cloudcover.labels.reasons import REASONS as WORDS
-from cloudcover.labels.reasons import explain
-from cloudcover.labels.score import REASONS
+from cloudcover.labels.reasons import REASONS, explain
 from cloudcover.review.pictures import LABEL, PREDICTION, UNKNOWN_LABEL, Pictures
 from cloudcover.review.predictions import Predictions, PredictionsError, newest
 from cloudcover.review.queue import Queue, rate
@@ -228,7 +227,7 @@ def test_the_rate_leaves_pauses_out() -> None:
 
 
 def test_every_reason_of_the_audit_has_words() -> None:
-    assert set(REASONS) <= set(WORDS)
+    assert set(LABEL_ERRORS) <= set(REASONS)
 
 
 def test_figures_are_left_out_where_the_audit_lacks_them() -> None:

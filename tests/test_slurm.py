@@ -20,7 +20,7 @@ VALUES = {
 }
 # The profile, for nodes of one core, looking at short jobs more often: 9, 28 and 57 s after they are sent.
 PROFILE = ["--workflow-profile", "workflow/profiles/slurm", "--slurm-init-seconds-before-status-checks=9"]
-ONE_CORE = [f"{rule}=1" for rule in ("download", "pack", "audit", "train", "pseudo_label", "predict_oof", "choose")]
+ONE_CORE = [f"{rule}=1" for rule in ("download", "pack", "audit", "train", "pseudo_label", "predict_oof", "calibrate")]
 ROUND1 = ["models/round1/fold0/model.safetensors", "--allowed-rules", "train", "--forcerun", "train"]
 LOG = "logs/train/round1/fold0.log"
 
@@ -75,7 +75,7 @@ def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
     sent = [comment for _, state, comment in jobs(cluster) if state == "COMPLETED"]
     rules = {comment.split("_wildcards_")[0] for comment in sent}
     assert {"rule_download", "rule_pack", "rule_audit", "rule_train", "rule_predict_oof"} <= rules
-    assert len(sent) == 15  # groups are one each: manifest and folds, choose and evaluate
+    assert len(sent) == 15  # groups are one each: manifest and folds, calibrate and evaluate
     log = (project.folder / LOG).read_text()
     assert "runs on GPU GPU-of-n" in log
     assert "epoch 2/2" in log

@@ -28,7 +28,7 @@ def test_accepted_pseudo_labels_of_other_folds_are_added_with_their_weight():
     pseudo = pd.DataFrame({"chip_id": ["c2", "c3"], "accepted": [True, False]})
     selection = select(*tables_of(VERDICTS, FOLDS), fold=0, pseudo=pseudo, pseudo_weight=0.5)
     assert selection.training.set_index("chip_id")["weight"].to_dict() == {"c1": 1.0, "c2": 0.5, "c4": 1.0}
-    with pytest.raises(SplitError, match=r"judged near: \['c5'\]; they belong to another student"):
+    with pytest.raises(SplitError, match=r"judged near: c5; they belong to another student"):
         select(*tables_of(VERDICTS, FOLDS), fold=0, pseudo=pseudo.assign(chip_id=["c5", "c3"]))
     assert selection.training["label"].tolist() == ["human", "pseudo", "human"]
 
@@ -74,10 +74,10 @@ def part(ids, label="human", scene="s"):
 
 
 def test_leaks_are_refused():
-    with pytest.raises(SplitError, match=r"pseudo-labels in validation: \['b'\]"):
+    with pytest.raises(SplitError, match=r"pseudo-labels in validation: b"):
         check(Split(part(["a"]), part(["b"], label="pseudo", scene="t")), "scene")
-    with pytest.raises(SplitError, match=r"scenes in training and in validation: \['s'\]"):
+    with pytest.raises(SplitError, match=r"scenes in training and in validation: s"):
         check(Split(part(["a"]), part(["b"])), "scene")
-    with pytest.raises(SplitError, match=r"chips used twice: \['a'\]"):
+    with pytest.raises(SplitError, match=r"chips used twice: a"):
         check(Split(part(["a"]), part(["a"], scene="t")), "none")
     check(Split(part(["a"]), part(["b"])), "none")

@@ -49,7 +49,7 @@ GROUPS = {
     "LABELS": "manifest folds",
     "MODELS": "train_* predict_oof_* pseudo_label@* learning_curves",
     "FINAL": "train_final@* predict_oof_final@* learning_curves",
-    "RESULTS": "choose evaluate evaluate_truth bundle predict_unlabelled report_page",
+    "RESULTS": "calibrate evaluate evaluate_truth bundle predict_unlabelled report_page",
 }
 
 TABLE = {
@@ -71,7 +71,7 @@ TABLE = {
     "params.yaml: compute": "audit LABELS MODELS RESULTS",
     "params.yaml: pseudo_labels": "pseudo_label@* FINAL RESULTS",
     "params.yaml: final": "FINAL RESULTS",
-    "params.yaml: choice": "choose evaluate bundle predict_unlabelled report_page",
+    "params.yaml: calibration": "calibrate evaluate bundle predict_unlabelled report_page",
     "params.yaml: evaluation": "predict_oof_* RESULTS",
     "workflow/scripts/folds.py": "folds MODELS RESULTS",
     "workflow/scripts/report_page.py": "report_page",
@@ -106,7 +106,7 @@ CHANGED_VALUES = {
     "compute": {"prediction_batch": 16},
     "pseudo_labels": {"pixel_confidence": 0.7},
     "final": {"members": {"unet": {"architecture": "fpn"}}},
-    "choice": {"trials": 5},
+    "calibration": {"trials": 5},
     "evaluation": {"threshold": 0.4},
 }
 

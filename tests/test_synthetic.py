@@ -13,6 +13,8 @@ import rasterio
 
 from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
+from cloudcover.data.label_errors import LABEL_ERRORS
+from cloudcover.masks.overlap import iou
 from cloudcover.synthetic import labels, land, scene, sites
 from cloudcover.synthetic.clouds import MARGIN, shadow_offset
 from cloudcover.synthetic.generate import generate
@@ -120,7 +122,7 @@ def test_wrong_labels_are_wrong_and_ordinary_ones_agree_with_the_truth(made, tru
     for row in truth[truth["label_iou"].notna()].itertuples():
         label = _read(made / "raw" / "train_labels" / f"{row.Index}.tif") == 1
         mask = _read(made / "truth" / row.path) == 1
-        assert row.label_iou == pytest.approx(labels.iou(label, mask))
+        assert row.label_iou == pytest.approx(iou(label, mask))
         assert labels.is_wrong(label, mask) == (row.error != "")
     ordinary = truth[truth["label_iou"].notna() & (truth["error"] == "")]
     assert ordinary["label_iou"].min() >= labels.WRONG_IOU
@@ -138,7 +140,7 @@ def test_every_kind_of_error_occurs_and_is_wrong():
         wrong, kind = labels.spoil(label, chip, lambda of=of, n=number: scene.true_mask(0, of, n // 30 + 1, 64), rng)
         assert labels.is_wrong(wrong, chip.mask)
         kinds[kind] += 1
-    assert set(kinds) == set(labels.ERRORS)
+    assert set(kinds) == set(LABEL_ERRORS)
 
 
 @pytest.mark.parametrize("cover", [False, True])

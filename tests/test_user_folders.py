@@ -23,7 +23,7 @@ from test_tune import run as tune
 from cloudcover.cli import main
 from cloudcover.config.params import validate
 from cloudcover.config.sections import DataParams, SyntheticParams
-from cloudcover.data import ownership as owned
+from cloudcover.data import ownership
 from cloudcover.data.layout import layout_files
 from cloudcover.data.ownership import FolderError
 from cloudcover.data.pack import pack
@@ -185,7 +185,7 @@ def test_a_linked_folder_inside_the_target_is_not_written_to(small, tmp_path):
     mine, raw = tmp_path / "mine", tmp_path / "raw"
     mine.mkdir()
     raw.mkdir()
-    owned.claim(raw)
+    ownership.claim(raw)
     (raw / "train_labels").symlink_to(mine)
     with pytest.raises(FolderError, match="because a folder on the way is a link"):
         bring(small, raw)
@@ -222,12 +222,12 @@ NAMES = st.sets(st.sampled_from(["x.tif", "a/x.tif", "a/b/x.tif", "y.tif"]))
 def test_pruning_removes_its_own_files_only(own, foreign, keep):
     with tempfile.TemporaryDirectory() as name:
         root, others = Path(name), foreign - own
-        owned.claim(root)
-        owned.reserve(root, own)
+        ownership.claim(root)
+        ownership.reserve(root, own)
         for path in own | others:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(path)
-        owned.prune(root, keep)
+        ownership.prune(root, keep)
         assert set(state(root)) == others | (own & keep)
 
 
@@ -235,7 +235,7 @@ def test_a_record_that_leads_out_of_its_folder_removes_nothing(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "mine.tif").write_text("mine")
     (tmp_path / "root/.cloudcover").write_text(f"../mine.tif\n{tmp_path}/mine.tif\n")
-    owned.prune(tmp_path / "root", [])
+    ownership.prune(tmp_path / "root", [])
     assert (tmp_path / "mine.tif").exists()
 
 
@@ -263,8 +263,8 @@ def test_masks_of_the_store_replace_earlier_ones_only(layout, tmp_path):
         batch=2, threshold=0.5, postprocess=NOTHING, card=SimpleNamespace(nodata=0),
         probabilities=lambda chips, percentiles: np.ones((len(chips), 64, 64), np.float32),
     )  # fmt: skip
-    owned.claim(out)
-    owned.reserve(out, ["old.tif"])
+    ownership.claim(out)
+    ownership.reserve(out, ["old.tif"])
     for name in ("old.tif", "mine.tif"):
         write_mask(out / name, np.ones((64, 64), np.uint8), "", GRID)
     for _ in range(2):

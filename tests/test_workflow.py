@@ -31,10 +31,10 @@ def test_the_chain_runs_every_stage_and_ends_with_figures(chain):
     truth = json.loads((chain.folder / "reports/truth.json").read_text())
     assert {"baseline", "round1", "round2", "final", "gain_over_baseline", "tta"} <= metrics.keys()
     assert set(metrics["tta"]) == {"none", "vflip", "hflip", "flips", "d4"}
-    choice = json.loads((chain.folder / "models/choice.json").read_text())
-    assert [step["name"] for step in choice["steps"]] == ["weights", "temperature", "threshold", "postprocess"]
-    assert json.loads((chain.folder / "models/bundle/bundle.json").read_text())["settings"] == choice["settings"]
-    assert metrics["choice"]["jaccard_before"] == pytest.approx(metrics["final"]["jaccard"])
+    calibration = json.loads((chain.folder / "models/calibration.json").read_text())
+    assert [step["name"] for step in calibration["steps"]] == ["weights", "temperature", "threshold", "postprocess"]
+    assert json.loads((chain.folder / "models/bundle/bundle.json").read_text())["settings"] == calibration["settings"]
+    assert metrics["calibration"]["jaccard_before"] == pytest.approx(metrics["final"]["jaccard"])
     assert metrics["given_labels"]["final"]["chips"] > metrics["final"]["chips"]
     times = pd.read_csv(chain.folder / "reports/tables/tta.csv").set_index("tta")["ms_per_chip"]
     assert times["none"] < times["vflip"] < times["flips"] < times["d4"]
@@ -112,8 +112,8 @@ def test_a_new_verdict_reruns_the_manifest_and_what_follows_and_nothing_before(c
         file.write(f"{chip_id},clean,ana,,2026-01-01T00:00:00Z\n")
     before = {"download", "pack", "audit"}
     assert copy.pending() == {
-        "manifest", "folds", "train", "pseudo_label", "predict_oof", "choose", "evaluate", "evaluate_truth", "bundle",
-        "predict_unlabelled", "learning_curves", "report_page",
+        "manifest", "folds", "train", "pseudo_label", "predict_oof", "calibrate", "evaluate", "evaluate_truth",
+        "bundle", "predict_unlabelled", "learning_curves", "report_page",
     }  # fmt: skip
     copy.snakemake("data/labels/manifest.csv")
     row = tables.MANIFEST.read(copy.folder / "data/labels/manifest.csv").set_index("chip_id").loc[chip_id]

@@ -45,7 +45,7 @@ FILES = (
         for run in RUNS
         for name in ("model.safetensors", "model.json", "history.csv")
     ),
-    "models/choice.json",
+    "models/calibration.json",
     "models/bundle/bundle.json",
     "models/bundle/README.md",
     *(f"models/bundle/*-fold[0-9]*/{name}" for name in ("model.safetensors", "model.json")),

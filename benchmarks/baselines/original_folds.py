@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cloudcover.data.folds import coverage_bin
+from cloudcover.data.coverage import coverage_bin
 from cloudcover.data.scenes import scene_of, times
 
 

@@ -155,7 +155,7 @@ def intermediate():
         *[file for name in ROUNDS for file in pseudo_files(name)],
         *oof_tables(RUNS),
         *oof_arrays(RUNS),
-        "models/choice.json",
+        "models/calibration.json",
         "reports/learning_curves.csv",
         "reports/tables/chips.csv",
     ]

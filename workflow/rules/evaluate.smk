@@ -33,36 +33,36 @@ use rule predict_oof as predict_oof_final with:
         run=rf"{runs.FINAL}/{runs.MEMBER}",
 
 
-rule choose:
+rule calibrate:
     input:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
         oof=oof_tables(FINAL_RUNS),
         arrays=oof_arrays(FINAL_RUNS),
     output:
-        choice="models/choice.json",
+        calibration="models/calibration.json",
         ensemble="reports/tables/ensemble.csv",
         reliability="reports/tables/reliability.csv",
     log:
-        "logs/choose.log",
+        "logs/calibrate.log",
     benchmark:
-        "benchmarks/out/choose.tsv"
+        "benchmarks/out/calibrate.tsv"
     threads: cores()
     resources:
         mem_mb=grows(8_000),
         runtime=grows(120),
     params:
-        cfg=sections("seed", "evaluation", "choice"),
-        code=code("choose.py"),
+        cfg=sections("seed", "evaluation", "calibration"),
+        code=code("calibrate.py"),
     script:
-        "../scripts/choose.py"
+        "../scripts/calibrate.py"
 
 
 rule evaluate:
     input:
         index="data/store/index.parquet",
         manifest="data/labels/manifest.csv",
-        choice="models/choice.json",
+        calibration="models/calibration.json",
         oof=oof_tables(RUNS),
         arrays=oof_arrays(RUNS),
         pseudo=pseudo_tables(),
@@ -124,7 +124,7 @@ rule bundle:
     input:
         models=weights(FINAL_RUNS),
         metrics="reports/metrics.json",
-        choice="models/choice.json",
+        calibration="models/calibration.json",
     output:
         "models/bundle/bundle.json",
     log:

@@ -34,7 +34,7 @@ rule report_page:
         pairs="reports/tables/pairs.csv",
         coverage="reports/tables/coverage.csv",
         tta="reports/tables/tta.csv",
-        choice="models/choice.json",
+        calibration="models/calibration.json",
         ensemble="reports/tables/ensemble.csv",
         reliability="reports/tables/reliability.csv",
         truth="reports/truth.json",

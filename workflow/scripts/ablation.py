@@ -11,7 +11,8 @@ def main() -> None:
     """See the module."""
     start(snakemake)
     from cloudcover.config.params import load
-    from cloudcover.evaluate.proof import chain_folders, gains, plot_gains, read_counts
+    from cloudcover.evaluate.gap import gains
+    from cloudcover.evaluate.proof import chain_folders, plot_gains, read_counts
     from cloudcover.runtime.files import write_text
 
     evaluation = load(snakemake.input.preset).evaluation

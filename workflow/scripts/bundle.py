@@ -8,14 +8,14 @@ from cloudcover.pipeline.job import start
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover.evaluate.calibrate.choice import Choice
+    from cloudcover.evaluate.calibrate.calibration import Calibration
     from cloudcover.predict.bundle import write_bundle
     from cloudcover.runtime.files import read_json
 
-    choice = Choice.model_validate(read_json(snakemake.input.choice))
+    calibration = Calibration.model_validate(read_json(snakemake.input.calibration))
     folders = [Path(model).parent for model in snakemake.input.models]
     metrics = read_json(snakemake.input.metrics)
-    write_bundle(folders, params.evaluation, metrics, Path(snakemake.output[0]).parent, choice.settings)
+    write_bundle(folders, params.evaluation, metrics, Path(snakemake.output[0]).parent, calibration.settings)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from cloudcover.pipeline.job import start
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover.evaluate.calibrate.choice import Choice
+    from cloudcover.evaluate.calibrate.calibration import Calibration
     from cloudcover.evaluate.summary import FINAL, evaluate, load_runs, write_comparisons, write_tables
     from cloudcover.runtime.files import read_json, write_json
 
@@ -21,7 +21,7 @@ def main() -> None:
         params.evaluation,
         params.seed,
     )
-    metrics["choice"] = Choice.model_validate(read_json(snakemake.input.choice)).figures()
+    metrics["calibration"] = Calibration.model_validate(read_json(snakemake.input.calibration)).figures()
     output = snakemake.output
     write_tables(counts, output.chips, output.locations, output.scenes)
     write_comparisons(counts, runs[FINAL], params.evaluation, params.seed, dict(output.items()))

@@ -9,7 +9,8 @@ def main() -> None:
     """See the module."""
     params = start(snakemake)
     from cloudcover.data import tables
-    from cloudcover.data.folds import balance, check, split
+    from cloudcover.data.fold_balance import balance
+    from cloudcover.data.folds import check, split
     from cloudcover.data.store import ChipStore
     from cloudcover.runtime.files import write_text
 

@@ -11,7 +11,8 @@ def main() -> None:
     import pandas as pd
 
     from cloudcover.config.params import load
-    from cloudcover.evaluate.proof import by_seed, chain_folders, closed_gap, label_table, plot, read_counts
+    from cloudcover.evaluate.gap import closed_gap
+    from cloudcover.evaluate.proof import by_seed, chain_folders, label_table, plot, read_counts
     from cloudcover.runtime.files import write_text
 
     evaluation = load(snakemake.input.preset).evaluation

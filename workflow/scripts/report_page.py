@@ -1,16 +1,16 @@
 """The report: one self-contained HTML page with every figure of the run."""
 
-from pathlib import Path
-
 from cloudcover.pipeline.job import start
 
 
 def main() -> None:
     """See the module."""
     params = start(snakemake)
-    from cloudcover.report.page import write_report
+    from cloudcover.report.page import render_page
+    from cloudcover.report.results import read_results
+    from cloudcover.runtime.files import write_text
 
-    write_report(dict(snakemake.input.items()), params, Path(snakemake.output[0]))
+    write_text(snakemake.output[0], render_page(read_results(dict(snakemake.input.items())), params))
 
 
 if __name__ == "__main__":

@@ -23,18 +23,18 @@ def params(preset: str, write: bool) -> None:
       cloudcover params full > params.yaml
       cloudcover params --write
     """  # noqa: D301
-    from cloudcover.config import render as reference
+    from cloudcover.config import render
     from cloudcover.config.params import load
     from cloudcover.runtime.files import write_text
 
     if not write:
-        file = Path(preset) if Path(preset).is_file() else reference.preset_path(preset)
-        click.echo(reference.render(load(file)), nl=False)
+        file = Path(preset) if Path(preset).is_file() else render.preset_path(preset)
+        click.echo(render.render(load(file)), nl=False)
         return
     root = Path()
-    if not (root / reference.PRESETS).is_dir():
-        raise FileNotFoundError(f"there is no folder {reference.PRESETS} here: run this in the project's root")
-    changed = reference.outdated(root)
+    if not (root / render.PRESETS).is_dir():
+        raise FileNotFoundError(f"there is no folder {render.PRESETS} here: run this in the project's root")
+    changed = render.outdated(root)
     for path, text in changed.items():
         write_text(root / path, text)
         click.echo(f"wrote {path}")

@@ -21,7 +21,7 @@ from cloudcover.config.secrets import redact
 from cloudcover.config.sections import (
     AuditParams,
     AugmentationParams,
-    ChoiceParams,
+    CalibrationParams,
     ComputeParams,
     DataParams,
     EvaluationParams,
@@ -41,6 +41,7 @@ RENAMED = {
     "training.best": "training.monitor",
     "pseudo_labels.rounds": "rounds",
     "evaluation.oracle": "evaluation.references",
+    "choice": "calibration",
 }
 """Keys and sections of earlier versions, with their names of today."""
 
@@ -72,7 +73,7 @@ class Params(Section):
     pseudo_labels: PseudoLabelParams = Field(default_factory=lambda: PseudoLabelParams())  # type: ignore[call-arg]
     final: FinalParams = Field(default_factory=lambda: FinalParams())  # type: ignore[call-arg]
     evaluation: EvaluationParams = Field(default_factory=lambda: EvaluationParams())  # type: ignore[call-arg]
-    choice: ChoiceParams = Field(default_factory=lambda: ChoiceParams())  # type: ignore[call-arg]
+    calibration: CalibrationParams = Field(default_factory=lambda: CalibrationParams())  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _check(self) -> Params:

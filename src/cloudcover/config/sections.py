@@ -340,7 +340,7 @@ class EvaluationParams(Section):
         return list(dict.fromkeys([*self.tta, *self.compare_tta]))
 
 
-class ChoiceParams(Section):
+class CalibrationParams(Section):
     """What is chosen on out-of-fold predictions, and used only if it helps on scenes that it was not chosen on."""
 
     groups: int = Field(5, ge=2, description="groups of locations; each is judged by what was chosen on the others")

@@ -2,7 +2,8 @@
 
 A fold is a set of whole groups (scenes by default), because chips of one scene share weather, light and ground: a model
 validated on a scene that it has seen looks better than it is. The price is that a criterion can only be balanced as far
-as its values lie in several groups. `balance` shows how far that is (`least_share`) beside what was reached.
+as its values lie in several groups. `fold_balance` shows how far that is
+(`least_share`) beside what was reached.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from scipy import sparse
 
 from cloudcover.config.sections import FoldsParams, Stratum
 from cloudcover.data import tables
+from cloudcover.data.coverage import coverage_bin
 from cloudcover.data.scenes import scene_of, times
+from cloudcover.runtime.text import listed
 
 COLUMNS = ("chip_id", "location", "datetime", "coverage_share")
-STRATA: tuple[Stratum, ...] = ("location", "year", "month", "hour", "coverage")
-NO_LABEL = -1
 
 # Restarts x groups. A set with more groups than this is searched once and by moves only: swaps cost the square of the
 # groups, and with so many each is so small that moves balance.
 EFFORT = 4096
 MOST_RESTARTS = 40
-SHUFFLES = 20
 # Changes are compared to this many decimals, so that rounding, which differs between processors, decides no tie.
 DECIMALS = 9
 
@@ -56,12 +56,12 @@ def split(chips: pd.DataFrame, params: FoldsParams, seed: int) -> pd.DataFrame:
         ValueError: there are fewer groups than folds, a column is missing, a chip id occurs twice, a datetime is not
             ISO 8601, or a coverage is outside 0-1.
     """
-    chips = _checked(chips)
+    chips = check_chips(chips)
     scene = scene_of(chips["location"], chips["datetime"])
-    group, names = _groups(chips, scene, params)
+    group, names = group_chips(chips, scene, params)
     if len(names) < params.number:
         raise ValueError(_too_few(chips, scene, len(names), params))
-    fold_of_group = _search(_Imbalance.of(group, _strata(chips, params, params.stratify), params.number), seed)
+    fold_of_group = _search(_Imbalance.of(group, strata_of(chips, params, params.stratify), params.number), seed)
     folds = pd.DataFrame({"chip_id": chips["chip_id"], "fold": fold_of_group[group], "scene": scene})
     return tables.FOLDS.check(folds, "split")
 
@@ -80,7 +80,7 @@ def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None
         tables.TableError: `folds` breaks its schema.
     """
     folds = tables.FOLDS.check(folds, "folds").set_index("chip_id")
-    chips = _checked(chips).set_index("chip_id", drop=False)
+    chips = check_chips(chips).set_index("chip_id", drop=False)
     missing, extra = chips.index.difference(folds.index), folds.index.difference(chips.index)
     if len(missing) or len(extra):
         raise LeakError(
@@ -107,75 +107,11 @@ def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None
             raise LeakError(f"{len(leaks)} {params.group}s are in more than one fold{_shown(leaks)}")
 
 
-def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed: int = 0) -> pd.DataFrame:
-    """Measures how evenly the size of folds and each criterion are spread.
-
-    The measure is the share of all chips that would have to change folds for a criterion to be spread evenly: the
-    total-variation distance of each value's chips over the folds from 1 / number, averaged over the values by chips,
-
-        spread = sum_v sum_k |n_vk - n_v / number| / (2 n)
-
-    with n_vk chips of value v in fold k. 0 is even, 1 - 1 / number is every value in one fold.
-
-    Args:
-        folds: table by `tables.FOLDS`, for the same chips.
-        chips: as for `split`.
-        params: number of folds, groups and bins.
-        seed: of the shuffles.
-
-    Returns:
-        A row for size and for each criterion, stratified or not: `criterion`; `stratified`; `values`, their number;
-        `one_group_share`, share of chips whose value lies in a single group and so in a single fold; `spread_share`;
-        `least_share`, a bound that no split into whole groups can pass; `groups_shuffled_share` and
-        `chips_shuffled_share`, mean of plain shuffles of groups and of chips. A shuffle of chips is even because it
-        splits groups: it leaks.
-
-    Raises:
-        KeyError: a chip has no fold.
-    """
-    chips = _checked(chips)
-    group, names = _groups(chips, scene_of(chips["location"], chips["datetime"]), params)
-    fold = folds.set_index("chip_id")["fold"].loc[chips["chip_id"]].to_numpy(np.int64)
-    strata = _strata(chips, params, STRATA)
-    rng = np.random.default_rng(seed)
-    by_group = [rng.permutation(len(names))[group] % params.number for _ in range(SHUFFLES)]
-    by_chip = [rng.permutation(len(chips)) % params.number for _ in range(SHUFFLES)]
-    rows = []
-    for name, code in {"size": np.zeros_like(group), **strata}.items():
-        single, least = _least(code, group, params.number)
-        rows.append(
-            {
-                "criterion": name,
-                "stratified": name == "size" or name in params.stratify,
-                "values": len(np.unique(code)),
-                "one_group_share": single,
-                "spread_share": _spread(code, fold, params.number),
-                "least_share": least,
-                "groups_shuffled_share": float(np.mean([_spread(code, f, params.number) for f in by_group])),
-                "chips_shuffled_share": float(np.mean([_spread(code, f, params.number) for f in by_chip])),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def coverage_bin(coverage_share: Floats, number: int) -> Ints:
-    """Bins of equal width over 0-1; the last one includes 1. NaN gives `NO_LABEL`.
-
-    Args:
-        coverage_share: any shape, 0-1 or NaN.
-        number: of bins.
-
-    Returns:
-        Bin numbers from 0, in the shape of the input.
-    """
-    bins = np.minimum(np.nan_to_num(coverage_share) * number, number - 1).astype(np.int64)
-    return np.where(np.isnan(coverage_share), NO_LABEL, bins)
-
-
 # --- chips, groups and strata ---------------------------------------------------------------------------------------
 
 
-def _checked(chips: pd.DataFrame) -> pd.DataFrame:
+def check_chips(chips: pd.DataFrame) -> pd.DataFrame:
+    """The columns that folds depend on; `ValueError` for chips that `split` refuses."""
     missing = [c for c in COLUMNS if c not in chips]
     if missing:
         raise ValueError(f"chips lack the columns {missing}; expected {list(COLUMNS)}")
@@ -192,14 +128,14 @@ def _checked(chips: pd.DataFrame) -> pd.DataFrame:
     return chips
 
 
-def _groups(chips: pd.DataFrame, scene: pd.Series, params: FoldsParams) -> tuple[Ints, list[str]]:
+def group_chips(chips: pd.DataFrame, scene: pd.Series, params: FoldsParams) -> tuple[Ints, list[str]]:
     """Group number of each chip, and the groups' names; sorted, so that the order of rows makes no difference."""
     of = {"scene": scene, "location": chips["location"], "none": chips["chip_id"]}[params.group]
     names, group = np.unique(of.to_numpy(dtype=str), return_inverse=True)
     return group.astype(np.int64), names.tolist()
 
 
-def _strata(chips: pd.DataFrame, params: FoldsParams, wanted: tuple[Stratum, ...] | list[Stratum]) -> dict[str, Ints]:
+def strata_of(chips: pd.DataFrame, params: FoldsParams, wanted: tuple[Stratum, ...] | list[Stratum]) -> dict[str, Ints]:
     """Value number of each chip, per criterion; an unknown datetime or coverage is a value of its own."""
     taken = times(chips["datetime"])
     values = {
@@ -227,32 +163,7 @@ def _too_few(chips: pd.DataFrame, scene: pd.Series, found: int, params: FoldsPar
 
 
 def _shown(names: pd.Index | pd.Series) -> str:
-    if not len(names):
-        return ""
-    return f" ({', '.join(map(str, names[:5]))}{f' and {len(names) - 5} more' if len(names) > 5 else ''})"
-
-
-# --- measures -------------------------------------------------------------------------------------------------------
-
-
-def _spread(value: Ints, fold: Ints, number: int) -> float:
-    count = np.zeros((value.max() + 1, number))
-    np.add.at(count, (value, fold), 1)
-    return float(np.abs(count - count.sum(1, keepdims=True) / number).sum() / (2 * len(value)))
-
-
-def _least(value: Ints, group: Ints, number: int) -> tuple[float, float]:
-    """Share of chips whose value lies in one group, and a lower bound of `_spread` for whole groups.
-
-    The fold with a value's largest group has at least that group's share of it; a value in fewer groups than folds
-    leaves folds without it.
-    """
-    count = sparse.coo_array((np.ones(len(value)), (value, group))).tocsr()
-    chips = count.sum(axis=1)
-    groups = np.diff(count.indptr)
-    largest = count.max(axis=1).toarray().ravel() / chips
-    least = np.maximum(np.maximum(largest, 1 - (groups - 1) / number) - 1 / number, 0)
-    return float(chips[groups == 1].sum() / len(value)), float(least @ chips / len(value))
+    return f" ({listed(names)})" if len(names) else ""
 
 
 # --- the search -----------------------------------------------------------------------------------------------------

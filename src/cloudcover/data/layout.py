@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from cloudcover.data import tables
 from cloudcover.data.scenes import scene_of
-from cloudcover.runtime.files import sha256
+from cloudcover.runtime.files import hash_files
 
 SPLITS = ("train", "test")
 
@@ -143,14 +141,8 @@ def write_file_table(
 
 def hashed(root: Path, paths: list[Path], origin: str, progress: bool | None = None) -> pd.DataFrame:
     """Rows of `tables.FILES` of some files below `root`; arguments as for `write_file_table`."""
-    bar = tqdm(total=len(paths), desc="hash", unit="file", disable=None if progress is None else not progress)
-
-    def row(path: Path) -> dict[str, object]:
-        full = root / path
-        entry = {"path": path.as_posix(), "bytes": full.stat().st_size, "sha256": sha256(full), "origin": origin}
-        bar.update()
-        return entry
-
-    with bar, ThreadPoolExecutor() as pool:  # hashlib releases the GIL
-        rows = list(pool.map(row, paths))
-    return pd.DataFrame(rows, columns=list(tables.FILES.columns))
+    digests = hash_files([root / path for path in paths], "hash", progress)
+    rows = [
+        (path.as_posix(), (root / path).stat().st_size, digest) for path, digest in zip(paths, digests, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["path", "bytes", "sha256"]).assign(origin=origin)

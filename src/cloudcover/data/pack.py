@@ -195,14 +195,14 @@ def _read(entry: dict[str, str], job: _Job) -> Chip:
 
 
 def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, object]:
-    known = chip.label[chip.label != IGNORE_INDEX] if chip.label is not None else np.zeros(0, np.uint8)
+    valid = chip.label[chip.label != IGNORE_INDEX] if chip.label is not None else np.zeros(0, np.uint8)
     columns: dict[str, object] = {
         **{k: entry[k] for k in ("chip_id", "split", "location", "datetime", "scene", "source_sha256")},
         "shard": job.shard,
         "row": row,
-        "labelled": bool(known.size),
-        "label_coverage_share": float(known.mean()) if known.size else float("nan"),
-        "label_known_share": known.size / job.params.chip_size**2,
+        "labelled": bool(valid.size),
+        "label_coverage_share": float(valid.mean()) if valid.size else float("nan"),
+        "label_known_share": valid.size / job.params.chip_size**2,
         "nodata_share": float((chip.bands == job.params.nodata).any(axis=0).mean()),
         "flags": " ".join(_flags(chip, job.params)),
         "crs": chip.grid.crs,

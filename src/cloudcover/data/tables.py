@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from cloudcover.runtime.files import atomic
+from cloudcover.runtime.text import listed
 
 CHIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
@@ -129,8 +130,7 @@ def _cast(values: pd.Series, dtype: str) -> pd.Series:
 
 def _rows(index: pd.Index) -> str:
     """Row numbers as in an editor: the header is line 1."""
-    shown = ", ".join(str(int(i) + 2) for i in index[:5])
-    return shown + (f" and {len(index) - 5} more" if len(index) > 5 else "")
+    return listed(index + 2)
 
 
 FILES = Table("raw files", {"path": "str", "bytes": "int64", "sha256": "str", "origin": "str"}, key=("path",))

@@ -17,6 +17,8 @@ from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 
+from cloudcover.runtime.text import listed
+
 DN_PER_REFLECTANCE = 10_000.0
 """Digital numbers per unit of reflectance in Sentinel-2 products."""
 LARGEST = 65_535
@@ -189,5 +191,4 @@ def report(conversions: Mapping[str, str], suspects: Sequence[str]) -> None:
 
 
 def _names(chips: Sequence[str]) -> str:
-    shown = ", ".join(chips[:NAMED]) + (", …" if len(chips) > NAMED else "")
-    return f"{len(chips)} chip{'s' if len(chips) > 1 else ''} ({shown})"
+    return f"{len(chips)} chip{'s' if len(chips) > 1 else ''} ({listed(chips, NAMED)})"

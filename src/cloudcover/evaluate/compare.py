@@ -12,6 +12,7 @@ import pandas as pd
 
 from cloudcover.config.sections import EvaluationParams, Tta
 from cloudcover.data import tables
+from cloudcover.evaluate.estimate import Estimate
 from cloudcover.evaluate.metrics import (
     Statistic,
     bootstrap,
@@ -46,12 +47,11 @@ def pairs(
     values = paired_resamples(models, "location", resamples, seed, statistic)
     rows = []
     for other, model in itertools.combinations(models, 2):
-        difference = (values[model] - values[other]).to_numpy()
-        low, high = np.percentile(difference[1:], [2.5, 97.5])
+        draws = (values[model] - values[other]).to_numpy()
+        difference = Estimate.of_resamples(draws[0], draws[1:])
         rows.append(
             {"model": model, "other": other, "figure": values[model].iloc[0], "other_figure": values[other].iloc[0],
-             "difference": difference[0], "difference_low": low, "difference_high": high,
-             "differs": bool(low > 0 or high < 0)}
+             **difference.columns("difference"), "differs": difference.low > 0 or difference.high < 0}
         )  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -97,11 +97,9 @@ def by_coverage(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> pd
     rows = []
     banded = counts.assign(coverage=coverage_bins(counts))
     for (run, band), part in banded.groupby(["run", "coverage"], sort=False, observed=True):
-        figure = bootstrap(part, "location", params.resamples, seed)
-        rows.append(
-            {"run": run, "coverage": band, "chips": len(part), "locations": figure.groups,
-             "jaccard": figure.value, "jaccard_low": figure.low, "jaccard_high": figure.high}
-        )  # fmt: skip
+        estimate = bootstrap(part, "location", params.resamples, seed)
+        size = {"chips": len(part), "locations": part["location"].nunique(dropna=False)}
+        rows.append({"run": run, "coverage": band, **size, **estimate.columns("jaccard")})
     order = {band: place for place, band in enumerate(banded["coverage"].cat.categories)}
     return pd.DataFrame(rows).sort_values("coverage", key=lambda c: c.map(order), kind="stable", ignore_index=True)
 
@@ -132,13 +130,8 @@ def by_tta(
         gains = table[table["other"] == PLAIN].set_index("model").rename(index={"same": PLAIN})
     rows = []
     for policy, part in models.items():
-        figure = bootstrap(part, "location", params.resamples, seed)
-        row: dict[str, Any] = {
-            "tta": policy,
-            "jaccard": figure.value,
-            "jaccard_low": figure.low,
-            "jaccard_high": figure.high,
-        }
+        estimate = bootstrap(part, "location", params.resamples, seed)
+        row: dict[str, Any] = {"tta": policy, **estimate.columns("jaccard")}
         for name in ("", "_low", "_high"):
             row[f"gain{name}"] = gains.at[policy, f"difference{name}"] if policy in gains.index else np.nan
         rows.append(row | {"ms_per_chip": milliseconds[policy]})

@@ -1,57 +1,39 @@
 """Figures from confusion counts: the challenge's global Jaccard, figures per group, and their uncertainty.
 
-Every function takes a table with the columns of `counts.COLUMNS` (see `tables.COUNTS`), a row per chip of one run and
+Every function takes a table with the columns of `overlap.COLUMNS` (see `tables.COUNTS`), a row per chip of one run and
 one TTA policy. Figures come from sums of pixels and not from means over chips or batches, so the order and the batches
 of the prediction make no difference.
 
-A share of nothing (0 / 0) is 1: where neither prediction nor label has cloud, nothing was missed and nothing is false.
+A share of nothing (0 / 0) is 1, see `masks.overlap`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.data.folds import NO_LABEL, coverage_bin
-from cloudcover.masks.overlap import COLUMNS
+from cloudcover.data.coverage import NO_LABEL, coverage_bin
+from cloudcover.evaluate.estimate import Estimate
+from cloudcover.masks.overlap import COLUMNS, Floats, jaccard_index, share
+from cloudcover.runtime.text import listed
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Statistic = Callable[[Ints, Ints], Floats]
 """Figure per resample from weights (resamples x groups: how often a group was drawn) and sums (groups x 4: pixels)."""
 
 
-class Interval(NamedTuple):
-    """A figure and its 95 % interval.
-
-    Attributes:
-        value: the figure of all chips.
-        low: 2.5th percentile of the resamples.
-        high: 97.5th percentile of the resamples.
-        groups: number of groups that were resampled; with one group the interval has no width and means nothing.
-    """
-
-    value: float
-    low: float
-    high: float
-    groups: int
-
-
 def global_jaccard(weights: Ints, sums: Ints) -> Floats:
     """Statistic: intersection over union of all pixels."""
-    tp, fp, fn, _ = (weights @ sums).T
-    return _share(tp, tp + fp + fn)
+    return jaccard_index(weights @ sums)
 
 
 def mean_jaccard(weights: Ints, sums: Ints) -> Floats:
     """Statistic: mean over groups of each group's Jaccard."""
-    tp, fp, fn, _ = sums.T
-    return np.asarray((weights @ _share(tp, tp + fp + fn)) / weights.sum(axis=1))
+    return np.asarray((weights @ jaccard_index(sums)) / weights.sum(axis=1))
 
 
 def jaccard(counts: pd.DataFrame) -> float:
@@ -82,10 +64,10 @@ def by_group(counts: pd.DataFrame, column: str) -> pd.DataFrame:
     table = groups[list(COLUMNS)].sum()
     table.insert(0, "chips", groups.size())
     tp, fp, fn, tn = (table[c].to_numpy(np.int64) for c in COLUMNS)
-    table["jaccard"] = _share(tp, tp + fp + fn)
-    table["precision"] = _share(tp, tp + fp)
-    table["recall"] = _share(tp, tp + fn)
-    table["accuracy"] = _share(tp + tn, tp + fp + fn + tn)
+    table["jaccard"] = jaccard_index(table[list(COLUMNS)].to_numpy(np.int64))
+    table["precision"] = share(tp, tp + fp)
+    table["recall"] = share(tp, tp + fn)
+    table["accuracy"] = share(tp + tn, tp + fp + fn + tn)
     return table.reset_index()
 
 
@@ -104,7 +86,7 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
     statistic: Statistic = global_jaccard,
-) -> Interval:
+) -> Estimate:
     """95 % percentile interval by resampling groups (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
 
     Chips of one location err together, so that resampling chips understates the uncertainty several times.
@@ -121,7 +103,7 @@ def bootstrap(
     """
     sums = _sums(counts, group)
     values = statistic(draw(len(sums), resamples, seed), sums.to_numpy())
-    return interval_of(_point(statistic, sums), values, len(sums))
+    return Estimate.of_resamples(_point(statistic, sums), values)
 
 
 def paired_bootstrap(
@@ -131,7 +113,7 @@ def paired_bootstrap(
     resamples: int = 1000,
     seed: int = 0,
     statistic: Statistic = global_jaccard,
-) -> Interval:
+) -> Estimate:
     """95 % interval of the difference a - b of two models on the same chips.
 
     Both figures of a resample come from the same groups, so what makes a location hard for both cancels.
@@ -151,7 +133,7 @@ def paired_bootstrap(
     sums_a, sums_b = _sums(a, group), _sums(b, group)
     weights = draw(len(sums_a), resamples, seed)
     values = statistic(weights, sums_a.to_numpy()) - statistic(weights, sums_b.to_numpy())
-    return interval_of(_point(statistic, sums_a) - _point(statistic, sums_b), values, len(sums_a))
+    return Estimate.of_resamples(_point(statistic, sums_a) - _point(statistic, sums_b), values)
 
 
 def paired_resamples(
@@ -186,30 +168,26 @@ def paired_resamples(
 
 
 def coverage_bins(counts: pd.DataFrame, number: int = 5) -> pd.Series:
-    """Bin of each chip's label by its share of cloud among known pixels, for `by_group`.
+    """Bin of each chip's label by its share of cloud among valid pixels, for `by_group`.
 
     Returns:
         Ordered categories such as `0-0.2`, with the index of `counts`; the last bin includes 1; `unknown` where the
-        label has no known pixel.
+        label has no valid pixel.
 
     Raises:
         ValueError: a column of counts is missing.
     """
     _check_columns(counts, COLUMNS)
     tp, fp, fn, tn = (counts[c].to_numpy(np.int64) for c in COLUMNS)
-    known = tp + fp + fn + tn
-    share = np.divide(tp + fn, known, out=np.full(len(known), np.nan), where=known > 0)
+    valid = tp + fp + fn + tn
+    coverage_share = np.divide(tp + fn, valid, out=np.full(len(valid), np.nan), where=valid > 0)
     edges = np.linspace(0, 1, number + 1)
     names = [f"{low:.3g}-{high:.3g}" for low, high in itertools.pairwise(edges)]
-    codes = coverage_bin(share, number)
+    codes = coverage_bin(coverage_share, number)
     codes[codes == NO_LABEL] = number
     return pd.Series(
         pd.Categorical.from_codes(codes, pd.Index([*names, "unknown"]), ordered=True), counts.index, name="coverage"
     )
-
-
-def _share(part: NDArray[np.number], whole: NDArray[np.number]) -> Floats:
-    return np.asarray(np.divide(part, whole, out=np.ones(np.shape(whole)), where=whole > 0))
 
 
 def _sums(counts: pd.DataFrame, group: str) -> pd.DataFrame:
@@ -226,12 +204,6 @@ def draw(groups: int, resamples: int, seed: int) -> Ints:
 
 def _point(statistic: Statistic, sums: pd.DataFrame) -> float:
     return float(statistic(np.ones((1, len(sums)), np.int64), sums.to_numpy())[0])
-
-
-def interval_of(value: float, values: Floats, groups: int) -> Interval:
-    """The 95 % percentile interval of a figure from its values in resamples of groups."""
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(value, float(low), float(high), groups)
 
 
 def _check_columns(counts: pd.DataFrame, columns: tuple[str, ...]) -> None:
@@ -252,7 +224,7 @@ def _check(counts: pd.DataFrame, column: str) -> None:
 def _check_once(counts: pd.DataFrame, key: list[str]) -> None:
     twice = counts.loc[counts.duplicated(key), "chip_id"]
     if len(twice):
-        raise ValueError(f"{len(twice)} rows repeat a chip ({', '.join(twice[:5])}); choose one run and one TTA policy")
+        raise ValueError(f"{len(twice)} rows repeat a chip ({listed(twice)}); choose one run and one TTA policy")
 
 
 def _check_pair(a: pd.DataFrame, b: pd.DataFrame, group: str) -> None:
@@ -261,9 +233,7 @@ def _check_pair(a: pd.DataFrame, b: pd.DataFrame, group: str) -> None:
         _check_once(frame, ["chip_id"])
     a, b = a.set_index("chip_id"), b.set_index("chip_id")
     if len(other := a.index.symmetric_difference(b.index)):
-        raise ValueError(
-            f"the models were not evaluated on the same chips: {len(other)} differ ({', '.join(other[:5])})"
-        )
+        raise ValueError(f"the models were not evaluated on the same chips: {len(other)} differ ({listed(other)})")
     b = b.loc[a.index]
     same = (a[group].astype(str) == b[group].astype(str)) & (
         a["tp_pixels"] + a["fn_pixels"] == b["tp_pixels"] + b["fn_pixels"]
@@ -272,5 +242,5 @@ def _check_pair(a: pd.DataFrame, b: pd.DataFrame, group: str) -> None:
     if len(other := a.index[~same.to_numpy()]):
         raise ValueError(
             f"the models were not evaluated on the same labels and {group}s: {len(other)} chips differ "
-            f"({', '.join(other[:5])})"
+            f"({listed(other)})"
         )

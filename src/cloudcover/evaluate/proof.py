@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 
 from cloudcover.data import tables
-from cloudcover.evaluate.metrics import paired_resamples
+from cloudcover.evaluate.gap import closed_gap
 from cloudcover.runtime.files import atomic, read_json
-
-GIVEN, ORACLE = "baseline", "oracle"
 
 
 def chain_folders(results: Sequence[str]) -> dict[int, Path]:
@@ -35,58 +33,6 @@ def read_counts(folders: Mapping[int, Path]) -> pd.DataFrame:
         counts = tables.COUNTS.read(folder / "reports" / "tables" / "truth_chips.csv")
         parts.append(counts.assign(**{name: f"{seed}-" + counts[name] for name in ("chip_id", "location", "scene")}))
     return pd.concat(parts, ignore_index=True)
-
-
-def gains(
-    counts: pd.DataFrame, reference: str, over: str = "run", resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """Global Jaccard of each run, and what it gains over a reference.
-
-    Intervals are of 95 %, by resampling locations; all runs are compared in the same resamples.
-
-    Args:
-        counts: `tables.COUNTS`, of one policy or of one run.
-        reference: name of the run, or policy, to compare with.
-        over: what is compared: `run` or `tta`.
-        resamples: number of draws.
-        seed: of the draws.
-
-    Returns:
-        A row per run: its name, and for `jaccard` and `gain` the value and columns with `_low` and `_high` [0-1].
-    """
-    draws = _draws(counts, over, resamples, seed)
-    rows = [{over: name, **_row("jaccard", j), **_row("gain", j - draws[reference])} for name, j in draws.items()]
-    return pd.DataFrame(rows)
-
-
-def closed_gap(counts: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Gains over training on all given labels (`baseline`), and the share of the gap that they close.
-
-    The gap is what training on the true masks (`oracle`) gains.
-
-    Args:
-        counts: `tables.COUNTS` of one policy.
-        resamples: number of draws.
-        seed: of the draws.
-
-    Returns:
-        `gains` with `closed_share`, `closed_share_low` and `closed_share_high` (0-1).
-    """
-    draws = _draws(counts, "run", resamples, seed)
-    gap = draws[ORACLE] - draws[GIVEN]
-    shares = pd.DataFrame([_row("closed_share", (jaccard - draws[GIVEN]) / gap) for _, jaccard in draws.items()])
-    return pd.concat([gains(counts, GIVEN, "run", resamples, seed), shares], axis=1)
-
-
-def _draws(counts: pd.DataFrame, over: str, resamples: int, seed: int) -> pd.DataFrame:
-    parts = {str(name): part for name, part in counts.groupby(over, sort=False)}
-    return paired_resamples(parts, "location", resamples, seed)
-
-
-def _row(name: str, values: pd.Series) -> dict[str, float]:
-    """The value of all data, which comes first, and the interval of the resamples."""
-    low, high = np.percentile(values[1:], [2.5, 97.5])
-    return {name: float(values.iloc[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def label_table(folders: Mapping[int, Path]) -> pd.DataFrame:
@@ -115,7 +61,7 @@ def plot(runs: pd.DataFrame, seeds: pd.DataFrame, path: Path) -> None:
     """Draws each run's Jaccard on true masks: the value of all sets with its interval, and a dot per set.
 
     Args:
-        runs: from `closed_gap`.
+        runs: from `gap.closed_gap`.
         seeds: from `by_seed`.
         path: of the PNG.
     """
@@ -140,7 +86,7 @@ def plot_gains(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
     """Draws the gains of several comparisons, each in a panel of its own.
 
     Args:
-        tables: from `gains`, by the title of their panel; the first column has the names.
+        tables: from `gap.gains`, by the title of their panel; the first column has the names.
         path: of the PNG.
     """
     from matplotlib.figure import Figure

@@ -12,13 +12,13 @@ from cloudcover.config.sections import EvaluationParams, Tta
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.compare import by_coverage, by_tta, choose_models, pairs
+from cloudcover.evaluate.gap import BASELINE
 from cloudcover.evaluate.metrics import bootstrap, by_group, jaccard, location_mean, paired_bootstrap
 from cloudcover.evaluate.runs import count
 from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.runtime.files import write_text
 
 FINAL = "final"
-BASELINE = "baseline"
 
 
 def load_runs(folders: Sequence[Path], names: Sequence[str]) -> dict[str, OutOfFold]:
@@ -35,12 +35,10 @@ def load_runs(folders: Sequence[Path], names: Sequence[str]) -> dict[str, OutOfF
 
 def figures(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> dict[str, float]:
     """Global Jaccard with its 95 % interval by location, location mean, precision, recall, accuracy (0-1)."""
-    interval = bootstrap(counts, "location", params.resamples, seed)
+    estimate = bootstrap(counts, "location", params.resamples, seed)
     whole = by_group(counts.assign(all="all"), "all").iloc[0]
     return {
-        "jaccard": interval.value,
-        "jaccard_low": interval.low,
-        "jaccard_high": interval.high,
+        **estimate.columns("jaccard"),
         "jaccard_location_mean": location_mean(counts),
         "precision": float(whole["precision"]),
         "recall": float(whole["recall"]),
@@ -58,10 +56,8 @@ def by_run(counts: pd.DataFrame, tta: Tta, params: EvaluationParams, seed: int) 
 def gain(counts: pd.DataFrame, tta: Tta, params: EvaluationParams, seed: int) -> dict[str, float]:
     """Global Jaccard of the final model minus the baseline's, with its paired 95 % interval by location."""
     chosen = counts[counts["tta"] == tta].set_index("run")
-    interval = paired_bootstrap(
-        chosen.loc[FINAL].reset_index(), chosen.loc[BASELINE].reset_index(), "location", params.resamples, seed
-    )
-    return {"jaccard": interval.value, "jaccard_low": interval.low, "jaccard_high": interval.high}
+    final, baseline = (chosen.loc[run].reset_index() for run in (FINAL, BASELINE))
+    return paired_bootstrap(final, baseline, "location", params.resamples, seed).columns("jaccard")
 
 
 def evaluate(

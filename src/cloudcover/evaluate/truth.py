@@ -14,11 +14,11 @@ from cloudcover.config.sections import EvaluationParams
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
-from cloudcover.evaluate.proof import ORACLE, closed_gap
+from cloudcover.evaluate.gap import ORACLE, closed_gap
 from cloudcover.evaluate.runs import BATCH, count
 from cloudcover.evaluate.summary import FINAL, by_run, gain
 from cloudcover.masks.out_of_fold import OutOfFold
-from cloudcover.masks.overlap import confusion
+from cloudcover.masks.overlap import confusion, jaccard_index
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
 
@@ -115,15 +115,14 @@ def _pseudo_figures(path: Path, chips: pd.DataFrame, truth: TrueMasks, store: Ch
         for batch in store.batches(pseudo.table.loc[pseudo.table["accepted"], "chip_id"], BATCH):
             true = truth.masks(batch)
             for sums, labels in ((made, pseudo.masks(batch)), (given, store.labels(batch))):
-                known = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, true).astype(np.uint8)
-                sums += confusion((labels == 1), known).sum(axis=0)
+                where_labelled = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, true).astype(np.uint8)
+                sums += confusion((labels == 1), where_labelled).sum(axis=0)
     replaced = table.groupby("chip_id")["accepted"].mean().reindex(wrong, fill_value=0.0)
     figures = {
         "accepted": float(table["accepted"].sum()),
         "replaced_share": float(replaced.mean()) if len(wrong) else 0.0,
     }
-    for name, (tp, fp, fn, _) in (("jaccard", made), ("jaccard_given", given)):
-        if table["accepted"].any():
-            figures[name] = float(tp / (tp + fp + fn)) if tp + fp + fn else 1.0
+    if table["accepted"].any():
+        figures |= {"jaccard": float(jaccard_index(made)), "jaccard_given": float(jaccard_index(given))}
     figures["union_pixels"] = float(made[:3].sum())  # to pool the Jaccard of several sets
     return figures

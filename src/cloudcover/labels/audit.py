@@ -26,12 +26,13 @@ from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.folds import split
 from cloudcover.data.store import ChipStore
-from cloudcover.labels.evidence import committee_evidence, confident_levels, iou, model_evidence
+from cloudcover.labels.evidence import committee_evidence, confident_levels, model_evidence
 from cloudcover.labels.geometry import THUMBNAIL, best_match, geometry_evidence, reduce
 from cloudcover.labels.networks import train_networks, worker_pool
 from cloudcover.labels.score import estimated_error_share, judge
 from cloudcover.labels.spectral import separability, spectral_evidence
 from cloudcover.labels.trees import Sample, TreeCommittee, draw
+from cloudcover.masks.overlap import iou
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import derive_seed
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.masks.overlap import iou
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -23,13 +24,6 @@ TEMPERATURE = 0.1
 """Of the soft minimum; the value of Lad & Mueller (2023)."""
 AGAINST = 0.4
 """A prediction contradicts a label to which it gives less."""
-
-
-def iou(a: Bools, b: Bools) -> Floats:
-    """Intersection over union of N pairs of N x H x W masks; 1 where both are empty."""
-    intersection = (a & b).sum(axis=(1, 2))
-    union = (a | b).sum(axis=(1, 2))
-    return np.where(union > 0, intersection / np.maximum(union, 1), 1.0)
 
 
 def dilate(masks: Bools, pixels: int) -> Bools:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from cloudcover.data.chips import IGNORE_INDEX
-from cloudcover.labels.evidence import dilate, iou
+from cloudcover.labels.evidence import dilate
+from cloudcover.masks.overlap import iou
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

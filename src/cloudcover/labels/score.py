@@ -12,20 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from cloudcover.data.label_errors import LABEL_ERRORS
+
 Floats = NDArray[np.float64]
 
-REASONS = (
-    "empty_over_cloud",
-    "inverted",
-    "swapped",
-    "shifted",
-    "coarse",
-    "artefact",
-    "stripes",
-    "false_cloud",
-    "missed_cloud",
-)
-"""Kinds of label error that the audit names."""
 NAMED = 0.3
 """A kind is named as a reason at a strength of at least this."""
 PRIOR = 0.145
@@ -73,7 +63,7 @@ def ramp(values: pd.Series | Floats, low: float, high: float) -> Floats:
 
 
 def strengths(evidence: pd.DataFrame) -> pd.DataFrame:
-    """How much each label looks like each kind of error, in [0, 1]: soft rules, a column per name of `REASONS`."""
+    """How much each label looks like each kind of error, in [0, 1]: soft rules, a column per name of `LABEL_ERRORS`."""
     e = evidence
     empty = ramp(e["label_share"], 0.03, 0.005)
     two_classes = ramp(np.minimum(e["label_share"], 1 - e["label_share"]), 0.01, 0.03)
@@ -92,7 +82,7 @@ def strengths(evidence: pd.DataFrame) -> pd.DataFrame:
             "missed_cloud": (1 - empty) * ramp(e["missed_share"], 0.02, 0.15),
         },
         index=e.index,
-    )[list(REASONS)]
+    )[list(LABEL_ERRORS)]
 
 
 def features(evidence: pd.DataFrame) -> pd.DataFrame:
@@ -172,12 +162,12 @@ def judge(evidence: pd.DataFrame) -> pd.DataFrame:
     x = features(evidence)
     raw = expit(INTERCEPT + sum(w * x[name].to_numpy() for name, w in WEIGHTS.items()))
     suspicion, _ = adjust_prior(raw, PRIOR)
-    strong = x[list(REASONS)].to_numpy()
+    strong = x[list(LABEL_ERRORS)].to_numpy()
     order = np.argsort(-strong, axis=1, kind="stable")
     fallback = np.where(evidence["label_share"] > evidence["predicted_share"], "false_cloud", "missed_cloud")
     reasons = []
     for i, ranked in enumerate(order):
-        named = [REASONS[k] for k in ranked if strong[i, k] >= NAMED]
+        named = [LABEL_ERRORS[k] for k in ranked if strong[i, k] >= NAMED]
         if not named and suspicion[i] > 0.5:
             named = [fallback[i]]
         reasons.append(" ".join(named))

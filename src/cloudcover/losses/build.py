@@ -21,7 +21,7 @@ Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """`loss(logits, target, weight)`: logits N x 1 x H x W, target N x H x W, weight N or N x H x W or None -> scalar.
 
 The target holds integers of {0, 1, 255}, or floating-point shares of cloud in [0, 1] and 255. A chip or pixel of weight
-w counts like w copies of it. Without a known pixel the loss and its gradient are 0.
+w counts like w copies of it. Without a valid pixel the loss and its gradient are 0.
 """
 
 

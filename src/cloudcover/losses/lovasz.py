@@ -64,7 +64,7 @@ Link = Literal["hinge", "softmax"]
 
 
 def lovasz_hinge(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The Lovász hinge over all known pixels of a batch, from a histogram of the errors.
+    """The Lovász hinge over all valid pixels of a batch, from a histogram of the errors.
 
     Args:
         logits: N x 1 x H x W.
@@ -73,7 +73,7 @@ def lovasz_hinge(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
             weight 2 counts like two chips and one of weight 0 like none.
 
     Returns:
-        A float32 scalar, 0 with zero gradient if no pixel is known.
+        A float32 scalar, 0 with zero gradient if no pixel is valid.
 
     Raises:
         ValueError: the shapes do not belong together.
@@ -105,10 +105,10 @@ def lovasz_softmax_sorted(logits: Tensor, target: Tensor, weight: Tensor | None 
 
 def _sorted(logits: Tensor, target: Tensor, weight: Tensor | None, link: Link) -> Tensor:
     check(logits, target, weight)
-    known = target != IGNORE_INDEX
-    scores = logits.squeeze(1)[known]
-    cloud = target[known].to(scores.dtype)
-    pixel_weight = torch.ones_like(cloud) if weight is None else per_pixel(weight, target)[known].to(scores.dtype)
+    valid = target != IGNORE_INDEX
+    scores = logits.squeeze(1)[valid]
+    cloud = target[valid].to(scores.dtype)
+    pixel_weight = torch.ones_like(cloud) if weight is None else per_pixel(weight, target)[valid].to(scores.dtype)
     if target.is_floating_point():
         pixel_weight = torch.cat([pixel_weight * cloud, pixel_weight * (1 - cloud)])
         cloud = torch.cat([torch.ones_like(cloud), torch.zeros_like(cloud)])
@@ -167,9 +167,9 @@ def _copies(target: Tensor, pixel_weight: Tensor | None) -> list[tuple[Tensor, T
     if not target.is_floating_point():
         return [(labels.float().mul_(2).sub_(1), labels.clamp(max=_CLASSES - 1).to(torch.int32), pixel_weight)]
     one = torch.ones((), device=labels.device)
-    known = (labels != IGNORE_INDEX).float()
-    cloud = labels.float() * known
-    clear = known - cloud
+    valid = (labels != IGNORE_INDEX).float()
+    cloud = labels.float() * valid
+    clear = valid - cloud
     if pixel_weight is not None:
         cloud, clear = cloud * pixel_weight, clear * pixel_weight
     return [(one, one.int(), cloud), (-one, 0 * one.int(), clear)]

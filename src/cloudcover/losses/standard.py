@@ -31,13 +31,13 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy, the weighted mean over known pixels; arguments as in `cloudcover.losses.build.Loss`."""
+    """Binary cross-entropy, the weighted mean over valid pixels; arguments as in `cloudcover.losses.build.Loss`."""
     flat, cloud, weights = _prepare(logits, target, weight)
     return _mean(F.binary_cross_entropy_with_logits(flat, cloud, reduction="none"), weights)
 
 
 def focal(logits: Tensor, target: Tensor, weight: Tensor | None = None, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002), the weighted mean over known pixels.
+    """Focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002), the weighted mean over valid pixels.
 
     Cross-entropy times |y - p|^gamma, where p is the probability of cloud. For hard labels that is (1 - p_t)^gamma of
     the paper; for soft ones it is the quality focal loss (Li et al. 2020, https://arxiv.org/abs/2006.04388).

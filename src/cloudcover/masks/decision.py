@@ -45,7 +45,7 @@ def equal_weights(names: list[str]) -> dict[str, float]:
     return dict.fromkeys(names, 1 / len(names))
 
 
-def calibrate(probabilities: NDArray[np.floating] | float, temperature: float) -> NDArray[np.float32]:
+def apply_temperature(probabilities: NDArray[np.floating] | float, temperature: float) -> NDArray[np.float32]:
     """Divides the logits by a temperature (Guo et al. 2017); above 1 it makes probabilities less sure.
 
     Args:

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from cloudcover.config.sections import Tta
 from cloudcover.data import tables
-
-LEVELS = 255
-"""Probabilities are kept as round(p x 255) in a byte: a quarter of float32, finer than any threshold needs."""
+from cloudcover.masks.codec import decode_predictions
 
 
 class OutOfFold:
@@ -30,4 +28,4 @@ class OutOfFold:
         """N x H x W float32 in [0, 1]."""
         rows = self.table.loc[list(chip_ids), "row"].to_numpy()
         arrays = [np.load(f / f"{policy}.npy", mmap_mode="r")[rows].astype(np.float32) for f in self.folders]
-        return np.asarray(np.mean(arrays, axis=0) / LEVELS, np.float32)
+        return decode_predictions(np.mean(arrays, axis=0))

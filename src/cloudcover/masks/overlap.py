@@ -1,14 +1,19 @@
-"""Confusion counts per chip: the only pass over pixels, from which all figures of the evaluation follow."""
+"""Overlap of masks: confusion counts per chip, from which all figures of the evaluation follow, and the Jaccard index.
+
+A share of nothing (0 / 0) is 1: where neither of two masks has cloud, nothing was missed and nothing is false.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cloudcover.data.chips import IGNORE_INDEX
 
 COLUMNS = ("tp_pixels", "fp_pixels", "fn_pixels", "tn_pixels")
 CLEAR, CLOUD = 0, 1
+
+Floats = NDArray[np.float64]
 
 
 def confusion(prediction: NDArray[np.bool_ | np.uint8], label: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -49,6 +54,23 @@ def confusion(prediction: NDArray[np.bool_ | np.uint8], label: NDArray[np.uint8]
         tp, fp = np.count_nonzero(predicted & cloud), np.count_nonzero(predicted & clear)
         counts[chip] = tp, fp, positive - tp, negative - fp
     return counts
+
+
+def share(part: ArrayLike, whole: ArrayLike) -> Floats:
+    """Shares `part / whole` of numbers of pixels, elementwise [0-1]; 1 for 0 / 0."""
+    part, whole = np.asarray(part), np.asarray(whole)
+    return np.asarray(np.divide(part, whole, out=np.ones(whole.shape), where=whole > 0))
+
+
+def jaccard_index(counts: NDArray[np.int64]) -> Floats:
+    """Intersection over union of sums of pixels: of … x 4 in the order of `COLUMNS`, a value for each leading place."""
+    tp, fp, fn, _ = np.moveaxis(counts, -1, 0)
+    return share(tp, tp + fp + fn)
+
+
+def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Floats:
+    """Intersection over union of pairs of masks: of … x H x W, a value for each leading place."""
+    return share((a & b).sum(axis=(-2, -1)), (a | b).sum(axis=(-2, -1)))
 
 
 def _histogram(values: NDArray[np.bool_ | np.uint8]) -> dict[int, int]:

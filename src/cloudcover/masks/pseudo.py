@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudcover.data import tables
-from cloudcover.masks import codec as soft_labels
+from cloudcover.masks.codec import decode_soft_labels, harden_soft_labels
 
 HARD, SOFT = "masks.npy", "probabilities.npy"
 """Files of pseudo-labels, of which a folder has one: {0, 1, 255}, or the codes of `cloudcover.masks.codec`."""
@@ -34,12 +34,12 @@ class PseudoLabels:
     def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:
         """N x H x W uint8 of {0, 1, 255}."""
         codes = self._read(chip_ids)
-        return soft_labels.harden(codes) if self.soft else codes
+        return harden_soft_labels(codes) if self.soft else codes
 
     def targets(self, chip_ids: list[str]) -> NDArray[np.uint8 | np.float32]:
         """What to learn: N x H x W, uint8 of {0, 1, 255}, or float32 shares of cloud and 255 for unknown if `soft`."""
         codes = self._read(chip_ids)
-        return soft_labels.decode(codes) if self.soft else codes
+        return decode_soft_labels(codes) if self.soft else codes
 
     def _read(self, chip_ids: list[str]) -> NDArray[np.uint8]:
         codes: NDArray[np.uint8] = self._codes[self.table.loc[chip_ids, "row"].to_numpy()]

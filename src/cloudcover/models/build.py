@@ -17,6 +17,7 @@ from cloudcover.config.sections import ModelParams
 from cloudcover.models import lite0
 from cloudcover.models.cloudnet import CloudNet
 from cloudcover.runtime.files import sha256
+from cloudcover.runtime.text import listed
 
 Builder = Callable[[ModelParams, int], nn.Module]
 
@@ -168,7 +169,7 @@ def _timm_encoder(name: str, in_channels: int, source: dict[str, Any]) -> nn.Mod
     encoder, twin = load(0), load(1)
     pairs = zip(encoder.named_parameters(), twin.parameters(), strict=True)
     if random := [name for (name, one), other in pairs if not torch.equal(one, other)]:
-        raise ValueError(f"it has none for {', '.join(random[:3])} and {max(0, len(random) - 3)} more")
+        raise ValueError(f"it has none for {listed(random, 3)}")
     return encoder
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cloudcover.runtime.files import sha256
+from cloudcover.runtime.text import listed
 
 ENCODER = "tu-tf_efficientnet_lite0"
 """The encoder that the weights are made for."""
@@ -43,5 +44,5 @@ def weights() -> dict[str, Tensor]:
     # Both list their layers in the order of the computation, so the names differ and the places do not.
     renamed = dict(zip(wanted, published.values(), strict=True))
     if wrong := [name for name, tensor in renamed.items() if tensor.shape != wanted[name].shape]:
-        raise ValueError(f"{path} does not fit timm's {ENCODER.removeprefix('tu-')}: {', '.join(wrong[:3])}")
+        raise ValueError(f"{path} does not fit timm's {ENCODER.removeprefix('tu-')}: {listed(wrong, 3)}")
     return renamed

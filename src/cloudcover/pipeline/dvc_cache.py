@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from tqdm import tqdm
+
+from cloudcover.runtime.files import hash_files
 
 
 def verify(cache: Path, lock: Path) -> tuple[pd.DataFrame, int]:
@@ -28,16 +27,8 @@ def verify(cache: Path, lock: Path) -> tuple[pd.DataFrame, int]:
         The number of objects.
     """
     objects = sorted(path for path in cache.glob("??/*") if len(path.stem) == 30)
-    bar = tqdm(total=len(objects), desc="verify", unit="object", disable=None)
-
-    def intact(path: Path) -> bool:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "md5").hexdigest()
-        bar.update()
-        return digest == path.parent.name + path.stem
-
-    with bar, ThreadPoolExecutor() as pool:  # hashlib releases the GIL
-        bad = [path for path, good in zip(objects, pool.map(intact, objects), strict=True) if not good]
+    digests = hash_files(objects, "verify", algorithm="md5")
+    bad = [path for path, digest in zip(objects, digests, strict=True) if digest != path.parent.name + path.stem]
     held = defaultdict(set)
     for digest, path in _names(cache, yaml.safe_load(lock.read_text())["stages"]) if bad and lock.exists() else ():
         held[digest].add(path)

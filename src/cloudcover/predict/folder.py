@@ -13,7 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cloudcover.data import ownership as owned
+from cloudcover.data import ownership
 from cloudcover.data.chips import IGNORE_INDEX, Chip, image_size, read_chip
 from cloudcover.data.geotiff import write_geotiff
 from cloudcover.data.statistics import exact_percentiles
@@ -21,6 +21,7 @@ from cloudcover.data.values import report, suspected_offset
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.prefetch import prefetch
+from cloudcover.runtime.text import listed
 
 READERS = 2
 """Threads that read a batch each: GDAL decodes without Python's lock."""
@@ -106,7 +107,7 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path, offset
     names = [c.name for c in chips]
     if len(set(names)) != len(names):
         twice = sorted({n for n in names if names.count(n) > 1})
-        raise ValueError(f"several chips are called {twice[:5]}: their masks would overwrite each other")
+        raise ValueError(f"several chips are called {listed(twice)}: their masks would overwrite each other")
     card = predictor.card
     _reserve(chips, card.bands, out)
     written: list[Path] = []
@@ -136,10 +137,10 @@ def _reserve(chips: Sequence[Path], bands: list[str], out: Path) -> None:
     masks = {f"{chip.name}.tif" for chip in chips}
     read = {(chip / f"{band}.tif").resolve() for chip in chips for band in bands}
     if overwritten := sorted(mask for mask in masks if (out / mask).resolve() in read):
-        raise owned.FolderError(
+        raise ownership.FolderError(
             f"{out / overwritten[0]} is a band of a chip and would be overwritten: choose another --out"
         )
-    owned.reserve(out, masks)
+    ownership.reserve(out, masks)
 
 
 def _batches(chips: Sequence[Path], band: str, pixels: int) -> Iterator[list[Path]]:

@@ -15,7 +15,7 @@ from cloudcover.augment import tta
 from cloudcover.config.sections import ComputeParams, Tta
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
-from cloudcover.masks.out_of_fold import LEVELS
+from cloudcover.masks.codec import encode_predictions
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic
@@ -66,7 +66,7 @@ def predict_oof(
                     seconds[view] += time.perf_counter() - begin
                 for policy in policies:
                     mean = np.mean([seen[view] for view in tta.POLICIES[policy]], axis=0)
-                    arrays[policy][[rows[c] for c in batch]] = np.rint(mean * LEVELS).astype(np.uint8)
+                    arrays[policy][[rows[c] for c in batch]] = encode_predictions(mean)
                 bar.update(len(batch))
         for array in arrays.values():
             array.flush()

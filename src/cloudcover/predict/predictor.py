@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cloudcover.augment import tta
 from cloudcover.config.sections import Tta
-from cloudcover.masks.decision import InferenceSettings, calibrate
+from cloudcover.masks.decision import InferenceSettings, apply_temperature
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 from cloudcover.models.folder import ModelCard
 from cloudcover.models.normalize import Normalize
@@ -103,7 +103,7 @@ class Predictor:
         """
         policy = self.policy
         means = self._means(dn, percentiles, lambda c: tta.views(c, policy), lambda p, n: tta.merge(p, policy, n))
-        return calibrate(means, self._settings.temperature) if self._settings else means
+        return apply_temperature(means, self._settings.temperature) if self._settings else means
 
     def of_view(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32], view: tta.View) -> NDArray[np.float32]:
         """As `probabilities`, of one view alone, turned back, and without the settings' temperature."""

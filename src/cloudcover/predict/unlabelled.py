@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cloudcover.data import ownership as owned
-from cloudcover.data import tables
+from cloudcover.data import ownership, tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.predict.folder import mask_of, write_mask
@@ -33,8 +32,8 @@ def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.
     """
     chips = store.index[~store.index["labelled"]]
     files = [f"{chip_id}.tif" for chip_id in chips["chip_id"]]
-    owned.claim(out)
-    owned.reserve(out, files)
+    ownership.claim(out)
+    ownership.reserve(out, files)
     rows = []
     bar = tqdm(total=len(chips), desc="predict", unit="chip", disable=None)
     for batch in store.batches(chips["chip_id"], predictor.batch):
@@ -50,6 +49,6 @@ def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.
         bar.update(len(batch))
     bar.close()
     frame = pd.DataFrame(rows, columns=list(tables.PREDICTIONS.columns))
-    owned.prune(out, files)
+    ownership.prune(out, files)
     tables.PREDICTIONS.write(frame, out / "masks.csv")
     return frame

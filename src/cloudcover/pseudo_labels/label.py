@@ -25,7 +25,7 @@ from cloudcover.config.sections import PseudoLabelParams
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
-from cloudcover.masks import codec as soft_labels
+from cloudcover.masks.codec import encode_soft_labels, harden_soft_labels
 from cloudcover.masks.pseudo import HARD, SOFT, PseudoLabels
 from cloudcover.models.folder import ModelCard
 from cloudcover.predict.predictor import Predictor
@@ -88,7 +88,7 @@ def labels_of(
     255 without data and, with `uncertain_pixels: ignore`, where not confident.
     """
     soft = params.targets == "soft"
-    labels = soft_labels.encode(probabilities) if soft else (probabilities > 0.5).astype(np.uint8)
+    labels = encode_soft_labels(probabilities) if soft else (probabilities > 0.5).astype(np.uint8)
     if params.uncertain_pixels == "ignore":
         c = params.pixel_confidence
         labels[(probabilities <= c) & (probabilities >= 1 - c)] = IGNORE_INDEX
@@ -184,7 +184,7 @@ def _judge(
 
 def _masks(labels: NDArray[np.uint8], params: PseudoLabelParams) -> NDArray[np.uint8]:
     """Labels as masks of {0, 1, 255}."""
-    return soft_labels.harden(labels) if params.targets == "soft" else labels
+    return harden_soft_labels(labels) if params.targets == "soft" else labels
 
 
 def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, float]:

@@ -12,6 +12,7 @@ import pandas as pd
 from cloudcover.config.sections import Tta
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.out_of_fold import OutOfFold
+from cloudcover.masks.overlap import COLUMNS, jaccard_index
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.report import pictures
 from cloudcover.report.pictures import LABEL_COLOUR, PREDICTION_COLOUR
@@ -63,10 +64,10 @@ def worst_chips(store: ChipStore, counts: pd.DataFrame, final: OutOfFold, tta: T
         chip_id = row["chip_id"]
         dn, label = store.chips([chip_id])[0], store.labels([chip_id])[0]
         predicted = final.probabilities([chip_id], tta)[0] > threshold
-        tp, fp, fn, tn = (row[f"{name}_pixels"] for name in ("tp", "fp", "fn", "tn"))
+        pixels = np.array([row[name] for name in COLUMNS])
         facts = [
-            f"Jaccard {tp / (tp + fp + fn):.3f}",
-            f"{100 * (fp + fn) / (tp + fp + fn + tn):.0f}\N{NO-BREAK SPACE}% of pixels wrong",
+            f"Jaccard {jaccard_index(pixels):.3f}",
+            f"{100 * row['wrong'] / pixels.sum():.0f}\N{NO-BREAK SPACE}% of pixels wrong",
         ]
         base = pictures.false_colour(dn, store.bands())
         base = pictures.true_colour(dn, store.bands()) if base is None else base

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,56 +10,45 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from cloudcover.data import tables
-from cloudcover.data.store import ChipStore
-from cloudcover.evaluate.calibrate.choice import Choice, Step
-from cloudcover.masks.out_of_fold import OutOfFold
-from cloudcover.masks.pseudo import PseudoLabels
+from cloudcover.evaluate.calibrate.calibration import Step
 from cloudcover.report import gallery, pictures, plots
+from cloudcover.report.results import Results
 from cloudcover.report.table import interval, rounds_of, runs_of
-from cloudcover.runtime.files import read_json, write_text
 
 HERE = Path(__file__).parent
 LISTED = 50
 """Rows of a list that is as long as the set, such as the quarantine."""
 
 
-def write_report(inputs: Mapping[str, str | Sequence[str]], params: Any, out: Path) -> None:
-    """Writes the page.
+def render_page(results: Results, params: Any) -> str:
+    """The page as HTML.
 
     Args:
-        inputs: paths by name, as the rule `report_page` declares them; `audit` is empty where the policy asks no audit.
+        results: what it shows.
         params: the sections `data`, `labels`, `pseudo_labels` and `evaluation`.
-        out: the HTML file.
-
-    Raises:
-        TableError: a table breaks its schema.
-        FileNotFoundError: an input is missing.
     """
-    store = ChipStore(Path(str(inputs["index"])).parent)
-    manifest = tables.MANIFEST.read(_path(inputs, "manifest"))
-    metrics, truth = read_json(_path(inputs, "metrics")), read_json(_path(inputs, "truth"))
+    metrics, truth = results.metrics, results.truth
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {"interval": interval, "share": _share, "signed": _signed, "chosen": _chosen}
     environment.filters["words"] = lambda name: str(name).replace("_", " ")
-    page = environment.get_template("page.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         params=params,
-        store=store.describe(),
+        store=results.store.describe(),
         metrics=metrics,
         truth=truth if truth["known"] else None,
         run_names=runs_of(metrics),
         **_figures(metrics, truth),
-        **_choice(inputs),
-        **_labels(inputs, manifest, metrics, truth, params),
-        **_places(inputs, params),
-        **_galleries(inputs, store, manifest, params),
-        folds=pd.read_csv(_path(inputs, "folds")).to_dict("records"),
-        curves=_svg(plots.curves, pd.read_csv(_path(inputs, "curves"))),
-        quarantine=tables.QUARANTINE.read(_path(inputs, "quarantine")).to_dict("records"),
+        **_calibration(results),
+        **_labels(results, params),
+        **_places(results, params),
+        **_galleries(results, params),
+        folds=results.folds.to_dict("records"),
+        curves=_svg(plots.curves, results.curves),
+        quarantine=results.quarantine.to_dict("records"),
         listed=LISTED,
         colours={
             name.removesuffix("_COLOUR").lower(): "#{:02x}{:02x}{:02x}".format(*getattr(pictures, name))
@@ -68,7 +57,6 @@ def write_report(inputs: Mapping[str, str | Sequence[str]], params: Any, out: Pa
         },
         stretch=pictures.STRETCH,
     )
-    write_text(out, page)
 
 
 def _figures(metrics: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,21 +65,18 @@ def _figures(metrics: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, 
     return {"runs_plot": _svg(plots.runs, {name: metrics[name] for name in names}, true)}
 
 
-def _choice(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _calibration(results: Results) -> dict[str, Any]:
     """What was chosen for the final models, and the tables that compare models."""
-    listed = {name: pd.read_csv(_path(inputs, name)) for name in ("ensemble", "pairs", "coverage", "tta")}
-    diagram = pd.read_csv(_path(inputs, "reliability"))
     return {
-        "choice": Choice.model_validate(read_json(_path(inputs, "choice"))),
-        "tables": {name: table.to_dict("records") for name, table in listed.items()},
-        "reliability_plot": _svg(plots.reliability, diagram),
+        "calibration": results.calibration,
+        "tables": {name: table.to_dict("records") for name, table in results.comparisons.items()},
+        "reliability_plot": _svg(plots.reliability, results.reliability),
     }
 
 
-def _labels(
-    inputs: Mapping[str, Any], manifest: pd.DataFrame, metrics: Mapping[str, Any], truth: Mapping[str, Any], params: Any
-) -> dict[str, Any]:
+def _labels(results: Results, params: Any) -> dict[str, Any]:
     """What became of the given labels, and the pseudo-labels of the rounds."""
+    manifest, metrics, truth = results.manifest, results.metrics, results.truth
     names = rounds_of(metrics)
     rounds = [{"name": name, **metrics["pseudo_labels"][name]} for name in names]
     for row in rounds:
@@ -106,8 +91,8 @@ def _labels(
         "suspicion_plot": None,
         "recall_plot": None,
     }
-    if inputs["audit"]:
-        audit = tables.AUDIT.read(_path(inputs, "audit")).merge(manifest[["chip_id", "verdict"]], on="chip_id")
+    if results.audit is not None:
+        audit = results.audit.merge(manifest[["chip_id", "verdict"]], on="chip_id")
         scores, bad = audit["suspicion"].to_numpy(), (audit["verdict"] == "bad").to_numpy()
         threshold = params.labels.max_suspicion if params.labels.policy != "human" else None
         found["suspicion_plot"] = _svg(plots.suspicion, scores[~bad], scores[bad], threshold)
@@ -116,9 +101,9 @@ def _labels(
     return found
 
 
-def _places(inputs: Mapping[str, Any], params: Any) -> dict[str, Any]:
+def _places(results: Results, params: Any) -> dict[str, Any]:
     """Figures by location, worst first."""
-    table = pd.read_csv(_path(inputs, "locations"), dtype={"location": str}, keep_default_na=False)
+    table = results.locations
     table = table[table["tta"] == params.evaluation.tta[-1]].sort_values(["jaccard", "location"])
     table.index = pd.Index(table["location"], name=None)
     final, baseline = table[table["run"] == "final"], table[table["run"] == "baseline"]["jaccard"]
@@ -126,21 +111,13 @@ def _places(inputs: Mapping[str, Any], params: Any) -> dict[str, Any]:
     return {"locations": rows, "locations_plot": _svg(plots.locations, final["jaccard"], baseline)}
 
 
-def _galleries(inputs: Mapping[str, Any], store: ChipStore, manifest: pd.DataFrame, params: Any) -> dict[str, Any]:
-    policy = params.evaluation.tta[-1]
-    counts = tables.COUNTS.read(_path(inputs, "chips"))
+def _galleries(results: Results, params: Any) -> dict[str, Any]:
+    policy, counts = params.evaluation.tta[-1], results.counts
     counts = counts[(counts["run"] == "final") & (counts["tta"] == policy)]
-    final = OutOfFold([Path(path).parent for path in inputs["oof"]])
-    last = Path(inputs["pseudo"][-1])
-    pseudo = [PseudoLabels(last, student) for student in sorted(set(tables.PSEUDO.read(last)["student"]))]
     return {
-        "worst": gallery.worst_chips(store, counts, final, policy, params.evaluation.threshold),
-        "rejected_cards": gallery.rejected_labels(store, manifest, pseudo),
+        "worst": gallery.worst_chips(results.store, counts, results.final, policy, params.evaluation.threshold),
+        "rejected_cards": gallery.rejected_labels(results.store, results.manifest, results.pseudo),
     }
-
-
-def _path(inputs: Mapping[str, Any], name: str) -> Path:
-    return Path(str(inputs[name]))
 
 
 def _svg(plot: Callable[..., str], *args: Any) -> Markup:

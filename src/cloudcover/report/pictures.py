@@ -30,36 +30,44 @@ FALSE_COLOUR, MISSED_COLOUR = (245, 158, 11), (219, 39, 119)
 LABEL_COLOUR, PREDICTION_COLOUR = (250, 204, 21), (34, 211, 238)
 
 
-def composite(dn: NDArray[np.uint16], names: Sequence[str], wanted: Sequence[str]) -> Picture | None:
-    """Three bands as red, green and blue, by a fixed stretch.
+def true_bands(names: Sequence[str]) -> list[int]:
+    """Places of red, green and blue; for other names the first three bands, or the first one in grey."""
+    if {"B04", "B03", "B02"} <= set(names):
+        return [list(names).index(name) for name in ("B04", "B03", "B02")]
+    return [0, 1, 2] if len(names) >= 3 else [0, 0, 0]
+
+
+def false_bands(names: Sequence[str]) -> list[int] | None:
+    """Places of near infrared, red and green, by which vegetation is red; None without these bands."""
+    wanted = ("B08", "B04", "B03")
+    return [list(names).index(name) for name in wanted] if set(wanted) <= set(names) else None
+
+
+def displayed(values: NDArray[np.floating], gamma: float) -> NDArray[np.uint8]:
+    """Bytes of values from 0 (black) to 1 (white), brightened by value ** (1 / gamma); any shape."""
+    return np.asarray(np.rint(np.clip(values, 0, 1) ** (1 / gamma) * 255), np.uint8)
+
+
+def composite(dn: NDArray[np.uint16], bands: Sequence[int]) -> Picture:
+    """Three bands as red, green and blue, by a fixed stretch, at most `SIDE` pixels a side.
 
     Args:
         dn: B x H x W uint16 [DN].
-        names: the bands of `dn`.
-        wanted: the bands for red, green and blue.
-
-    Returns:
-        A picture of at most `SIDE` pixels a side, or None if the chip lacks one of the bands.
+        bands: the places of red, green and blue in `dn`.
     """
-    if not set(wanted) <= set(names):
-        return None
-    reflectance = dn[[list(names).index(name) for name in wanted]].transpose(1, 2, 0) / DN_PER_REFLECTANCE
-    shown = np.clip(reflectance / STRETCH, 0, 1) ** (1 / GAMMA)
-    return _fit(np.rint(shown * 255).astype(np.uint8), Image.Resampling.BOX)
+    reflectance = dn[list(bands)].transpose(1, 2, 0) / DN_PER_REFLECTANCE
+    return _fit(displayed(reflectance / STRETCH, GAMMA), Image.Resampling.BOX)
 
 
 def true_colour(dn: NDArray[np.uint16], names: Sequence[str]) -> Picture:
-    """B04, B03, B02; for other names the first three bands, or the first one in grey."""
-    first = list(names[:3]) if len(names) >= 3 else [names[0]] * 3
-    picture = composite(dn, names, ("B04", "B03", "B02"))
-    fallback = composite(dn, names, first) if picture is None else picture
-    assert fallback is not None  # a chip has its own bands
-    return fallback
+    """A chip (B x H x W [DN]) with these bands in the colours of `true_bands`."""
+    return composite(dn, true_bands(names))
 
 
 def false_colour(dn: NDArray[np.uint16], names: Sequence[str]) -> Picture | None:
-    """B08, B04, B03: vegetation is red, and water is black; None without these bands."""
-    return composite(dn, names, ("B08", "B04", "B03"))
+    """A chip (B x H x W [DN]) with these bands in the colours of `false_bands`; None without them."""
+    bands = false_bands(names)
+    return None if bands is None else composite(dn, bands)
 
 
 def mask_picture(mask: NDArray[np.uint8]) -> Picture:

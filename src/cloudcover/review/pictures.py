@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +12,8 @@ from PIL import Image
 
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
+from cloudcover.masks.overlap import iou
+from cloudcover.report.pictures import displayed, false_bands, true_bands
 from cloudcover.review.predictions import Predictions
 
 SMALL = 256
@@ -90,10 +91,8 @@ class Pictures:
         if predicted is None:
             return None
         label = self.store.labels([chip_id])[0]
-        known, cloud = label != IGNORE_INDEX, label == 1
-        union = ((predicted | cloud) & known).sum()
-        iou = (predicted & cloud).sum() / union if union else 1.0
-        return {"predicted_share": round(float(predicted.mean()), 4), "iou": round(float(iou), 4)}
+        overlap = iou(predicted & (label != IGNORE_INDEX), label == 1)
+        return {"predicted_share": round(float(predicted.mean()), 4), "iou": round(float(overlap), 4)}
 
     def _compute_tables(self, scene: str, name: str) -> NDArray[np.uint8]:
         """The shown value of each digital number: 65,536 uint8, 32 MB for all that are kept.
@@ -110,21 +109,7 @@ class Pictures:
         valid = sample[sample != NODATA]
         low, high = np.percentile(valid, [2, 98]) if valid.size else (0.0, 1.0)
         high = max(high, low + LEAST_SPAN_DN)
-        shown = np.clip((np.arange(65536) - low) / (high - low), 0, 1) ** (1 / GAMMA)
-        return np.rint(shown * 255).astype(np.uint8)
-
-
-def true_bands(names: Sequence[str]) -> list[int]:
-    """Places of red, green and blue; for other names the first three bands, or the first one in grey."""
-    if {"B04", "B03", "B02"} <= set(names):
-        return [list(names).index(name) for name in ("B04", "B03", "B02")]
-    return [0, 1, 2] if len(names) >= 3 else [0, 0, 0]
-
-
-def false_bands(names: Sequence[str]) -> list[int] | None:
-    """Places of near infrared, red and green, by which vegetation is red; None without these bands."""
-    wanted = ("B08", "B04", "B03")
-    return [list(names).index(name) for name in wanted] if set(wanted) <= set(names) else None
+        return displayed((np.arange(65536) - low) / (high - low), GAMMA)
 
 
 def factor(side: int) -> int:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from cloudcover.data import tables
 from cloudcover.runtime.files import atomic
+from cloudcover.runtime.text import listed
 
 LONGEST_REASON = 500
 """Characters of a reviewer's note that are kept."""
@@ -46,8 +47,7 @@ class ConflictError(ValueError):
     """
 
     def __init__(self, chip_ids: list[str]) -> None:
-        more = f" and {len(chip_ids) - 3} more" if len(chip_ids) > 3 else ""
-        super().__init__(f"judged elsewhere in the meantime: {', '.join(chip_ids[:3])}{more}")
+        super().__init__(f"judged elsewhere in the meantime: {listed(chip_ids, 3)}")
         self.chip_ids = chip_ids
 
 

@@ -7,10 +7,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from tqdm import tqdm
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -71,10 +74,42 @@ def read_json(path: Path | str) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
+def hash_files(
+    paths: Sequence[Path], task: str, progress: bool | None = None, algorithm: Literal["sha256", "md5"] = "sha256"
+) -> list[str]:
+    """Hashes many files with all cores.
+
+    Args:
+        paths: of the files.
+        task: text of the bar.
+        progress: show a bar; None: when on a terminal.
+        algorithm: of the hash.
+
+    Returns:
+        Hexadecimal digits of each file, in the order of `paths`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    bar = tqdm(total=len(paths), desc=task, unit="file", disable=None if progress is None else not progress)
+
+    def digest(path: Path) -> str:
+        found = _digest(path, algorithm)
+        bar.update()
+        return found
+
+    with bar, ThreadPoolExecutor() as pool:  # hashlib releases the GIL
+        return list(pool.map(digest, paths))
+
+
 def sha256(path: Path | str) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _digest(Path(path), "sha256")
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def fingerprint(value: Any) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cloudcover.config.sections import DataParams, SyntheticParams
-from cloudcover.data import ownership as owned
-from cloudcover.data import tables
+from cloudcover.data import ownership, tables
 from cloudcover.data.layout import layout_files, write_file_table
 from cloudcover.sources import unlabelled
 from cloudcover.sources.remote import journal
@@ -37,9 +36,9 @@ def fetch(
         FolderError: a folder to read from overlaps with `raw` or `truth`, or these hold files of somebody else.
     """
     _refuse_overlaps(data, raw, truth)
-    owned.claim(raw, journal.paths(raw))
+    ownership.claim(raw, journal.paths(raw))
     if truth:
-        owned.claim(truth)
+        ownership.claim(truth)
     if data.source == "synthetic":
         from cloudcover.synthetic.generate import generate
 
@@ -73,6 +72,6 @@ def _refuse_overlaps(data: DataParams, raw: Path, truth: Path | None) -> None:
             continue
         source = Path(folder)
         images = [source / file for file in layout_files(source)] if key == "data.path" else source.glob("*/*.tif")
-        owned.refuse_overlap(source, raw, key, images)
+        ownership.refuse_overlap(source, raw, key, images)
         if truth:
-            owned.refuse_overlap(source, truth, key)
+            ownership.refuse_overlap(source, truth, key)

@@ -13,8 +13,7 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from cloudcover.config.sections import DataParams
-from cloudcover.data import ownership as owned
-from cloudcover.data import tables
+from cloudcover.data import ownership, tables
 from cloudcover.data.chips import check_gcps, image_size
 from cloudcover.data.geotiff import write_geotiff
 from cloudcover.data.layout import chip_files, layout_files, read_metadata, refuse_sidecars, remove_empty_folders
@@ -40,14 +39,14 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
     source = Path(params.path)
     chips = read_metadata(source)
     wanted = _tile(source, chips, params, raw) if params.tile else _link(source, params, raw)
-    owned.prune(raw, [path.as_posix() for path in wanted])
+    ownership.prune(raw, [path.as_posix() for path in wanted])
     remove_empty_folders(raw)
     return wanted
 
 
 def _link(source: Path, params: DataParams, raw: Path) -> set[Path]:
     paths = list(layout_files(source))
-    owned.reserve(raw, [path.as_posix() for path in paths])
+    ownership.reserve(raw, [path.as_posix() for path in paths])
     for path in tqdm(paths, desc=params.link, unit="file", disable=None):
         refuse_sidecars(source / path)
         place(source / path, raw / path, params.link)
@@ -103,7 +102,7 @@ def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> s
         for split, part in pd.DataFrame(rows).groupby("split")
     }
     wanted = {*cuts, *parts}
-    owned.reserve(raw, [path.as_posix() for path in wanted])
+    ownership.reserve(raw, [path.as_posix() for path in wanted])
     for target, (image, window) in tqdm(cuts.items(), desc="tile", unit="file", disable=None):
         cut(image, raw / target, window)
     for path, part in parts.items():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cloudcover.runtime.text import listed
+
 
 class SubsetError(ValueError):
     """`data.subset` names what the set does not have, or nothing is left."""
@@ -33,8 +35,7 @@ def select(chips: pd.DataFrame, splits: list[str], subset: int | float | list[st
     if isinstance(subset, list):
         known = {*chips["chip_id"], *chips["location"]}
         if unknown := [name for name in subset if name not in known]:
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            raise SubsetError(f"data.subset: the set has no chip or location {', '.join(unknown[:5])}{more}")
+            raise SubsetError(f"data.subset: the set has no chip or location {listed(unknown)}")
         frame = frame[frame["chip_id"].isin(subset) | frame["location"].isin(subset)]
     elif subset is not None:
         rank = frame["chip_id"].map(lambda chip: hashlib.sha256(chip.encode()).hexdigest())

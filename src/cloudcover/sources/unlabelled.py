@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from cloudcover.config.sections import DataParams
-from cloudcover.data import ownership as owned
-from cloudcover.data import tables
+from cloudcover.data import ownership, tables
 from cloudcover.data.layout import UNLABELLED, LayoutError, hashed, read_metadata, refuse_sidecars
+from cloudcover.runtime.text import listed
 from cloudcover.sources.local import place
 
 
@@ -34,13 +34,13 @@ def add(params: DataParams, raw: Path) -> None:
         raise LayoutError(f"data.unlabelled: {source} holds no chip, expected folders with {params.bands[0]}.tif …")
     taken = set(read_metadata(raw)["chip_id"].str.lower())
     if twice := [chip for chip in chips if chip.lower() in taken]:
-        raise LayoutError(f"data.unlabelled: {len(twice)} chips have ids of chips of the set: {', '.join(twice[:5])}")
+        raise LayoutError(f"data.unlabelled: {len(twice)} chips have ids of chips of the set: {listed(twice)}")
     images = [
         file for chip in chips for file in sorted(source.glob(f"{chip}/*.tif")) if file.stem in params.bands
     ]  # a missing band stays missing: packing lists it
     table = Path(f"{UNLABELLED}_metadata.csv")
     targets = [Path(f"{UNLABELLED}_features", file.parent.name, file.name) for file in images]
-    owned.reserve(raw, [path.as_posix() for path in (table, *targets)])
+    ownership.reserve(raw, [path.as_posix() for path in (table, *targets)])
     rows = {"chip_id": chips, "location": chips, "datetime": "", "cloudpath": ""}
     tables.METADATA.write(pd.DataFrame(rows), raw / table)
     for file, target in zip(images, targets, strict=True):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from cloudcover.data import tables
 from cloudcover.data.layout import layout_files
-from cloudcover.runtime.files import sha256
+from cloudcover.runtime.files import hash_files
 
 
 def verify(raw: Path) -> pd.DataFrame:
@@ -28,19 +26,20 @@ def verify(raw: Path) -> pd.DataFrame:
     """
     manifest = tables.FILES.read(raw / "files.csv")
     extra = {path.as_posix() for path in layout_files(raw)} - set(manifest["path"])
-    bar = tqdm(total=len(manifest), desc="verify", unit="file", disable=None)
-
-    def problem(path: str, size: int, digest: str) -> str:
-        bar.update()
+    rows = [(path, "is not in the manifest") for path in extra]
+    expected = {}
+    for path, size, digest in manifest[["path", "bytes", "sha256"]].itertuples(index=False):
         full = raw / path
         if not full.is_file():
-            return "is missing"
-        if (found := full.stat().st_size) != size:
-            return f"has {found} bytes, expected {size}"
-        return "" if sha256(full) == digest else "has another SHA-256: its content changed"
-
-    with bar, ThreadPoolExecutor() as pool:  # hashlib releases the GIL
-        problems = list(pool.map(problem, manifest["path"], manifest["bytes"], manifest["sha256"]))
-    rows = [(path, text) for path, text in zip(manifest["path"], problems, strict=True) if text]
-    rows += [(path, "is not in the manifest") for path in extra]
+            rows.append((path, "is missing"))
+        elif (found := full.stat().st_size) != size:
+            rows.append((path, f"has {found} bytes, expected {size}"))
+        else:
+            expected[path] = digest
+    digests = hash_files([raw / path for path in expected], "verify")
+    rows += [
+        (path, "has another SHA-256: its content changed")
+        for path, digest in zip(expected, digests, strict=True)
+        if digest != expected[path]
+    ]
     return pd.DataFrame(sorted(rows), columns=["path", "problem"], dtype=str)

@@ -16,10 +16,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from cloudcover.config.sections import DataParams, SyntheticParams
-from cloudcover.data import ownership as owned
-from cloudcover.data import tables
+from cloudcover.data import ownership, tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.layout import SPLITS, remove_empty_folders
+from cloudcover.masks.overlap import iou
 from cloudcover.runtime.files import derive_seed, sha256
 from cloudcover.runtime.workers import exit_with_parent
 from cloudcover.synthetic import labels, scene, sites
@@ -80,8 +80,8 @@ def generate(
     tasks = _plan(params, seed)
     files = _files(tasks, data.bands)
     masks = [f"masks/{task.chip_id}.tif" for task in tasks]
-    owned.reserve(raw, files)
-    owned.reserve(truth, masks)
+    ownership.reserve(raw, files)
+    ownership.reserve(truth, masks)
     for task in tasks:
         (raw / _features(task)).mkdir(parents=True, exist_ok=True)
     (raw / "train_labels").mkdir(parents=True, exist_ok=True)
@@ -98,8 +98,8 @@ def generate(
         )
         tables.METADATA.write(frame, raw / f"{split}_metadata.csv")
     tables.TRUTH.write(pd.DataFrame(rows, columns=list(tables.TRUTH.columns)), truth / "masks.csv")
-    owned.prune(raw, files)
-    owned.prune(truth, masks)
+    ownership.prune(raw, files)
+    ownership.prune(truth, masks)
     remove_empty_folders(raw)
     return {Path(file) for file in files}
 
@@ -176,7 +176,7 @@ def _make(locations: int, data: DataParams, seed: int, raw: Path, truth: Path, t
         label = labels.human(chip, rng)
         if task.spoilt:
             label, error = labels.spoil(label, chip, lambda: scene.true_mask(seed, of, task.position + 1, size), rng)
-        agreement = labels.iou(label, chip.mask)
+        agreement = float(iou(label, chip.mask))
         write_tiff(
             raw / "train_labels" / f"{task.chip_id}.tif", label.astype(np.uint8), of.site, task.position, IGNORE_INDEX
         )

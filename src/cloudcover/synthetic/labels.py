@@ -1,7 +1,8 @@
 """Labels as people make them, and the ways in which they go wrong.
 
 An ordinary label is drawn a little too large and too smooth, and misses small clouds and thin edges. A wrong one has
-one of the errors seen in the real set, `ERRORS`; it counts as wrong only if `is_wrong` says so, else another is drawn.
+one of the errors seen in the real set, `LABEL_ERRORS`; it counts as wrong only if `is_wrong` says so, else another is
+drawn.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
+from cloudcover.data.label_errors import LABEL_ERRORS
+from cloudcover.masks.overlap import iou
 from cloudcover.synthetic.clouds import THRESHOLD
 from cloudcover.synthetic.noise import Mask, fractal
 from cloudcover.synthetic.scene import Chip
@@ -19,15 +22,9 @@ WRONG_IOU = 0.7
 WRONG_SHARE = 0.05
 
 
-def iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of two masks (Jaccard index); 1 if both are empty."""
-    union = int(np.count_nonzero(a | b))
-    return int(np.count_nonzero(a & b)) / union if union else 1.0
-
-
 def is_wrong(label: Mask, truth: Mask) -> bool:
     """Whether a label is wrong: IoU below `WRONG_IOU`, and more than `WRONG_SHARE` of all pixels differ."""
-    return iou(label, truth) < WRONG_IOU and float(np.mean(label ^ truth)) > WRONG_SHARE
+    return bool(iou(label, truth) < WRONG_IOU) and float(np.mean(label ^ truth)) > WRONG_SHARE
 
 
 def human(chip: Chip, rng: np.random.Generator) -> Mask:
@@ -173,9 +170,8 @@ _MAKERS: dict[str, Error] = {
     "false_cloud": _false_cloud,
     "missed_cloud": _missed_cloud,
 }
-ERRORS = tuple(_MAKERS)
-# How often each is tried first: omissions and false alarms over water and bright ground are the common errors, and the
-# harmful ones, because a model can learn them.
+# How often each of `LABEL_ERRORS` is tried first: omissions and false alarms over water and bright ground are the
+# common errors, and the harmful ones, because a model can learn them.
 _WEIGHTS = np.array([3.0, 1.5, 1.0, 1.0, 1.0, 1.0, 0.7, 3.0, 2.0])
 
 
@@ -189,11 +185,11 @@ def spoil(label: Mask, chip: Chip, other: Callable[[], Mask], rng: np.random.Gen
         rng: randomness of the error.
 
     Returns:
-        A label for which `is_wrong` holds, and the error's name in `ERRORS`. Kinds come in a
+        A label for which `is_wrong` holds, and the error's name in `LABEL_ERRORS`. Kinds come in a
         weighted random order, each is tried three times; an inverted mask is wrong for every chip, so there is one.
     """
-    order = rng.choice(len(ERRORS), len(ERRORS), replace=False, p=_WEIGHTS / _WEIGHTS.sum())
-    kinds = [ERRORS[i] for i in order]
+    order = rng.choice(len(LABEL_ERRORS), len(LABEL_ERRORS), replace=False, p=_WEIGHTS / _WEIGHTS.sum())
+    kinds = [LABEL_ERRORS[i] for i in order]
     for kind in [*kinds, "inverted"]:
         for _ in range(3):
             wrong = _MAKERS[kind](label, chip, other() if kind == "swapped" else label, rng)

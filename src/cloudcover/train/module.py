@@ -147,7 +147,7 @@ class SegmentationModule(pl.LightningModule):
     def _accumulate(self, batch: Batch) -> Tensor:
         """Adds up the gradients of micro-batches.
 
-        Each counts by its share of the known, weighted pixels. So for losses that are means over pixels the sum is the
+        Each counts by its share of the valid, weighted pixels. So for losses that are means over pixels the sum is the
         loss of the whole batch; Lovász, Dice and Jaccard become means over micro-batches.
         """
         pixel_weight = ((batch["target"] != IGNORE_INDEX) * per_pixel(batch["weight"], batch["target"])).sum(dim=(1, 2))
@@ -200,8 +200,8 @@ class SegmentationModule(pl.LightningModule):
         target, weight = batch["target"], batch["weight"]
         logits = self(batch["dn"], batch["percentiles"]).float()
         loss = self.loss(*gather(logits, target, weight))
-        known = (target != IGNORE_INDEX) & (weight > 0)[:, None, None]
-        predicted, cloud = (logits[:, 0] > 0) & known, (target == 1) & known
+        valid = (target != IGNORE_INDEX) & (weight > 0)[:, None, None]
+        predicted, cloud = (logits[:, 0] > 0) & valid, (target == 1) & valid
         chips = (weight > 0).sum()
         self._validation += torch.stack([(loss * chips).double(), chips.double()])
         if self._places is None:

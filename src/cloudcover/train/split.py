@@ -11,6 +11,8 @@ from typing import Literal
 
 import pandas as pd
 
+from cloudcover.runtime.text import listed
+
 
 class SplitError(ValueError):
     """The chips of a run break a rule of the method; the message names them."""
@@ -63,7 +65,7 @@ def select(
         if (accepted["fold"] == fold).any():
             raise SplitError(
                 f"fold {fold}: pseudo-labels of chips that it is judged near: "
-                f"{accepted.loc[accepted['fold'] == fold, 'chip_id'].tolist()[:5]}; they belong to another student"
+                f"{listed(accepted.loc[accepted['fold'] == fold, 'chip_id'])}; they belong to another student"
             )
         accepted = accepted.assign(label="pseudo", weight=pseudo_weight)
         training = pd.concat([training, accepted])
@@ -94,10 +96,10 @@ def check(split: Split, group: str) -> None:
     training, validation = split.training, split.validation
     pseudo = validation.loc[validation["label"] != "human", "chip_id"]
     if len(pseudo):
-        raise SplitError(f"pseudo-labels in validation: {list(pseudo[:5])}")
+        raise SplitError(f"pseudo-labels in validation: {listed(pseudo)}")
     both = pd.concat([training["chip_id"], validation["chip_id"]])
     if both.duplicated().any():
-        raise SplitError(f"chips used twice: {sorted(both[both.duplicated()])[:5]}")
+        raise SplitError(f"chips used twice: {listed(sorted(both[both.duplicated()]))}")
     shared = set(training["scene"]) & set(validation["scene"])
     if shared and group != "none":
-        raise SplitError(f"scenes in training and in validation: {sorted(shared)[:5]}")
+        raise SplitError(f"scenes in training and in validation: {listed(sorted(shared))}")

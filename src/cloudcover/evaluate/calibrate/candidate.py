@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cloudcover.evaluate.calibrate.held_out import HeldOut, Weights
 from cloudcover.evaluate.calibrate.temperature import levels
 from cloudcover.masks.decision import InferenceSettings
-from cloudcover.masks.overlap import COLUMNS, confusion
+from cloudcover.masks.overlap import COLUMNS, confusion, jaccard_index
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 
 BATCH = 16
@@ -21,7 +21,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Candidate:
+class InferenceCandidate:
     """Weights by fold and member, and what follows; see `InferenceSettings`."""
 
     weights: Weights
@@ -42,7 +42,7 @@ class Candidate:
 
 
 @dataclass
-class Judge:
+class Scorer:
     """Counts of candidates on held-out chips; what was counted once is kept.
 
     Attributes:
@@ -52,23 +52,23 @@ class Judge:
 
     held: HeldOut
     threads: int = 1
-    _known: dict[Candidate, NDArray[np.int64]] = field(default_factory=dict)
+    _known: dict[InferenceCandidate, NDArray[np.int64]] = field(default_factory=dict)
 
-    def counts(self, candidate: Candidate) -> NDArray[np.int64]:
-        """Pixels of each chip, N x 4, see `counts.COLUMNS`."""
+    def counts(self, candidate: InferenceCandidate) -> NDArray[np.int64]:
+        """Pixels of each chip, N x 4, see `overlap.COLUMNS`."""
         if candidate not in self._known:
             thresholded = candidate.postprocess == NOTHING
             self._known[candidate] = self._levels(candidate) if thresholded else self._masks(candidate)
         return self._known[candidate]
 
-    def _levels(self, candidate: Candidate) -> NDArray[np.int64]:
+    def _levels(self, candidate: InferenceCandidate) -> NDArray[np.int64]:
         """Without post-processing the histograms hold all that counts."""
         histograms = self.held.histograms(candidate.weights)
         cloud = levels(candidate.temperature) > candidate.threshold
         above, below = histograms[:, :, cloud].sum(axis=2), histograms[:, :, ~cloud].sum(axis=2)
         return np.stack([above[:, 1], above[:, 0], below[:, 1], below[:, 0]], axis=1)
 
-    def _masks(self, candidate: Candidate) -> NDArray[np.int64]:
+    def _masks(self, candidate: InferenceCandidate) -> NDArray[np.int64]:
         table = levels(candidate.temperature)
 
         def of(chips: slice) -> NDArray[np.int64]:
@@ -78,13 +78,12 @@ class Judge:
         with ThreadPoolExecutor(self.threads) as pool:
             return np.concatenate(list(pool.map(of, _batches(len(self.held.labels)))))
 
-    def jaccard(self, candidate: Candidate, rows: NDArray[np.bool_]) -> float:
+    def jaccard(self, candidate: InferenceCandidate, rows: NDArray[np.bool_]) -> float:
         """Global Jaccard on some chips; 1 where there is no cloud."""
-        tp, fp, fn, _ = self.counts(candidate)[rows].sum(axis=0)
-        return float(tp / (tp + fp + fn)) if tp + fp + fn else 1.0
+        return float(jaccard_index(self.counts(candidate)[rows].sum(axis=0)))
 
-    def nested(self, by_group: list[Candidate]) -> pd.DataFrame:
-        """Counts where each group's chips are judged by their own candidate: the chips with `counts.COLUMNS`."""
+    def nested(self, by_group: list[InferenceCandidate]) -> pd.DataFrame:
+        """Counts where each group's chips are judged by their own candidate: the chips with `overlap.COLUMNS`."""
         result = np.empty((len(self.held.chips), len(COLUMNS)), np.int64)
         for group, candidate in enumerate(by_group):
             rows = self.held.chips["group"].to_numpy() == group

@@ -10,8 +10,8 @@ from scipy.optimize import minimize
 
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.evaluate.calibrate.held_out import HeldOut, Weights
+from cloudcover.masks.codec import decode_predictions
 from cloudcover.masks.decision import LEAST
-from cloudcover.masks.out_of_fold import LEVELS
 
 Kind = Literal["oof", "fold"]
 PIXELS = 400
@@ -66,11 +66,11 @@ def weights_on(held: HeldOut, rows: NDArray[np.bool_], kind: Kind, seed: int) ->
 
 
 def _pixels(held: HeldOut, chips: NDArray[np.intp], seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Known pixels of the chips at places drawn once: members x pixels, and their labels."""
+    """Valid pixels of the chips at places drawn once: members x pixels, and their labels."""
     area = held.labels[0].size
     places = np.random.default_rng(seed).choice(area, min(PIXELS, area), replace=False)
     labels = held.labels.reshape(len(held.labels), area)[chips][:, places].ravel()
     levels = held.probabilities.reshape(len(held.members), -1, area)[:, chips][:, :, places]
-    known = labels != IGNORE_INDEX
-    probabilities = np.asarray(levels.reshape(len(held.members), -1)[:, known] / LEVELS, np.float32)
-    return probabilities, np.asarray(labels[known] == 1)
+    valid = labels != IGNORE_INDEX
+    probabilities = decode_predictions(levels.reshape(len(held.members), -1)[:, valid])
+    return probabilities, np.asarray(labels[valid] == 1)

@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from cloudcover.config.sections import ChoiceParams, Tta
+from cloudcover.config.sections import CalibrationParams, Tta
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
-from cloudcover.masks.out_of_fold import LEVELS
+from cloudcover.masks.codec import PREDICTION_STEPS
 
 Weights = tuple[tuple[float, ...], ...]
 """Weights of the members [fold][member]; those of a fold sum to 1."""
@@ -53,20 +53,25 @@ class HeldOut:
         return np.asarray(np.rint(means), np.uint8)
 
     def histograms(self, weights: Weights) -> NDArray[np.int64]:
-        """Known pixels of each chip by label and level of `combined`: N x 2 (clear, cloud) x 256."""
+        """Valid pixels of each chip by label and level of `combined`: N x 2 (clear, cloud) x 256."""
         if weights not in self._histograms:
-            counts = np.empty((len(self.chips), 2, LEVELS + 1), np.int64)
+            counts = np.empty((len(self.chips), 2, PREDICTION_STEPS + 1), np.int64)
             for row, label in enumerate(self.labels):
-                known = label != IGNORE_INDEX
+                valid = label != IGNORE_INDEX
                 levels = self.combined(weights, slice(row, row + 1))[0]
-                codes = levels[known] + (LEVELS + 1) * label[known].astype(np.int64)
+                codes = levels[valid] + (PREDICTION_STEPS + 1) * label[valid].astype(np.int64)
                 counts[row] = np.bincount(codes, minlength=counts[row].size).reshape(counts[row].shape)
             self._histograms[weights] = counts
         return self._histograms[weights]
 
 
 def load_held_out(
-    store: ChipStore, manifest: pd.DataFrame, members: Mapping[str, Path], tta: Tta, params: ChoiceParams, seed: int
+    store: ChipStore,
+    manifest: pd.DataFrame,
+    members: Mapping[str, Path],
+    tta: Tta,
+    params: CalibrationParams,
+    seed: int,
 ) -> HeldOut:
     """Reads the predictions of the members on chips with a clean label.
 

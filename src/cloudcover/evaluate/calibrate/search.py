@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from cloudcover.evaluate.calibrate.candidate import Candidate, Judge
+from cloudcover.evaluate.calibrate.candidate import InferenceCandidate, Scorer
 from cloudcover.masks.postprocess import Postprocess, Triplet
 
 STEPS: dict[str, tuple[float | int, ...]] = {
@@ -25,14 +25,16 @@ MARGIN = 0.2
 """Thresholds are tried this far around the one in use."""
 
 
-def search(judge: Judge, rows: NDArray[np.bool_], start: Candidate, trials: int, seed: int) -> Candidate:
+def search(
+    scorer: Scorer, rows: NDArray[np.bool_], start: InferenceCandidate, trials: int, seed: int
+) -> InferenceCandidate:
     """The post-processing and threshold of the highest global Jaccard on some chips.
 
     The first trials are nothing at all and each step alone, the next ones random, and later ones by a tree-structured
     Parzen estimator (Bergstra et al. 2011). The first of equals wins, so nothing is done for nothing.
 
     Args:
-        judge: counts candidates.
+        scorer: counts candidates.
         rows: the chips to choose on; no other chip has any influence.
         start: what is used so far.
         trials: number of candidates.
@@ -52,11 +54,11 @@ def search(judge: Judge, rows: NDArray[np.bool_], start: Candidate, trials: int,
         study.enqueue_trial(off | {name: values[1]})
     original_rule = {"square_pixels": 32, "sure": 0.8, "sure_pixels": 2}
     study.enqueue_trial(off | {"triplet": True, **original_rule})
-    study.optimize(lambda trial: judge.jaccard(_suggest(trial, start), rows), n_trials=trials)
+    study.optimize(lambda trial: scorer.jaccard(_suggest(trial, start), rows), n_trials=trials)
     return _suggest(study.best_trial, start)
 
 
-def _suggest(trial: optuna.Trial | optuna.trial.FrozenTrial, start: Candidate) -> Candidate:
+def _suggest(trial: optuna.Trial | optuna.trial.FrozenTrial, start: InferenceCandidate) -> InferenceCandidate:
     steps: dict[str, Any] = {name: trial.suggest_categorical(name, values) for name, values in STEPS.items()}
     if trial.suggest_categorical("triplet", (False, True)):
         steps["triplet"] = Triplet(

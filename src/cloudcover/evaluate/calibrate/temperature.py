@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from cloudcover.masks.decision import LEAST, calibrate
-from cloudcover.masks.out_of_fold import LEVELS
+from cloudcover.masks.codec import PREDICTION_STEPS, decode_predictions
+from cloudcover.masks.decision import LEAST, apply_temperature
 
 Floats = NDArray[np.float64]
 BINS = 15
@@ -23,7 +23,7 @@ RANGE = 0.1, 10.0
 
 def levels(temperature: float = 1.0) -> NDArray[np.float32]:
     """Calibrated probability of each level of a byte: 256 float32."""
-    return calibrate(np.arange(LEVELS + 1, dtype=np.float32) / LEVELS, temperature)
+    return apply_temperature(decode_predictions(np.arange(PREDICTION_STEPS + 1, dtype=np.float32)), temperature)
 
 
 def log_loss(histogram: NDArray[np.int64], temperature: float = 1.0) -> Floats:

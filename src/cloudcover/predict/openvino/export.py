@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.jit._trace import TracerWarning
 
-from cloudcover.data import ownership as owned
+from cloudcover.data import ownership
 from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import CARD as MODEL_CARD
 from cloudcover.models.folder import ModelCard, ModelFolderError, load_model
@@ -62,13 +62,13 @@ def export(
     """
     if precision == "int8" and (store is None or len(store) < 2):
         raise ExportError("int8 needs two chips or more to calibrate on and to compare: give a store")
-    owned.refuse_overlap(source, out, "the model")
-    owned.claim(out)
+    ownership.refuse_overlap(source, out, "the model")
+    ownership.claim(out)
     if not (source / BUNDLE).exists():
-        owned.reserve(out, FILES)
+        ownership.reserve(out, FILES)
         return [_export_model(source, out, precision, store, (seed, chips))]
     bundle = Bundle.model_validate(read_json(source / BUNDLE))
-    owned.reserve(out, [BUNDLE, "README.md", *(f"{name}/{file}" for name in bundle.models for file in FILES)])
+    ownership.reserve(out, [BUNDLE, "README.md", *(f"{name}/{file}" for name in bundle.models for file in FILES)])
     (out / BUNDLE).unlink(missing_ok=True)
     exports = [_export_model(source / name, out / name, precision, store, (seed, chips)) for name in bundle.models]
     shutil.copyfile(source / "README.md", out / "README.md")

@@ -17,8 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from cloudcover.config.sections import DataParams
-from cloudcover.data import ownership as owned
-from cloudcover.data import tables
+from cloudcover.data import ownership, tables
 from cloudcover.data.layout import EXTRA, SPLITS, read_metadata, remove_empty_folders
 from cloudcover.runtime.files import sha256
 from cloudcover.sources.remote.errors import AccessError, ContentError, DownloadError, MissingError
@@ -80,8 +79,8 @@ def fetch(params: DataParams, raw: Path, connections: int = CONNECTIONS, recheck
 
 
 def reserve(raw: Path, images: set[str]) -> None:
-    """Records the files of the set as this program's, tables included; see `owned.reserve`."""
-    owned.reserve(raw, images | {f"{split}_metadata.csv" for split in SPLITS} | set(EXTRA))
+    """Records the files of the set as this program's, tables included; see `ownership.reserve`."""
+    ownership.reserve(raw, images | {f"{split}_metadata.csv" for split in SPLITS} | set(EXTRA))
 
 
 def plan(
@@ -304,9 +303,9 @@ def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) ->
             kept.add(name)
     journal.keep(kept | {path for path in journal.entries if path.startswith(WORK)})
     present = {path: e for path, e in journal.entries.items() if path in kept and not e.absent}
-    for part in {part_of(raw / path) for path in owned.owned(raw)}:
+    for part in {part_of(raw / path) for path in ownership.owned(raw)}:
         part.unlink(missing_ok=True)
-    owned.prune(raw, present)
+    ownership.prune(raw, present)
     remove_empty_folders(raw)
     files = [present[path] for path in sorted(present)]
     columns = {name: [getattr(entry, name) for entry in files] for name in tables.FILES.columns}

@@ -10,7 +10,7 @@ def main() -> None:
     params = start(snakemake)
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
-    from cloudcover.evaluate.calibrate.choose import choose
+    from cloudcover.evaluate.calibrate.calibrator import calibrate
     from cloudcover.evaluate.calibrate.held_out import load_held_out
     from cloudcover.runtime.files import write_json, write_text
 
@@ -20,13 +20,15 @@ def main() -> None:
         tables.MANIFEST.read(snakemake.input.manifest),
         folders,
         params.evaluation.tta[-1],
-        params.choice,
+        params.calibration,
         params.seed,
     )
-    choice, ensemble, reliability = choose(held, params.evaluation, params.choice, params.seed, snakemake.threads)
+    calibration, ensemble, reliability = calibrate(
+        held, params.evaluation, params.calibration, params.seed, snakemake.threads
+    )
     write_text(snakemake.output.ensemble, ensemble.to_csv(index=False))
     write_text(snakemake.output.reliability, reliability.to_csv(index=False))
-    write_json(snakemake.output.choice, choice.model_dump(mode="json"))
+    write_json(snakemake.output.calibration, calibration.model_dump(mode="json"))
 
 
 if __name__ == "__main__":

@@ -18,46 +18,55 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.config.sections import ChoiceParams, EvaluationParams
-from cloudcover.evaluate.calibrate import temperature as calibration
-from cloudcover.evaluate.calibrate.candidate import Candidate, Judge
-from cloudcover.evaluate.calibrate.choice import Choice, Figure, Step, StepName
+from cloudcover.config.sections import CalibrationParams, EvaluationParams
+from cloudcover.evaluate.calibrate.calibration import Calibration, Step, StepName
+from cloudcover.evaluate.calibrate.candidate import InferenceCandidate, Scorer
 from cloudcover.evaluate.calibrate.ensemble import Kind, weights_on
 from cloudcover.evaluate.calibrate.held_out import HeldOut
 from cloudcover.evaluate.calibrate.search import search
-from cloudcover.evaluate.metrics import Floats, Interval, bootstrap, draw, interval_of, paired_bootstrap
-from cloudcover.masks.decision import calibrate
-from cloudcover.masks.out_of_fold import LEVELS
+from cloudcover.evaluate.calibrate.temperature import (
+    calibration_error,
+    fit_temperature,
+    levels,
+    log_loss,
+    reliability,
+    reliability_sums,
+)
+from cloudcover.evaluate.estimate import Estimate
+from cloudcover.evaluate.metrics import bootstrap, draw, paired_bootstrap
+from cloudcover.masks.codec import PREDICTION_STEPS
+from cloudcover.masks.decision import apply_temperature
+from cloudcover.masks.overlap import Floats, share
 from cloudcover.runtime.files import derive_seed
 
 Rows = NDArray[np.bool_]
-Fit = Callable[[Rows, Candidate], Candidate]
+Fit = Callable[[Rows, InferenceCandidate], InferenceCandidate]
 """Fits a step on some chips, given what is used so far; without chips it changes nothing."""
 KINDS: dict[Kind, str] = {"oof": "one set of weights", "fold": "weights by fold"}
 
 
 @dataclass
-class Chooser:
+class Calibrator:
     """Takes the steps one after the other.
 
     Attributes:
-        judge: counts candidates.
+        scorer: counts candidates.
         evaluation: the threshold, and the number of resamples.
         params: number of trials.
         seed: of pixels, trials and resamples.
     """
 
-    judge: Judge
+    scorer: Scorer
     evaluation: EvaluationParams
-    params: ChoiceParams
+    params: CalibrationParams
     seed: int
 
     def __post_init__(self) -> None:
-        self.held = self.judge.held
+        self.held = self.scorer.held
         self.group = self.held.chips["group"].to_numpy()
         self.groups = int(self.group.max()) + 1
         self.everything = np.ones(len(self.group), bool)
-        start = Candidate(self.held.equal(), threshold=self.evaluation.threshold)
+        start = InferenceCandidate(self.held.equal(), threshold=self.evaluation.threshold)
         self.used = start
         self.used_nested = [start] * self.groups
         self.steps: list[Step] = []
@@ -65,16 +74,18 @@ class Chooser:
         self._member = np.equal.outer(np.arange(len(names)), codes).astype(np.int64)
         self._draws = draw(len(names), self.evaluation.resamples, seed=self.seed)
 
-    def nested(self, fit: Fit) -> list[Candidate]:
+    def nested(self, fit: Fit) -> list[InferenceCandidate]:
         """For each group, the step fitted on the chips of all others."""
         return [fit(self.group != group, current) for group, current in enumerate(self.used_nested)]
 
-    def gain(self, nested: list[Candidate]) -> Interval:
+    def gain(self, nested: list[InferenceCandidate]) -> Estimate:
         """Of the Jaccard on held-out groups, over what is used so far."""
-        a, b = self.judge.nested(nested), self.judge.nested(self.used_nested)
+        a, b = self.scorer.nested(nested), self.scorer.nested(self.used_nested)
         return paired_bootstrap(a, b, "location", self.evaluation.resamples, self.seed)
 
-    def decide(self, name: StepName, fit: Fit, value: Callable[[Candidate], Any], gain: Interval | None = None) -> None:
+    def decide(
+        self, name: StepName, fit: Fit, value: Callable[[InferenceCandidate], Any], gain: Estimate | None = None
+    ) -> None:
         """Takes a step if the interval of its gain lies above zero.
 
         Args:
@@ -88,7 +99,7 @@ class Chooser:
         gain = self.gain(nested) if gain is None else gain
         fitted = fit(self.everything, self.used)
         used = gain.low > 0
-        self.steps.append(Step(name=name, chosen=value(fitted), gain=Figure.of(gain), unit=unit, used=used))
+        self.steps.append(Step(name=name, chosen=value(fitted), gain=gain, unit=unit, used=used))
         if used:
             self.used, self.used_nested = fitted, nested
 
@@ -99,26 +110,26 @@ class Chooser:
         seed = derive_seed(self.seed, "weights")
         return lambda rows, current: replace(current, weights=weights_on(self.held, rows, kind, seed))
 
-    def fit_temperature(self, rows: Rows, current: Candidate) -> Candidate:
+    def fit_temperature(self, rows: Rows, current: InferenceCandidate) -> InferenceCandidate:
         """The temperature of least log loss, and the same threshold on its scale."""
-        temperature = calibration.fit_temperature(self.held.histograms(current.weights)[rows].sum(axis=0))
+        temperature = fit_temperature(self.held.histograms(current.weights)[rows].sum(axis=0))
         if temperature == 1:
             return current
         threshold = scaled(current.threshold, temperature)
         return replace(current, temperature=temperature, threshold=threshold)
 
-    def fit_threshold(self, rows: Rows, current: Candidate) -> Candidate:
+    def fit_threshold(self, rows: Rows, current: InferenceCandidate) -> InferenceCandidate:
         """The threshold of the highest global Jaccard; exact, since a histogram holds all thresholds."""
         histogram = self.held.histograms(current.weights)[rows].sum(axis=0)
         if not histogram.any():
             return current
-        near = np.interp(current.threshold, calibration.levels(current.temperature), np.arange(LEVELS + 1))
+        near = np.interp(current.threshold, levels(current.temperature), np.arange(PREDICTION_STEPS + 1))
         level = best_level(histogram, float(near))
-        return replace(current, threshold=scaled((level + 0.5) / LEVELS, current.temperature))
+        return replace(current, threshold=scaled((level + 0.5) / PREDICTION_STEPS, current.temperature))
 
-    def fit_postprocess(self, rows: Rows, current: Candidate) -> Candidate:
+    def fit_postprocess(self, rows: Rows, current: InferenceCandidate) -> InferenceCandidate:
         """See `search.search`."""
-        return search(self.judge, rows, current, self.params.trials, derive_seed(self.seed, "postprocess"))
+        return search(self.scorer, rows, current, self.params.trials, derive_seed(self.seed, "postprocess"))
 
     # Calibration
 
@@ -126,13 +137,15 @@ class Chooser:
         """Sums over the chips of each location: locations x …."""
         return np.asarray(np.tensordot(self._member, per_chip, 1))
 
-    def figure(self, per_chip: Floats, statistic: Callable[[Floats], Floats]) -> Interval:
+    def estimate(self, per_chip: Floats, statistic: Callable[[Floats], Floats]) -> Estimate:
         """A figure of sums over chips, with its interval by location."""
         sums = self.by_location(per_chip)
         values = statistic(np.tensordot(self._draws, sums, 1))
-        return interval_of(float(statistic(sums.sum(axis=0))), values, len(sums))
+        return Estimate.of_resamples(float(statistic(sums.sum(axis=0))), values)
 
-    def calibrated(self, nested: Sequence[Candidate], of: Callable[[NDArray[np.int64], float], Floats]) -> Floats:
+    def calibrated(
+        self, nested: Sequence[InferenceCandidate], of: Callable[[NDArray[np.int64], float], Floats]
+    ) -> Floats:
         """`of(histogram, temperature)` of each chip under its group's candidate."""
         parts: Floats = np.concatenate(
             [of(self.held.histograms(c.weights)[self.group == g], c.temperature) for g, c in enumerate(nested)]
@@ -142,9 +155,9 @@ class Chooser:
         return result
 
 
-def choose(
-    held: HeldOut, evaluation: EvaluationParams, params: ChoiceParams, seed: int, threads: int = 1
-) -> tuple[Choice, pd.DataFrame, pd.DataFrame]:
+def calibrate(
+    held: HeldOut, evaluation: EvaluationParams, params: CalibrationParams, seed: int, threads: int = 1
+) -> tuple[Calibration, pd.DataFrame, pd.DataFrame]:
     """Decides what is done with the members' predictions.
 
     Args:
@@ -155,72 +168,70 @@ def choose(
         threads: that make masks.
 
     Returns:
-        The choice; the ensemble table (a row per combination: Jaccard on held-out groups and its gain over equal
+        The calibration; the ensemble table (a row per combination: Jaccard on held-out groups and its gain over equal
         weights, with intervals); the reliability diagram (before and after temperature).
     """
-    chooser = Chooser(Judge(held, threads), evaluation, params, seed)
-    before = chooser.judge.nested(chooser.used_nested)
-    ensemble, kind = compare_weights(chooser)
-    chooser.decide("weights", chooser.fit_weights(kind), lambda c: dict(_rounded(held, c)))
+    calibrator = Calibrator(Scorer(held, threads), evaluation, params, seed)
+    before = calibrator.scorer.nested(calibrator.used_nested)
+    ensemble, kind = compare_weights(calibrator)
+    calibrator.decide("weights", calibrator.fit_weights(kind), lambda c: dict(_rounded(held, c)))
 
-    raw = list(chooser.used_nested)
-    tempered = chooser.nested(chooser.fit_temperature)
-    losses = [chooser.calibrated(c, calibration.log_loss) for c in (raw, tempered)]
-    pixels = chooser.calibrated(raw, lambda histogram, _: histogram.sum(axis=(1, 2)).astype(np.float64))
-    gain = chooser.figure(
+    raw = list(calibrator.used_nested)
+    tempered = calibrator.nested(calibrator.fit_temperature)
+    losses = [calibrator.calibrated(c, log_loss) for c in (raw, tempered)]
+    pixels = calibrator.calibrated(raw, lambda histogram, _: histogram.sum(axis=(1, 2)).astype(np.float64))
+    gain = calibrator.estimate(
         np.stack([losses[0] - losses[1], pixels], axis=-1), lambda s: s[..., 0] / np.maximum(s[..., 1], 1)
     )
-    chooser.decide("temperature", chooser.fit_temperature, lambda c: c.temperature, gain)
-    sums = [chooser.calibrated(c, calibration.reliability_sums) for c in (raw, tempered)]
-    errors = [chooser.figure(s, calibration.calibration_error) for s in sums]
+    calibrator.decide("temperature", calibrator.fit_temperature, lambda c: c.temperature, gain)
+    sums = [calibrator.calibrated(c, reliability_sums) for c in (raw, tempered)]
+    errors = [calibrator.estimate(s, calibration_error) for s in sums]
     diagram = pd.concat(
-        calibration.reliability(s.sum(axis=0)).assign(temperature=name)
-        for s, name in zip(sums, ("before", "after"), strict=True)
+        reliability(s.sum(axis=0)).assign(temperature=name) for s, name in zip(sums, ("before", "after"), strict=True)
     )
 
-    chooser.decide("threshold", chooser.fit_threshold, lambda c: c.threshold)
-    chooser.decide("postprocess", chooser.fit_postprocess, lambda c: {
+    calibrator.decide("threshold", calibrator.fit_threshold, lambda c: c.threshold)
+    calibrator.decide("postprocess", calibrator.fit_postprocess, lambda c: {
         "threshold": c.threshold, **c.postprocess.model_dump(exclude_defaults=True)})  # fmt: skip
 
-    after = chooser.judge.nested(chooser.used_nested)
-    figures = [Figure.of(bootstrap(c, "location", evaluation.resamples, seed)) for c in (before, after)]
-    choice = Choice(
-        settings=chooser.used.settings(list(held.members), list(range(held.folds))),
+    after = calibrator.scorer.nested(calibrator.used_nested)
+    estimates = [bootstrap(c, "location", evaluation.resamples, seed) for c in (before, after)]
+    calibration = Calibration(
+        settings=calibrator.used.settings(list(held.members), list(range(held.folds))),
         tta=evaluation.tta[-1],
-        steps=chooser.steps,
-        jaccard_before=figures[0],
-        jaccard=figures[1],
-        calibration_error_before=Figure.of(errors[0]),
-        calibration_error=Figure.of(errors[1]),
+        steps=calibrator.steps,
+        jaccard_before=estimates[0],
+        jaccard=estimates[1],
+        calibration_error_before=errors[0],
+        calibration_error=errors[1],
         chips=len(held.chips),
         locations=held.chips["location"].nunique(),
-        groups=chooser.groups,
+        groups=calibrator.groups,
     )
-    return choice, ensemble, diagram
+    return calibration, ensemble, diagram
 
 
-def compare_weights(chooser: Chooser) -> tuple[pd.DataFrame, Kind]:
+def compare_weights(calibrator: Calibrator) -> tuple[pd.DataFrame, Kind]:
     """Members alone and combinations beside equal weights, on held-out groups; and the better way to fit weights.
 
     The better of two ways is taken by the same figures that decide whether it is used, which is slightly optimistic.
     """
-    held = chooser.held
+    held = calibrator.held
     names = list(held.members)
     single = {name: ((*(float(n == name) for n in names),),) * held.folds for name in names}
-    rows: dict[str, list[Candidate]] = {
-        name: [replace(c, weights=weights) for c in chooser.used_nested] for name, weights in single.items()
+    rows: dict[str, list[InferenceCandidate]] = {
+        name: [replace(c, weights=weights) for c in calibrator.used_nested] for name, weights in single.items()
     }
-    rows["equal weights"] = chooser.used_nested
+    rows["equal weights"] = calibrator.used_nested
     if len(names) > 1:
-        rows |= {label: chooser.nested(chooser.fit_weights(kind)) for kind, label in KINDS.items()}
+        rows |= {label: calibrator.nested(calibrator.fit_weights(kind)) for kind, label in KINDS.items()}
     table = []
     for name, nested in rows.items():
-        figure = bootstrap(chooser.judge.nested(nested), "location", chooser.evaluation.resamples, chooser.seed)
-        gain = chooser.gain(nested)
-        table.append(
-            {"combination": name, "jaccard": figure.value, "jaccard_low": figure.low, "jaccard_high": figure.high,
-             "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
-        )  # fmt: skip
+        estimate = bootstrap(
+            calibrator.scorer.nested(nested), "location", calibrator.evaluation.resamples, calibrator.seed
+        )
+        gain = calibrator.gain(nested)
+        table.append({"combination": name, **estimate.columns("jaccard"), **gain.columns("gain")})
     frame = pd.DataFrame(table)
     gains = frame.set_index("combination")["gain_low"]
     best = max(KINDS, key=lambda kind: gains.get(KINDS[kind], 0.0))
@@ -236,17 +247,17 @@ def best_level(histogram: NDArray[np.int64], near: float) -> int:
     """
     false, true = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1][:, 1:]  # pixels above each of the levels 0 to 254
     union = histogram[1].sum() + false
-    jaccard = np.divide(true, union, out=np.ones(len(true)), where=union > 0)
+    jaccard = share(true, union)
     best = np.flatnonzero(jaccard == jaccard.max())
     return int(best[np.argmin(np.abs(best + 0.5 - near))])
 
 
 def scaled(threshold: float, temperature: float) -> float:
     """A threshold on the scale of calibrated probabilities, inside 0 and 1."""
-    return float(np.clip(round(float(calibrate(threshold, temperature)), 6), 1e-6, 1 - 1e-6))
+    return float(np.clip(round(float(apply_temperature(threshold, temperature)), 6), 1e-6, 1 - 1e-6))
 
 
-def _rounded(held: HeldOut, candidate: Candidate) -> list[tuple[str, list[float]]]:
+def _rounded(held: HeldOut, candidate: InferenceCandidate) -> list[tuple[str, list[float]]]:
     """Weights of each member by fold."""
     table = np.array(candidate.weights)
     return [(member, [round(float(w), 4) for w in table[:, number]]) for number, member in enumerate(held.members)]

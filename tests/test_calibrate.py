@@ -11,33 +11,39 @@ from held_out import clouds, held_out, sigmoid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import jaccard_score, log_loss
 
 from cloudcover.config.params import validate
-from cloudcover.evaluate.calibrate import temperature as calibration
-from cloudcover.evaluate.calibrate.candidate import Candidate, Judge
-from cloudcover.evaluate.calibrate.choice import Choice
-from cloudcover.evaluate.calibrate.choose import Chooser, best_level, choose
+from cloudcover.evaluate.calibrate.calibration import Calibration
+from cloudcover.evaluate.calibrate.calibrator import Calibrator, best_level, calibrate
+from cloudcover.evaluate.calibrate.candidate import InferenceCandidate, Scorer
 from cloudcover.evaluate.calibrate.ensemble import fit_weights, weights_on
 from cloudcover.evaluate.calibrate.held_out import groups_of, spread
 from cloudcover.evaluate.calibrate.search import search
+from cloudcover.evaluate.calibrate.temperature import (
+    calibration_error,
+    fit_temperature,
+    log_loss,
+    reliability,
+    reliability_sums,
+)
 from cloudcover.masks.overlap import confusion
 from cloudcover.masks.postprocess import Postprocess
 
 EVALUATION = validate({"evaluation": {"resamples": 200}}).evaluation
-NO_TRIALS = validate({"choice": {"trials": 0}}).choice
-TRIALS = validate({"choice": {"trials": 9}}).choice
+NO_TRIALS = validate({"calibration": {"trials": 0}}).calibration
+TRIALS = validate({"calibration": {"trials": 9}}).calibration
 HISTOGRAMS = hnp.arrays(np.int64, (2, 256), elements=st.integers(0, 1000))
 
 
-def decided(held, params=NO_TRIALS) -> tuple[Choice, pd.DataFrame]:
-    choice, ensemble, _ = choose(held, EVALUATION, params, seed=0)
-    return choice, ensemble.set_index("combination")
+def decided(held, params=NO_TRIALS) -> tuple[Calibration, pd.DataFrame]:
+    calibration, ensemble, _ = calibrate(held, EVALUATION, params, seed=0)
+    return calibration, ensemble.set_index("combination")
 
 
-def step(choice: Choice, name: str):
-    return next(s for s in choice.steps if s.name == name)
+def step(calibration: Calibration, name: str):
+    return next(s for s in calibration.steps if s.name == name)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -73,22 +79,22 @@ def test_each_fold_gets_the_weights_of_its_own_chips():
     np.testing.assert_allclose(by_fold, [[1, 0], [0, 1]], atol=0.1)
     one = weights_on(held, everything, "oof", 0)
     assert one[0] == one[1]
-    choice, table = decided(held)
-    assert step(choice, "weights").used
+    calibration, table = decided(held)
+    assert step(calibration, "weights").used
     assert table.loc["weights by fold", "gain_low"] > max(0, table.loc["one set of weights", "gain"])
-    assert choice.settings.weights["m0-fold0"] == pytest.approx(0.5, abs=0.05)
-    assert choice.settings.weights["m1-fold0"] == pytest.approx(0.0, abs=0.05)
-    assert sum(choice.settings.weights.values()) == pytest.approx(1)
+    assert calibration.settings.weights["m0-fold0"] == pytest.approx(0.5, abs=0.05)
+    assert calibration.settings.weights["m1-fold0"] == pytest.approx(0.0, abs=0.05)
+    assert sum(calibration.settings.weights.values()) == pytest.approx(1)
 
 
 def test_a_useless_member_is_left_out_only_as_far_as_it_harms():
     logits = clouds(20)
     labels = np.random.default_rng(0).random(logits.shape) < sigmoid(logits)
     noise = np.random.default_rng(1).random(logits.shape)
-    choice, table = decided(held_out(np.stack([sigmoid(logits), noise]), labels))
-    assert step(choice, "weights").used
+    calibration, table = decided(held_out(np.stack([sigmoid(logits), noise]), labels))
+    assert step(calibration, "weights").used
     assert table.loc["m1", "gain_high"] < 0
-    assert choice.jaccard.value > choice.jaccard_before.value
+    assert calibration.jaccard.value > calibration.jaccard_before.value
 
 
 # --- calibration -----------------------------------------------------------------------------------------------------
@@ -106,11 +112,11 @@ def calibrated_histogram(temperature: float, pixels: int = 2_000_000) -> np.ndar
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_the_temperature_of_made_logits_is_recovered(temperature):
     histogram = calibrated_histogram(temperature)
-    assert calibration.fit_temperature(histogram) == pytest.approx(temperature, rel=0.02)
-    after = calibration.calibration_error(calibration.reliability_sums(histogram, temperature))
+    assert fit_temperature(histogram) == pytest.approx(temperature, rel=0.02)
+    after = calibration_error(reliability_sums(histogram, temperature))
     assert after < 0.004
     if temperature != 1:
-        assert calibration.calibration_error(calibration.reliability_sums(histogram)) > 0.05
+        assert calibration_error(reliability_sums(histogram)) > 0.05
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -120,13 +126,13 @@ def test_log_loss_and_reliability_equal_those_of_scikit_learn(histogram):
     said = np.tile(np.arange(256) / 255, 2)
     so, weight = np.repeat([0, 1], 256), histogram.ravel()
     clipped = np.clip(said, 1 / 510, 1 - 1 / 510)
-    expected = log_loss(so, clipped, sample_weight=weight, labels=[0, 1]) * weight.sum()
-    assert calibration.log_loss(histogram) == pytest.approx(expected)
+    expected = sklearn_metrics.log_loss(so, clipped, sample_weight=weight, labels=[0, 1]) * weight.sum()
+    assert log_loss(histogram) == pytest.approx(expected)
     few = np.minimum(histogram, 3)
     few[:, ::17] = 0  # on the edges of the bins, where rounding decides
     repeated = np.repeat(np.arange(512), few.ravel())
     shares, means = calibration_curve(so[repeated], said[repeated], n_bins=15)
-    table = calibration.reliability(calibration.reliability_sums(few))
+    table = reliability(reliability_sums(few))
     np.testing.assert_allclose(table["cloud_share"], shares)
     np.testing.assert_allclose(table["probability"], means, atol=1e-6)
 
@@ -135,9 +141,9 @@ def test_the_calibration_error_of_a_case_done_by_hand():
     histogram = np.zeros((2, 256), np.int64)
     histogram[:, 51] = 6, 4  # says 0.2, is 0.4
     histogram[:, 255] = 0, 30  # says 1, is 1
-    sums = calibration.reliability_sums(histogram)
-    assert calibration.calibration_error(sums) == pytest.approx(0.2 * 10 / 40)
-    table = calibration.reliability(sums)
+    sums = reliability_sums(histogram)
+    assert calibration_error(sums) == pytest.approx(0.2 * 10 / 40)
+    table = reliability(sums)
     assert table["pixels"].tolist() == [10, 30]
     assert table["cloud_share"].tolist() == [0.4, 1]
 
@@ -184,15 +190,17 @@ def test_of_equal_levels_the_nearest_is_taken():
 def test_counts_from_histograms_are_those_of_the_masks(threshold, temperature):
     logits = clouds(6, 8)
     labels = np.random.default_rng(0).choice(np.array([0, 1, 255], np.uint8), logits.shape)
-    judge = Judge(held_out(np.stack([sigmoid(logits), sigmoid(-logits / 2)]), labels), threads=2)
-    candidate = Candidate(((0.7, 0.3), (0.2, 0.8)), temperature, threshold)
+    scorer = Scorer(held_out(np.stack([sigmoid(logits), sigmoid(-logits / 2)]), labels), threads=2)
+    candidate = InferenceCandidate(((0.7, 0.3), (0.2, 0.8)), temperature, threshold)
     by_hand = replace(candidate, postprocess=Postprocess(min_area_pixels=1))  # changes nothing, but makes masks
-    np.testing.assert_array_equal(judge.counts(candidate), judge.counts(by_hand))
+    np.testing.assert_array_equal(scorer.counts(candidate), scorer.counts(by_hand))
     known = labels != 255
-    masks = np.concatenate([judge.held.combined(candidate.weights, slice(i, i + 1)) for i in range(6)]) / 255
+    masks = np.concatenate([scorer.held.combined(candidate.weights, slice(i, i + 1)) for i in range(6)]) / 255
     if temperature == 1:
-        found = judge.jaccard(candidate, np.ones(6, bool))
-        assert found == pytest.approx(jaccard_score(labels[known], masks[known] > threshold, zero_division=1.0))
+        found = scorer.jaccard(candidate, np.ones(6, bool))
+        assert found == pytest.approx(
+            sklearn_metrics.jaccard_score(labels[known], masks[known] > threshold, zero_division=1.0)
+        )
 
 
 def specks(chips: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -205,24 +213,24 @@ def specks(chips: int = 30) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_post_processing_that_helps_everywhere_is_found_and_used():
     predicted, labels = specks()
-    choice, _ = decided(held_out(predicted[None], labels), TRIALS)
-    found = step(choice, "postprocess")
+    calibration, _ = decided(held_out(predicted[None], labels), TRIALS)
+    found = step(calibration, "postprocess")
     assert found.used
     assert found.gain.low > 0.01
-    assert choice.settings.postprocess != Postprocess()
-    masks = choice.settings.postprocess.masks(predicted.astype(np.float32), choice.settings.threshold)
+    assert calibration.settings.postprocess != Postprocess()
+    masks = calibration.settings.postprocess.masks(predicted.astype(np.float32), calibration.settings.threshold)
     tp, fp, fn, _ = confusion(masks, labels.astype(np.uint8)).sum(axis=0)
-    assert tp / (tp + fp + fn) == pytest.approx(choice.jaccard.value, abs=0.02)
+    assert tp / (tp + fp + fn) == pytest.approx(calibration.jaccard.value, abs=0.02)
 
 
 def test_what_does_not_help_is_not_used():
     logits = clouds(30)
     labels = np.random.default_rng(0).random(logits.shape) < sigmoid(logits)
-    choice, table = decided(held_out(np.stack([sigmoid(logits)] * 2), labels), TRIALS)
-    assert not step(choice, "weights").used
+    calibration, table = decided(held_out(np.stack([sigmoid(logits)] * 2), labels), TRIALS)
+    assert not step(calibration, "weights").used
     assert table.loc["m0", "gain"] == 0
-    assert set(choice.settings.weights.values()) == {0.25}
-    for found in choice.steps:
+    assert set(calibration.settings.weights.values()) == {0.25}
+    for found in calibration.steps:
         assert found.used == (found.gain.low > 0)
     perfect, _ = decided(held_out(np.where(labels, 0.99, 0.01)[None], labels), TRIALS)
     assert not step(perfect, "threshold").used
@@ -240,13 +248,13 @@ def test_a_gain_in_some_places_and_a_loss_in_others_is_not_used():
     predicted[odd] = np.where(labels[odd], 0.4, 0.3)
     rest = (np.random.default_rng(2).random(labels.shape) < 0.05) & ~labels
     predicted[~odd] = np.where(rest[~odd], 0.45, predicted[~odd])
-    choice, _ = decided(held_out(predicted[None], labels, locations))
-    found = step(choice, "threshold")
+    calibration, _ = decided(held_out(predicted[None], labels, locations))
+    found = step(calibration, "threshold")
     assert found.chosen < 0.5
     assert found.gain.value > 0
     assert found.gain.low <= 0
     assert not found.used
-    assert choice.settings.threshold == 0.5
+    assert calibration.settings.threshold == 0.5
 
 
 # --- nested ----------------------------------------------------------------------------------------------------------
@@ -271,9 +279,9 @@ def test_what_is_chosen_for_a_group_does_not_depend_on_its_own_scenes(name):
     changed.labels[mine] = 1 - changed.labels[mine]
     found = []
     for one in (held, changed):
-        chooser = Chooser(Judge(one), EVALUATION, TRIALS, seed=0)
-        fit = chooser.fit_weights("fold") if name == "weights" else getattr(chooser, name)
-        found.append((chooser.nested(fit), fit(chooser.everything, chooser.used)))
+        calibrator = Calibrator(Scorer(one), EVALUATION, TRIALS, seed=0)
+        fit = calibrator.fit_weights("fold") if name == "weights" else getattr(calibrator, name)
+        found.append((calibrator.nested(fit), fit(calibrator.everything, calibrator.used)))
     assert found[0][0][0] == found[1][0][0]  # the same for the group whose labels were changed
     assert found[0][0][1:] != found[1][0][1:]  # but not for those that were chosen on it
 
@@ -285,36 +293,36 @@ def test_the_threshold_of_held_out_scenes_would_be_another():
     levels = {"place0": (0.2, 0.3), "place1": (0.7, 0.8)}
     predicted = np.stack([np.where(m, levels[n][1], levels[n][0]) for m, n in zip(labels, locations, strict=True)])
     held = held_out(predicted[None], labels, locations)
-    chooser = Chooser(Judge(held), EVALUATION, NO_TRIALS, seed=0)
+    calibrator = Calibrator(Scorer(held), EVALUATION, NO_TRIALS, seed=0)
     by_group = dict(zip(held.chips["location"], held.chips["group"], strict=True))
-    nested = chooser.nested(chooser.fit_threshold)
+    nested = calibrator.nested(calibrator.fit_threshold)
     assert 0.7 <= nested[by_group["place0"]].threshold < 0.8
     assert 0.2 <= nested[by_group["place1"]].threshold < 0.3
-    choice, _ = decided(held)
-    assert not step(choice, "threshold").used
-    assert choice.settings.threshold == 0.5
+    calibration, _ = decided(held)
+    assert not step(calibration, "threshold").used
+    assert calibration.settings.threshold == 0.5
 
 
 def test_with_one_location_there_is_nothing_to_choose_on():
     predicted, labels = specks(6)
-    choice, _ = decided(held_out(predicted[None], labels, ["here"] * 6), TRIALS)
-    assert not any(found.used for found in choice.steps)
-    assert all(found.gain.value == 0 for found in choice.steps)
+    calibration, _ = decided(held_out(predicted[None], labels, ["here"] * 6), TRIALS)
+    assert not any(found.used for found in calibration.steps)
+    assert all(found.gain.value == 0 for found in calibration.steps)
 
 
 def test_equal_seeds_choose_equally():
     predicted, labels = specks(10)
     first, second = (decided(held_out(predicted[None], labels), TRIALS)[0] for _ in range(2))
     assert first == second
-    assert Choice.model_validate_json(first.model_dump_json()) == first
+    assert Calibration.model_validate_json(first.model_dump_json()) == first
 
 
 def test_a_search_without_trials_or_chips_keeps_what_is_used():
     predicted, labels = specks(4)
-    judge = Judge(held_out(predicted[None], labels))
-    start = Candidate(judge.held.equal(), threshold=0.4)
-    assert search(judge, np.ones(4, bool), start, 0, 0) == start
-    assert search(judge, np.zeros(4, bool), start, 5, 0) == start
+    scorer = Scorer(held_out(predicted[None], labels))
+    start = InferenceCandidate(scorer.held.equal(), threshold=0.4)
+    assert search(scorer, np.ones(4, bool), start, 0, 0) == start
+    assert search(scorer, np.zeros(4, bool), start, 5, 0) == start
 
 
 def test_chips_to_choose_on_come_from_all_scenes():

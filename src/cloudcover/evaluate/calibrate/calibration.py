@@ -1,4 +1,4 @@
-"""What was chosen for the final models, and what speaks for it: the file `models/choice.json`."""
+"""What was chosen for the final models, and what speaks for it: the file `models/calibration.json`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from cloudcover.config.sections import Tta
-from cloudcover.evaluate.metrics import Interval
+from cloudcover.evaluate.estimate import Estimate
 from cloudcover.masks.decision import InferenceSettings
 
 StepName = Literal["weights", "temperature", "threshold", "postprocess"]
-
-
-class Figure(BaseModel):
-    """A figure with its 95 % interval by location."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, interval: Interval) -> Figure:
-        """Of an interval of `metrics`."""
-        return cls(value=interval.value, low=interval.low, high=interval.high)
 
 
 class Step(BaseModel):
@@ -43,13 +28,13 @@ class Step(BaseModel):
 
     name: StepName
     chosen: Any
-    gain: Figure
+    gain: Estimate
     unit: Literal["jaccard", "nats"]
     used: bool
 
 
-class Choice(BaseModel):
-    """`models/choice.json`: the settings to use, and what speaks for them.
+class Calibration(BaseModel):
+    """`models/calibration.json`: the settings to use, and what speaks for them.
 
     Attributes:
         settings: for the models of all folds.
@@ -69,10 +54,10 @@ class Choice(BaseModel):
     settings: InferenceSettings
     tta: Tta
     steps: list[Step]
-    jaccard_before: Figure
-    jaccard: Figure
-    calibration_error_before: Figure
-    calibration_error: Figure
+    jaccard_before: Estimate
+    jaccard: Estimate
+    calibration_error_before: Estimate
+    calibration_error: Estimate
     chips: int
     locations: int
     groups: int
@@ -80,11 +65,9 @@ class Choice(BaseModel):
     def figures(self) -> dict[str, Any]:
         """For `metrics.json`: gains and whether they are used (1 or 0), and the calibration error."""
         found: dict[str, Any] = {
-            step.name: {"gain": step.gain.value, "gain_low": step.gain.low, "gain_high": step.gain.high,
-                        "used": float(step.used)}
-            for step in self.steps
-        }  # fmt: skip
+            step.name: {**step.gain.columns("gain"), "used": float(step.used)} for step in self.steps
+        }
         for name in ("jaccard_before", "jaccard", "calibration_error_before", "calibration_error"):
-            figure = getattr(self, name)
-            found |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+            estimate: Estimate = getattr(self, name)
+            found |= estimate.columns(name)
         return found

@@ -1,0 +1,22 @@
+"""Bins of the share of cloud in labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_LABEL = -1
+
+
+def coverage_bin(coverage_share: NDArray[np.float64], number: int) -> NDArray[np.int64]:
+    """Bins of equal width over 0-1; the last one includes 1. NaN gives `NO_LABEL`.
+
+    Args:
+        coverage_share: any shape, 0-1 or NaN.
+        number: of bins.
+
+    Returns:
+        Bin numbers from 0, in the shape of the input.
+    """
+    bins = np.minimum(np.nan_to_num(coverage_share) * number, number - 1).astype(np.int64)
+    return np.where(np.isnan(coverage_share), NO_LABEL, bins)

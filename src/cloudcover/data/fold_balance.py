@@ -1,0 +1,88 @@
+"""How evenly chips of each kind are spread over the folds, beside the best possible and plain shuffles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cloudcover.config.sections import FoldsParams, Stratum
+from cloudcover.data.folds import check_chips, group_chips, strata_of
+from cloudcover.data.scenes import scene_of
+
+STRATA: tuple[Stratum, ...] = ("location", "year", "month", "hour", "coverage")
+SHUFFLES = 20
+
+Ints = NDArray[np.int64]
+
+
+def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed: int = 0) -> pd.DataFrame:
+    """Measures how evenly the size of folds and each criterion are spread.
+
+    The measure is the share of all chips that would have to change folds for a criterion to be spread evenly: the
+    total-variation distance of each value's chips over the folds from 1 / number, averaged over the values by chips,
+
+        spread = sum_v sum_k |n_vk - n_v / number| / (2 n)
+
+    with n_vk chips of value v in fold k. 0 is even, 1 - 1 / number is every value in one fold.
+
+    Args:
+        folds: table by `tables.FOLDS`, for the same chips.
+        chips: as for `split`.
+        params: number of folds, groups and bins.
+        seed: of the shuffles.
+
+    Returns:
+        A row for size and for each criterion, stratified or not: `criterion`; `stratified`; `values`, their number;
+        `one_group_share`, share of chips whose value lies in a single group and so in a single fold; `spread_share`;
+        `least_share`, a bound that no split into whole groups can pass; `groups_shuffled_share` and
+        `chips_shuffled_share`, mean of plain shuffles of groups and of chips. A shuffle of chips is even because it
+        splits groups: it leaks.
+
+    Raises:
+        KeyError: a chip has no fold.
+    """
+    chips = check_chips(chips)
+    group, names = group_chips(chips, scene_of(chips["location"], chips["datetime"]), params)
+    fold = folds.set_index("chip_id")["fold"].loc[chips["chip_id"]].to_numpy(np.int64)
+    strata = strata_of(chips, params, STRATA)
+    rng = np.random.default_rng(seed)
+    by_group = [rng.permutation(len(names))[group] % params.number for _ in range(SHUFFLES)]
+    by_chip = [rng.permutation(len(chips)) % params.number for _ in range(SHUFFLES)]
+    rows = []
+    for name, code in {"size": np.zeros_like(group), **strata}.items():
+        single, least = _least(code, group, params.number)
+        rows.append(
+            {
+                "criterion": name,
+                "stratified": name == "size" or name in params.stratify,
+                "values": len(np.unique(code)),
+                "one_group_share": single,
+                "spread_share": _spread(code, fold, params.number),
+                "least_share": least,
+                "groups_shuffled_share": float(np.mean([_spread(code, f, params.number) for f in by_group])),
+                "chips_shuffled_share": float(np.mean([_spread(code, f, params.number) for f in by_chip])),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _spread(value: Ints, fold: Ints, number: int) -> float:
+    count = np.zeros((value.max() + 1, number))
+    np.add.at(count, (value, fold), 1)
+    return float(np.abs(count - count.sum(1, keepdims=True) / number).sum() / (2 * len(value)))
+
+
+def _least(value: Ints, group: Ints, number: int) -> tuple[float, float]:
+    """Share of chips whose value lies in one group, and a lower bound of `_spread` for whole groups.
+
+    The fold with a value's largest group has at least that group's share of it; a value in fewer groups than folds
+    leaves folds without it.
+    """
+    count = sparse.coo_array((np.ones(len(value)), (value, group))).tocsr()
+    chips = count.sum(axis=1)
+    groups = np.diff(count.indptr)
+    largest = count.max(axis=1).toarray().ravel() / chips
+    least = np.maximum(np.maximum(largest, 1 - (groups - 1) / number) - 1 / number, 0)
+    return float(chips[groups == 1].sum() / len(value)), float(least @ chips / len(value))

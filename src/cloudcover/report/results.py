@@ -1,0 +1,90 @@
+"""What the report shows of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cloudcover.data import tables
+from cloudcover.data.store import ChipStore
+from cloudcover.evaluate.calibrate.calibration import Calibration
+from cloudcover.masks.out_of_fold import OutOfFold
+from cloudcover.masks.pseudo import PseudoLabels
+from cloudcover.runtime.files import read_json
+
+COMPARISONS = ("ensemble", "pairs", "coverage", "tta")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Tables and figures of a run.
+
+    Attributes:
+        store: the packed chips.
+        quarantine: `tables.QUARANTINE`.
+        manifest: `tables.MANIFEST`.
+        audit: `tables.AUDIT`, or None where the policy asks no audit.
+        folds: from `fold_balance.balance`.
+        pseudo: pseudo-labels of the last round, by student.
+        final: the final ensemble's out-of-fold probabilities.
+        metrics: `reports/metrics.json`.
+        truth: `reports/truth.json`.
+        calibration: what was chosen for the final models.
+        reliability: the reliability diagram before and after the temperature.
+        counts: `tables.COUNTS`.
+        locations: figures by location, run and policy.
+        comparisons: tables of the names in `COMPARISONS`.
+        curves: learning curves, a row per run, fold and epoch.
+    """
+
+    store: ChipStore
+    quarantine: pd.DataFrame
+    manifest: pd.DataFrame
+    audit: pd.DataFrame | None
+    folds: pd.DataFrame
+    pseudo: list[PseudoLabels]
+    final: OutOfFold
+    metrics: dict[str, Any]
+    truth: dict[str, Any]
+    calibration: Calibration
+    reliability: pd.DataFrame
+    counts: pd.DataFrame
+    locations: pd.DataFrame
+    comparisons: dict[str, pd.DataFrame]
+    curves: pd.DataFrame
+
+
+def read_results(paths: Mapping[str, str | Sequence[str]]) -> Results:
+    """Reads a run's results.
+
+    Args:
+        paths: files by name; `audit` is empty where the policy asks no audit, `pseudo` (rounds, in order) and `oof`
+            (members) are lists.
+
+    Raises:
+        TableError: a table breaks its schema.
+        FileNotFoundError: a file is missing.
+    """
+    path = {name: Path(file) for name, file in paths.items() if isinstance(file, str)}
+    last = Path(paths["pseudo"][-1])
+    return Results(
+        store=ChipStore(path["index"].parent),
+        quarantine=tables.QUARANTINE.read(path["quarantine"]),
+        manifest=tables.MANIFEST.read(path["manifest"]),
+        audit=tables.AUDIT.read(path["audit"]) if "audit" in path else None,
+        folds=pd.read_csv(path["folds"]),
+        pseudo=[PseudoLabels(last, student) for student in sorted(set(tables.PSEUDO.read(last)["student"]))],
+        final=OutOfFold([Path(file).parent for file in paths["oof"]]),
+        metrics=read_json(path["metrics"]),
+        truth=read_json(path["truth"]),
+        calibration=Calibration.model_validate(read_json(path["calibration"])),
+        reliability=pd.read_csv(path["reliability"]),
+        counts=tables.COUNTS.read(path["chips"]),
+        locations=pd.read_csv(path["locations"], dtype={"location": str}, keep_default_na=False),
+        comparisons={name: pd.read_csv(path[name]) for name in COMPARISONS},
+        curves=pd.read_csv(path["curves"]),
+    )
