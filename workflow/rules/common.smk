@@ -5,15 +5,11 @@ from snakemake.exceptions import WorkflowError
 
 from cloudcover.pipeline.code_fingerprint import code_fingerprint
 from cloudcover.config.params import ParamsError, validate
-from cloudcover.runtime.locks import guard_snakemake
 
 try:
     PARAMS = validate(config, "params.yaml")
 except ParamsError as error:
     raise WorkflowError(str(error)) from None
-
-# A second run in this folder names the first; a killed one's lock is freed.
-guard_snakemake()
 
 FOLDS = list(range(PARAMS.folds.number))
 ROUNDS = list(range(1, PARAMS.pseudo_labels.rounds + 1))
