@@ -81,7 +81,7 @@ def test_a_holder_without_a_record_is_an_error_too(tmp_path):
     with holder(tmp_path / "lock"):
         (tmp_path / "lock").write_text("")
         with (
-            pytest.raises(FolderBusyError, match="^busy: a process that has just begun"),
+            pytest.raises(FolderBusyError, match=r"^busy: a process that has just begun"),
             hold(tmp_path / "lock", "busy"),
         ):
             pass
@@ -97,7 +97,7 @@ def test_a_killed_holder_leaves_nothing_to_mend(tmp_path, caplog):
 
 
 def test_a_fork_of_the_holder_neither_frees_nor_keeps_the_lock(tmp_path):
-    with holder(tmp_path / "other"), hold(tmp_path / "lock", "busy"):
+    with hold(tmp_path / "lock", "busy"):
         read, write = os.pipe()
         child = os.fork()
         if not child:
@@ -155,7 +155,7 @@ def test_a_run_of_snakemake_holds_its_folder_and_a_killed_one_leaves_nothing_to_
     first = snakemake(tmp_path)
     while not (tmp_path / "done.begun").exists():
         assert first.poll() is None, first.communicate()[0]
-    second = snakemake(tmp_path, "--quiet", "all")
+    second = snakemake(tmp_path, "--quiet", "rules")
     printed = second.communicate(timeout=60)[0]
     assert second.returncode == 1
     assert f"another run works in {tmp_path}: process {first.pid} on {socket.gethostname()} since " in printed

@@ -1,7 +1,6 @@
 """The lock for work that one process may do at a time; a second process is told who holds it.
 
-It is a lock of the kernel (`flock`, by filelock), which ends with its process, however that ends: a killed process leaves
-nothing to mend.
+It is a lock of the kernel (`flock`, by filelock), which ends with its process: a killed one leaves nothing to mend.
 """
 
 from __future__ import annotations
