@@ -12,6 +12,7 @@ report: "workflow/report/workflow.rst"
 container: "docker://python:3.11-slim"
 
 
+include: "workflow/rules/lock.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/labels.smk"

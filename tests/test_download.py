@@ -19,10 +19,11 @@ from cloudcover.data import tables
 from cloudcover.data.chips import read_chip
 from cloudcover.data.layout import layout_files, read_metadata
 from cloudcover.runtime.files import sha256
+from cloudcover.runtime.locks import FolderBusyError
 from cloudcover.sources.fetch import fetch
 from cloudcover.sources.remote import stores
 from cloudcover.sources.remote.errors import AccessError, DownloadError
-from cloudcover.sources.remote.journal import LockedError, locked
+from cloudcover.sources.remote.journal import locked
 from cloudcover.sources.remote.tiff import TiffError, check_tiff, read_header
 from cloudcover.sources.subset import SubsetError, select
 from cloudcover.sources.verify import verify
@@ -242,7 +243,10 @@ def test_verify_names_what_is_too_much(web, small, tmp_path):
 
 
 def test_a_second_run_in_the_same_folder_ends_and_names_the_first(small, web, tmp_path):
-    with locked(tmp_path / "raw"), pytest.raises(LockedError, match=r"raw is in use by process \d+ on "):
+    with (
+        locked(tmp_path / "raw"),
+        pytest.raises(FolderBusyError, match=r"another download works in .*raw: process \d+ on "),
+    ):
         bring(tmp_path / "raw", source="http", url=web.url)
     bring(tmp_path / "raw", source="http", url=web.url)
 

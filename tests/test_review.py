@@ -26,7 +26,8 @@ from cloudcover.review.pictures import LABEL, PREDICTION, UNKNOWN_LABEL, Picture
 from cloudcover.review.predictions import Predictions, PredictionsError, newest
 from cloudcover.review.queue import Queue, rate
 from cloudcover.review.server import ReviewError, default_reviewer, load
-from cloudcover.review.verdicts import ConflictError, Verdict, Verdicts, VerdictsInUseError, utc_now
+from cloudcover.review.verdicts import ConflictError, Verdict, Verdicts, utc_now
+from cloudcover.runtime.locks import FolderBusyError
 
 NOON = "2026-01-01T12:00:00Z"
 
@@ -122,7 +123,7 @@ def test_a_repeated_request_is_no_conflict(tmp_path: Path) -> None:
 def test_a_second_review_of_the_same_file_is_refused(tmp_path: Path) -> None:
     with (
         Verdicts(tmp_path / "v.csv", "Ada"),
-        pytest.raises(VerdictsInUseError, match=r"another review is open on .*v\.csv"),
+        pytest.raises(FolderBusyError, match=r"another review is open on .*v\.csv: process \d+ on "),
     ):
         Verdicts(tmp_path / "v.csv", "Bob")
     Verdicts(tmp_path / "v.csv", "Bob").close()

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
-from filelock import FileLock
 from optuna.trial import TrialState
 
 from cloudcover.cli import main
 from cloudcover.config.params import validate
 from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
+from cloudcover.runtime.locks import FolderBusyError, hold
 from cloudcover.train import tune
 
 CHIPS = [f"c{i}" for i in range(6)]
@@ -114,7 +114,8 @@ def test_a_study_of_other_parameters_or_in_use_is_refused(trained: Trainings, tm
     longer = replace(config, training=config.training.model_copy(update={"epochs": 99}))
     with pytest.raises(tune.StudyError, match="a study of other chips, labels or parameters"):
         run(tmp_path, 2, longer)
-    with FileLock(tmp_path / "study.journal.busy"), pytest.raises(tune.StudyError, match="another process works on"):
+    busy = pytest.raises(FolderBusyError, match=r"another search works on .*study\.journal: process \d+ on ")
+    with hold(tmp_path / "study.journal.busy", ""), busy:
         run(tmp_path, 2, config)
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from cloudcover.pipeline.code_fingerprint import code_fingerprint
 
+
+include: "rules/lock.smk"
+
+
 SCRIPTS = sorted(Path(workflow.basedir).glob("scripts/*.py"))
 PROOF = config.get("proof", "proof")
 ABLATION = config.get("ablation", "ablation")

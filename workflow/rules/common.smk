@@ -8,7 +8,6 @@ from cloudcover.config.params import ParamsError, refuse_duplicate_keys, validat
 from cloudcover.config.training import TrainingConfig
 from cloudcover.pipeline import paths
 from cloudcover.pipeline.code_fingerprint import code_fingerprint
-from cloudcover.runtime.locks import guard_snakemake
 
 try:
     if Path("params.yaml").exists():
@@ -16,9 +15,6 @@ try:
     PARAMS = validate(config, "params.yaml")
 except ParamsError as error:
     raise WorkflowError(str(error)) from None
-
-# A second run in this folder names the first; a killed one's lock is freed.
-guard_snakemake()
 
 FOLDS = list(range(PARAMS.folds.number))
 ROUNDS = list(PARAMS.rounds)

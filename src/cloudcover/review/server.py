@@ -75,7 +75,7 @@ def serve(
 
     Raises:
         ReviewError: the port is taken, or there is nothing to review.
-        VerdictsInUseError: another review holds the file of verdicts.
+        FolderBusyError: another review holds the file of verdicts.
     """
     with Verdicts(verdicts, reviewer) as held, socket.socket() as listener:
         review = load(store, audit, newest(predictions), held)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from cloudcover.data import tables
 from cloudcover.runtime.files import atomic
+from cloudcover.runtime.locks import hold
 from cloudcover.runtime.text import listed
 
 LONGEST_REASON = 500
@@ -33,10 +34,6 @@ class Verdict(NamedTuple):
 
 Seen = tuple[str, str] | None
 """Verdict and time of a chip as a page knew them; None for a chip without a verdict."""
-
-
-class VerdictsInUseError(ValueError):
-    """Another review holds the file."""
 
 
 class ConflictError(ValueError):
@@ -68,18 +65,14 @@ class Verdicts:
         now: gives the time of a verdict, ISO 8601.
 
     Raises:
-        VerdictsInUseError: another process reviews with this file.
+        FolderBusyError: another process reviews with this file.
         TableError: the file breaks its schema.
     """
 
     def __init__(self, path: Path, reviewer: str, now: Callable[[], str] = utc_now) -> None:
         self.path, self.reviewer, self._now = path, reviewer, now
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise VerdictsInUseError(f"another review is open on {path}: use its page, or end it first") from None
+        self._lock = ExitStack()
+        self._lock.enter_context(hold(path.with_name(f".{path.name}.lock"), f"another review is open on {path}"))
         self._threads = threading.Lock()
         self._changes: list[dict[str, tuple[Verdict | None, Verdict | None]]] = []
         self._known: tuple[int, int, int] | None = None
@@ -98,7 +91,7 @@ class Verdicts:
 
     def close(self) -> None:
         """Lets go of the file."""
-        self._lock.release()
+        self._lock.close()
 
     def rows(self) -> dict[str, Verdict]:
         """All verdicts of the file by chip, also of chips that the store does not hold."""

@@ -9,7 +9,6 @@ machine and changes no result, so it is no parameter.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -17,8 +16,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
+
+from cloudcover.runtime.locks import FolderBusyError, hold, until_exit
 
 log = logging.getLogger(__name__)
 
@@ -99,21 +101,18 @@ def _shares() -> int:
 
 
 def _try(folder: Path, devices: Sequence[str], number: int) -> list[str]:
-    """Locks `number` devices, or none: who waits holds nothing, so two jobs never wait for each other."""
-    held: dict[str, int] = {}
-    for share, device in product(range(_shares()), devices):
-        if device in held:
-            continue
-        name = f"{device.replace('/', '_')}.{share}"
-        file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            continue
-        held[device] = file  # stays open, and so locked, as long as the process lives
-        if len(held) == number:
-            return list(held)
-    for file in held.values():
-        os.close(file)
+    """Lock `number` devices until this process ends, or none: a waiting job holds no lock, so jobs cannot deadlock."""
+    taken: list[str] = []
+    with ExitStack() as held:
+        for share, device in product(range(_shares()), devices):
+            if device in taken:
+                continue
+            try:
+                held.enter_context(hold(folder / f"{device.replace('/', '_')}.{share}", f"a job uses GPU {device}"))
+            except FolderBusyError:
+                continue
+            taken.append(device)
+            if len(taken) == number:
+                until_exit.push(held.pop_all())
+                return taken
     return []

@@ -1,108 +1,100 @@
-"""One run at a time in a folder: the second names the holder, and what a killed run left locked is freed.
+"""The lock for work that one process may do at a time; a second process is told who holds it.
 
-Snakemake's own lock is a list of files that stays behind after `kill -9`; it does not tell whose it is, and a person
-has to remove it. A lock of the kernel (`flock`) ends with its process, so it tells a living run from a dead one.
+It is a lock of the kernel (`flock`, by filelock), which ends with its process: a killed one leaves nothing to mend.
 """
 
 from __future__ import annotations
 
-import fcntl
+import atexit
+import errno
 import json
 import logging
 import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
 
+UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What `flock` answers on a file system that cannot lock."""
 
-class FolderBusyError(Exception):
-    """Another run works in the folder; the message names it."""
+until_exit = ExitStack()
+"""Locks that are entered here are held until this process ends."""
+atexit.register(until_exit.close)
+
+
+class FolderBusyError(OSError):
+    """Another process holds the lock; the message names it."""
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[bool]:
-    """Holds the lock file `path` and writes into it who holds it.
+def hold(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file `path`, without waiting for it, and record this process in it.
 
-    Yields:
-        Whether a lock that is still found elsewhere in the folder must be a dead run's: not if the file system cannot
-        lock, nor if the last holder ran on another machine, which this machine's kernel knows nothing of.
+    A file system that cannot lock gives a warning. So does the record of a process on another host that did not end
+    by itself: not every shared file system shows one host the locks of another.
+
+    Args:
+        path: Lock file. It stays after the release, because removing it could let two processes in.
+        busy: Start of the error message, such as `another run works in FOLDER`.
 
     Raises:
-        FolderBusyError: another process holds it.
+        FolderBusyError: Another process holds the lock.
+        OSError: The lock file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        file.seek(0)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderBusyError(f"another run works in {Path.cwd()}: {_described(file.read())}") from None
-        except OSError as error:
-            logger.warning("%s cannot be locked (%s): take care that no other run works here", path, error.strerror)
-            yield False
-            return
-        same_machine = _parsed(file.read()).get("host", socket.gethostname()) == socket.gethostname()
-        file.truncate(0)
-        json.dump(_holder(), file)
-        file.flush()
-        yield same_machine
+    # A soft lock would outlive a killed process.
+    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = _described(path.read_bytes()) or "a process that has just begun or is about to end"
+        raise FolderBusyError(f"{busy}: {holder}. Wait for its end, or end it.") from None
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        logger.warning("%s cannot be locked (%s): make sure that no other process works here", path, error.strerror)
+    try:
+        yield
+    finally:
+        if lock.is_locked:  # a forked child holds nothing
+            with suppress(FileNotFoundError):
+                os.truncate(path, 0)
+            lock.release()
 
 
-def guard_snakemake() -> None:
-    """Makes every run of Snakemake in this process hold `.snakemake/run.lock` while it holds its own lock.
-
-    Snakemake offers no hook before it locks, so this wraps its method. Dry runs and jobs on other machines, which take
-    no lock of Snakemake's, take none of ours.
-    """
-    from snakemake.exceptions import WorkflowError
-    from snakemake.persistence import PersistenceBase
-
-    if hasattr(PersistenceBase.lock, "__wrapped_by_cloudcover__"):
-        return
-    lock = PersistenceBase.lock
-
-    @contextmanager
-    def guarded(self: Any) -> Iterator[None]:
-        try:
-            with hold(Path(self.path) / "run.lock") as others_are_dead:
-                if others_are_dead and self.locked:
-                    sys.stderr.write("freed the lock of a run that was killed\n")
-                    self.cleanup_locks()
-                    Path(self.path, "locks").mkdir(exist_ok=True)  # goes with them, and is not made again
-                with lock(self):
-                    yield
-        except FolderBusyError as error:
-            raise WorkflowError(f"{error}. Wait for its end, or end it.") from None
-
-    guarded.__wrapped_by_cloudcover__ = lock  # type: ignore[attr-defined]
-    PersistenceBase.lock = guarded
-
-
-def _holder() -> dict[str, Any]:
-    """This process, for the eyes of another run."""
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+def _sign(file: int) -> None:
+    """Replace the record of the last holder in the locked file by one of this process."""
+    last = os.pread(file, os.fstat(file).st_size, 0)
+    if _parsed(last).get("host", socket.gethostname()) != socket.gethostname():
+        logger.warning("the last holder did not end by itself, make sure that it has ended: %s", _described(last))
     program = Path(sys.argv[0])
     name = program.parent.name if program.stem == "__main__" else program.name
-    command = " ".join([name, *sys.argv[1:]])
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": started, "command": command}
+    record = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([name, *sys.argv[1:]]),
+    }
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(record).encode(), 0)
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(record: bytes) -> dict[str, object]:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:  # none, or its holder was killed while it wrote
+        value = json.loads(record)
+    except ValueError:  # empty
         return {}
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) and value.keys() >= {"pid", "host", "since", "command"} else {}
 
 
-def _described(text: str) -> str:
-    holder = _parsed(text)
-    if not holder:
-        return "it has only just begun"
-    return "process {pid} on {host} since {started} ({command})".format_map(holder)
+def _described(record: bytes) -> str:
+    """The holder in words; an empty text if the record names none."""
+    holder = _parsed(record)
+    return "process {pid} on {host} since {since} ({command})".format_map(holder) if holder else ""

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pandas as pd
-from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -20,6 +19,7 @@ from cloudcover.config.sections import AugmentationParams
 from cloudcover.config.training import TrainingConfig
 from cloudcover.data.store import ChipStore
 from cloudcover.runtime.files import derive_seed, fingerprint
+from cloudcover.runtime.locks import hold
 from cloudcover.train.module import NotFiniteError
 from cloudcover.train.run import train, training_fingerprint
 from cloudcover.train.split import Split, select
@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 
 class StudyError(ValueError):
-    """A study cannot go on: it belongs to other chips or parameters, or another process works on it."""
+    """A study cannot go on: it belongs to other chips or parameters, or the file is no study."""
 
 
 def tune(
@@ -74,41 +74,40 @@ def tune(
         work: for training states and models, which are removed.
 
     Raises:
-        StudyError: the study belongs to other chips or parameters, or another process works on it.
+        StudyError: the study belongs to other chips or parameters, or `journal` is no study.
+        FolderBusyError: another search works on the study.
         SplitError: see `train.select`.
         NotFiniteError: the loss of a trial is NaN; the next start goes on with another trial.
     """
     selections = {fold: select(manifest, folds, fold) for fold in held_out}
     journal.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(f"{journal}.busy", timeout=0):  # Optuna's own lock of a single write is FILE.lock
-            study = _open(journal, _identity(config, store, selections), config.seed)
-            _take_up(study, config.augmentation)
+    lock = journal.with_name(f"{journal.name}.busy")  # Optuna's own lock of a single write is FILE.lock
+    with hold(lock, f"another search works on {journal}"):
+        study = _open(journal, _identity(config, store, selections), config.seed)
+        _take_up(study, config.augmentation)
 
-            def value(trial: Trial) -> float:
-                changed = replace(config, augmentation=suggest(trial, config.augmentation))
-                values = []
-                for fold, split in selections.items():
-                    with tempfile.TemporaryDirectory(prefix=f"trial{trial.number}-fold{fold}-", dir=work) as folder:
-                        output = Path(folder, "model")
-                        card = train(changed, store, split, output, work / "train", run="tune", fold=fold)
-                    values.append(card.metrics[f"validation_{changed.training.monitor}"])
-                return float(np.mean(values))
+        def value(trial: Trial) -> float:
+            changed = replace(config, augmentation=suggest(trial, config.augmentation))
+            values = []
+            for fold, split in selections.items():
+                with tempfile.TemporaryDirectory(prefix=f"trial{trial.number}-fold{fold}-", dir=work) as folder:
+                    output = Path(folder, "model")
+                    card = train(changed, store, split, output, work / "train", run="tune", fold=fold)
+                values.append(card.metrics[f"validation_{changed.training.monitor}"])
+            return float(np.mean(values))
 
-            while len(finished(study)) < trials:
-                # `optimize` would count a trial that Ctrl-C cuts off as failed; so it stays open and is taken up.
-                trial = study.ask()
-                try:
-                    figure = value(trial)
-                    study.tell(trial, figure)
-                    log.info("trial %d of %d: %.4f", len(finished(study)), trials, figure)
-                except NotFiniteError:
-                    study.tell(trial, state=TrialState.FAIL)
-                    raise
-            return study
-    except Timeout:
-        raise StudyError(f"another process works on {journal}") from None
+        while len(finished(study)) < trials:
+            # `optimize` would count a trial that Ctrl-C cuts off as failed; so it stays open and is taken up.
+            trial = study.ask()
+            try:
+                figure = value(trial)
+                study.tell(trial, figure)
+                log.info("trial %d of %d: %.4f", len(finished(study)), trials, figure)
+            except NotFiniteError:
+                study.tell(trial, state=TrialState.FAIL)
+                raise
+        return study
 
 
 def suggest(trial: Trial | FrozenTrial, start: AugmentationParams) -> AugmentationParams:

@@ -141,7 +141,7 @@ def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
     Raises:
         ArchiveError: an archive has another MD5, holds what could harm, or is not laid out as expected.
         DownloadError: an archive cannot be fetched, or the disk is too small.
-        LayoutError, SubsetError, LockedError, FolderError: as `remote.fetch`.
+        LayoutError, SubsetError, FolderBusyError, FolderError: as `remote.fetch`.
     """
     known = _checksums(Path(params.checksums)) if params.checksums else MD5
     with locked(raw), closing(Journal(raw, recheck)) as journal:

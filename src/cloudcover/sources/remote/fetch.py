@@ -63,7 +63,7 @@ def fetch(params: DataParams, raw: Path, connections: int = CONNECTIONS, recheck
         SecretError: see `stores.open_store`.
         LayoutError: the set has no metadata, see `layout.read_metadata`.
         SubsetError: see `subset.select`.
-        LockedError: another run works in `raw`.
+        FolderBusyError: another download works in `raw`.
         FolderError: a file in `raw` that is somebody else's would be overwritten.
     """
     store = open_store(params)

@@ -6,23 +6,18 @@ the file is renamed into place: a file without a line is not trusted, and a line
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudcover.runtime.files import atomic, sha256
+from cloudcover.runtime.locks import hold
 
 WORK = ".download"
 """Folder below `data/raw` for the journal, the lock and unfinished archives."""
-
-
-class LockedError(OSError):
-    """Another run works in the folder; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -154,24 +149,11 @@ def _line(entry: Entry) -> str:
     return json.dumps(vars(entry), separators=(",", ":")) + "\n"
 
 
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Keeps a second run out of `root`; the lock ends with the process, however that ends.
+def locked(root: Path) -> AbstractContextManager[None]:
+    """Keep a second download out of `root`.
 
     Raises:
-        LockedError: names the process that holds the folder.
-        OSError: the folder cannot be written.
+        FolderBusyError: Another download works in `root`.
+        OSError: The folder cannot be written.
     """
-    (root / WORK).mkdir(parents=True, exist_ok=True)
-    with (root / WORK / "lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise LockedError(
-                f"{root} is in use by {file.read().strip() or 'another download'}: wait, or end it"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+    return hold(root / WORK / "lock", f"another download works in {root}")
