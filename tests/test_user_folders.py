@@ -302,7 +302,13 @@ def outputs() -> list[str]:
     declared = set()
     for block in re.findall(r"\n    output:\n(.*?)\n    \w+:", text, re.DOTALL):
         declared |= set(re.findall(r'"((?:data|models|reports)/[^"]+)"', block))
-    return sorted(p.format(run=run, fold=0, round=1) for p in declared for run in ("baseline", "round2", "final/unet"))
+    return sorted(
+        p.replace("{{", "{")
+        .replace("}}", "}")
+        .format(run=run, fold=0, round="round1", policy="d4", PSEUDO_ARRAY="masks.npy")
+        for p in declared
+        for run in ("baseline", "round2", "final/unet")
+    )
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")

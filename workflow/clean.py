@@ -43,8 +43,9 @@ FILES = (
     *(
         f"models/{run}/fold[0-9]*/{name}"
         for run in RUNS
-        for name in ("model.safetensors", "model.json", "history.csv")
+        for name in ("model.safetensors", "model.json")
     ),
+    *(f"reports/learning_curves/{run}/fold[0-9]*.csv" for run in RUNS),
     "models/calibration.json",
     "models/bundle/bundle.json",
     "models/bundle/README.md",

@@ -58,7 +58,8 @@ def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -
     changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if (subset := given["subset"]) is not None and not Path(subset).exists():
         changes["subset"] = yaml.safe_load(subset)
-    data = validate({"data": params.data.model_dump() | changes}, "these options").data
+    values = {"data": params.data.model_dump() | changes, "evaluation": {"references": []}}
+    data = validate(values, "these options").data
     if data.source == "synthetic":
         raise click.UsageError("data.source is synthetic: nothing to download (see `cloudcover synth`)")
     truth = Path("data/truth") if out.resolve() == RAW.resolve() else None
