@@ -60,7 +60,9 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Snakefile", folder)
-    (folder / "params.yaml").write_text(yaml.safe_dump({"data": {"source": "azure", "chip_size": 64}}))
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump({"data": {"source": "azure", "chip_size": 64}, "evaluation": {"references": []}})
+    )
     return folder
 
 

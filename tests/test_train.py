@@ -65,7 +65,7 @@ def test_the_best_epoch_may_be_chosen_by_the_mean_over_locations(chips, tmp_path
 @pytest.mark.slow
 def test_a_reduced_copy_of_the_full_preset_trains_an_epoch(chips, tmp_path):
     params = load(ROOT / "config" / "presets" / "full.yaml")
-    values = params.model_dump() | {"data": params.data.model_dump() | {"chip_size": 64}}
+    values = params.model_dump() | {"data": params.data.model_dump() | {"source": "synthetic", "chip_size": 64}}
     values["training"] |= {"epochs": 1, "batch_size": 4}
     values["model"]["encoder_weights"] = None
     config = recipe_of(**{name: values[name] for name in TrainingConfig.SECTIONS if name != "seed"})

@@ -6,7 +6,7 @@ import pytest
 from conftest import BANDS, make_layout, write_tif
 
 from cloudcover.config.params import ParamsError, validate
-from cloudcover.config.sections import SyntheticParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
 from cloudcover.data.layout import LayoutError
 from cloudcover.data.pack import pack
@@ -24,7 +24,7 @@ def bring(tmp_path):
 
     def run(more: str | None = "more"):
         values = {"source": "local", "path": str(tmp_path / "set"), "chip_size": 64}
-        data = validate({"data": values | ({"unlabelled": str(tmp_path / more)} if more else {})}).data
+        data = DataParams.model_validate(values | ({"unlabelled": str(tmp_path / more)} if more else {}))
         fetch(data, SyntheticParams(), 0, tmp_path / "raw", tmp_path / "truth")
         return data, tmp_path / "raw"
 
