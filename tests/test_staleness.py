@@ -73,6 +73,8 @@ TABLE = {
     "params.yaml: final": "FINAL RESULTS",
     "params.yaml: calibration": "calibrate evaluate bundle predict_unlabelled report_page",
     "params.yaml: evaluation": "predict_oof_* RESULTS",
+    "a comment in src/cloudcover/losses/lovasz.py": "",
+    "a docstring in src/cloudcover/losses/lovasz.py": "",
     "workflow/scripts/folds.py": "folds MODELS RESULTS",
     "workflow/scripts/report_page.py": "report_page",
     "src/cloudcover/labels/manifest.py": "LABELS MODELS RESULTS",
@@ -109,6 +111,8 @@ CHANGED_VALUES = {
     "calibration": {"trials": 5},
     "evaluation": {"threshold": 0.4},
 }
+
+LOSS = "src/cloudcover/losses/lovasz.py"
 
 Edits = dict[str, bytes | None]
 """New content of files; None: deleted."""
@@ -156,7 +160,9 @@ def edits(change: str, folder: Path) -> Edits:
         "nothing": {},
         "a comment in params.yaml": {"params.yaml": "# a comment\n"},
         "a new verdict in config/verdicts.csv": {"config/verdicts.csv": "c003,bad,ana,,2026-01-01T00:00:00Z\n"},
-    }.get(change, {change: "# a change\n"})
+        "a comment in src/cloudcover/losses/lovasz.py": {LOSS: "\n\n# a comment\n"},
+        "a docstring in src/cloudcover/losses/lovasz.py": {LOSS: '\n"""Of the last name."""\n'},
+    }.get(change, {change: "\nCHANGED = 1\n"})
     return {path: (folder / path).read_bytes() + text.encode() for path, text in appended.items()}
 
 
@@ -359,9 +365,9 @@ def test_a_deleted_output_is_made_again(copy, driver):
 @pytest.mark.slow
 def test_dvc_stops_where_the_content_is_the_same_and_snakemake_agrees(copy):
     script = copy.folder / "workflow/scripts/manifest.py"
-    script.write_text(script.read_text() + "# a change\n")
+    script.write_text(script.read_text() + "\nCHANGED = 1\n")
     printed = copy.run("dvc", "repro")
-    assert re.findall(STAGE_RUNS, printed, re.MULTILINE) == ["manifest"]
+    assert re.findall(STAGE_RUNS, printed, re.MULTILINE) == ["code", "manifest"]
     assert copy.pending_stages() == copy.stale_stages() == set()
 
 
