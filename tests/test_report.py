@@ -22,6 +22,8 @@ from cloudcover.evaluate.calibrate.calibrator import calibrate
 from cloudcover.evaluate.calibrate.held_out import load_held_out
 from cloudcover.evaluate.summary import evaluate, load_runs, write_comparisons, write_tables
 from cloudcover.evaluate.truth import evaluate_truth
+from cloudcover.masks.pseudo import by_student
+from cloudcover.masks.truth import TrueMasks
 from cloudcover.predict.folder import write_mask
 from cloudcover.report import pictures
 from cloudcover.report.gallery import SHOWN, spread
@@ -178,15 +180,17 @@ class Run:
         write_json(self.root / "calibration.json", calibration.model_dump(mode="json"))
         ensemble.to_csv(self.root / "ensemble.csv", index=False)
         reliability.to_csv(self.root / "reliability.csv", index=False)
-        metrics, counts = evaluate(self.root / "store", self.root / "manifest.csv", loaded, self.pseudo, evaluation, 0)
+        store, judged = ChipStore(self.root / "store"), tables.MANIFEST.read(self.root / "manifest.csv")
+        rounds = {path.parent.name: tables.PSEUDO.read(path) for path in self.pseudo}
+        metrics, counts = evaluate(store, judged, loaded, rounds, evaluation, 0)
         write_json(self.root / "metrics.json", metrics)
         write_tables(counts, *(self.root / f"{name}.csv" for name in ("chips", "locations", "scenes")))
         paths = {name: self.root / f"{name}.csv" for name in ("pairs", "coverage", "tta")}
         write_comparisons(counts, loaded["final"], evaluation, 0, paths)
         audited = self.root / "audit.csv" if audit else None
         figures, _ = evaluate_truth(
-            self.root / "truth/masks.csv", self.root / "store", self.root / "manifest.csv", audited, loaded,
-            self.pseudo, evaluation, 0,
+            TrueMasks(self.root / "truth/masks.csv"), store, judged, tables.AUDIT.read(audited) if audited else None,
+            loaded, {path.parent.name: by_student(path) for path in self.pseudo}, evaluation, 0,
         )  # fmt: skip
         write_json(self.root / "truth.json", figures)
         names = {

@@ -8,7 +8,6 @@ REFERENCE = "final/flips"
 
 
 def main() -> None:
-    """See the module."""
     start(snakemake)
     from cloudcover.config.params import load
     from cloudcover.evaluate.gap import gains

@@ -6,21 +6,18 @@ from cloudcover.pipeline.job import start
 
 
 def main() -> None:
-    """See the module."""
     params = start(snakemake)
+    from cloudcover.data import tables
+    from cloudcover.data.store import ChipStore
     from cloudcover.evaluate.calibrate.calibration import Calibration
     from cloudcover.evaluate.summary import FINAL, evaluate, load_runs, write_comparisons, write_tables
     from cloudcover.runtime.files import read_json, write_json
 
+    store = ChipStore(Path(snakemake.input.index).parent)
+    manifest = tables.MANIFEST.read(snakemake.input.manifest)
     runs = load_runs([Path(path).parent for path in snakemake.input.oof], snakemake.params.runs)
-    metrics, counts = evaluate(
-        Path(snakemake.input.index).parent,
-        Path(snakemake.input.manifest),
-        runs,
-        [Path(path) for path in snakemake.input.pseudo],
-        params.evaluation,
-        params.seed,
-    )
+    pseudo = {Path(path).parent.name: tables.PSEUDO.read(path) for path in snakemake.input.pseudo}
+    metrics, counts = evaluate(store, manifest, runs, pseudo, params.evaluation, params.seed)
     metrics["calibration"] = Calibration.model_validate(read_json(snakemake.input.calibration)).figures()
     output = snakemake.output
     write_tables(counts, output.chips, output.locations, output.scenes)

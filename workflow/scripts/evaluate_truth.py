@@ -6,21 +6,22 @@ from cloudcover.pipeline.job import start
 
 
 def main() -> None:
-    """See the module."""
     params = start(snakemake)
     from cloudcover.data import tables
+    from cloudcover.data.store import ChipStore
     from cloudcover.evaluate.summary import load_runs
     from cloudcover.evaluate.truth import evaluate_truth
+    from cloudcover.masks.pseudo import by_student
+    from cloudcover.masks.truth import TrueMasks
     from cloudcover.runtime.files import write_json
 
-    runs = load_runs([Path(path).parent for path in snakemake.input.oof], snakemake.params.runs)
     figures, counts = evaluate_truth(
-        Path(snakemake.input.truth),
-        Path(snakemake.input.index).parent,
-        Path(snakemake.input.manifest),
-        Path(snakemake.input.audit) if snakemake.input.audit else None,
-        runs,
-        [Path(path) for path in snakemake.input.pseudo],
+        TrueMasks(Path(snakemake.input.truth)),
+        ChipStore(Path(snakemake.input.index).parent),
+        tables.MANIFEST.read(snakemake.input.manifest),
+        tables.AUDIT.read(snakemake.input.audit) if snakemake.input.audit else None,
+        load_runs([Path(path).parent for path in snakemake.input.oof], snakemake.params.runs),
+        {path.parent.name: by_student(path) for path in map(Path, snakemake.input.pseudo)},
         params.evaluation,
         params.seed,
     )

@@ -6,7 +6,6 @@ from cloudcover.pipeline.job import start
 
 
 def main() -> None:
-    """See the module."""
     start(snakemake)
     import pandas as pd
 

@@ -6,7 +6,6 @@ from cloudcover.pipeline.job import start
 
 
 def main() -> None:
-    """See the module."""
     params = start(snakemake)
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore

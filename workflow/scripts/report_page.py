@@ -4,7 +4,6 @@ from cloudcover.pipeline.job import start
 
 
 def main() -> None:
-    """See the module."""
     params = start(snakemake)
     from cloudcover.report.page import render_page
     from cloudcover.report.results import read_results

@@ -6,7 +6,6 @@ from cloudcover.pipeline.job import start
 
 
 def main() -> None:
-    """See the module."""
     params = start(snakemake)
     from cloudcover.config.runs import member_of, round_number
     from cloudcover.config.training import TrainingConfig

@@ -61,20 +61,20 @@ def gain(counts: pd.DataFrame, tta: Tta, params: EvaluationParams, seed: int) ->
 
 
 def evaluate(
-    store_root: Path,
-    manifest_path: Path,
+    store: ChipStore,
+    manifest: pd.DataFrame,
     runs: dict[str, OutOfFold],
-    pseudo_paths: Sequence[Path],
+    pseudo: Mapping[str, pd.DataFrame],
     params: EvaluationParams,
     seed: int,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Judges all runs on the clean human labels.
+    """Judge all runs on the clean human labels.
 
     Args:
-        store_root: the packed chips.
-        manifest_path: `tables.MANIFEST`; only chips with the verdict `clean` are judged on.
+        store: the packed chips.
+        manifest: `tables.MANIFEST`; only chips with the verdict `clean` are judged on.
         runs: see `load_runs`.
-        pseudo_paths: `tables.PSEUDO` of the rounds, in order.
+        pseudo: `tables.PSEUDO` of each round.
         params: policies, threshold and resamples; the last policy is the headline.
         seed: of the intervals.
 
@@ -82,8 +82,6 @@ def evaluate(
         The metrics (a nested mapping for `metrics.json`) and `tables.COUNTS`. The figures below `given_labels` are of
         all labels, wrong ones included; all others are of the clean ones.
     """
-    store = ChipStore(store_root)
-    manifest = tables.MANIFEST.read(manifest_path)
     chips = manifest.merge(store.index[["chip_id", "location", "scene"]].reset_index(drop=True), on="chip_id")
     clean, rejected = (chips[chips["verdict"] == verdict] for verdict in ("clean", "bad"))
     best, more = params.tta[-1], params.final_tta[len(params.tta) :]
@@ -100,7 +98,7 @@ def evaluate(
     }
     metrics["given_labels"] = by_run(given, best, params, seed)
     metrics["labels"] = {str(k): int(v) for k, v in manifest["verdict"].value_counts().items()}
-    metrics["pseudo_labels"] = {p.parent.name: pseudo_figures(tables.PSEUDO.read(p)) for p in pseudo_paths}
+    metrics["pseudo_labels"] = {name: pseudo_figures(table) for name, table in pseudo.items()}
     return metrics, counts.reset_index(drop=True)
 
 

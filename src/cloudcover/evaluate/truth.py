@@ -1,9 +1,8 @@
-"""Figures against true masks: the only place where the project reads them."""
+"""Figures against true masks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,24 +23,24 @@ from cloudcover.masks.truth import TrueMasks
 
 
 def evaluate_truth(
-    truth_path: Path,
-    store_root: Path,
-    manifest_path: Path,
-    audit_path: Path | None,
+    truth: TrueMasks,
+    store: ChipStore,
+    manifest: pd.DataFrame,
+    audit: pd.DataFrame | None,
     runs: dict[str, OutOfFold],
-    pseudo_paths: Sequence[Path],
+    pseudo: Mapping[str, Mapping[int, PseudoLabels]],
     params: EvaluationParams,
     seed: int,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Judges the audit, the pseudo-labels and the models against the true masks.
+    """Judge the audit, the pseudo-labels and the models against the true masks.
 
     Args:
-        truth_path: `tables.TRUTH`; without rows, nothing is judged.
-        store_root: the packed chips.
-        manifest_path: `tables.MANIFEST`.
-        audit_path: `tables.AUDIT`, or None where the policy asks no audit.
+        truth: the true masks; without any, nothing is judged.
+        store: the packed chips.
+        manifest: `tables.MANIFEST`.
+        audit: `tables.AUDIT`, or None where the policy asks no audit.
         runs: see `summary.load_runs`.
-        pseudo_paths: `tables.PSEUDO` of the rounds, in order.
+        pseudo: pseudo-labels of each round, by student.
         params: policies, threshold and resamples.
         seed: of the intervals.
 
@@ -50,11 +49,8 @@ def evaluate_truth(
         baseline, `closed_gap` (the share of the oracle's gain that is that, with its 95 % interval, where there is an
         oracle), `labels` (the manifest's and the audit's), and `pseudo_labels` per round. Beside it `tables.COUNTS`.
     """
-    truth = TrueMasks(truth_path)
     if truth.table.empty:
         return {"known": False}, tables.COUNTS.empty()
-    store = ChipStore(store_root)
-    manifest = tables.MANIFEST.read(manifest_path)
     chips = manifest.merge(truth.table.reset_index(drop=True), on="chip_id", validate="one_to_one")
     chips = chips.merge(store.index[["chip_id", "location", "scene"]].reset_index(drop=True), on="chip_id")
     counts = count(runs, params.tta, chips, truth.masks, params.threshold)
@@ -63,8 +59,8 @@ def evaluate_truth(
         "known": True,
         **by_run(counts, best, params, seed),
         "gain_over_baseline": gain(counts, best, params, seed),
-        "labels": label_figures(chips, tables.AUDIT.read(audit_path) if audit_path else None),
-        "pseudo_labels": {path.parent.name: _pseudo_figures(path, chips, truth, store) for path in pseudo_paths},
+        "labels": label_figures(chips, audit),
+        "pseudo_labels": {name: _pseudo_figures(made, chips, truth, store) for name, made in pseudo.items()},
     }
     if ORACLE in runs:
         shares = closed_gap(counts[counts["tta"] == best], params.resamples, seed)
@@ -101,17 +97,18 @@ def label_figures(chips: pd.DataFrame, audit: pd.DataFrame | None) -> dict[str, 
     return result
 
 
-def _pseudo_figures(path: Path, chips: pd.DataFrame, truth: TrueMasks, store: ChipStore) -> dict[str, float]:
+def _pseudo_figures(
+    students: Mapping[int, PseudoLabels], chips: pd.DataFrame, truth: TrueMasks, store: ChipStore
+) -> dict[str, float]:
     """Global Jaccard of accepted pseudo-labels and of the labels that they replace, and the replaced share.
 
     In the former a chip counts once for each student; in the latter a wrong label counts by the share of its students
     who got another one.
     """
-    table = tables.PSEUDO.read(path)
+    table = pd.concat([tables.PSEUDO.empty(), *(pseudo.table for pseudo in students.values())], ignore_index=True)
     wrong = chips.loc[(chips["error"] != "") & (chips["verdict"] != "unlabelled"), "chip_id"]
     made, given = np.zeros(4, np.int64), np.zeros(4, np.int64)
-    for student in sorted(set(table["student"])):
-        pseudo = PseudoLabels(path, student)
+    for pseudo in students.values():
         for batch in store.batches(pseudo.table.loc[pseudo.table["accepted"], "chip_id"], BATCH):
             true = truth.masks(batch)
             for sums, labels in ((made, pseudo.masks(batch)), (given, store.labels(batch))):

@@ -14,6 +14,11 @@ HARD, SOFT = "masks.npy", "probabilities.npy"
 """Files of pseudo-labels, of which a folder has one: {0, 1, 255}, or the codes of `cloudcover.masks.codec`."""
 
 
+def by_student(table: Path) -> dict[int, PseudoLabels]:
+    """Open the pseudo-labels of a round for each student in its table, `pseudo_labels.csv`."""
+    return {student: PseudoLabels(table, student) for student in sorted(set(tables.PSEUDO.read(table)["student"]))}
+
+
 class PseudoLabels:
     """The pseudo-labels of a round for one student: of a folder with `pseudo_labels.csv`, and `masks.npy` or soft ones.
 

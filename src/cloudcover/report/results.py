@@ -13,7 +13,7 @@ from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.calibrate.calibration import Calibration
 from cloudcover.masks.out_of_fold import OutOfFold
-from cloudcover.masks.pseudo import PseudoLabels
+from cloudcover.masks.pseudo import PseudoLabels, by_student
 from cloudcover.runtime.files import read_json
 
 COMPARISONS = ("ensemble", "pairs", "coverage", "tta")
@@ -77,7 +77,7 @@ def read_results(paths: Mapping[str, str | Sequence[str]]) -> Results:
         manifest=tables.MANIFEST.read(path["manifest"]),
         audit=tables.AUDIT.read(path["audit"]) if "audit" in path else None,
         folds=pd.read_csv(path["folds"]),
-        pseudo=[PseudoLabels(last, student) for student in sorted(set(tables.PSEUDO.read(last)["student"]))],
+        pseudo=list(by_student(last).values()),
         final=OutOfFold([Path(file).parent for file in paths["oof"]]),
         metrics=read_json(path["metrics"]),
         truth=read_json(path["truth"]),
