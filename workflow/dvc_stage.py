@@ -76,9 +76,10 @@ def written_by_snakemake(file: str) -> bool:
 
     A file that came from `dvc pull` or `dvc checkout` has another time than Snakemake's record of it.
     """
+    from snakemake.io import IOFile
     from snakemake.persistence.file import FilePersistence
 
-    record = FilePersistence(nolock=True).metadata(file)
+    record = FilePersistence(nolock=True).metadata(IOFile(file))
     return bool(record and record.endtime and abs(record.endtime - Path(file).stat().st_mtime) < 1e-3)
 
 
