@@ -112,8 +112,8 @@ def test_a_new_verdict_reruns_the_manifest_and_what_follows_and_nothing_before(c
         file.write(f"{chip_id},clean,ana,,2026-01-01T00:00:00Z\n")
     before = {"download", "pack", "audit"}
     assert copy.pending() == {
-        "manifest", "folds", "train", "pseudo_label", "predict_oof", "predict_oof_final", "calibrate", "evaluate", "evaluate_truth",
-        "bundle", "predict_unlabelled", "learning_curves", "report_page",
+        "manifest", "folds", "train", "pseudo_label", "predict_oof", "predict_oof_final", "calibrate", "evaluate",
+        "evaluate_truth", "bundle", "predict_unlabelled", "learning_curves", "report_page",
     }  # fmt: skip
     copy.snakemake("data/labels/manifest.csv")
     row = tables.MANIFEST.read(copy.folder / "data/labels/manifest.csv").set_index("chip_id").loc[chip_id]
