@@ -133,7 +133,7 @@ class Project:
             ROOT / ".dvc", self.folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local")
         )
         text = (ROOT / "dvc.yaml").read_text()
-        if tables := source_tables(load(self.folder / "params.yaml").data):
+        if tables := source_tables(load(self.folder / "params.yaml").data, self.folder):
             # as the message of the stage says where a local set's tables are missing
             command = "run download data/raw/files.csv\n"
             text = text.replace(command, f"{command}    deps: [{', '.join(tables)}]\n", 1)

@@ -16,7 +16,7 @@ def test_two_processes_train_under_snakemake_and_share_one_log(tmp_path, monkeyp
     values = {**TINY, "labels": {"policy": "human"}, "compute": {"device": "cpu", "devices": 2}}
     project = Project(tmp_path / "project", values)
     project.snakemake("models/round1/fold0/model.safetensors")
-    history = tables.HISTORY.read(project.folder / "models/round1/fold0/history.csv")
+    history = tables.HISTORY.read(project.folder / "reports/learning_curves/round1/fold0.csv")
     assert history["epoch"].tolist() == [0, 1, 2]
     log = (project.folder / "logs/train/round1/fold0.log").read_text()
     assert log.count("round1 fold 0 is trained by 2 processes on 1 nodes") == 1

@@ -303,7 +303,7 @@ def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(cop
                "dvc": ["dvc", "repro", "predict_oof_baseline"]}[driver]  # fmt: skip
     with held(copy, command, "src/cloudcover/predict/oof.py", "for array in arrays.values():"):
         pass
-    assert (out / "none.npy").read_bytes() == before
+    assert not (out / "none.npy").exists(), "Snakemake removes what it makes again; a half array has no name yet"
     assert not (out / "index.csv").exists()
     assert list(out.glob(".none-*.part.npy")), "it was killed while it wrote"
     for stale in (copy.pending_stages(), copy.stale_stages()):

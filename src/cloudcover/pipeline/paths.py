@@ -32,13 +32,18 @@ def pseudo_labels(labels: str) -> str | None:
     return None if labels == MANIFEST else f"data/labels/{labels}/pseudo_labels.csv"
 
 
-def source_tables(data: DataParams) -> list[str]:
-    """List the tables of a local set, and a folder of further chips; other sources follow from the parameters."""
+def source_tables(data: DataParams, project: Path = Path()) -> list[str]:
+    """List the tables of a local set, and a folder of further chips; other sources follow from the parameters.
+
+    Args:
+        data: says where the set is.
+        project: folder that relative paths start from.
+    """
     further = [data.unlabelled] if data.unlabelled else []
     if data.source != "local":
         return further
-    test = Path(str(data.path), "test_metadata.csv")
-    return [f"{data.path}/train_metadata.csv", *([str(test)] if test.exists() else []), *further]
+    tables = [f"{data.path}/{split}_metadata.csv" for split in ("train", "test")]
+    return [*(table for table in tables if table == tables[0] or (project / table).exists()), *further]
 
 
 def stage_name(rule: str, run: str | None = None) -> str:
