@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cloudcover.data import tables
-from cloudcover.runtime.files import write_text
+from cloudcover.runtime.files import part_of, write_text
 
 RECORD = ".cloudcover"
 """Lists the program's files in a folder, a path per line, relative to the folder."""
@@ -115,8 +115,14 @@ def reserve(root: Path, paths: Collection[str]) -> None:
 
 
 def prune(root: Path, keep: Collection[str]) -> None:
-    """Removes the program's files below a folder but `keep`, relative to it; those of others stay."""
-    others = owned(root) - set(keep)
+    """Removes the program's files below a folder but `keep`, relative to it; those of others stay.
+
+    What a killed run left half written (`part_of`) goes as well.
+    """
+    known = owned(root)
+    for path in known - _led_away(root, known):
+        part_of(root / path).unlink(missing_ok=True)
+    others = known - set(keep)
     for path in others - _led_away(root, others):
         full = root / path
         if full.is_symlink() or full.is_file():

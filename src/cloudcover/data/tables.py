@@ -5,6 +5,7 @@ CSV where a person may read or edit, Parquet where only programs do; the suffix 
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ class Table:
         key: columns that identify a row.
         options: column -> allowed values.
         extra: whether further columns may follow.
+        checks_keys: whether chip ids must be plain file names and keys unique; not where a table lists what is wrong.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Table:
     key: tuple[str, ...] = ("chip_id",)
     options: dict[str, tuple[str, ...]] = field(default_factory=dict)
     extra: bool = False
+    checks_keys: bool = True
 
     def empty(self) -> pd.DataFrame:
         """A table without rows."""
@@ -63,7 +66,8 @@ class Table:
                 frame[column] = _cast(frame[column], dtype)
             except (ValueError, TypeError) as error:
                 raise TableError(f"{where}: column {column} is not {dtype}: {error}") from None
-        self._check_keys(frame, where)
+        if self.checks_keys:
+            self._check_keys(frame, where)
         for column, options in self.options.items():
             wrong = frame.index[~frame[column].isin(options)]
             if len(wrong):
@@ -96,7 +100,7 @@ class Table:
         frame = self.check(frame, path)
         with atomic(path) as part:
             if Path(path).suffix == ".parquet":
-                frame.to_parquet(part, index=False)
+                frame.to_parquet(part, index=False, write_page_checksum=True)
             else:
                 frame.to_csv(part, index=False, lineterminator="\n")
 
@@ -109,22 +113,54 @@ class Table:
         """
         try:
             if Path(path).suffix == ".parquet":
-                frame = pd.read_parquet(path)
+                frame = pd.read_parquet(path, page_checksum_verification=True)
             else:
-                frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+                frame = read_csv(path)
                 for column, dtype in self.columns.items():
                     if dtype == "bool" and column in frame:
-                        frame[column] = frame[column].map({"True": True, "False": False, "true": True, "false": False})
+                        frame[column] = frame[column].map(_truth)
                     elif dtype.startswith(("int", "float")) and column in frame:
                         frame[column] = pd.to_numeric(frame[column].replace("", None), errors="raise")
-        except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError) as error:
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError, csv.Error) as error:
             raise TableError(f"{path} ({self.name}) cannot be read: {error}") from None
         return self.check(frame, path)
+
+
+def read_csv(path: Path | str) -> pd.DataFrame:
+    """Read a CSV as texts, nothing guessed: no number, no missing value, no index.
+
+    Raises:
+        ValueError: the file is empty, names a column twice, or a row has more or fewer fields than the header.
+    """
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        rows = []
+        for row in reader:
+            if row and len(row) != len(header):
+                raise ValueError(f"line {reader.line_num} has {len(row)} fields, but the header {len(header)}")
+            if row:
+                rows.append(row)
+    if not header or len(set(header)) < len(header):
+        raise ValueError(f"its first line must name each column once, found {header}")
+    return pd.DataFrame(rows, columns=header, dtype=str)
+
+
+def _truth(text: str) -> bool:
+    """A truth value as programs and spreadsheets write it; `ValueError` for any other text, also an empty one."""
+    values = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in values:
+        raise ValueError(f"{text!r} is not true or false")
+    return values[text.lower()]
 
 
 def _cast(values: pd.Series, dtype: str) -> pd.Series:
     if dtype == "str":
         return values.fillna("").astype(str)
+    if dtype == "bool" and (values.isna().any() or not values.isin([True, False]).all()):
+        raise ValueError("it holds other values than true and false")
     return values.astype(pd.api.types.pandas_dtype(dtype))
 
 
@@ -137,7 +173,12 @@ FILES = Table("raw files", {"path": "str", "bytes": "int64", "sha256": "str", "o
 METADATA = Table(
     "chip metadata", {"chip_id": "str", "location": "str", "datetime": "str", "cloudpath": "str"}, extra=True
 )
-QUARANTINE = Table("quarantined chips", {"chip_id": "str", "band": "str", "reason": "str"}, key=("chip_id", "band"))
+QUARANTINE = Table(
+    "quarantined chips",
+    {"chip_id": "str", "band": "str", "reason": "str"},
+    key=("chip_id", "band"),
+    checks_keys=False,
+)
 TRUTH = Table(
     "true masks of synthetic chips",
     {"chip_id": "str", "path": "str", "sha256": "str", "error": "str", "label_iou": "float64"},

@@ -49,6 +49,11 @@ def atomic(path: Path | str) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def part_of(target: Path) -> Path:
+    """The temporary name of a file that is written in steps: hidden, not taken for a TIFF, the same in each run."""
+    return target.with_name(f".{target.name}.part")
+
+
 def _umask() -> int:
     value = os.umask(0)
     os.umask(value)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.layout import EXTRA, SPLITS, read_metadata, remove_empty_folders
-from cloudcover.runtime.files import sha256
+from cloudcover.runtime.files import part_of, sha256
 from cloudcover.sources.remote.errors import AccessError, ContentError, DownloadError, MissingError
 from cloudcover.sources.remote.http import Client, Received, check_space
 from cloudcover.sources.remote.journal import WORK, Entry, Journal, locked
@@ -260,11 +260,6 @@ def _check_table(part: Path) -> None:
             raise TiffError("it is an HTML, XML or JSON page or empty, not a table")
 
 
-def part_of(target: Path) -> Path:
-    """The temporary name of a file: beside it, hidden, not taken for a TIFF, the same in each run."""
-    return target.with_name(f".{target.name}.part")
-
-
 async def gather_bounded(items: Iterable[T], do: Callable[[T], Awaitable[None]], most: int) -> None:
     """Works through items, `most` at once; the first exception cancels the others and is raised."""
     source = iter(items)
@@ -303,8 +298,6 @@ def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) ->
             kept.add(name)
     journal.keep(kept | {path for path in journal.entries if path.startswith(WORK)})
     present = {path: e for path, e in journal.entries.items() if path in kept and not e.absent}
-    for part in {part_of(raw / path) for path in ownership.owned(raw)}:
-        part.unlink(missing_ok=True)
     ownership.prune(raw, present)
     remove_empty_folders(raw)
     files = [present[path] for path in sorted(present)]
