@@ -16,6 +16,7 @@ from cloudcover.data.chips import instead, stem_of
 from cloudcover.data.ids import changed_ids
 from cloudcover.data.scenes import scene_of
 from cloudcover.runtime.files import hash_files
+from cloudcover.runtime.text import named
 
 SPLITS = ("train", "test")
 
@@ -25,9 +26,6 @@ UNLABELLED = "unlabelled"
 EXTRA = ("chip_id_crosswalk.csv",)
 """Tables that the mirrors have beside the metadata: the names that the chips had in the challenge."""
 
-
-NAMED = 20
-"""Files that a message names."""
 
 DOCUMENTS = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".pdf", ".yml", ".yaml", ".ini", ".db", ".log")
 """Suffixes of files that hold no label."""
@@ -154,12 +152,6 @@ def refuse_strays(root: Path, strays: dict[str, str], total: int, tolerated: flo
     if len(strays) > tolerated * total:
         raise LayoutError(f"{text}\n(data.max_quarantined tolerates {tolerated:.1%} of {total} chips)")
     log.warning("%s", text)
-
-
-def named(what: str, lines: list[str]) -> str:
-    """A message with the first of many lines."""
-    more = [f"  and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
-    return "\n".join([f"{what}:", *(f"  {line}" for line in lines[:NAMED]), *more])
 
 
 def visible(folder: Path) -> Iterator[Path]:

@@ -27,7 +27,7 @@ from cloudcover.data.layout import differences, orphans, read_metadata, stray_la
 from cloudcover.data.statistics import band_statistics, flags
 from cloudcover.data.values import report, suspected_offset
 from cloudcover.runtime.files import fingerprint, sha256
-from cloudcover.runtime.text import listed
+from cloudcover.runtime.text import listed, named
 from cloudcover.runtime.workers import exit_with_parent
 
 CONVERTED, SUSPECTED = "converted:", "suspected-offset"
@@ -251,11 +251,9 @@ def _report(index: pd.DataFrame) -> None:
 def _tolerate(quarantined: pd.DataFrame, total: int, params: DataParams) -> None:
     share = quarantined["chip_id"].nunique() / max(total, 1)
     if share > params.max_quarantined:
-        shown = [f"  {r.chip_id} {r.band}: {r.reason}" for r in quarantined.head(20).itertuples()]
-        raise PackError(
-            f"{quarantined['chip_id'].nunique()} of {total} chips cannot be used, {share:.1%}; "
-            f"data.max_quarantined allows {params.max_quarantined:.1%}:\n" + "\n".join(shown)
-        )
+        lines = [f"{r.chip_id} {r.band}: {r.reason}" for r in quarantined.itertuples()]
+        text = f"{quarantined['chip_id'].nunique()} of {total} chips cannot be used, {share:.1%}"
+        raise PackError(named(f"{text}; data.max_quarantined allows {params.max_quarantined:.1%}", lines))
 
 
 def _refuse_255_masks(index: pd.DataFrame) -> None:

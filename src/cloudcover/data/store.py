@@ -91,6 +91,15 @@ class ChipStore:
             out[i] = self._map(kind, shard)[row]
         return out[: len(places)]
 
+    def places(self, chip_ids: Sequence[str]) -> list[tuple[str, list[float]]]:
+        """CRS as text, or empty, and the six numbers of the transform of each chip."""
+        rows = self._grids.iloc[self._rows(chip_ids)]
+        return [(crs, [float(v) for v in numbers.split()]) for crs, numbers in rows.itertuples(index=False, name=None)]
+
+    @cached_property
+    def _grids(self) -> pd.DataFrame:
+        return self.index[["crs", "transform"]]
+
     def percentiles(self, chip_ids: Sequence[str]) -> NDArray[np.float32]:
         """2nd and 98th percentile of each band: N x B x 2 float32 [DN]."""
         return self._all_percentiles[self._rows(chip_ids)]

@@ -118,7 +118,7 @@ class Table:
                 frame = read_csv(path)
                 for column, dtype in self.columns.items():
                     if dtype == "bool" and column in frame:
-                        frame[column] = frame[column].map(_truth)
+                        frame[column] = frame[column].map(truth)
                     elif dtype.startswith(("int", "float")) and column in frame:
                         frame[column] = pd.to_numeric(frame[column].replace("", None), errors="raise")
         except FileNotFoundError:
@@ -148,7 +148,7 @@ def read_csv(path: Path | str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=header, dtype=str)
 
 
-def _truth(text: str) -> bool:
+def truth(text: str) -> bool:
     """A truth value as programs and spreadsheets write it; `ValueError` for any other text, also an empty one."""
     values = {"true": True, "1": True, "false": False, "0": False}
     if text.lower() not in values:

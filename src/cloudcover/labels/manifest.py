@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 
 import pandas as pd
 
 from cloudcover.config.sections import LabelsParams
 from cloudcover.data import tables
-
-log = logging.getLogger(__name__)
+from cloudcover.labels.known import refuse_changed
 
 NOBODY = "none"
 """Source of a verdict that neither the audit nor a person gave: the label is kept, or there is none."""
@@ -41,12 +39,12 @@ def build_manifest(
 
     Raises:
         ManifestError: the policy needs the audit, but it is missing or lacks labelled chips.
+        UnknownChipsError: the policy needs the verdicts, but a spreadsheet has changed their ids, or none is known.
         TableError: a table breaks its schema.
     """
     verdicts = tables.VERDICTS.check(verdicts, "verdicts").set_index("chip_id")
-    unknown = verdicts.index.difference(pd.Index(index["chip_id"]))
-    if len(unknown):
-        log.warning("%d verdicts name chips that the store does not hold; ignored: %s", len(unknown), list(unknown[:5]))
+    if params.policy != "auto":
+        refuse_changed(verdicts.index, index["chip_id"], "verdicts (labels.policy: auto does without them)")
     chips = index.reset_index(drop=True).sort_values("chip_id")
     manifest = pd.DataFrame(
         {

@@ -18,7 +18,6 @@ from cloudcover.data.geotiff import encode_geotiff
 from cloudcover.data.layout import (
     LayoutError,
     layout_files,
-    named,
     read_metadata,
     refuse_strays,
     refuse_unusable,
@@ -28,6 +27,7 @@ from cloudcover.data.layout import (
 )
 from cloudcover.data.values import copy_meaning
 from cloudcover.runtime.files import atomic, part_of
+from cloudcover.runtime.text import named
 
 
 def fetch(params: DataParams, raw: Path) -> set[Path]:
