@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 from click.testing import CliRunner
@@ -24,12 +26,19 @@ from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import shards, tables
 from cloudcover.data.chips import ChipError, read_band
 from cloudcover.data.grid import Grid
-from cloudcover.data.layout import LayoutError, write_file_table
+from cloudcover.data.layout import LayoutError, stray_labels, write_file_table
 from cloudcover.data.pack import PackError
 from cloudcover.data.store import ChipStore
 from cloudcover.data.tables import TableError
+from cloudcover.models.folder import ModelFolderError
+from cloudcover.predict.bundle import load_bundle
+from cloudcover.predict.openvino.card import load_export
+from cloudcover.predict.openvino.export import export
 from cloudcover.runtime.arrays import ArrayError, open_array
+from cloudcover.runtime.files import write_json
 from cloudcover.sources.fetch import fetch
+from cloudcover.sources.remote.fetch import plan
+from cloudcover.sources.remote.stores import Listed
 
 
 def bring(source: Path, raw: Path, **changes: object) -> Path:
@@ -237,6 +246,34 @@ def test_bands_of_other_formats_are_named_with_what_to_do(tmp_path):
         bring(tmp_path / "other", tmp_path / "raw2", unlabelled=str(more))
     raw = bring(tmp_path / "other", tmp_path / "raw2", unlabelled=str(more), max_quarantined=1)
     assert "mine1" in run(raw)[0].index.index
+
+
+def test_the_listing_of_a_store_is_compared_with_the_metadata():
+    chips = pd.DataFrame({"chip_id": ["c0", "c1"], "split": ["train", "train"]})
+    paths = [
+        "train_features/c0/B02.TIF",
+        "train_features/c1/B02.tif",
+        "train_labels/c0.tiff",
+        "train_labels/c1_mask.tif",
+    ]
+    listing = {path: Listed(path) for path in paths}
+    wanted = plan(chips, ["B02"], {}, listing)
+    assert [(file.path, file.dtype) for file in wanted] == [
+        ("train_features/c0/B02.TIF", "uint16"),
+        ("train_labels/c0.tiff", "uint8"),
+        ("train_features/c1/B02.tif", "uint16"),
+    ]
+    assert list(stray_labels(map(Path, listing), chips)) == ["train_labels/c1_mask.tif"]
+
+
+def test_a_hundred_thousand_stray_labels_are_listed_in_seconds():
+    number = 100_000
+    chips = pd.DataFrame({"chip_id": [f"c{i:06d}" for i in range(number)], "split": "train"})
+    begin = time.process_time()
+    strays = stray_labels((Path(f"train_labels/c{i:06d}_mask.tif") for i in range(number)), chips)
+    assert time.process_time() - begin < 20
+    assert len(strays) == number
+    assert "rename it to c000042.tif" in strays["train_labels/c000042_mask.tif"]
 
 
 @pytest.mark.parametrize("link", ["copy", "hardlink", "symlink"])
@@ -513,6 +550,30 @@ def test_a_small_file_of_a_huge_image_is_refused_before_its_pixels_are_read(tmp_
     assert "is 60000 x 60000 pixels, more than 268,435,456" in done.stdout
 
 
+ESCAPES = ["../../victim", "/etc", "a/b", "..", ".", "", "a\\n", "a\0b"]
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_the_card_of_a_bundle_names_no_folder_outside(tmp_path, name):
+    settings = {"weights": {name: 1.0}, "threshold": 0.5}
+    card = {"models": [name], "tta": "none", "metrics": {}, "settings": settings}
+    write_json(tmp_path / "in/bundle.json", card)
+    for use in (lambda: load_bundle(tmp_path / "in"), lambda: export(tmp_path / "in", tmp_path / "out", "fp32")):
+        with pytest.raises(ModelFolderError, match=r"bundle\.json is not a bundle's card"):
+            use()
+    assert [path.name for path in tmp_path.iterdir() if path.name != "out"] == ["in"]
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name != ".cloudcover"]
+
+
+@pytest.mark.parametrize(
+    "hashes", [{}, {"model.xml": "0"}, {"../../victim": "0"}, {"model.xml": "0", "model.bin": "0", "more": "0"}]
+)
+def test_the_card_of_an_export_must_hold_the_hashes_of_its_files(tmp_path, hashes):
+    write_json(tmp_path / "export.json", {"precision": "fp32", "source_sha256": "0", "files_sha256": hashes})
+    with pytest.raises(ModelFolderError, match=r"must hold the hashes of model\.xml and model\.bin"):
+        load_export(tmp_path)
+
+
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
@@ -561,7 +622,5 @@ def test_truth_values_are_read_as_written_or_refused(texts):
 
 @pytest.mark.parametrize("values", [["TRUE"], [None], [2], [0.5], ["False"]])
 def test_no_value_of_another_type_becomes_a_truth_value(values):
-    import pandas as pd
-
     with pytest.raises(TableError, match="column accepted is not bool"):
         TRUTHS.check(pd.DataFrame({"chip_id": ["a"], "accepted": values}), "test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 
-def _core(chip_id: str) -> str:
+def core(chip_id: str) -> str:
     """What a spreadsheet leaves of an id: its value as a number, or its letters without case."""
     try:
         return repr(float(chip_id))
@@ -19,6 +19,6 @@ def changed_ids(ids: Iterable[str], known: Collection[str]) -> dict[str, str]:
     Returns:
         The changed id -> the known one.
     """
-    originals = {_core(chip_id): chip_id for chip_id in known}
+    originals = {core(chip_id): chip_id for chip_id in known}
     unknown = sorted(set(ids) - set(known))
-    return {chip_id: originals[_core(chip_id)] for chip_id in unknown if _core(chip_id) in originals}
+    return {chip_id: originals[core(chip_id)] for chip_id in unknown if core(chip_id) in originals}

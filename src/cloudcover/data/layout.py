@@ -13,7 +13,7 @@ import pandas as pd
 
 from cloudcover.data import tables
 from cloudcover.data.chips import instead, stem_of
-from cloudcover.data.ids import changed_ids
+from cloudcover.data.ids import core
 from cloudcover.data.scenes import scene_of
 from cloudcover.runtime.files import hash_files
 from cloudcover.runtime.text import named
@@ -75,39 +75,46 @@ def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
     return {"rows without chips": sorted(missing), "chips without rows": sorted(extra)}
 
 
-def stray_labels(root: Path, chips: pd.DataFrame) -> dict[str, str]:
+def stray_labels(paths: Iterable[Path], chips: pd.DataFrame) -> dict[str, str]:
     """Find what lies among the labels but is no chip's label, such as `c000_mask.tif` or `c000.png`.
 
     Documents, and whatever lies beside a chip's label under its name, such as a preview, are passed over.
 
     Args:
-        root: folder in the challenge's layout.
+        paths: in the challenge's layout, such as `train_labels/c000.tif`; all others are ignored.
         chips: chip_id, split.
 
     Returns:
-        Path below `root` -> what is wrong with it, and what to do.
+        Path -> what is wrong with it, and what to do.
     """
+    listed = list(paths)
     strays = {}
     for split in (*SPLITS, UNLABELLED):
         known = set(chips.loc[chips["split"] == split, "chip_id"])
-        paths = list(visible(root / f"{split}_labels"))
-        labelled = {stem for path in paths if (stem := stem_of(path.name)) in known}
-        for path in paths:
+        labels = [path for path in listed if path.parent.name == f"{split}_labels"]
+        labelled = {stem for path in labels if (stem := stem_of(path.name)) in known}
+        others = {core(chip): chip for chip in known - labelled}
+        for path in labels:
             if path.name.split(".")[0] in labelled or stem_of(path.name) in known or path.suffix.lower() in DOCUMENTS:
                 continue
-            means = _meant(path.name, known - labelled)
+            means = _meant(path.name, others)
             advice = f"it may be that of {means}, which has none: {_to_label(path, means)}" if means else "remove it"
-            strays[path.relative_to(root).as_posix()] = f"is no label of a chip, expected <chip>.tif; {advice}"
+            strays[path.as_posix()] = f"is no label of a chip, expected <chip>.tif; {advice}"
     return strays
 
 
-def _meant(name: str, chips: set[str]) -> str | None:
-    """The chip whose id is a part of a file's name, such as c000 of `c000_mask.tif` and `mask-C000.png`; or None."""
+def labels_below(root: Path) -> Iterator[Path]:
+    """What lies in the folders of labels, relative to `root`."""
+    folders = [root / f"{split}_labels" for split in (*SPLITS, UNLABELLED)]
+    yield from (path.relative_to(root) for folder in folders for path in visible(folder))
+
+
+def _meant(name: str, chips: dict[str, str]) -> str | None:
+    """The chip, by `ids.core`, whose id is a part of a name, such as c000 of `c000_mask.tif` and `mask-C000.png`."""
     stem = name.rpartition(".")[0]
     edges = [-1, *(match.start() for match in re.finditer(r"[_\-. ]", stem)), len(stem)]
     parts = sorted((stem[start + 1 : end] for start, end in combinations(edges, 2)), key=len, reverse=True)
-    alike = changed_ids(parts, chips)
-    return next((alike.get(part, part) for part in parts if part in chips or part in alike), None)
+    return next((chips[core(part)] for part in parts if core(part) in chips), None)
 
 
 def _to_label(path: Path, chip: str) -> str:
@@ -134,11 +141,11 @@ def stray_bands(root: Path, folders: Iterable[Path], bands: list[str]) -> dict[s
     return strays
 
 
-def refuse_strays(root: Path, strays: dict[str, str], total: int, tolerated: float) -> None:
+def refuse_strays(root: Path | str, strays: dict[str, str], total: int, tolerated: float) -> None:
     """Refuse a folder in which too much is not recognised; warn of less.
 
     Args:
-        root: the folder.
+        root: the folder, or an address.
         strays: path below it -> what is wrong with it.
         total: chips of the folder.
         tolerated: largest share of them that may be dropped [0-1].
@@ -189,7 +196,7 @@ def differences(root: Path, manifest: pd.DataFrame) -> dict[str, str]:
         Path -> what is wrong: missing, another length, or not in the manifest.
     """
     found = {path.as_posix(): (root / path).stat().st_size for path in layout_files(root) if (root / path).exists()}
-    wrong = dict.fromkeys(found.keys() - set(manifest["path"]), "is not in the manifest files.csv")
+    wrong = dict.fromkeys(found.keys() - set(manifest["path"]), "is not in the manifest")
     for path, size in manifest[["path", "bytes"]].itertuples(index=False):
         if path not in found:
             wrong[path] = "is missing"

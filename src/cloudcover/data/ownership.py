@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cloudcover.data import tables
-from cloudcover.runtime.files import part_of, write_text
+from cloudcover.runtime.files import part_of, remove_leftovers, write_text
 
 RECORD = ".cloudcover"
 """Lists the program's files in a folder, a path per line, relative to the folder."""
@@ -92,7 +92,7 @@ def owned(root: Path) -> set[str]:
 
 
 def reserve(root: Path, paths: Collection[str]) -> None:
-    """Records files that are about to be written below a folder.
+    """Records files that are about to be written below a folder, and removes what killed runs left beside them.
 
     Args:
         root: the folder; it is made if need be.
@@ -111,6 +111,8 @@ def reserve(root: Path, paths: Collection[str]) -> None:
         raise FolderError(
             f"{root / min(away)} lies outside {root}, because a folder on the way is a link: replace the link"
         )
+    for folder in {(root / path).parent for path in paths}:
+        remove_leftovers(folder)
     _write(root, files | set(paths))
 
 

@@ -23,10 +23,10 @@ from tqdm import tqdm
 from cloudcover.config.sections import DataParams
 from cloudcover.data import shards, tables
 from cloudcover.data.chips import IGNORE_INDEX, Chip, ChipError, read_chip, stem_of
-from cloudcover.data.layout import differences, orphans, read_metadata, stray_labels
+from cloudcover.data.layout import differences, labels_below, orphans, read_metadata, stray_labels
 from cloudcover.data.statistics import band_statistics, flags
 from cloudcover.data.values import report, suspected_offset
-from cloudcover.runtime.files import fingerprint, sha256
+from cloudcover.runtime.files import fingerprint, remove_leftovers, sha256
 from cloudcover.runtime.text import listed, named
 from cloudcover.runtime.workers import exit_with_parent
 
@@ -75,6 +75,7 @@ def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: in
     manifest = tables.FILES.read(raw / "files.csv")
     unusable = _unusable(raw, chips, manifest, params)
     usable = chips[~chips["chip_id"].isin({row["chip_id"] for row in unusable})]
+    remove_leftovers(out)
     jobs = _plan(usable, manifest, raw, out, params)
     index, more = _run(jobs, workers)
     quarantined = pd.DataFrame(unusable + more, columns=list(tables.QUARANTINE.columns))
@@ -102,7 +103,7 @@ def _unusable(raw: Path, chips: pd.DataFrame, manifest: pd.DataFrame, params: Da
     done = {row["chip_id"] for row in rows}
     rows += [
         {"chip_id": path.rsplit("/", 1)[1], "band": "label", "reason": f"{path} {reason}"}
-        for path, reason in stray_labels(raw, chips).items()
+        for path, reason in stray_labels(labels_below(raw), chips).items()
     ]
     known = set(chips["chip_id"])
     for path, problem in sorted(differences(raw, manifest).items()):

@@ -17,6 +17,7 @@ from cloudcover.data.chips import ChipError, check_gcps, image_size, images, ope
 from cloudcover.data.geotiff import encode_geotiff
 from cloudcover.data.layout import (
     LayoutError,
+    labels_below,
     layout_files,
     read_metadata,
     refuse_strays,
@@ -50,7 +51,7 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
     folders = [
         source / f"{split}_features" / chip for chip, split in zip(chips["chip_id"], chips["split"], strict=True)
     ]
-    strays = stray_labels(source, chips) | stray_bands(source, folders, params.bands)
+    strays = stray_labels(labels_below(source), chips) | stray_bands(source, folders, params.bands)
     refuse_strays(source, strays, len(chips), params.max_quarantined)
     if params.tile:
         wanted = _tile(source, chips, params, raw)
