@@ -123,15 +123,15 @@ def _verified(folder: Path) -> bool:
 
 def _verify_dvc() -> None:
     """Names the corrupted objects of the DVC cache and what they are part of."""
-    from dvc.exceptions import NotDvcRepoError
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     from cloudcover.pipeline.dvc_cache import verify
 
     try:
         repo = Repo()
-    except NotDvcRepoError:
-        raise click.UsageError("this folder is not in a DVC repository") from None
+    except (DvcException, RuntimeError) as error:  # no repository, no git, no home
+        raise click.UsageError(f"this folder is not in a DVC repository that can be read: {error}") from None
     cache = Path(repo.cache.local.path)
     problems, objects = verify(cache, Path(repo.root_dir, "dvc.lock"))
     for name, path in problems.itertuples(index=False):

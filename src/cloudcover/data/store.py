@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from cloudcover.data import tables
 from cloudcover.data.shards import array_path
 from cloudcover.runtime.arrays import open_array
+from cloudcover.runtime.limits import open_file_limit
+
+MAPS = 256
+"""Arrays of shards that are kept mapped."""
 
 
 class ChipStore:
@@ -31,7 +35,7 @@ class ChipStore:
         self._places = self.index[["shard", "row"]].to_numpy()
         self._sizes = self.index["shard"].value_counts().to_dict()
         self._row = {chip_id: row for row, chip_id in enumerate(self.index["chip_id"])}
-        self._map = lru_cache(maxsize=256)(self._open)
+        self._map = lru_cache(maxsize=min(MAPS, open_file_limit() // 4))(self._open)  # a map keeps its file open
 
     def __len__(self) -> int:
         return len(self.index)
