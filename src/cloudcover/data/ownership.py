@@ -161,7 +161,7 @@ def _tables(root: Path) -> list[Path]:
 
 def _recorded(root: Path) -> set[str]:
     record = root / RECORD
-    return set(record.read_text(encoding="utf-8").splitlines()) if record.is_file() else set()
+    return set(record.read_text(encoding="utf-8").split("\n")) - {""} if record.is_file() else set()
 
 
 def _write(root: Path, files: Collection[str]) -> None:

@@ -18,6 +18,10 @@ from cloudcover.runtime.text import listed
 CHIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Characters that no text of a table may hold: line ends, others that cannot be seen, and halves of characters."""
+
+
 class TableError(ValueError):
     """A table breaks its schema; the message names the file, the column and the rows."""
 
@@ -32,7 +36,8 @@ class Table:
         key: columns that identify a row.
         options: column -> allowed values.
         extra: whether further columns may follow.
-        checks_keys: whether chip ids must be plain file names and keys unique; not where a table lists what is wrong.
+        checks_keys: whether ids must be plain file names, texts on one line and keys unique; not where a table
+            lists what is wrong.
     """
 
     name: str
@@ -51,7 +56,7 @@ class Table:
 
         Raises:
             TableError: a column is missing or unknown, a value has another type, a key is duplicated (also if only by
-                case), a chip id is not a plain name, or a value is not among the options.
+                case), a chip id is not a plain name, a text is not on one line, or a value is not among the options.
         """
         where = f"{origin} ({self.name})"
         missing = [c for c in self.columns if c not in frame]
@@ -67,6 +72,7 @@ class Table:
             except (ValueError, TypeError) as error:
                 raise TableError(f"{where}: column {column} is not {dtype}: {error}") from None
         if self.checks_keys:
+            self._check_texts(frame, where)
             self._check_keys(frame, where)
         for column, options in self.options.items():
             wrong = frame.index[~frame[column].isin(options)]
@@ -74,6 +80,15 @@ class Table:
                 values = sorted(set(frame.loc[wrong, column]))[:5]
                 raise TableError(f"{where}: {column} has {values} in rows {_rows(wrong)}; options: {list(options)}")
         return frame.reset_index(drop=True)
+
+    def _check_texts(self, frame: pd.DataFrame, where: str) -> None:
+        for column in (c for c, dtype in self.columns.items() if dtype == "str"):
+            odd = [row for row, text in enumerate(frame[column]) if CONTROL.search(text)]
+            if odd:
+                raise TableError(
+                    f"{where}: {column} holds control characters, such as line breaks, in rows {_rows(pd.Index(odd))}: "
+                    f"{[frame[column].iloc[row] for row in odd[:5]]}; write each text on one line"
+                )
 
     def _check_keys(self, frame: pd.DataFrame, where: str) -> None:
         frame = frame.reset_index(drop=True)

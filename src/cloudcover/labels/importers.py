@@ -11,6 +11,7 @@ import yaml
 
 from cloudcover.data import tables
 from cloudcover.data.chips import stem_of
+from cloudcover.runtime.text import plain
 
 
 class ImportListError(ValueError):
@@ -72,7 +73,7 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
     else:
         raise ImportListError(f"{path}: lists of bad chips are .txt, .csv or .yml files")
     frame = pd.DataFrame({"chip_id": [_chip(text) for text in chips]})
-    frame = frame.assign(verdict="bad", reviewer=reviewer or column or path.stem, reason="", time="")
+    frame = frame.assign(verdict="bad", reviewer=plain(reviewer or column or path.stem), reason="", time="")
     return tables.VERDICTS.check(frame, path)
 
 

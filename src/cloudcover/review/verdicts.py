@@ -16,7 +16,7 @@ import pandas as pd
 from cloudcover.data import tables
 from cloudcover.runtime.files import atomic
 from cloudcover.runtime.locks import hold
-from cloudcover.runtime.text import listed
+from cloudcover.runtime.text import listed, plain
 
 LONGEST_REASON = 500
 """Characters of a reviewer's note that are kept."""
@@ -80,7 +80,7 @@ class Verdicts:
     """
 
     def __init__(self, path: Path, reviewer: str, now: Callable[[], str] = utc_now) -> None:
-        self.path, self.reviewer, self._now = path, reviewer, now
+        self.path, self.reviewer, self._now = path, plain(reviewer), now
         self._lock = ExitStack()
         self._lock.enter_context(only_writer(path))
         self._threads = threading.Lock()
@@ -126,7 +126,7 @@ class Verdicts:
             ConflictError: see `seen`.
             TableError: the verdict is no such word, or the file was broken in the meantime.
         """
-        reason = " ".join(reason.split())[:LONGEST_REASON]
+        reason = plain(reason)[:LONGEST_REASON]
         time = self._now()
         new = {c: Verdict(c, verdict, self.reviewer, reason, time) if verdict else None for c in chip_ids}
         _check(row for row in new.values() if row)
