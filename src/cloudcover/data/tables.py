@@ -161,19 +161,21 @@ VERDICTS = Table(
 )
 MANIFEST = Table(
     "label-cleaning manifest",
-    {"chip_id": "str", "verdict": "str", "source": "str", "reason": "str", "score": "float64", "time": "str"},
-    options={"verdict": ("clean", "bad", "unlabelled")},
-)
-FOLDS = Table("folds", {"chip_id": "str", "fold": "int64", "scene": "str"})
-PSEUDO = Table(
-    "pseudo-labels",
     {
-        "chip_id": "str", "student": "int64", "row": "int64", "fold": "int64", "candidate": "str", "accepted": "bool",
-        "confident_share": "float64", "coverage_share": "float64", "agreement_iou": "float64", "change": "str",
-        "changed_pixels_share": "float64",
+        "chip_id": "str", "verdict": "str", "label": "str", "source": "str", "reason": "str", "score": "float64",
+        "time": "str",
     },
-    options={"candidate": ("bad", "unlabelled"), "change": ("added", "kept", "dropped", "none")},
-    key=("chip_id", "student"),
+    options={"verdict": ("clean", "bad", "unlabelled"), "label": ("human", "pseudo", "none")},
+    extra=True,
+)  # fmt: skip
+FOLDS = Table("folds", {"chip_id": "str", "fold": "int64", "scene": "str"})
+ROUND = Table(
+    "labels after a round",
+    {
+        **MANIFEST.columns, "row": "int64", "confident_share": "float64", "coverage_share": "float64",
+        "agreement_iou": "float64", "change": "str", "changed_pixels_share": "float64",
+    },
+    options={**MANIFEST.options, "change": ("added", "kept", "dropped", "none")},
 )  # fmt: skip
 PSEUDO_LOCATIONS = Table(
     "pseudo-labels by location",
