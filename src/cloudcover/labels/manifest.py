@@ -88,10 +88,13 @@ def suspects(suspicion: pd.Series, limit: float | None) -> pd.Index:
     Args:
         suspicion: probability of each label to be wrong [0-1], indexed by chip.
         limit: labels above it are rejected. None: as many of the most suspicious as are wrong by the audit's own
-            estimate, the sum of the probabilities, so that what is rejected in error balances what is missed.
+            estimate, the sum of the probabilities, so that false rejections balance missed errors; but never a label
+            that is more likely right than wrong.
 
     Returns:
         The chips, most suspicious first; equal ones by name.
     """
     ranked = suspicion.sort_index().sort_values(ascending=False, kind="stable")
-    return ranked.index[: round(math.fsum(suspicion))] if limit is None else ranked.index[ranked > limit]
+    if limit is not None:
+        return ranked.index[ranked > limit]
+    return ranked.index[: min(round(math.fsum(suspicion)), int((ranked > 0.5).sum()))]

@@ -20,6 +20,8 @@ NAMED = 0.3
 """A kind is named as a reason at a strength of at least this."""
 PRIOR = 0.145
 """Share of wrong labels in the sets that the weights were fitted on."""
+LEAST_DETERMINED = PRIOR / 3
+"""An estimated share of wrong labels below this may as well mean that the evidence is too weak to find them."""
 INTERCEPT = -5.23
 WEIGHTS = {
     "empty_over_cloud": 0.84,
@@ -148,11 +150,11 @@ def adjust_prior(posterior: Floats, prior: float, floor: float = 1e-4) -> tuple[
     return expit(odds + logit(share)), share
 
 
-def judge(evidence: pd.DataFrame) -> pd.DataFrame:
+def score_labels(evidence: pd.DataFrame) -> pd.DataFrame:
     """Adds `suspicion` and `reasons` to the evidence.
 
     Args:
-        evidence: a row per chip, from `audit`.
+        evidence: a row per chip, as `audit.judge_labels` gathers it.
 
     Returns:
         The frame with `suspicion`, probability that the label is wrong, and `reasons`: the kinds of error that the
@@ -177,3 +179,8 @@ def judge(evidence: pd.DataFrame) -> pd.DataFrame:
 def estimated_error_share(audit: pd.DataFrame) -> float:
     """Estimated share of wrong labels: the mean suspicion [0-1]."""
     return float(audit["suspicion"].mean())
+
+
+def is_determined(share: float) -> bool:
+    """Return whether an estimated share of wrong labels can be relied on, see `LEAST_DETERMINED`."""
+    return share >= LEAST_DETERMINED

@@ -145,26 +145,25 @@ class Trees:
             )
             self.models[int(fold)] = model.fit(values, cloud)
 
-    def probabilities(self, values: NDArray[np.float32], folds: NDArray[np.int64], height: int) -> NDArray[np.float32]:
-        """Probability of cloud by the classifiers that have not learned from the chips' folds.
+    def probabilities(self, values: NDArray[np.float32], folds: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Predict the probability of cloud by the classifiers that have not learned from the chips' folds.
 
         Args:
             values: N x S x S x F, from `describe`.
             folds: N folds.
-            height: side of the chips [pixels].
 
         Returns:
-            N x `height` x `height` float32 in [0, 1], bilinear between the centres of cells.
+            N x S x S float32 in [0, 1]; `enlarge` resamples it to pixels.
         """
-        small = np.empty(values.shape[:3], np.float32)
+        cells = np.empty(values.shape[:3], np.float32)
         for fold in np.unique(folds):
             rows, model = folds == fold, self.models[int(fold)]
             if isinstance(model, float):
-                small[rows] = model
+                cells[rows] = model
             else:
                 flat = values[rows].reshape(-1, values.shape[-1])
-                small[rows] = model.predict_proba(flat)[:, 1].reshape(-1, *values.shape[1:3])
-        return enlarge(small, height)
+                cells[rows] = model.predict_proba(flat)[:, 1].reshape(-1, *values.shape[1:3])
+        return cells
 
     def early_agreement(self) -> Floats:
         """How early in training each label was learned, by classifiers that learned from it.
@@ -214,29 +213,24 @@ class TreeCommittee:
         self.neighbours = Trees(sample, self.single, learn, seed)
         self.early_agreement = self.neighbours.early_agreement()
 
-    def views(self, dn: NDArray[np.uint16], bands: list[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Probabilities of cloud by both.
+    def votes(self, dn: NDArray[np.uint16], bands: list[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Predict the probability of cloud in each cell by both sets of trees.
 
         Args:
             dn: N x B x H x W uint16 [DN].
             bands: names of the bands, in order.
-            rows: places of the N chips in `folds`.
+            rows: positions of the N chips in `folds`.
 
         Returns:
-            2 x N x H x W float32 in [0, 1]: by the trees that have not seen the scene, by those that know neighbours.
+            N x 2 x S x S float32 in [0, 1]: trees that have not seen the scene, trees that know its other chips.
         """
         values = describe(dn, bands)
-        height = dn.shape[2]
-        return np.stack(
-            [
-                self.strangers.probabilities(values, self.folds[rows], height),
-                self.neighbours.probabilities(values, self.single[rows], height),
-            ]
-        )
+        strangers = self.strangers.probabilities(values, self.folds[rows])
+        return np.stack([strangers, self.neighbours.probabilities(values, self.single[rows])], axis=1)
 
 
 def enlarge(values: NDArray[np.float32], height: int) -> NDArray[np.float32]:
-    """Bilinear: N x S x S to N x height x height, constant beyond the outer cells' centres."""
+    """Resample N x S x S to N x height x height bilinearly, constant beyond the centres of the outer cells."""
     side = values.shape[1]
     place = np.clip((np.arange(height) + 0.5) * side / height - 0.5, 0, side - 1)
     weights = np.maximum(1 - np.abs(place[:, None] - np.arange(side)), 0).astype(np.float32)
