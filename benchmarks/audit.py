@@ -110,7 +110,7 @@ class Bench:
         verdicts = tables.VERDICTS.empty()
         manifest = build_manifest(first, verdicts, store.index, LabelsParams(policy="auto", max_suspicion=None))
         second = judge(self.probabilities("round1", manifest, "clean"), previous=first)
-        errors = tables.TRUTH.read(self.folder / "truth/manifest.csv").set_index("chip_id")["error"]
+        errors = tables.TRUTH.read(self.folder / "truth/masks.csv").set_index("chip_id")["error"]
         errors = errors.loc[first["chip_id"]].replace("", CLEAN).to_numpy()
         second = second.assign(first=first["suspicion"], first_model_iou=first["model_iou"])
         if CLEANLAB.exists():
