@@ -1,135 +1,96 @@
 """How well the audit finds wrong labels, against sorting labels by out-of-fold IoU and by cleanlab's scores.
 
     python -m venv .venv/cleanlab && .venv/cleanlab/bin/pip install cleanlab==2.9.0
-    python benchmarks/audit.py --seed 1 --repeats 5 --json audit.json
-    python benchmarks/audit.py --seed 1000 --repeats 6 --fit
+    python benchmarks/audit.py --quick
+    python benchmarks/audit.py --seed 1 --repeats 5 --jobs 5 --json audit.json
+    python benchmarks/audit.py --seed 1000 --repeats 6 --jobs 6 --fit src/cloudcover/labels/weights.py
     python benchmarks/audit.py --rate
 
-Creates synthetic sets whose wrong labels are known, and runs the audit's part of the workflow on each: train a
+Creates synthetic sets whose wrong labels are known, and runs the workflow's judgement of labels on each: train a
 baseline on all given labels, predict it out of fold, judge the labels, train round 1 on the labels that are left,
 predict it out of fold, judge the labels again. Prints for each score the average precision and the recall at the
 estimated rate: as many labels are rejected as the audit estimates to be wrong, without knowing the truth. Then the
 recall of each kind of error.
 
-- `first`: suspicion by the baseline's probabilities;
 - `audit`: suspicion after round 1;
-- `network_iou`: 1 - IoU of label and the baseline's out-of-fold prediction, as the challenge's winners did;
+- `first`: suspicion by the baseline;
+- `low_iou`: 1 - IoU of label and the baseline's out-of-fold prediction, as the challenge's winners did;
 - `cleanlab`: cleanlab's segmentation scores of the baseline. cleanlab is AGPL, hence the environment of its own
   (line 1); without it the column is left out.
 
-`--fit` prints the weights of `cloudcover.labels.score` fitted on these sets; use other seeds to measure than to fit.
-`--keep` keeps the sets, models and predictions in a folder. What is there is not made again, but all labels are judged
-anew. `--rate` prints chips of 512 pixels per second of the evidence that needs no network, on one core and on two.
+`--fit` fits the weights of the evidence on these sets and writes the module; use other seeds to measure than to fit.
+`--jobs` works on several sets at once, each in a process of its own. `--keep` keeps sets, models and predictions in a
+folder. What is there is not made again, but all labels are judged anew. `--rate` prints chips of 512 pixels per second
+of the evidence that needs no network, on one core and on two.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import logging
+import multiprocessing
 import tempfile
-from dataclasses import dataclass
-from functools import cached_property, partial
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from audit_fit import fit
+from audit_fit import Judgements, fit
 from audit_rate import rates
+from audit_set import CLEAN, AuditedSet
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
+from threadpoolctl import threadpool_limits
 
-from cloudcover.config.params import LabelsParams, Params
-from cloudcover.data import tables
-from cloudcover.data.chips import IGNORE_INDEX
-from cloudcover.data.folds import split
-from cloudcover.data.pack import pack
-from cloudcover.data.store import ChipStore
-from cloudcover.labels.audit import Probabilities, judge_labels
-from cloudcover.labels.evidence import gather_evidence
-from cloudcover.labels.manifest import build_manifest
+from cloudcover.config.params import Params
 from cloudcover.labels.score import estimated_error_share
-from cloudcover.masks.out_of_fold import OutOfFold
-from cloudcover.predict.oof import predict_oof
-from cloudcover.runtime.files import derive_seed, write_json
-from cloudcover.sources.fetch import fetch
-from cloudcover.train.run import TrainingConfig, train
-from cloudcover.train.split import select
-
-CLEAN = "none"
-POLICY = "vflip"
-ROOT = Path(__file__).resolve().parents[1]
-CLEANLAB = ROOT / ".venv/cleanlab/bin/python"
+from cloudcover.runtime.files import write_json
 
 
-@dataclass(frozen=True)
-class Bench:
-    """The part of the workflow that cleans labels, on one synthetic set below `folder`."""
+class Result(NamedTuple):
+    """What came of one set."""
 
-    params: Params
-    folder: Path
+    judgements: Judgements
+    seconds: float
 
-    @cached_property
-    def store(self) -> ChipStore:
-        """The packed chips."""
-        root, p = self.folder / "store", self.params
-        if not (root / "index.parquet").exists():
-            fetch(p.data, p.synthetic, p.seed, self.folder / "raw", self.folder / "truth")
-            pack(self.folder / "raw", root, self.folder / "quarantine.csv", p.data)
-        return ChipStore(root)
 
-    @cached_property
-    def folds(self) -> pd.DataFrame:
-        """`tables.FOLDS`, balanced by the coverage of the given labels."""
-        index = self.store.index.reset_index(drop=True)
-        chips = index[["chip_id", "location", "datetime"]].assign(coverage_share=index["label_coverage_share"])
-        return split(chips, self.params.folds, derive_seed(self.params.seed, "folds"))
+def parameters(args: argparse.Namespace, seed: int) -> Params:
+    """The defaults, but for what the command line says."""
+    p = Params()
+    synthetic = {"chips": args.chips, "scenes": args.scenes, "label_errors": args.errors}
+    return p.model_copy(
+        update={
+            "seed": seed,
+            "data": p.data.model_copy(update={"chip_size": args.size}),
+            "synthetic": p.synthetic.model_copy(update=synthetic),
+            "folds": p.folds.model_copy(update={"number": args.folds}),
+            "training": p.training.model_copy(update={"epochs": args.epochs}),
+            "compute": p.compute.model_copy(update={"device": args.device}),
+        }
+    )
 
-    def probabilities(self, run: str, manifest: pd.DataFrame, learn_from: Literal["given", "clean"]) -> Probabilities:
-        """Out-of-fold probabilities of a run, trained unless they are in the folder."""
-        out, p = self.folder / "oof" / run, self.params
-        if not (out / "index.csv").exists():
-            config = TrainingConfig(p.seed, p.data, p.folds, p.input, p.model, p.training, p.augmentation, p.compute)
-            models = {k: self.folder / "models" / run / f"fold{k}" for k in range(p.folds.number)}
-            for fold, model in models.items():
-                learned = select(manifest, self.folds, fold, learn_from=learn_from)
-                train(config, self.store, learned, model, self.folder / "work", run=run, fold=fold)
-            predict_oof(self.store, self.folds, {k: [m] for k, m in models.items()}, [POLICY], p.compute, out)
-        return partial(OutOfFold([out]).probabilities, policy=POLICY)
 
-    def audits(self, threads: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """`tables.AUDIT` with `error` by the baseline, and after round 1; the latter also has the scores of others."""
-        store, folds, nodata = self.store, self.folds, self.params.data.nodata
-        labelled = store.index["labelled"].map({True: "clean", False: "unlabelled"})
-        everything = pd.DataFrame({"chip_id": store.index["chip_id"].to_numpy(), "verdict": labelled.to_numpy()})
-        baseline = self.probabilities("baseline", everything, "given")
-        evidence, votes = gather_evidence(store, folds, nodata, self.params.seed, threads)
-        judge = partial(judge_labels, store, evidence, votes, folds=folds, nodata=nodata, threads=threads)
-        first = judge(baseline)
-        verdicts = tables.VERDICTS.empty()
-        manifest = build_manifest(first, verdicts, store.index, LabelsParams(policy="auto", max_suspicion=None))
-        second = judge(self.probabilities("round1", manifest, "clean"), previous=first)
-        errors = tables.TRUTH.read(self.folder / "truth/masks.csv").set_index("chip_id")["error"]
-        errors = errors.loc[first["chip_id"]].replace("", CLEAN).to_numpy()
-        second = second.assign(first=first["suspicion"], first_model_iou=first["model_iou"])
-        if CLEANLAB.exists():
-            second["cleanlab"] = self.cleanlab(first["chip_id"].tolist(), baseline)
-        return first.assign(error=errors), second.assign(error=errors)
-
-    def cleanlab(self, chip_ids: list[str], probabilities: Probabilities) -> NDArray[np.float64]:
-        """Score each label by cleanlab, low = suspicious."""
-        labels, cloud = self.store.labels(chip_ids), probabilities(chip_ids)
-        arrays, scores = self.folder / "arrays.npz", self.folder / "scores.npy"
-        np.savez(arrays, labels=np.where(labels == IGNORE_INDEX, cloud > 0.5, labels), cloud=cloud)
-        script = ROOT / "benchmarks/baselines/cleanlab_scores.py"
-        subprocess.run([CLEANLAB, script, arrays, scores], check=True, capture_output=True)
-        return np.asarray(np.load(scores), np.float64)
+def run(args: argparse.Namespace, seed: int) -> Result:
+    """Judge the labels of one set."""
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    torch.set_num_threads(args.threads)
+    start = time.perf_counter()
+    place = nullcontext(args.keep / f"seed-{seed}") if args.keep else tempfile.TemporaryDirectory()
+    with place as folder, threadpool_limits(args.threads):
+        judgements = AuditedSet(parameters(args, seed), Path(folder)).judgements(args.threads)
+    return Result(judgements, time.perf_counter() - start)
 
 
 def scores(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     """The scores by which each way sorts labels, high = suspicious."""
-    ways = {"audit": table["suspicion"], "first": table["first"], "network_iou": 1 - table["first_model_iou"]}
+    ways = {"audit": table["suspicion"], "first": table["first"], "low_iou": 1 - table["first_model_iou"]}
     if "cleanlab" in table:
         ways["cleanlab"] = 1 - table["cleanlab"]
     return {name: score.to_numpy(np.float64) for name, score in ways.items()}
@@ -159,59 +120,57 @@ def measure(table: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame]:
     return figures, chips
 
 
+def report(seeds: list[int], results: list[Result], json: Path | None) -> None:
+    """Print the tables, and write the means as JSON."""
+    measured = [measure(result.judgements[1]) for result in results]
+    rows = [
+        {"seed": s, **figures, "seconds": r.seconds}
+        for s, r, (figures, _) in zip(seeds, results, measured, strict=True)
+    ]
+    table, chips = pd.DataFrame(rows), pd.concat([chips for _, chips in measured])
+    mean = table.drop(columns="seed").mean()
+    kinds = chips.groupby("error").mean()
+    kinds.insert(0, "labels", chips.groupby("error").size())
+    print(table.set_index("seed").T.round(3).to_string())
+    print(f"\nmean of {len(seeds)} sets\n{mean.round(3).to_string()}")
+    print(f"\nshare rejected at the estimated rate, by kind of error\n{kinds.round(3).to_string()}")
+    if json:
+        by_kind = {f"recall_{kind}": float(share) for kind, share in kinds["audit"].items() if kind != CLEAN}
+        write_json(json, {**{k: float(v) for k, v in mean.items() if pd.notna(v)}, **by_kind})
+
+
 def main() -> None:
-    """Prints the tables and writes the JSON."""
+    """Prints the tables and writes the files that are asked for."""
     defaults = Params()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chips", type=int, default=270, help="chips of a set (%(default)s)")
     parser.add_argument("--scenes", type=int, default=30, help="scenes of a set (%(default)s)")
     parser.add_argument("--size", type=int, default=96, help="side of a chip [pixels] (%(default)s)")
     parser.add_argument("--folds", type=int, default=3, help="folds of the networks (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=defaults.training.epochs, help="epochs (%(default)s)")
     parser.add_argument("--errors", type=float, default=defaults.synthetic.label_errors, help="share of wrong labels")
-    parser.add_argument("--seed", type=int, default=0, help="of the first set; the next sets have the next ones")
+    parser.add_argument("--quick", action="store_true", help="a set of 72 chips of 64 pixels, to see that all works")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the first set; the others have the next")
     parser.add_argument("--repeats", type=int, default=1, help="number of sets")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--fit", action="store_true", help="print weights fitted on these sets")
-    parser.add_argument("--rate", action="store_true", help="print chips per second of what needs no network")
+    parser.add_argument("--jobs", type=int, default=1, help="sets at once (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each set (%(default)s)")
+    parser.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"], help="(%(default)s)")
+    parser.add_argument("--json", type=Path, help="write the mean figures here")
+    parser.add_argument("--fit", type=Path, help="write weights fitted on these sets here, a Python module")
     parser.add_argument("--keep", type=Path, help="keep sets, models and predictions here, and use those that are")
+    parser.add_argument("--rate", action="store_true", help="print chips per second of what needs no network")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     if args.rate:
         print(rates(args.seed).round(3).to_string(index=False))
         return
-    synthetic = {"chips": args.chips, "scenes": args.scenes, "label_errors": args.errors}
-    sets, figures, verdicts = [], [], []
-    for seed in range(args.seed, args.seed + args.repeats):
-        params = defaults.model_copy(
-            update={
-                "seed": seed,
-                "data": defaults.data.model_copy(update={"chip_size": args.size}),
-                "synthetic": defaults.synthetic.model_copy(update=synthetic),
-                "folds": defaults.folds.model_copy(update={"number": args.folds}),
-                "compute": defaults.compute.model_copy(update={"device": args.device}),
-            }
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            place = args.keep / f"seed-{seed}" if args.keep else Path(folder)
-            audits = Bench(params, place).audits(args.threads)
-        sets.append(audits)
-        one, rejects = measure(audits[1])
-        figures.append({"seed": seed, **one})
-        verdicts.append(rejects)
-        print(pd.DataFrame(figures[-1:]).round(3).to_string(index=False, header=len(figures) == 1), flush=True)
-    mean = pd.DataFrame(figures).drop(columns="seed").mean()
-    all_verdicts = pd.concat(verdicts)
-    kinds = all_verdicts.groupby("error").mean()
-    kinds.insert(0, "labels", all_verdicts.groupby("error").size())
-    print(f"\nmean of {args.repeats} sets\n{mean.round(3).to_string()}")
-    print(f"\nshare rejected at the estimated rate, by kind of error\n{kinds.round(3).to_string()}")
+    if args.quick:
+        args.chips, args.scenes, args.size, args.epochs = 72, 12, 64, 4
+    seeds = list(range(args.seed, args.seed + args.repeats))
+    with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        results = list(pool.map(partial(run, args), seeds))
+    report(seeds, results, args.json)
     if args.fit:
-        fit(sets)
-    if args.json:
-        by_kind = {f"recall_{kind}": float(share) for kind, share in kinds["audit"].items() if kind != CLEAN}
-        write_json(args.json, {**{k: v for k, v in mean.items() if pd.notna(v)}, **by_kind})
+        args.fit.write_text(fit([result.judgements for result in results]), encoding="utf-8")
 
 
 if __name__ == "__main__":

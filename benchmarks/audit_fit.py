@@ -11,19 +11,27 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, log_loss
 
-from cloudcover.labels.score import WEIGHTS, adjust_prior, features
+from cloudcover.labels.score import adjust_prior, features
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 """Strengths of the ridge that are compared."""
-Audits = tuple[pd.DataFrame, pd.DataFrame]
+FAVOURABLE = ("separable", "doubtful")
+"""Features that speak for a label; the others speak against it."""
+Judgements = tuple[pd.DataFrame, pd.DataFrame]
 """One set judged by the baseline's probabilities, and after round 1."""
 
 
-def fit(sets: Sequence[Audits]) -> None:
-    """Compare strengths of the ridge with one set held out at a time, and print the weights of the best.
+def fit(sets: Sequence[Judgements]) -> str:
+    """Compare strengths of the ridge with one set held out at a time, and fit the weights by the best.
 
     Ridge logistic regression that shrinks towards equal weights (1, or -0.5 for what speaks for a label) instead of 0,
-    so that evidence that is rare in synthetic sets still counts on real ones. Each weight keeps its sign.
+    so that evidence that is rare in synthetic sets still counts on real ones. No weight changes its sign.
+
+    Args:
+        sets: At least two sets, each judged twice.
+
+    Returns:
+        The source of `cloudcover.labels.weights`.
     """
     rows = []
     for name, chosen in {"both": (0, 1), "first": (0,), "second": (1,)}.items():
@@ -42,10 +50,27 @@ def fit(sets: Sequence[Audits]) -> None:
     losses = found[found["fitted_on"] == "both"].groupby("strength")["log_loss"].mean()
     strength = float(losses.idxmin())
     weights, prior = fit_weights([t for s in sets for t in s], strength)
-    print(f"\nstrength {strength:g}\nPRIOR = {prior:.3f}\nINTERCEPT = {weights[-1]:.2f}\nWEIGHTS = {{")
-    for name, weight in zip(_names(sets[0][0]), weights, strict=False):
-        print(f'    "{name}": {weight:.2f},')
-    print("}")
+    print(f"\nstrength of the ridge {strength:g}")
+    return source(weights, prior, _names(sets[0][0]))
+
+
+def source(weights: NDArray[np.float64], prior: float, names: Sequence[str]) -> str:
+    """Write the module of the weights: one per name and, last, the intercept."""
+    lines = [f'    "{name}": {round(weight, 2) + 0:.2f},' for name, weight in zip(names, weights[:-1], strict=True)]
+    return "\n".join(
+        [
+            '"""Weights of the evidence, fitted on synthetic sets only. Written by `benchmarks/audit.py --fit`."""',
+            "",
+            f"PRIOR = {prior:.3f}",
+            '"""Share of wrong labels in the sets that the weights were fitted on."""',
+            f"INTERCEPT = {weights[-1]:.2f}",
+            "WEIGHTS = {",
+            *lines,
+            "}",
+            '"""Log-odds per unit of each column of `score.features`."""',
+            "",
+        ]
+    )
 
 
 def fit_weights(audits: Sequence[pd.DataFrame], strength: float) -> tuple[NDArray[np.float64], float]:
@@ -60,16 +85,16 @@ def fit_weights(audits: Sequence[pd.DataFrame], strength: float) -> tuple[NDArra
     """
     design = np.concatenate([_design(t) for t in audits])
     wrong = np.concatenate([_wrong(t) for t in audits]).astype(np.float64)
-    signs = [1 if WEIGHTS[name] > 0 else -1 for name in _names(audits[0])]
-    centre = np.array([*(1.0 if sign > 0 else -0.5 for sign in signs), 0.0])
-    pull = strength * np.append(np.ones(len(signs)), 0)
+    favourable = [name in FAVOURABLE for name in _names(audits[0])]
+    centre = np.array([*(-0.5 if good else 1.0 for good in favourable), 0.0])
+    pull = strength * np.append(np.ones(len(favourable)), 0)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         z, away = design @ weights, weights - centre
         value = np.sum(np.logaddexp(0, z) - wrong * z) + pull @ away**2 / 2
         return float(value), design.T @ (expit(z) - wrong) + pull * away
 
-    bounds = [*((0, np.inf) if sign > 0 else (-np.inf, 0) for sign in signs), (-np.inf, np.inf)]
+    bounds = [*((-np.inf, 0) if good else (0, np.inf) for good in favourable), (-np.inf, np.inf)]
     start = np.append(centre[:-1], logit(wrong.mean()))
     return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x), float(wrong.mean())
 

@@ -21,12 +21,14 @@ from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.disagreement import committee_evidence, confident_levels, model_evidence
-from cloudcover.labels.evidence import BATCH, known_labels
+from cloudcover.labels.evidence import BATCH
 from cloudcover.labels.geometry import THUMBNAIL, best_match, geometry_evidence, reduce
+from cloudcover.labels.reading import read_labelled
 from cloudcover.labels.score import estimated_error_share, is_determined, score_labels
 from cloudcover.labels.trees import enlarge
 from cloudcover.masks.codec import decode_predictions
 from cloudcover.masks.overlap import iou
+from cloudcover.runtime.text import listed
 
 Probabilities = Callable[[Sequence[str]], NDArray[np.float32]]
 """Chip ids -> N x H x W float32 in [0, 1], the probability of cloud by models that have not seen the chips' scenes."""
@@ -111,7 +113,7 @@ class _View:
         """Read labels, N x H x W, and the views of model, trees and neighbours' trees, 3 x N x H x W."""
         chips = self.evidence.iloc[rows]
         chip_ids = chips["chip_id"].tolist()
-        labels, model = known_labels(self.store, chip_ids, self.nodata), self.probabilities(chip_ids)
+        labels, model = read_labelled(self.store, chip_ids, self.nodata)[1], self.probabilities(chip_ids)
         if model.shape != labels.shape:
             raise AuditError(f"the probabilities have the shape {model.shape}, but the labels {labels.shape}")
         cells = decode_predictions(self.tree_votes[chips["row"].to_numpy()])
@@ -166,7 +168,7 @@ def _folds_of(evidence: pd.DataFrame, folds: pd.DataFrame) -> NDArray[np.int64]:
     if len(outside):
         raise AuditError(
             f"{len(outside)} chips of the evidence are in no fold or in the test part "
-            f"({', '.join(outside[:5])}); gather the evidence again"
+            f"({listed(outside)}); gather the evidence again"
         )
     return fold.to_numpy(np.int64)
 
@@ -177,9 +179,12 @@ def _mean(table: pd.DataFrame, previous: pd.DataFrame) -> pd.DataFrame:
     missing = before.index[before["suspicion"].isna()]
     if len(missing):
         raise AuditError(
-            f"the previous audit lacks {len(missing)} chips ({', '.join(missing[:5])}); run it again on these labels"
+            f"the previous audit lacks {len(missing)} chips ({listed(missing)}); run it again on these labels"
         )
     figures = [c for c in table.columns.astype(str) if c not in ("chip_id", "fold", "tree_fold")]
+    unknown = [c for c in figures if c not in before]
+    if unknown:
+        raise AuditError(f"the previous audit lacks the columns {listed(unknown)}; run it again with this version")
     return table.assign(**{c: (table[c] + before[c].to_numpy(np.float64)) / 2 for c in figures})
 
 

@@ -5,7 +5,7 @@ It depends on the packed chips alone. `audit.judge_labels` adds what out-of-fold
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,10 @@ from sklearn.model_selection import GroupKFold
 from tqdm import tqdm
 
 from cloudcover.data import tables
-from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
+from cloudcover.labels.reading import read_labelled
 from cloudcover.labels.spectral import separability, spectral_evidence
-from cloudcover.labels.trees import TreeCommittee, draw
+from cloudcover.labels.trees import TreeCommittee, draw, one_core_each
 from cloudcover.masks.codec import encode_predictions
 
 BATCH = 4
@@ -54,17 +54,10 @@ def gather_evidence(
     """
     chip_ids = _labelled(store, folds)
     tree_folds = _scene_folds(store.index.loc[chip_ids, "scene"])
-    bands = store.bands()
-    committee = TreeCommittee(draw(store, chip_ids, nodata, seed), tree_folds, np.ones(len(chip_ids), np.bool_), seed)
-
-    def look(rows: NDArray[np.int64]) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-        batch = [chip_ids[row] for row in rows]
-        dn, labels = store.chips(batch), known_labels(store, batch, nodata)
-        colours = {**spectral_evidence(dn, labels, bands, nodata), "label_separability_auc": separability(dn, labels)}
-        return pd.DataFrame({"chip_id": batch, **colours}), encode_predictions(committee.votes(dn, bands, rows))
-
     batches = [np.arange(i, min(i + BATCH, len(chip_ids))) for i in range(0, len(chip_ids), BATCH)]
-    with ThreadPoolExecutor(threads) as pool:
+    with one_core_each(threads) as pool:
+        committee = TreeCommittee(draw(store, chip_ids, nodata, seed), tree_folds, seed, pool)
+        look = partial(_look, store, chip_ids, committee, nodata)
         found = tqdm(pool.map(look, batches), total=len(batches), desc="evidence", unit="batch", disable=None)
         parts, votes = zip(*found, strict=True)
     table = pd.concat(parts, ignore_index=True).assign(
@@ -73,11 +66,14 @@ def gather_evidence(
     return tables.EVIDENCE.check(table, "evidence"), np.concatenate(votes)
 
 
-def known_labels(store: ChipStore, chip_ids: list[str], nodata: int) -> NDArray[np.uint8]:
-    """Read labels: N x H x W uint8 of {0, 1, 255}, with 255 where any band has no data."""
-    labels = store.labels(chip_ids)
-    labels[(store.chips(chip_ids) == nodata).any(axis=1)] = IGNORE_INDEX
-    return labels
+def _look(
+    store: ChipStore, chip_ids: list[str], committee: TreeCommittee, nodata: int, rows: NDArray[np.int64]
+) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Describe the colours of some chips, and let the trees vote on them."""
+    batch, bands = [chip_ids[row] for row in rows], store.bands()
+    dn, labels = read_labelled(store, batch, nodata)
+    colours = {**spectral_evidence(dn, labels, bands, nodata), "label_separability_auc": separability(dn, labels)}
+    return pd.DataFrame({"chip_id": batch, **colours}), encode_predictions(committee.votes(dn, bands, rows))
 
 
 def _labelled(store: ChipStore, folds: pd.DataFrame) -> list[str]:
