@@ -95,18 +95,24 @@ def test_the_manifest_survives_its_file(index, audit, tmp_path):
 
 
 def test_without_a_limit_as_many_are_rejected_as_the_audit_estimates(index, audit):
-    # 0.1 + 0.5 + 0.9 make 1.5 wrong labels, rounded to even: 2.
-    manifest = build_manifest(audit, verdicts(), index, LabelsParams(policy="auto", max_suspicion=None))
+    # 0.1 + 0.6 + 0.9 make 1.6 wrong labels, rounded: 2.
+    likely = audit.assign(suspicion=[0.1, 0.6, 0.9])
+    manifest = build_manifest(likely, verdicts(), index, LabelsParams(policy="auto", max_suspicion=None))
     assert verdict_of(manifest) == {"a": "clean", "b": "bad", "c": "bad", "d": "unlabelled"}
     sure = build_manifest(audit.assign(suspicion=0.01), verdicts(), index, LabelsParams(policy="auto"))
     assert verdict_of(sure) == {"a": "clean", "b": "clean", "c": "clean", "d": "unlabelled"}
+
+
+def test_a_label_that_is_more_likely_right_is_never_rejected_to_reach_the_estimate():
+    assert suspects(pd.Series(0.4, [f"c{i}" for i in range(10)]), None).empty
+    assert suspects(pd.Series([0.5, 0.45, 0.9, 0.45], list("abcd")), None).tolist() == ["c"]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_the_most_suspicious_are_rejected_whatever_their_order(suspicion):
     score = pd.Series(suspicion, [f"c{i:02d}" for i in range(len(suspicion))])
     chosen = suspects(score, None)
-    assert len(chosen) == round(math.fsum(suspicion))
+    assert len(chosen) == min(round(math.fsum(suspicion)), sum(s > 0.5 for s in suspicion))
     assert suspects(score[::-1], None).tolist() == chosen.tolist()
     if 0 < len(chosen) < len(score):
         assert score[chosen].min() >= score.drop(chosen).max()

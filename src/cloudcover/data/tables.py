@@ -153,6 +153,14 @@ INDEX = Table(
     options={"split": ("train", "test", "unlabelled")},
     extra=True,
 )  # fmt: skip
+EVIDENCE = Table(
+    "evidence about labels",
+    {
+        "chip_id": "str", "row": "int64", "tree_fold": "int64", "early_agreement": "float64",
+        "bright_outside_share": "float64", "dark_inside_share": "float64", "green_inside_share": "float64",
+        "brightness_auc": "float64", "haze_auc": "float64", "label_separability_auc": "float64",
+    },
+)  # fmt: skip
 AUDIT = Table("label audit", {"chip_id": "str", "suspicion": "float64", "reasons": "str"}, extra=True)
 VERDICTS = Table(
     "human verdicts",
