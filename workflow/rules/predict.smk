@@ -9,7 +9,9 @@ rule predict:
         oof_arrays=expand("data/oof/{{run}}/{policy}.npy", policy=OOF_POLICIES),
         test="data/test/{run}/index.csv",
         test_seconds="data/test/{run}/seconds.csv",
-        test_arrays=f"data/test/{{run}}/{PARAMS.prediction.tta}.npy",
+        test_arrays=expand(
+            "data/test/{{run}}/{policy}.npy", policy=[PARAMS.prediction.tta]
+        ),
     log:
         "logs/predict/{run}.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""Gives every label a suspicion in 0-1 with its reasons, from a run's out-of-fold probabilities and the evidence."""
+"""Judge every label by a run's out-of-fold probabilities: its suspicion in 0-1, with reasons."""
 
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,16 @@ def main() -> None:
     from cloudcover.labels.audit import judge_labels
     from cloudcover.masks.out_of_fold import OutOfFold
 
-    array, previous = Path(snakemake.input.probabilities), snakemake.input.get("previous")
+    predictions, first = OutOfFold([Path(snakemake.input.oof).parent]), snakemake.input.previous
     table = judge_labels(
         ChipStore(Path(snakemake.input.index).parent),
         tables.EVIDENCE.read(snakemake.input.evidence),
         np.load(snakemake.input.votes, mmap_mode="r"),
-        partial(OutOfFold([array.parent]).probabilities, policy=array.stem),
+        partial(predictions.probabilities, policy=params.prediction.judge_tta),
         tables.FOLDS.read(snakemake.input.folds),
         nodata=params.data.nodata,
         threads=snakemake.threads,
-        previous=tables.AUDIT.read(previous) if previous else None,
+        previous=tables.AUDIT.read(first) if first else None,
     )
     tables.AUDIT.write(table, snakemake.output[0])
 

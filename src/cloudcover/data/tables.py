@@ -31,6 +31,7 @@ class Table:
         key: columns that identify a row.
         options: column -> allowed values.
         extra: whether further columns may follow.
+        extra_dtype: dtype of these; None: as they are.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Table:
     key: tuple[str, ...] = ("chip_id",)
     options: dict[str, tuple[str, ...]] = field(default_factory=dict)
     extra: bool = False
+    extra_dtype: str | None = None
 
     def empty(self) -> pd.DataFrame:
         """A table without rows."""
@@ -58,7 +60,7 @@ class Table:
                 f"{where}: missing columns {missing}, unknown columns {unknown}; expected {list(self.columns)}"
             )
         frame = frame[[*self.columns, *(unknown if self.extra else [])]].copy()
-        for column, dtype in self.columns.items():
+        for column, dtype in self._dtypes(frame).items():
             try:
                 frame[column] = _cast(frame[column], dtype)
             except (ValueError, TypeError) as error:
@@ -91,6 +93,11 @@ class Table:
                     f"(or differ only in case): {list(keys[twice])[:5]}"
                 )
 
+    def _dtypes(self, frame: pd.DataFrame) -> dict[str, str]:
+        """Dtypes of the declared columns, and of further ones in the frame if they have a dtype."""
+        extra = {column: self.extra_dtype for column in frame if column not in self.columns} if self.extra else {}
+        return self.columns | {str(column): dtype for column, dtype in extra.items() if dtype}
+
     def write(self, frame: pd.DataFrame, path: Path | str) -> None:
         """Checks and writes the table atomically."""
         frame = self.check(frame, path)
@@ -112,7 +119,7 @@ class Table:
                 frame = pd.read_parquet(path)
             else:
                 frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-                for column, dtype in self.columns.items():
+                for column, dtype in self._dtypes(frame).items():
                     if dtype == "bool" and column in frame:
                         frame[column] = frame[column].map({"True": True, "False": False, "true": True, "false": False})
                     elif dtype.startswith(("int", "float")) and column in frame:
@@ -161,7 +168,12 @@ EVIDENCE = Table(
         "brightness_auc": "float64", "haze_auc": "float64", "label_separability_auc": "float64",
     },
 )  # fmt: skip
-AUDIT = Table("label audit", {"chip_id": "str", "suspicion": "float64", "reasons": "str"}, extra=True)
+AUDIT = Table(
+    "label audit",
+    {"chip_id": "str", "suspicion": "float64", "reasons": "str"},
+    extra=True,
+    extra_dtype="float64",  # the evidence
+)
 VERDICTS = Table(
     "human verdicts",
     {"chip_id": "str", "verdict": "str", "reviewer": "str", "reason": "str", "time": "str"},
