@@ -5,6 +5,8 @@ from pathlib import Path
 
 from cloudcover.pipeline.job import start
 
+POLICY = "vflip"
+
 
 def main() -> None:
     params = start(snakemake)
@@ -15,12 +17,12 @@ def main() -> None:
     from cloudcover.labels.audit import judge_labels
     from cloudcover.masks.out_of_fold import OutOfFold
 
-    array, previous = Path(snakemake.input.probabilities), snakemake.input.get("previous")
+    out_of_fold, previous = OutOfFold([Path(snakemake.input.oof).parent]), snakemake.input.get("previous")
     table = judge_labels(
         ChipStore(Path(snakemake.input.index).parent),
         tables.EVIDENCE.read(snakemake.input.evidence),
         np.load(snakemake.input.votes, mmap_mode="r"),
-        partial(OutOfFold([array.parent]).probabilities, policy=array.stem),
+        partial(out_of_fold.probabilities, policy=POLICY),
         tables.FOLDS.read(snakemake.input.folds),
         nodata=params.data.nodata,
         threads=snakemake.threads,

@@ -1,4 +1,4 @@
-"""Evidence about labels that needs no network: colours, and the trees' probabilities (bytes, round(p x 254))."""
+"""Gathers evidence on labels that needs no network: colours, and the trees' probabilities (bytes, round(p x 255))."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ from cloudcover.pipeline.job import start
 
 
 def main() -> None:
-    """See the module."""
     params = start(snakemake)
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
