@@ -527,6 +527,10 @@ def test_judging_again_averages_the_figures_of_both_models(small, gathered, out_
     both = judged(store, gathered, other, folds, previous=first)
     np.testing.assert_allclose(both["oof_iou"], (first["oof_iou"] + second["oof_iou"]) / 2)
     np.testing.assert_allclose(both["haze_auc"], first["haze_auc"])
+    assert first["label_separability_auc"].isna().any()
+    tables.AUDIT.write(first, tmp_path / "audit.csv")
+    read = tables.AUDIT.read(tmp_path / "audit.csv")
+    pd.testing.assert_frame_equal(judged(store, gathered, other, folds, previous=read), both)
     with pytest.raises(AuditError, match=r"the previous audit lacks 1 chips"):
         judged(store, gathered, other, folds, previous=first[1:])
     with pytest.raises(AuditError, match="the previous audit lacks the columns oof_iou; run it again with this"):
