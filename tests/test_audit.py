@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from click.testing import CliRunner
 from conftest import blob, write_tif
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cloudcover.cli import main
 from cloudcover.config.params import Params
@@ -23,6 +26,7 @@ from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.data.label_errors import LABEL_ERRORS
+from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import AuditError, judge_labels
@@ -31,7 +35,7 @@ from cloudcover.labels.evidence import EvidenceError, gather_evidence
 from cloudcover.labels.geometry import axis_edge, best_match, best_shift, geometry_evidence, reduce, straight_edge
 from cloudcover.labels.score import adjust_prior, estimated_error_share, features, score_labels, strengths
 from cloudcover.labels.spectral import haze, separability, spectral_evidence
-from cloudcover.labels.trees import Sample, TreeCommittee, Trees, cells, describe, draw, enlarge
+from cloudcover.labels.trees import Sample, TreeCommittee, Trees, cells, describe, draw, enlarge, one_core_each
 from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.overlap import iou
 from cloudcover.masks.truth import TrueMasks
@@ -43,6 +47,7 @@ from cloudcover.train.split import select
 BANDS = ["B02", "B03", "B04", "B08"]
 SIZE = 128
 LEVELS = (0.8, 0.8)
+Gathered = tuple[pd.DataFrame, np.ndarray]
 
 
 def clouds(number: int, seed: int = 0, level: float = 0.0) -> np.ndarray:
@@ -286,41 +291,55 @@ def sample_of(truth: np.ndarray, labels: np.ndarray) -> Sample:
     return Sample(values.reshape(*shape, -1)[:, ::27], cloud, np.ones(cloud.shape, bool))
 
 
-def test_trees_judge_by_what_others_taught_them_and_learn_wrong_labels_last():
+@pytest.fixture
+def pool():
+    with one_core_each(2) as pool:
+        yield pool
+
+
+def test_trees_judge_by_what_others_taught_them_and_learn_wrong_labels_last(pool):
     truth = clouds(24)
     labels = truth.copy()
     labels[:2] = ~labels[:2]
     folds = np.arange(24) % 3
-    trees = Trees(sample_of(truth, labels), folds, np.ones(24, bool), seed=0)
+    trees = Trees(sample_of(truth, labels), folds, 0, pool)
     p = enlarge(trees.probabilities(describe(pixels(truth), BANDS), folds), SIZE)
     assert p.shape == truth.shape
     assert np.mean(iou(p > 0.5, truth) > 0.8) > 0.9
-    early = trees.early_agreement()
+    early = trees.early_agreement(pool)
     assert early[:2].max() < early[2:].min() - 0.2
-    again = Trees(sample_of(truth, labels), folds, np.ones(24, bool), seed=0)
+    again = Trees(sample_of(truth, labels), folds, 0, pool)
     np.testing.assert_array_equal(enlarge(again.probabilities(describe(pixels(truth), BANDS), folds), SIZE), p)
 
 
-def test_trees_learn_nothing_from_rejected_labels_and_unknown_cells():
+def test_trees_learn_nothing_from_unknown_cells(pool):
     truth = clouds(15)
     labels, folds = truth.copy(), np.arange(15) % 3
     labels[:8] = ~labels[:8]
-    learn = np.arange(15) >= 8
     sample = sample_of(truth, labels)
     values = describe(pixels(truth), BANDS)
-    expected = Trees(sample, folds, learn, 0).probabilities(values, folds)
-    assert (iou(enlarge(expected, SIZE) > 0.5, truth) > 0.8).all()
-    hidden = Sample(sample.values, sample.cloud, sample.known & learn[:, None])
-    found = Trees(hidden, folds, np.ones(15, bool), 0).probabilities(values, folds)
-    np.testing.assert_array_equal(found, expected)
+    inverted = sample.known & (np.arange(15) < 8)[:, None]
+    hidden = Sample(sample.values, sample.cloud, sample.known & ~inverted)
+    found = Trees(hidden, folds, 0, pool).probabilities(values, folds)
+    assert (iou(enlarge(found, SIZE) > 0.5, truth) > 0.8).all()
+    other = Sample(np.where(inverted[..., None], 0, sample.values), sample.cloud ^ inverted, hidden.known)
+    np.testing.assert_array_equal(Trees(other, folds, 0, pool).probabilities(values, folds), found)
 
 
-def test_trees_that_know_one_class_say_so():
+def test_trees_that_know_one_class_say_so(pool):
     truth = np.zeros((4, SIZE, SIZE), bool)
-    folds = np.arange(4) % 2
-    opinion = TreeCommittee(sample_of(truth, truth), folds, np.ones(4, bool), 0)
+    opinion = TreeCommittee(sample_of(truth, truth), np.arange(4) % 2, 0, pool)
     assert (opinion.votes(pixels(truth), BANDS, np.arange(4)) == 0).all()
     assert (opinion.early_agreement == 1).all()
+
+
+def test_each_thread_has_one_core_and_others_keep_theirs():
+    def cores() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "openmp"}
+
+    with threadpool_limits(3, "openmp"), one_core_each(2) as pool:
+        assert pool.submit(cores).result() == {1}
+        assert cores() == {3}
 
 
 @pytest.mark.parametrize("kind", sorted(set(LABEL_ERRORS) - {"coarse"}))
@@ -415,15 +434,21 @@ def out_of_fold(small) -> Path:
     return write_out_of_fold(store, folder / "truth/masks.csv", folds_of(store), folder / "oof/fake")
 
 
-def judged(store: ChipStore, oof: Path, folds: pd.DataFrame, threads: int = 2, **options: object) -> pd.DataFrame:
-    evidence, votes = gather_evidence(store, folds, 0, seed=0, threads=threads)
+@pytest.fixture(scope="module")
+def gathered(small) -> Gathered:
+    store, _ = small
+    return gather_evidence(store, folds_of(store), 0, seed=0, threads=2)
+
+
+def judged(store: ChipStore, gathered: Gathered, oof: Path, folds: pd.DataFrame, **options: object) -> pd.DataFrame:
+    """The audit by what a folder predicts."""
     probabilities = partial(OutOfFold([oof]).probabilities, policy="vflip")
-    return judge_labels(store, evidence, votes, probabilities, folds, nodata=0, threads=threads, **options)
+    return judge_labels(store, *gathered, probabilities, folds, nodata=0, **options)
 
 
-def test_an_audit_finds_wrong_labels_by_anyones_probabilities(small, out_of_fold):
+def test_an_audit_finds_wrong_labels_by_anyones_probabilities(small, gathered, out_of_fold):
     store, folder = small
-    table = judged(store, out_of_fold, folds_of(store))
+    table = judged(store, gathered, out_of_fold, folds_of(store))
     assert table["chip_id"].tolist() == sorted(store.index.loc[store.index["labelled"], "chip_id"])
     assert len(table) < len(store)
     wrong = error_of(folder, table["chip_id"]) != ""
@@ -435,9 +460,9 @@ def test_an_audit_finds_wrong_labels_by_anyones_probabilities(small, out_of_fold
     assert table["fold"].tolist() == folds_of(store).set_index("chip_id").loc[table["chip_id"], "fold"].tolist()
 
 
-def test_no_scene_is_judged_by_its_own_trees(small):
+def test_no_scene_is_judged_by_its_own_trees(small, gathered):
     store, _ = small
-    evidence, votes = gather_evidence(store, folds_of(store), 0, seed=0)
+    evidence, votes = gathered
     scenes = store.index.loc[evidence["chip_id"], "scene"].to_numpy()
     assert (evidence.groupby(scenes)["tree_fold"].nunique() == 1).all()
     assert evidence["tree_fold"].nunique() == 5
@@ -445,28 +470,23 @@ def test_no_scene_is_judged_by_its_own_trees(small):
     assert votes.dtype == np.uint8
 
 
-def test_labels_of_a_scene_change_nothing_of_what_strangers_say_about_it(small, monkeypatch):
-    store, _ = small
-    evidence, before = gather_evidence(store, folds_of(store), 0, seed=0)
+def test_labels_of_a_scene_change_nothing_of_what_strangers_say_about_it(small, gathered, tmp_path):
+    store, folder = small
+    evidence, before = gathered
     scene = store.index.loc[evidence["chip_id"], "scene"].to_numpy()
-    inside = set(evidence["chip_id"][scene == scene[0]])
-    given = store.labels
-
-    def inverted(chip_ids: Sequence[str]) -> np.ndarray:
-        labels = given(chip_ids)
-        for label, chip_id in zip(labels, chip_ids, strict=True):
-            if chip_id in inside:
-                label[:] = 1 - label
-        return labels
-
-    monkeypatch.setattr(store, "labels", inverted)
-    _, after = gather_evidence(store, folds_of(store), 0, seed=0)
     rows = np.flatnonzero(scene == scene[0])
+    shutil.copytree(folder / "raw", tmp_path / "raw")
+    for chip_id in evidence["chip_id"][rows]:
+        with rasterio.open(tmp_path / "raw/train_labels" / f"{chip_id}.tif", "r+") as label:
+            label.write(1 - label.read(1), 1)
+    write_file_table(tmp_path / "raw", "test")
+    pack(tmp_path / "raw", tmp_path / "store", tmp_path / "quarantine.csv", DataParams(chip_size=64))
+    _, after = gather_evidence(ChipStore(tmp_path / "store"), folds_of(store), 0, seed=0)
     np.testing.assert_array_equal(after[rows, 0], before[rows, 0])
     assert (after[rows, 1] != before[rows, 1]).any()
 
 
-def test_the_test_part_is_neither_judged_nor_learned_from(small, out_of_fold):
+def test_the_test_part_is_neither_judged_nor_learned_from(small, gathered, out_of_fold):
     store, _ = small
     folds = folds_of(store, test_scenes=2)
     evidence, votes = gather_evidence(store, folds, 0, seed=0)
@@ -476,45 +496,45 @@ def test_the_test_part_is_neither_judged_nor_learned_from(small, out_of_fold):
     alone, expected = gather_evidence(store, folds[folds["fold"] >= 0], 0, seed=0)
     pd.testing.assert_frame_equal(evidence, alone)
     np.testing.assert_array_equal(votes, expected)
-    assert not hidden & set(judged(store, out_of_fold, folds)["chip_id"])
-    everything = gather_evidence(store, folds_of(store), 0, seed=0)
-    probabilities = partial(OutOfFold([out_of_fold]).probabilities, policy="vflip")
+    assert not hidden & set(judged(store, (evidence, votes), out_of_fold, folds)["chip_id"])
     with pytest.raises(AuditError, match=r"in no fold or in the test part \(.*gather the evidence again"):
-        judge_labels(store, *everything, probabilities, folds, nodata=0)
+        judged(store, gathered, out_of_fold, folds)
 
 
-def test_the_number_of_threads_changes_nothing(small, out_of_fold):
+def test_the_number_of_threads_changes_nothing(small, gathered, out_of_fold):
     store, _ = small
     folds = folds_of(store)
-    one, votes = gather_evidence(store, folds, 0, seed=3, threads=1)
-    other, same = gather_evidence(store, folds, 0, seed=3, threads=5)
-    pd.testing.assert_frame_equal(one, other)
-    np.testing.assert_array_equal(votes, same)
-    pd.testing.assert_frame_equal(
-        judged(store, out_of_fold, folds, threads=1), judged(store, out_of_fold, folds, threads=5)
-    )
+    evidence, votes = gather_evidence(store, folds, 0, seed=0, threads=5)
+    pd.testing.assert_frame_equal(evidence, gathered[0])
+    np.testing.assert_array_equal(votes, gathered[1])
+    one, five = (judged(store, gathered, out_of_fold, folds, threads=threads) for threads in (1, 5))
+    pd.testing.assert_frame_equal(one, five)
 
 
-def test_the_order_of_rows_changes_nothing(small, out_of_fold):
+def test_the_order_of_rows_changes_nothing(small, gathered, out_of_fold):
     store, _ = small
-    folds = folds_of(store)
-    evidence, votes = gather_evidence(store, folds, 0, seed=0)
-    probabilities = partial(OutOfFold([out_of_fold]).probabilities, policy="vflip")
-    straight = judge_labels(store, evidence, votes, probabilities, folds, nodata=0)
-    turned = judge_labels(store, evidence[::-1], votes, probabilities, folds[::-1], nodata=0)
+    folds, (evidence, votes) = folds_of(store), gathered
+    straight = judged(store, gathered, out_of_fold, folds)
+    turned = judged(store, (evidence[::-1], votes), out_of_fold, folds[::-1])
     pd.testing.assert_frame_equal(straight, turned)
 
 
-def test_judging_again_averages_the_figures_of_both_models(small, out_of_fold, tmp_path):
+def test_judging_again_averages_the_figures_of_both_models(small, gathered, out_of_fold, tmp_path):
     store, folder = small
     folds = folds_of(store)
     other = write_out_of_fold(store, folder / "truth/masks.csv", folds, tmp_path / "oof", noise=3)
-    first, second = judged(store, out_of_fold, folds), judged(store, other, folds)
-    both = judged(store, other, folds, previous=first)
+    first, second = (judged(store, gathered, oof, folds) for oof in (out_of_fold, other))
+    both = judged(store, gathered, other, folds, previous=first)
     np.testing.assert_allclose(both["oof_iou"], (first["oof_iou"] + second["oof_iou"]) / 2)
     np.testing.assert_allclose(both["haze_auc"], first["haze_auc"])
+    assert first["label_separability_auc"].isna().any()
+    tables.AUDIT.write(first, tmp_path / "audit.csv")
+    read = tables.AUDIT.read(tmp_path / "audit.csv")
+    pd.testing.assert_frame_equal(judged(store, gathered, other, folds, previous=read), both)
     with pytest.raises(AuditError, match=r"the previous audit lacks 1 chips"):
-        judged(store, other, folds, previous=first[1:])
+        judged(store, gathered, other, folds, previous=first[1:])
+    with pytest.raises(AuditError, match="the previous audit lacks the columns oof_iou; run it again with this"):
+        judged(store, gathered, other, folds, previous=first.drop(columns="oof_iou"))
 
 
 def test_pixels_without_data_count_for_nothing(tmp_path):
@@ -533,8 +553,6 @@ def test_pixels_without_data_count_for_nothing(tmp_path):
         rows.append([f"c{number}", place, time, f"train_features/c{number}"])
     columns = ["chip_id", "location", "datetime", "cloudpath"]
     pd.DataFrame(rows, columns=columns).to_csv(root / "train_metadata.csv", index=False)
-    from cloudcover.data.layout import write_file_table
-
     write_file_table(root, "test")
     pack(root, tmp_path / "store", tmp_path / "quarantine.csv", DataParams(chip_size=64))
     store = ChipStore(tmp_path / "store")
@@ -551,15 +569,21 @@ def test_pixels_without_data_count_for_nothing(tmp_path):
     assert (table["model_iou"] == 1).all()
 
 
-def test_probabilities_of_another_size_are_refused(small):
+def test_votes_of_other_evidence_are_refused(small, gathered, out_of_fold):
     store, _ = small
-    folds = folds_of(store)
+    evidence, votes = gathered
+    with pytest.raises(AuditError, match=rf"row {len(votes) - 1} of the tree votes, which have 5; gather the evidence"):
+        judged(store, (evidence, votes[:5]), out_of_fold, folds_of(store))
+
+
+def test_probabilities_of_another_size_are_refused(small, gathered):
+    store, _ = small
     with pytest.raises(AuditError, match=r"probabilities have the shape \(4, 32, 32\), but the labels \(4, 64, 64\)"):
         judge_labels(
             store,
-            *gather_evidence(store, folds, 0, seed=0),
+            *gathered,
             lambda chip_ids: np.zeros((len(chip_ids), 32, 32), np.float32),
-            folds,
+            folds_of(store),
             nodata=0,
         )
 
@@ -574,16 +598,16 @@ def test_labels_of_one_scene_or_none_are_refused_with_what_to_change(small):
         gather_evidence(store, folds.assign(fold=-1), 0, seed=0)
 
 
-def test_a_share_that_is_not_determined_is_said(small, tmp_path, caplog):
+def test_a_share_that_is_not_determined_is_said(small, gathered, tmp_path, caplog):
     store, folder = small
     folds = folds_of(store)
     right = error_of(folder, folds["chip_id"]) == ""
     oof = write_out_of_fold(store, folder / "truth/masks.csv", folds, tmp_path / "oof")
     with caplog.at_level("INFO"):
-        judged(store, oof, folds)
+        judged(store, gathered, oof, folds)
     assert "not determined" not in caplog.text
     with caplog.at_level("INFO"):
-        table = judged(store, oof, folds[right])
+        table = judged(store, gather_evidence(store, folds[right], 0, seed=0), oof, folds[right])
     assert "the share of wrong labels is not determined" in caplog.text
     assert table["suspicion"].nunique() > len(table) / 2
 
@@ -608,20 +632,27 @@ def test_the_command_prints_the_most_suspicious_labels_and_writes_them_all(small
     assert names == written.sort_values("suspicion", ascending=False)["chip_id"].head(5).tolist()
 
 
-def test_networks_that_learned_from_the_given_labels_can_judge_them(small, tmp_path):
+def test_the_command_names_the_arrays_there_are(small, out_of_fold):
+    store, _ = small
+    arguments = ["audit", store.root, "--probabilities", out_of_fold, "--policy", "d4"]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == 2
+    assert "has no d4.npy; it has ['vflip']" in " ".join(result.stderr.replace("│", "").split())
+
+
+def test_networks_that_learned_from_the_given_labels_can_judge_them(small, gathered, tmp_path):
     store, folder = small
     params, folds = Params(), folds_of(store, 2)
     data, training = DataParams(chip_size=64), params.training.model_copy(update={"epochs": 2})
-    config = TrainingConfig(
-        0, data, params.folds, params.input, params.model, training, params.augmentation, params.compute
-    )
+    config = TrainingConfig.of(params.model_copy(update={"data": data, "training": training}))
     verdict = store.index["labelled"].map({True: "clean", False: "unlabelled"})
     manifest = store.index[["chip_id"]].assign(verdict=verdict).reset_index(drop=True)
     models = {k: tmp_path / f"fold{k}" for k in (0, 1)}
-    for k, model in models.items():
-        train(config, store, select(manifest, folds, k), model, tmp_path / "work", run="baseline", fold=k)
-    predict_oof(store, folds, {k: [m] for k, m in models.items()}, ["vflip"], params.compute, tmp_path / "oof")
-    table = judged(store, tmp_path / "oof", folds)
+    with threadpool_limits(1):
+        for k, model in models.items():
+            train(config, store, select(manifest, folds, k), model, tmp_path / "work", run="baseline", fold=k)
+        predict_oof(store, folds, {k: [m] for k, m in models.items()}, ["vflip"], params.compute, tmp_path / "oof")
+    table = judged(store, gathered, tmp_path / "oof", folds)
     wrong = error_of(folder, table["chip_id"]) != ""
     assert table["suspicion"][wrong].mean() > table["suspicion"][~wrong].mean() + 0.3
 

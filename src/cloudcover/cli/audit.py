@@ -27,9 +27,11 @@ from cloudcover.config.sections import Tta
     show_default=True,
     help="Name of the array in that folder.",
 )
-@click.option("--nodata", default=0, show_default=True, help="Value of pixels without data [DN].")
-@click.option("--seed", default=0, show_default=True, help="Random seed for the audit's trees.")
-@click.option("--top", default=20, show_default=True, help="Number of labels to print.")
+@click.option(
+    "--nodata", type=click.IntRange(0, 65535), default=0, show_default=True, help="Value of pixels without data [DN]."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for the audit's trees.")
+@click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Number of labels to print.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write all labels to this CSV.")
 @click.option("--threads", type=click.IntRange(1), help="Number of threads; by default one per processor core.")
 def audit(
@@ -54,6 +56,9 @@ def audit(
     from cloudcover.labels.evidence import gather_evidence
     from cloudcover.masks.out_of_fold import OutOfFold
 
+    arrays = sorted(path.stem for path in folder.glob("*.npy"))
+    if policy not in arrays:
+        raise click.BadParameter(f"{folder} has no {policy}.npy; it has {arrays or 'no arrays'}", param_hint="--policy")
     threads = threads or os.cpu_count() or 1
     chips, out_of_fold = ChipStore(store), OutOfFold([folder])
     folds = out_of_fold.table

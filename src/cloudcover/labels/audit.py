@@ -185,7 +185,9 @@ def _mean(table: pd.DataFrame, previous: pd.DataFrame) -> pd.DataFrame:
     unknown = [c for c in figures if c not in before]
     if unknown:
         raise AuditError(f"the previous audit lacks the columns {listed(unknown)}; run it again with this version")
-    return table.assign(**{c: (table[c] + before[c].to_numpy(np.float64)) / 2 for c in figures})
+    # A CSV gives columns beyond the schema as text, empty where there is no figure.
+    numbers = before[figures].replace("", None).astype(np.float64).to_numpy()
+    return table.assign(**dict(zip(figures, (table[figures].to_numpy(np.float64) + numbers).T / 2, strict=True)))
 
 
 def _report(table: pd.DataFrame) -> None:
