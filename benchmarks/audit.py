@@ -1,4 +1,4 @@
-"""How well the audit finds wrong labels, against sorting labels by out-of-fold IoU and by cleanlab's scores.
+"""How well the audit finds wrong labels, compared with sorting labels by out-of-fold IoU and by cleanlab's scores.
 
     python -m venv .venv/cleanlab && .venv/cleanlab/bin/pip install cleanlab==2.9.0
     python benchmarks/audit.py --quick
@@ -163,6 +163,8 @@ def main() -> None:
     if args.rate:
         print(rates(args.seed).round(3).to_string(index=False))
         return
+    if args.fit and args.repeats < 2:
+        parser.error("--fit holds out one set at a time and needs --repeats 2 or more")
     if args.quick:
         args.chips, args.scenes, args.size, args.epochs = 72, 12, 64, 4
     seeds = list(range(args.seed, args.seed + args.repeats))

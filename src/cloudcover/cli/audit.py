@@ -16,6 +16,7 @@ from cloudcover.config.sections import Tta
 @click.option(
     "--probabilities",
     "folder",
+    metavar="FOLDER",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     required=True,
     help="Folder with index.csv (chip_id,row,fold) and POLICY.npy (N x H x W bytes, 255 = certain cloud).",
@@ -39,10 +40,10 @@ def audit(
 ) -> None:
     """Print the labels of STORE that are most probably wrong.
 
-    STORE is a folder of packed chips, such as data/store. Each label is compared with the probabilities in FOLDER,
-    which must come from models that have not seen the chip's scene, with the chip's colours, and with trees that the
-    audit trains itself (seconds on a CPU). Suspicion is the probability that the label is wrong. Chips with a negative
-    fold are left out.
+    STORE is a folder of packed chips, such as data/store. The audit compares each label with the probabilities in
+    FOLDER, the colours of the chip, and boosted trees that it trains itself (seconds on a CPU). The probabilities must
+    come from models that have not seen the chip's scene. Suspicion is the probability that the label is wrong. Chips
+    with a negative fold are left out.
 
     \b
     Example:
