@@ -69,7 +69,7 @@ def parameters(args: argparse.Namespace, seed: int) -> Params:
             "seed": seed,
             "data": p.data.model_copy(update={"chip_size": args.size}),
             "synthetic": p.synthetic.model_copy(update=synthetic),
-            "folds": p.folds.model_copy(update={"number": args.folds}),
+            "folds": p.folds.model_copy(update={"number": args.folds, "test_share": 0.0}),
             "training": p.training.model_copy(update={"epochs": args.epochs}),
             "compute": p.compute.model_copy(update={"device": args.device}),
         }

@@ -27,11 +27,11 @@ from cloudcover.predict.oof import predict_oof
 from cloudcover.runtime.files import derive_seed, fingerprint
 from cloudcover.sources.fetch import fetch
 from cloudcover.train.run import train
-from cloudcover.train.split import Split, select
+from cloudcover.train.split import all_labels, select
 
 CLEAN = "none"
 """The kind of error of a right label."""
-POLICY = "vflip"
+POLICY = "d4"
 ROOT = Path(__file__).resolve().parents[1]
 CLEANLAB = ROOT / ".venv/cleanlab/bin/python"
 
@@ -67,13 +67,12 @@ class AuditedSet:
             suspicion and the network's IoU by the baseline, and, where it is installed, `cleanlab`.
         """
         nodata, index = self.params.data.nodata, self.store.index.reset_index(drop=True)
-        verdict = index["labelled"].map({True: "clean", False: "unlabelled"})
-        baseline = self.probabilities("baseline", index[["chip_id"]].assign(verdict=verdict))
+        baseline = self.probabilities("baseline", all_labels(index, "human"))
         evidence, votes = gather_evidence(self.store, self.folds, nodata, self.params.seed, threads)
         judge = partial(judge_labels, self.store, evidence, votes, folds=self.folds, nodata=nodata, threads=threads)
         first = judge(baseline)
         labels = LabelsParams(policy="auto", max_suspicion=None)
-        manifest = build_manifest(first, tables.VERDICTS.empty(), self.store.index, labels)
+        manifest = build_manifest(first, tables.VERDICTS.empty(), self.store.index, self.folds, labels)
         second = judge(self.probabilities("round1", manifest), previous=first)
         second = second.assign(first=first["suspicion"], first_model_iou=first["model_iou"])
         if CLEANLAB.exists():
@@ -82,21 +81,17 @@ class AuditedSet:
         error = errors.loc[first["chip_id"]].replace("", CLEAN).to_numpy()
         return first.assign(error=error), second.assign(error=error)
 
-    def probabilities(self, run: str, manifest: pd.DataFrame) -> Probabilities:
-        """Out-of-fold probabilities of networks that learn from the labels that a manifest calls clean."""
-        name = f"{run}-{fingerprint(manifest['verdict'].tolist())[:12]}"
+    def probabilities(self, run: str, labels: pd.DataFrame) -> Probabilities:
+        """Out-of-fold probabilities of networks that learn from some labels."""
+        name = f"{run}-{fingerprint(labels['label'].tolist())[:12]}"
         out, config = self.folder / "oof" / name, TrainingConfig.of(self.params)
         if not (out / "index.csv").exists():
             models = {k: self.folder / "models" / name / f"fold{k}" for k in range(self.params.folds.number)}
             for fold, model in models.items():
-                learned = self.learned(manifest, fold)
+                learned = select(labels, self.folds, fold)
                 train(config, self.store, learned, model, self.folder / "work", run=run, fold=fold)
             predict_oof(self.store, self.folds, {k: [m] for k, m in models.items()}, [POLICY], self.params.compute, out)
         return partial(OutOfFold([out]).probabilities, policy=POLICY)
-
-    def learned(self, manifest: pd.DataFrame, fold: int) -> Split:
-        """What the network of a fold learns from, and what it is validated on."""
-        return select(manifest, self.folds, fold)
 
     def cleanlab(self, chip_ids: list[str], probabilities: Probabilities) -> NDArray[np.float64]:
         """Score each label by cleanlab, low = suspicious."""

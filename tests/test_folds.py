@@ -120,7 +120,7 @@ def test_split_depends_on_the_seed_and_not_on_the_order_of_rows():
 def test_split_finds_the_optimum_of_a_small_set():
     chips, params = make_chips(scenes=9, locations=4, chips_per_scene=4, seed=5), FoldsParams(test_share=0, number=2)
     scene = scene_of(chips["location"], chips["datetime"]).factorize(sort=True)[0].astype(np.int64)
-    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), 2)
+    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), np.full(2, 1 / 2))
     every = [imbalance.value(np.array(k)) for k in itertools.product([0, 1], repeat=9) if 0 < sum(k) < 9]
     table = folds.split(chips, params, seed=0)
     found = table["fold"].groupby(scene).first().to_numpy()
@@ -131,7 +131,7 @@ def test_split_finds_the_optimum_of_a_small_set():
 def test_no_move_and_no_swap_can_improve_the_result_of_the_search(seed: int):
     chips, params = make_chips(scenes=14, locations=6, chips_per_scene=5, seed=seed), FoldsParams(test_share=0, number=3)
     scene = scene_of(chips["location"], chips["datetime"]).factorize(sort=True)[0].astype(np.int64)
-    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), 3)
+    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), np.full(3, 1 / 3))
     rng = np.random.default_rng(seed)
     start = rng.integers(0, 3, 14)
     fold = folds._improve(imbalance, start, rng)

@@ -22,11 +22,10 @@ REFERENCES = PARAMS.evaluation.references
 FINAL_RUNS = [runs.final_run(member) for member in sorted(PARAMS.final.members)]
 RUNS = [runs.BASELINE, *ROUNDS, *REFERENCES, *FINAL_RUNS]
 PSEUDO_ARRAY = paths.PSEUDO_ARRAYS[PARAMS.pseudo_labels.targets]
-# Held-out predictions: of the folds, by which labels are judged and the final models calibrated, and of the test part,
-# which all figures are of. Without a test part the figures are of the folds.
+# TTA policies of held-out predictions: of the folds (oof), by which labels are judged and the final models calibrated,
+# and of the test part, which all figures are of.
 OOF_POLICIES = list(dict.fromkeys([PARAMS.prediction.tta, PARAMS.prediction.judge_tta]))
 FINAL_POLICIES = PARAMS.prediction.final_tta
-JUDGED = "test" if PARAMS.folds.test_share else "oof"
 
 
 wildcard_constraints:
@@ -86,24 +85,21 @@ def labels_of_round(name):
     return [paths.labels(name), f"data/labels/{name}/{PSEUDO_ARRAY}"]
 
 
+def labels_of(name):
+    """The labels to learn from: the manifest, or what a round has left."""
+    return [paths.labels(name)] if name == runs.MANIFEST else labels_of_round(name)
+
+
 def labels_for(wildcards):
     """The labels that a run learns from, as the parameters name them; none for runs that learn from all given labels.
 
     The baseline and the references do not depend on any verdict.
     """
     if runs.member_of(wildcards.run):
-        name = PARAMS.final.labels
-    elif runs.is_round(wildcards.run):
-        name = PARAMS.rounds[wildcards.run]
-    else:
-        return []
-    return [paths.labels(name)] if name == runs.MANIFEST else labels_of_round(name)
-
-
-def previous_labels(wildcards):
-    """The labels that a round has learned from, if an earlier round left them: to report what changed."""
-    name = PARAMS.rounds[wildcards.round]
-    return [] if name == runs.MANIFEST else labels_of_round(name)
+        return labels_of(PARAMS.final.labels)
+    if runs.is_round(wildcards.run):
+        return labels_of(PARAMS.rounds[wildcards.run])
+    return []
 
 
 def first_audit(wildcards):
@@ -146,15 +142,10 @@ def predictions(part, names):
 
 
 def policies_of(part, run):
-    """TTA policies of a run's predictions: as many as something is compared or judged by."""
+    """TTA policies of a run's predictions of a part."""
     if runs.member_of(run):
-        return FINAL_POLICIES if part == JUDGED else [PARAMS.prediction.tta]
+        return FINAL_POLICIES if part == "test" else [PARAMS.prediction.tta]
     return OOF_POLICIES if part == "oof" else [PARAMS.prediction.tta]
-
-
-def bundle_masks():
-    """The masks of the test part by the bundle, where there is a test part."""
-    return ["data/test/final/index.csv", "data/test/final/masks.npy"] if JUDGED == "test" else []
 
 
 def intermediate():
@@ -172,7 +163,8 @@ def intermediate():
         *[file for name in ROUNDS for file in labels_of_round(name)],
         *predictions("oof", RUNS),
         *predictions("test", RUNS),
-        *bundle_masks(),
+        "data/test/final/index.csv",
+        "data/test/final/masks.npy",
         "models/calibration.json",
         "reports/learning_curves.csv",
         "reports/tables/chips.csv",

@@ -28,8 +28,9 @@ rule evaluate:
         folds="data/folds.csv",
         manifest="data/labels/manifest.csv",
         calibration="models/calibration.json",
-        predictions=predictions(JUDGED, RUNS),
-        bundle=bundle_masks(),
+        predictions=predictions("test", RUNS),
+        bundle="data/test/final/index.csv",
+        masks="data/test/final/masks.npy",
         rounds=round_tables(),
     output:
         metrics=report(
@@ -51,7 +52,6 @@ rule evaluate:
     params:
         cfg=sections("seed", "prediction.tta", "prediction.compare_tta", "evaluation"),
         runs=RUNS,
-        part=JUDGED,
         code=code("evaluate.py"),
     script:
         "../scripts/evaluate.py"
@@ -64,8 +64,9 @@ rule evaluate_truth:
         folds="data/folds.csv",
         manifest="data/labels/manifest.csv",
         audit=audit_by(runs.BASELINE),
-        predictions=predictions(JUDGED, RUNS),
-        bundle=bundle_masks(),
+        predictions=predictions("test", RUNS),
+        bundle="data/test/final/index.csv",
+        masks="data/test/final/masks.npy",
         rounds=round_tables(),
         arrays=round_arrays(),
     output:
@@ -81,7 +82,6 @@ rule evaluate_truth:
     params:
         cfg=sections("seed", "prediction.tta", "prediction.compare_tta", "evaluation"),
         runs=RUNS,
-        part=JUDGED,
         code=code("evaluate_truth.py"),
     script:
         "../scripts/evaluate_truth.py"

@@ -82,7 +82,7 @@ rule pseudo_label:
         audit=lambda wildcards: audit_by(wildcards.round),
         oof="data/oof/{round}/index.csv",
         array=f"data/oof/{{round}}/{PARAMS.prediction.judge_tta}.npy",
-        previous=previous_labels,
+        previous=lambda wildcards: labels_of(PARAMS.rounds[wildcards.round]),
     output:
         manifest=report(
             "data/labels/{round}/manifest.csv",

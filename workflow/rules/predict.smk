@@ -29,21 +29,17 @@ rule predict:
         "../scripts/predict.py"
 
 
-# The final models are compared by more TTA policies, on the chips that figures are of.
+# The final models judge no labels, and are compared by more TTA policies.
 use rule predict as predict_final with:
     output:
         oof="data/oof/{run}/index.csv",
         oof_seconds="data/oof/{run}/seconds.csv",
         oof_arrays=expand(
-            "data/oof/{{run}}/{policy}.npy",
-            policy=policies_of("oof", runs.final_run("any")),
+            "data/oof/{{run}}/{policy}.npy", policy=[PARAMS.prediction.tta]
         ),
         test="data/test/{run}/index.csv",
         test_seconds="data/test/{run}/seconds.csv",
-        test_arrays=expand(
-            "data/test/{{run}}/{policy}.npy",
-            policy=policies_of("test", runs.final_run("any")),
-        ),
+        test_arrays=expand("data/test/{{run}}/{policy}.npy", policy=FINAL_POLICIES),
     wildcard_constraints:
         run=rf"{runs.FINAL}/{runs.MEMBER}",
     params:

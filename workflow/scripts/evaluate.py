@@ -18,7 +18,7 @@ def main() -> None:
     from cloudcover.runtime.files import read_json, write_json
 
     names, folders = snakemake.params.runs, run_folders(snakemake.input.predictions)
-    bundle = BundleMasks(Path(snakemake.input.bundle[0])) if snakemake.input.bundle else None
+    bundle = BundleMasks(Path(snakemake.input.bundle))
     runs = judged_runs(names, folders, bundle, params.prediction, params.evaluation.threshold)
     metrics, counts = evaluate(
         ChipStore(Path(snakemake.input.index).parent),

@@ -18,7 +18,7 @@ def main() -> None:
     from cloudcover.runtime.files import write_json
 
     folders = run_folders(snakemake.input.predictions)
-    bundle = BundleMasks(Path(snakemake.input.bundle[0])) if snakemake.input.bundle else None
+    bundle = BundleMasks(Path(snakemake.input.bundle))
     figures, counts = evaluate_truth(
         TrueMasks(Path(snakemake.input.truth)),
         ChipStore(Path(snakemake.input.index).parent),

@@ -1,4 +1,7 @@
-"""Held-out probabilities of one run (bytes, round(p x 255)): of each fold by its model, of the test part by all models."""
+"""Held-out probabilities of one run (bytes, round(p x 255)): of each fold by its model, of the test part by all models.
+
+Without a test part the figures are of all chips, each by its fold's model.
+"""
 
 from pathlib import Path
 
@@ -17,8 +20,8 @@ def main() -> None:
     folds = tables.FOLDS.read(snakemake.input.folds)
     folders = [Path(model).parent for model in snakemake.input.models]
     models = {**{fold_of(folder): [folder] for folder in folders}, TEST: folders}
-    for part in ("oof", "test"):
-        chips = folds[(folds["fold"] == TEST) == (part == "test")]
+    test = folds["fold"] == TEST
+    for part, chips in (("oof", folds[~test]), ("test", folds[test] if test.any() else folds)):
         policies = [Path(array).stem for array in snakemake.output[f"{part}_arrays"]]
         predict_oof(store, chips, models, policies, params.compute, Path(snakemake.output[part]).parent)
 

@@ -7,7 +7,7 @@ from cloudcover.pipeline.job import start
 
 def main() -> None:
     params = start(snakemake)
-    from cloudcover.config.runs import round_number
+    from cloudcover.config.runs import is_round, round_number
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
     from cloudcover.labels.manifest import build_manifest
@@ -20,6 +20,7 @@ def main() -> None:
     folds = tables.FOLDS.read(snakemake.input.folds)
     audit = tables.AUDIT.read(snakemake.input.audit) if snakemake.input.audit else None
     verdicts = tables.VERDICTS.read(snakemake.input.verdicts)
+    previous = Path(snakemake.input.previous[0])
     table = pseudo_label(
         store,
         build_manifest(audit, verdicts, store.index, folds, params.labels),
@@ -29,7 +30,7 @@ def main() -> None:
         params.pseudo_labels,
         params.data.nodata,
         Path(snakemake.output.manifest).parent,
-        PseudoLabels(Path(snakemake.input.previous[0])) if snakemake.input.previous else None,
+        PseudoLabels(previous) if is_round(previous.parent.name) else None,
     )
     number = round_number(snakemake.wildcards.round)
     tables.PSEUDO_LOCATIONS.write(by_location(table, store.index["location"], number), snakemake.output.locations)

@@ -15,7 +15,7 @@ def main() -> None:
     from cloudcover.runtime.files import write_text
 
     folders = run_folders(snakemake.input.predictions)
-    bundle = BundleMasks(Path(snakemake.input.bundle[0])) if snakemake.input.bundle else None
+    bundle = BundleMasks(Path(snakemake.input.bundle))
     *_, final = judged_runs(snakemake.params.runs, folders, bundle, params.prediction, params.evaluation.threshold)
     write_text(snakemake.output[0], render_page(read_results(dict(snakemake.input.items()), final.masks), params))
 

@@ -54,15 +54,15 @@ def judged_chips(manifest: pd.DataFrame, index: pd.DataFrame, folds: pd.DataFram
 
 
 def judged_runs(
-    names: Sequence[str], folders: Sequence[Path], bundle: BundleMasks | None, params: PredictionParams, threshold: float
+    names: Sequence[str], folders: Sequence[Path], bundle: BundleMasks, params: PredictionParams, threshold: float
 ) -> list[JudgedRun]:
     """Open the predictions of all runs on the chips that they are judged on.
 
     Args:
         names: Names of the runs; those of members of the final ensemble begin with `final/`.
         folders: Their predictions, in the same order.
-        bundle: The bundle's masks of the test part; None without a test part, where the mean of its models out of fold
-            takes their place.
+        bundle: The bundle's masks of the test part. Without a test part it has none, and the mean of its models out of
+            fold takes their place.
         params: TTA policies.
         threshold: A pixel is cloud at a probability above this.
     """
@@ -76,7 +76,7 @@ def judged_runs(
     ]
     members = OutOfFold([folder for name, folder in zip(names, folders, strict=True) if member_of(name)])
     runs += [JudgedRun(ENSEMBLE, tta, at_threshold(members, tta)) for tta in params.final_tta]
-    final = bundle.masks if bundle else at_threshold(members, params.tta)
+    final = at_threshold(members, params.tta) if bundle.table.empty else bundle.masks
     return [*runs, JudgedRun(FINAL, params.tta, final)]
 
 
