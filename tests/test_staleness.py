@@ -36,7 +36,7 @@ VALUES: dict[str, Any] = {
     "data": {"source": "local", "path": "source", "chip_size": 32, "chips_per_shard": 16},
     "folds": {"number": 2, "test_share": 0.3},
     "model": {"decoder_channels": [16, 16, 8, 8, 8]},
-    "training": {"epochs": 1, "batch_size": 4},
+    "training": {"epochs": 1, "batch_size": 3},
     "rounds": chain(1),
     "final": {"labels": "round1"},
     "pseudo_labels": {"pixel_confidence": 0.6, "chip_confidence": 0.5},
