@@ -1,7 +1,7 @@
 """Draw the rule graph for the README: `python docs/rule_graph.py` in the project's folder (needs Graphviz).
 
-It is `snakemake --rulegraph` without the rule `all`, without edges that follow from others, and without those by which a
-round only counts what has changed.
+It is `snakemake --rulegraph` without the rule `all`, without edges that follow from others, and without those by which
+a round only counts what has changed.
 """
 
 import re
@@ -19,7 +19,8 @@ def main() -> None:
     edges = {(names[a], names[b]) for a, b in re.findall(r"(\d+) -> (\d+)", graph)} - COUNTS
     lines = [f"{a} -> {b};" for a, b in sorted(edges) if b != "all"]
     style = 'rankdir=LR; node[shape=box, style=rounded, fontname="sans-serif", fontsize=11, height=0.3];'
-    dot = f"digraph rules {{ {style} edge[color=gray50, arrowsize=0.6]; ranksep=0.25; nodesep=0.15; {' '.join(lines)} }}"
+    style += " edge[color=gray50, arrowsize=0.6]; ranksep=0.25; nodesep=0.15;"
+    dot = f"digraph rules {{ {style} {' '.join(lines)} }}"
     reduced = subprocess.run(["tred"], input=dot, check=True, capture_output=True, text=True).stdout
     subprocess.run(["dot", "-Tsvg", "-o", Path("docs/images/rules.svg")], input=reduced, check=True, text=True)
 

@@ -58,8 +58,8 @@ def parts_of(cfg: dict[str, Any]) -> list[str]:
     parts = []
     for name, value in cfg.items():
         section = Params.model_fields[name].annotation
-        whole = not (isinstance(section, type) and issubclass(section, Section)) or set(value) == set(section.model_fields)
-        parts += [name] if whole else [f"{name}.{key}" for key in value]
+        keys = set(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else None
+        parts += [name] if keys is None or set(value) == keys else [f"{name}.{key}" for key in value]
     return parts
 
 

@@ -129,7 +129,10 @@ def test_split_finds_the_optimum_of_a_small_set():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_move_and_no_swap_can_improve_the_result_of_the_search(seed: int):
-    chips, params = make_chips(scenes=14, locations=6, chips_per_scene=5, seed=seed), FoldsParams(test_share=0, number=3)
+    chips, params = (
+        make_chips(scenes=14, locations=6, chips_per_scene=5, seed=seed),
+        FoldsParams(test_share=0, number=3),
+    )
     scene = scene_of(chips["location"], chips["datetime"]).factorize(sort=True)[0].astype(np.int64)
     imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), np.full(3, 1 / 3))
     rng = np.random.default_rng(seed)

@@ -192,7 +192,8 @@ def test_one_file_may_hold_several_reviews_and_a_manifest_is_one(tmp_path):
         read_verdicts(f"{tmp_path}/votes.csv:cy")
     index = pd.DataFrame({"chip_id": ["a", "b"], "labelled": True})
     audit = pd.DataFrame({"chip_id": ["a", "b"], "suspicion": [0.9, 0.1], "reasons": ""})
-    tables.MANIFEST.write(build_manifest(audit, verdicts(), index, FOLDS, params("auto", 0.5)), tmp_path / "manifest.csv")
+    manifest = build_manifest(audit, verdicts(), index, FOLDS, params("auto", 0.5))
+    tables.MANIFEST.write(manifest, tmp_path / "manifest.csv")
     assert read_verdicts(tmp_path / "manifest.csv")["chip_id"].tolist() == ["a"]
 
 

@@ -14,8 +14,8 @@ from cloudcover.augment.tta import POLICIES
 from cloudcover.config.params import validate
 from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
-from cloudcover.data.folds import TEST
 from cloudcover.data.chips import ChipError
+from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.decision import InferenceSettings, apply_temperature
 from cloudcover.masks.postprocess import Postprocess

@@ -11,9 +11,8 @@ from click.testing import CliRunner
 from training import fit, learnable, recipe_of
 
 from cloudcover.cli.export import export as export_command
-from cloudcover.config.params import validate
-from cloudcover.models.folder import ModelFolderError
 from cloudcover.masks.decision import InferenceSettings
+from cloudcover.models.folder import ModelFolderError
 from cloudcover.predict.bundle import load_bundle, write_bundle
 from cloudcover.predict.openvino.card import ExportError, load_library
 from cloudcover.predict.openvino.export import export

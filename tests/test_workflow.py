@@ -193,7 +193,7 @@ def test_dvc_and_snakemake_agree_and_only_stale_stages_rerun(chain):
 
 @pytest.mark.slow
 def test_the_chain_runs_on_real_chips(real_chips, tmp_path):
-    """128 px tiles of five labelled chips, two models, one round, no test part; three unlabelled chips are predicted."""
+    """128 px tiles of five labelled chips, two models, a round, no test part; three unlabelled chips are predicted."""
     values = {
         "data": {"source": "local", "path": str(real_chips), "chip_size": 128, "tile": True},
         "folds": {"number": 2, "group": "none", "test_share": 0},

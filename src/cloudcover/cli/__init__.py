@@ -17,6 +17,7 @@ from cloudcover.cli.score import score
 from cloudcover.cli.summary import summary
 from cloudcover.cli.synth import synth
 from cloudcover.cli.tune import tune
+from cloudcover.runtime.signals import end_cleanly
 
 
 @click.group(cls=CleanErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -34,6 +35,7 @@ def main(traceback: bool) -> None:
       cloudcover predict my-chips/test_features --model models/bundle --out masks
       cloudcover score masks my-chips/train_labels
     """  # noqa: D301
+    end_cleanly()
 
 
 for command in (

@@ -79,4 +79,5 @@ def review(
 
             webbrowser.open(address)
 
-    serve(store, audit or newest_audit(AUDITS), verdicts, predictions or PREDICTIONS, reviewer or default_reviewer(), port, ready)
+    audit = audit or newest_audit(AUDITS)
+    serve(store, audit, verdicts, predictions or PREDICTIONS, reviewer or default_reviewer(), port, ready)

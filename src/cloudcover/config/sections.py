@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -11,6 +13,19 @@ from cloudcover.config.secrets import refuse_secrets
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+BAND = re.compile(r"(?!label$)[A-Za-z0-9][A-Za-z0-9_-]*")
+"""Name of a band's file without its suffix; `label` would be taken for the label."""
+
+
+def _place(text: str) -> str:
+    """Expand `~`; refuse braces, which Snakemake and DVC take for names of wildcards and parameters."""
+    if set(text) & set("{}"):
+        raise ValueError("paths must not hold braces: rename the folder, or lead to it by a link")
+    return os.path.expanduser(text)  # noqa: PTH111  (a Path would drop the slashes of an address)
+
+
+Place = Annotated[str, AfterValidator(_place)]
+"""Path of a file or folder of the user."""
 Url = Annotated[str, AfterValidator(refuse_secrets)]
 Verdict = Literal["clean", "bad"]
 Tta = Literal["none", "vflip", "hflip", "flips", "d4"]
@@ -31,7 +46,7 @@ class DataParams(Section):
         "synthetic",
         description="source of the chips (docs/data.md): synthetic | local | azure | s3 | http | archive",
     )
-    path: str | None = Field(
+    path: Place | None = Field(
         None,
         description="local: folder in the challenge's layout (docs/data.md); archive: folder of the .tar.gz",
     )
@@ -39,10 +54,10 @@ class DataParams(Section):
         None, description="azure, http, archive: address of the set's folder; s3: s3://BUCKET/PREFIX; never a signature"
     )
     endpoint: Url | None = Field(None, description="s3: address of the service; null: Amazon S3")
-    sas_file: str | None = Field(
+    sas_file: Place | None = Field(
         None, description="azure: file with the SAS URL; the variable CLOUDCOVER_SAS_URL takes precedence"
     )
-    checksums: str | None = Field(
+    checksums: Place | None = Field(
         None, description="archive: md5sum file for archives other than the challenge's, or null"
     )
     splits: list[Literal["train", "test"]] = Field(
@@ -52,7 +67,7 @@ class DataParams(Section):
         None,
         description="azure, s3, http, archive: share, number per split, list or file of chips and locations; null: all",
     )
-    unlabelled: str | None = Field(
+    unlabelled: Place | None = Field(
         None,
         description="folder of additional unlabelled chips, CHIP/BAND.tif, as candidates for pseudo-labels; or null",
     )
@@ -88,6 +103,8 @@ class DataParams(Section):
             raise ValueError("source: synthetic knows the truth of all its chips and takes no unlabelled ones")
         if self.chip_size % 32:
             raise ValueError(f"chip_size {self.chip_size} is not a multiple of 32, which the encoders need")
+        if odd := [band for band in self.bands if not BAND.fullmatch(band)]:
+            raise ValueError(f"bands {odd} are no names of files: letters, digits, - and _, and not label")
         if len(set(self.bands)) != len(self.bands):
             raise ValueError(f"bands {self.bands} name a band twice")
         return self
@@ -319,7 +336,7 @@ class PredictionParams(Section):
     """Test-time augmentation (TTA): the views that a prediction averages, none | vflip | hflip | flips | d4."""
 
     tta: Tta = Field("vflip", description="TTA policy of the evaluation and of the delivered bundle")
-    judge_tta: Tta = Field("d4", description="TTA policy of the predictions that judge labels and replace rejected ones")
+    judge_tta: Tta = Field("d4", description="TTA policy of the predictions by which labels are judged and replaced")
     compare_tta: list[Tta] = Field(
         ["none", "hflip", "flips", "d4"],
         description="additional TTA policies for the final models, compared in Jaccard and time",

@@ -1,10 +1,10 @@
 """The test part and the folds: groups of chips stay whole, several criteria at once are spread evenly.
 
 The test part is a set of whole locations that no training, verdict or choice depends on. All other chips are split into
-folds. A fold is a set of whole groups (scenes by default), because chips of one scene share weather, light and ground: a model
-validated on a scene that it has seen looks better than it is. The price is that a criterion can only be balanced as far
-as its values lie in several groups. `fold_balance` shows how far that is
-(`least_share`) beside what was reached.
+folds. A fold is a set of whole groups (scenes by default), because chips of one scene share weather, light and ground:
+a model validated on a scene that it has seen looks better than it is. The price is that a criterion can only be
+balanced as far as its values lie in several groups. `fold_balance` shows how far that is (`least_share`) beside what
+was reached.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None
     test = folds["fold"] == TEST
     if test.any() != bool(params.test_share):
         raise LeakError(
-            f"{test.sum()} chips are in the test part, but folds.test_share is {params.test_share}; make the folds again"
+            f"{test.sum()} chips are in the test part, but folds.test_share is {params.test_share}; "
+            "make the folds again"
         )
     parts = test.groupby(chips["location"].to_numpy()).nunique()
     if len(leaks := parts.index[parts > 1]):

@@ -107,9 +107,7 @@ def label_figures(chips: pd.DataFrame, audit: pd.DataFrame | None) -> dict[str, 
     return result
 
 
-def _pseudo_figures(
-    pseudo: PseudoLabels, chips: pd.DataFrame, truth: TrueMasks, store: ChipStore
-) -> dict[str, float]:
+def _pseudo_figures(pseudo: PseudoLabels, chips: pd.DataFrame, truth: TrueMasks, store: ChipStore) -> dict[str, float]:
     """Global Jaccard of accepted pseudo-labels and of the labels that they replace, and the replaced share."""
     wrong = chips.loc[(chips["error"] != ""), "chip_id"]
     accepted = pseudo.accepted()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 
 import pandas as pd
@@ -10,9 +9,8 @@ import pandas as pd
 from cloudcover.config.sections import LabelsParams
 from cloudcover.data import tables
 from cloudcover.data.folds import TEST
+from cloudcover.labels.known import refuse_changed
 from cloudcover.runtime.text import listed
-
-log = logging.getLogger(__name__)
 
 NOBODY = "none"
 """Source of a verdict that neither the audit nor a person gave: the label is kept, or there is none."""
@@ -50,12 +48,12 @@ def build_manifest(
 
     Raises:
         ManifestError: the policy needs the audit, but it is missing or lacks labelled chips.
+        UnknownChipsError: the policy needs the verdicts, but a spreadsheet has changed their ids, or none is known.
         TableError: a table breaks its schema.
     """
     verdicts = tables.VERDICTS.check(verdicts, "verdicts").set_index("chip_id")
-    unknown = verdicts.index.difference(pd.Index(index["chip_id"]))
-    if len(unknown):
-        log.warning("%d verdicts name chips that the store does not hold; ignored: %s", len(unknown), listed(unknown))
+    if params.policy != "auto":
+        refuse_changed(verdicts.index, index["chip_id"], "verdicts (labels.policy: auto does without them)")
     chips = index.reset_index(drop=True).sort_values("chip_id")
     manifest = pd.DataFrame(
         {

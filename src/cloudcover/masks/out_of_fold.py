@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cloudcover.config.sections import Tta
 from cloudcover.data import tables
 from cloudcover.masks.codec import decode_predictions
+from cloudcover.runtime.arrays import open_array
 
 
 class OutOfFold:
@@ -27,7 +28,7 @@ class OutOfFold:
     def probabilities(self, chip_ids: Sequence[str], policy: Tta) -> NDArray[np.float32]:
         """N x H x W float32 in [0, 1]."""
         rows = self.table.loc[list(chip_ids), "row"].to_numpy()
-        arrays = [np.load(f / f"{policy}.npy", mmap_mode="r")[rows].astype(np.float32) for f in self.folders]
+        arrays = [open_array(f / f"{policy}.npy")[rows].astype(np.float32) for f in self.folders]
         return decode_predictions(np.mean(arrays, axis=0))
 
 
@@ -40,7 +41,7 @@ class BundleMasks:
 
     def __init__(self, index: Path) -> None:
         self.table = tables.OOF.read(index).set_index("chip_id", drop=False)
-        self._masks: NDArray[np.uint8] = np.load(index.parent / "masks.npy", mmap_mode="r")
+        self._masks: NDArray[np.uint8] = open_array(index.parent / "masks.npy")
 
     def masks(self, chip_ids: Sequence[str]) -> NDArray[np.uint8]:
         """N x H x W uint8 of {0, 1, 255}."""

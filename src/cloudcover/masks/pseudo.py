@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cloudcover.data import tables
 from cloudcover.masks.codec import decode_soft_labels, harden_soft_labels
+from cloudcover.runtime.arrays import open_array
 
 HARD, SOFT = "masks.npy", "probabilities.npy"
 """Files of pseudo-labels, of which a folder has one: {0, 1, 255}, or the codes of `cloudcover.masks.codec`."""
@@ -29,7 +30,7 @@ class PseudoLabels:
         table = tables.ROUND.read(manifest)
         self.table = table[table["row"] >= 0].set_index("chip_id", drop=False)
         self.soft = (manifest.parent / SOFT).exists()
-        self._codes: NDArray[np.uint8] = np.load(manifest.parent / (SOFT if self.soft else HARD), mmap_mode="r")
+        self._codes: NDArray[np.uint8] = open_array(manifest.parent / (SOFT if self.soft else HARD))
 
     def accepted(self) -> list[str]:
         """List the chips from whose pseudo-label the next training learns."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from cloudcover.config.sections import Tta
 from cloudcover.masks.decision import InferenceSettings
 from cloudcover.models.folder import CARD, WEIGHTS, ModelFolderError, load_card
 from cloudcover.predict.predictor import Predictor
-from cloudcover.runtime.files import atomic, read_json, write_json, write_text
+from cloudcover.runtime.files import atomic, read_json, remove_leftovers, write_json, write_text
 
 BUNDLE = "bundle.json"
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+"""Folder of a model in a bundle: a plain name, because a bundle may come from elsewhere."""
 
 
 class Bundle(BaseModel):
@@ -29,7 +32,7 @@ class Bundle(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    models: list[str] = Field(min_length=1)
+    models: list[ModelName] = Field(min_length=1)
     tta: Tta
     settings: InferenceSettings
     metrics: dict[str, float]
@@ -42,7 +45,11 @@ class Bundle(BaseModel):
 
 
 def write_bundle(
-    folders: Sequence[Path], tta: Tta, settings: InferenceSettings, out: Path, metrics: Mapping[str, float] | None = None
+    folders: Sequence[Path],
+    tta: Tta,
+    settings: InferenceSettings,
+    out: Path,
+    metrics: Mapping[str, float] | None = None,
 ) -> None:
     """Copy model folders into a bundle and write its card; `bundle.json` comes last.
 
@@ -60,6 +67,7 @@ def write_bundle(
     names = []
     for folder in folders:
         name = f"{folder.parent.name}-{folder.name}"
+        remove_leftovers(out / name)
         for part in (WEIGHTS, CARD):
             with atomic(out / name / part) as copy:
                 shutil.copyfile(folder / part, copy)
@@ -81,12 +89,21 @@ def load_bundle(folder: Path, device: str = "auto", precision: str = "auto", bat
                 f"{folder} holds neither {BUNDLE} nor {CARD}: it is not a bundle and not a model folder"
             )
         return Predictor([folder], "none", device, precision, batch)
-    try:
-        bundle = Bundle.model_validate(read_json(folder / BUNDLE))
-    except ValueError as error:
-        raise ModelFolderError(f"{folder / BUNDLE} is not a bundle's card: {error}") from None
+    bundle = read_bundle(folder)
     models = [folder / name for name in bundle.models]
     return Predictor(models, bundle.tta, device, precision, batch, bundle.settings)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Reads the card of a bundle.
+
+    Raises:
+        ModelFolderError: it is none; names of models must not lead out of the bundle.
+    """
+    try:
+        return Bundle.model_validate(read_json(folder / BUNDLE))
+    except ValueError as error:
+        raise ModelFolderError(f"{folder / BUNDLE} is not a bundle's card: {error}") from None
 
 
 def _steps(settings: InferenceSettings) -> str:

@@ -74,10 +74,9 @@ def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.
     ownership.reserve(out, files)
     rows = []
     for batch, masks in predict_masks(store, chips["chip_id"].tolist(), predictor):
-        for chip_id, mask in zip(batch, masks, strict=True):
+        for chip_id, mask, place in zip(batch, masks, store.places(batch), strict=True):
             path = out / f"{chip_id}.tif"
-            crs, transform = map(str, chips.loc[chip_id, ["crs", "transform"]])
-            write_mask(path, mask, crs, [float(v) for v in transform.split()])
+            write_mask(path, mask, *place)
             coverage = float(np.mean(mask[mask != IGNORE_INDEX] == 1)) if (mask != IGNORE_INDEX).any() else float("nan")
             rows.append({"chip_id": chip_id, "path": path.name, "sha256": sha256(path), "coverage_share": coverage})
     frame = pd.DataFrame(rows, columns=list(tables.PREDICTIONS.columns))

@@ -181,10 +181,10 @@ def _churn(
     """What changed since the round before: the acceptance, and the share of changed pixels."""
     share, was = float("nan"), False
     if previous is not None and chip_id in previous.table.index:
-        was = previous.table.at[chip_id, "label"] == "pseudo"
+        was = bool(previous.table.at[chip_id, "label"] == "pseudo")
         share = float((previous.masks([chip_id])[0] != mask).mean())
     changes = {(False, True): "added", (True, True): "kept", (True, False): "dropped", (False, False): "none"}
-    return {"change": changes[bool(was), accepted], "changed_pixels_share": share}
+    return {"change": changes[was, accepted], "changed_pixels_share": share}
 
 
 def _report(table: pd.DataFrame) -> None:

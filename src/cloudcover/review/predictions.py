@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cloudcover.config.sections import Tta
 from cloudcover.masks.out_of_fold import OutOfFold
+from cloudcover.runtime.arrays import open_array
 
 THRESHOLD = 0.5
 """A pixel is cloud at a probability above this."""
@@ -70,7 +71,7 @@ class Predictions:
             raise PredictionsError(f"{folders[0]} holds no predictions, such as {get_args(Tta)[0]}.npy")
         self.policy: Tta = shared[-1]  # the one with the most views
         for folder in folders:
-            shape = np.load(folder / f"{self.policy}.npy", mmap_mode="r").shape
+            shape = open_array(folder / f"{self.policy}.npy").shape
             if shape[1:] != (size, size):
                 raise PredictionsError(f"{folder} is of {shape[1]} x {shape[2]} pixels, but the store's are {size}")
 

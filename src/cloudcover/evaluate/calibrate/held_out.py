@@ -16,6 +16,7 @@ from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.codec import PREDICTION_STEPS
+from cloudcover.runtime.arrays import open_array
 
 Weights = tuple[tuple[float, ...], ...]
 """Weights of the members [fold][member]; those of a fold sum to 1."""
@@ -92,7 +93,7 @@ def load_held_out(
     probabilities = []
     for folder in members.values():
         rows = tables.OOF.read(folder / "index.csv").set_index("chip_id").loc[ids, "row"].to_numpy()
-        probabilities.append(np.load(folder / f"{tta}.npy", mmap_mode="r")[rows])
+        probabilities.append(open_array(folder / f"{tta}.npy")[rows])
     folds = int(order["fold"].max()) + 1
     return HeldOut(chips.drop(columns="row"), list(members), np.stack(probabilities), store.labels(ids), folds)
 

@@ -23,10 +23,10 @@ from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import CARD as MODEL_CARD
 from cloudcover.models.folder import ModelCard, ModelFolderError, load_model
 from cloudcover.models.normalize import Normalize
-from cloudcover.predict.bundle import BUNDLE, Bundle
+from cloudcover.predict.bundle import BUNDLE, read_bundle
 from cloudcover.predict.openvino.card import CARD, GRAPH, WEIGHTS, Export, ExportError, Precision, load_library
 from cloudcover.predict.predictor import Predictor
-from cloudcover.runtime.files import read_json, sha256, write_json
+from cloudcover.runtime.files import sha256, write_json
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def export(
     if not (source / BUNDLE).exists():
         ownership.reserve(out, FILES)
         return [_export_model(source, out, precision, store, (seed, chips))]
-    bundle = Bundle.model_validate(read_json(source / BUNDLE))
+    bundle = read_bundle(source)
     ownership.reserve(out, [BUNDLE, "README.md", *(f"{name}/{file}" for name in bundle.models for file in FILES)])
     (out / BUNDLE).unlink(missing_ok=True)
     exports = [_export_model(source / name, out / name, precision, store, (seed, chips)) for name in bundle.models]

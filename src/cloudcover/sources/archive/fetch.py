@@ -24,11 +24,11 @@ from tqdm import tqdm
 from cloudcover.config.sections import DataParams
 from cloudcover.data import tables
 from cloudcover.data.layout import SPLITS, read_metadata
-from cloudcover.runtime.files import read_json, sha256, write_json
+from cloudcover.runtime.files import part_of, read_json, sha256, write_json
 from cloudcover.sources.archive.safe_gzip import ArchiveError, BoundedGzip
 from cloudcover.sources.archive.stac import Item, locations, parse_item
 from cloudcover.sources.remote.errors import ContentError, MissingError
-from cloudcover.sources.remote.fetch import finish, part_of, reserve
+from cloudcover.sources.remote.fetch import finish, reserve
 from cloudcover.sources.remote.http import Client, Received, check_space
 from cloudcover.sources.remote.journal import WORK, Entry, Journal, locked
 from cloudcover.sources.remote.stores import WebFolder
