@@ -208,20 +208,22 @@ OOF = """
 predict_oof(store, folds, {0: [model]}, ["none"], params.compute, out)
 """
 PSEUDO = """
-teachers = {0: Predictor([model], device="cpu")}
-manifest = folds[["chip_id"]].assign(verdict="bad")
-pseudo_label(store, manifest, folds.assign(fold=1), teachers, params.pseudo_labels, out)
+predict_oof(store, folds, {0: [model]}, ["none"], params.compute, store_path.parent / "oof")
+manifest = folds[["chip_id"]].assign(verdict="bad", label="none", source="", reason="", score=1.0, time="")
+predictions = OutOfFold([store_path.parent / "oof"])
+pseudo_label(store, manifest, folds, predictions, "none", params.pseudo_labels, 0, out)
 """
 MAPPED = """
 import sys
 from pathlib import Path
 from cloudcover.config.params import Params, validate
-from cloudcover.predict.predictor import Predictor
+from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.predict.oof import predict_oof
 from cloudcover.pseudo_labels.label import pseudo_label
 from cloudcover.data.store import ChipStore
 
-store, model, out = ChipStore(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
+store_path, model, out = map(Path, sys.argv[1:])
+store = ChipStore(store_path)
 params = validate({"compute": {"device": "cpu"}})
 folds = store.index[["scene"]].reset_index().assign(fold=0)
 """

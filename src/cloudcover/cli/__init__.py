@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cloudcover.cli.audit import audit
 from cloudcover.cli.compare import compare
 from cloudcover.cli.data import download, verify
 from cloudcover.cli.export import export
@@ -37,5 +38,19 @@ def main(traceback: bool) -> None:
     end_cleanly()
 
 
-for command in (synth, download, verify, manifest, export, predict, review, score, compare, tune, summary, params):
+for command in (
+    synth,
+    download,
+    verify,
+    audit,
+    manifest,
+    export,
+    predict,
+    review,
+    score,
+    compare,
+    tune,
+    summary,
+    params,
+):
     main.add_command(command)

@@ -120,13 +120,6 @@ class SyntheticParams(Section):
     label_errors: Share = Field(0.145, description="share of wrong labels (in the challenge: 1,633 of 11,243) [0-1]")
 
 
-class AuditParams(Section):
-    """The search for wrong labels: an out-of-fold model beside evidence that needs no model."""
-
-    folds: int = Field(2, ge=2, description="scene-disjoint folds of the audit's own network")
-    epochs: int = Field(8, ge=1, description="epochs of the audit's own network, in each of two passes")
-
-
 class LabelsParams(Section):
     """Who decides which labels are rejected."""
 
@@ -141,8 +134,15 @@ class LabelsParams(Section):
 
 
 class FoldsParams(Section):
-    """The split into folds."""
+    """The test part, whole locations that nothing learns from, and the split of all other chips into folds."""
 
+    test_share: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="share of chips, in whole locations, for the figures of the evaluation; 0: none, figures are "
+        "out-of-fold [0-1]",
+    )
     number: int = Field(2, ge=2, description="number of folds")
     group: Literal["scene", "location", "none"] = Field(
         "scene", description="what a fold never splits: scene | location | none"
@@ -303,7 +303,6 @@ class PseudoLabelParams(Section):
     targets: Literal["hard", "soft"] = Field(
         "hard", description="targets of the students: hard (the mask, p > 0.5) | soft (the probability p itself)"
     )
-    tta: Tta = Field("d4", description="TTA views that the teachers average: none | vflip | hflip | flips | d4")
 
 
 class MemberParams(Section):
@@ -333,16 +332,25 @@ class FinalParams(Section):
     )
 
 
-class EvaluationParams(Section):
-    """The evaluation on out-of-fold predictions."""
+class PredictionParams(Section):
+    """Test-time augmentation (TTA): the views that a prediction averages, none | vflip | hflip | flips | d4."""
 
-    tta: list[Tta] = Field(
-        ["none", "vflip"], min_length=1, description="TTA policies to compare; masks are made with the last one"
-    )
+    tta: Tta = Field("vflip", description="TTA policy of the evaluation and of the delivered bundle")
+    judge_tta: Tta = Field("d4", description="TTA policy of the predictions by which labels are judged and replaced")
     compare_tta: list[Tta] = Field(
-        ["none", "vflip", "hflip", "flips", "d4"],
+        ["none", "hflip", "flips", "d4"],
         description="additional TTA policies for the final models, compared in Jaccard and time",
     )
+
+    @property
+    def final_tta(self) -> list[Tta]:
+        """All policies of the final models, `tta` first."""
+        return list(dict.fromkeys([self.tta, *self.compare_tta]))
+
+
+class EvaluationParams(Section):
+    """The figures of the evaluation."""
+
     threshold: float = Field(0.5, gt=0, lt=1, description="a pixel is cloud if its probability is above this")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of locations for the 95 % interval")
     references: list[Literal["oracle"]] = Field(
@@ -350,11 +358,6 @@ class EvaluationParams(Section):
         description="trainings to compare with: oracle (synthetic: learns from the true masks, to measure the cost of "
         "wrong labels); []: none",
     )
-
-    @property
-    def final_tta(self) -> list[Tta]:
-        """All policies of the final models, those of `tta` first."""
-        return list(dict.fromkeys([*self.tta, *self.compare_tta]))
 
 
 class CalibrationParams(Section):

@@ -36,6 +36,7 @@ class Table:
         key: columns that identify a row.
         options: column -> allowed values.
         extra: whether further columns may follow.
+        extra_dtype: dtype of these; None: as they are.
         checks_keys: whether ids must be plain file names, texts on one line and keys unique; not where a table
             lists what is wrong.
     """
@@ -45,6 +46,7 @@ class Table:
     key: tuple[str, ...] = ("chip_id",)
     options: dict[str, tuple[str, ...]] = field(default_factory=dict)
     extra: bool = False
+    extra_dtype: str | None = None
     checks_keys: bool = True
 
     def empty(self) -> pd.DataFrame:
@@ -66,7 +68,7 @@ class Table:
                 f"{where}: missing columns {missing}, unknown columns {unknown}; expected {list(self.columns)}"
             )
         frame = frame[[*self.columns, *(unknown if self.extra else [])]].copy()
-        for column, dtype in self.columns.items():
+        for column, dtype in self._dtypes(frame).items():
             try:
                 frame[column] = _cast(frame[column], dtype)
             except (ValueError, TypeError) as error:
@@ -110,6 +112,11 @@ class Table:
                     f"(or differ only in case): {list(keys[twice])[:5]}"
                 )
 
+    def _dtypes(self, frame: pd.DataFrame) -> dict[str, str]:
+        """Dtypes of the declared columns, and of further ones in the frame if they have a dtype."""
+        extra = {column: self.extra_dtype for column in frame if column not in self.columns} if self.extra else {}
+        return self.columns | {str(column): dtype for column, dtype in extra.items() if dtype}
+
     def write(self, frame: pd.DataFrame, path: Path | str) -> None:
         """Checks and writes the table atomically."""
         frame = self.check(frame, path)
@@ -131,7 +138,7 @@ class Table:
                 frame = pd.read_parquet(path, page_checksum_verification=True)
             else:
                 frame = read_csv(path)
-                for column, dtype in self.columns.items():
+                for column, dtype in self._dtypes(frame).items():
                     if dtype == "bool" and column in frame:
                         frame[column] = frame[column].map(truth)
                     elif dtype.startswith(("int", "float")) and column in frame:
@@ -209,7 +216,20 @@ INDEX = Table(
     options={"split": ("train", "test", "unlabelled")},
     extra=True,
 )  # fmt: skip
-AUDIT = Table("label audit", {"chip_id": "str", "suspicion": "float64", "reasons": "str"}, extra=True)
+EVIDENCE = Table(
+    "evidence about labels",
+    {
+        "chip_id": "str", "row": "int64", "tree_fold": "int64", "early_agreement": "float64",
+        "bright_outside_share": "float64", "dark_inside_share": "float64", "green_inside_share": "float64",
+        "brightness_auc": "float64", "haze_auc": "float64", "label_separability_auc": "float64",
+    },
+)  # fmt: skip
+AUDIT = Table(
+    "label audit",
+    {"chip_id": "str", "suspicion": "float64", "reasons": "str"},
+    extra=True,
+    extra_dtype="float64",  # the evidence
+)
 VERDICTS = Table(
     "human verdicts",
     {"chip_id": "str", "verdict": "str", "reviewer": "str", "reason": "str", "time": "str"},
@@ -217,19 +237,21 @@ VERDICTS = Table(
 )
 MANIFEST = Table(
     "label-cleaning manifest",
-    {"chip_id": "str", "verdict": "str", "source": "str", "reason": "str", "score": "float64", "time": "str"},
-    options={"verdict": ("clean", "bad", "unlabelled")},
-)
-FOLDS = Table("folds", {"chip_id": "str", "fold": "int64", "scene": "str"})
-PSEUDO = Table(
-    "pseudo-labels",
     {
-        "chip_id": "str", "student": "int64", "row": "int64", "fold": "int64", "candidate": "str", "accepted": "bool",
-        "confident_share": "float64", "coverage_share": "float64", "agreement_iou": "float64", "change": "str",
-        "changed_pixels_share": "float64",
+        "chip_id": "str", "verdict": "str", "label": "str", "source": "str", "reason": "str", "score": "float64",
+        "time": "str",
     },
-    options={"candidate": ("bad", "unlabelled"), "change": ("added", "kept", "dropped", "none")},
-    key=("chip_id", "student"),
+    options={"verdict": ("clean", "bad", "unlabelled"), "label": ("human", "pseudo", "none")},
+    extra=True,
+)  # fmt: skip
+FOLDS = Table("folds", {"chip_id": "str", "fold": "int64", "scene": "str"})
+ROUND = Table(
+    "labels after a round",
+    {
+        **MANIFEST.columns, "row": "int64", "confident_share": "float64", "coverage_share": "float64",
+        "agreement_iou": "float64", "change": "str", "changed_pixels_share": "float64",
+    },
+    options={**MANIFEST.options, "change": ("added", "kept", "dropped", "none")},
 )  # fmt: skip
 PSEUDO_LOCATIONS = Table(
     "pseudo-labels by location",
