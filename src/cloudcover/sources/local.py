@@ -42,7 +42,8 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
 
     Raises:
         LayoutError: the folder is not in the challenge's layout, too much of it is not recognised, or files cannot be
-            used: unreadable, smaller than a tile, or with their meaning in a file beside them. All others are brought.
+            read or have their meaning in a file beside them; all others are brought.
+        ChipError: images cannot be cut into tiles; all others are.
         FolderError: a file in `raw` that is somebody else's would be overwritten.
     """
     assert params.path is not None  # DataParams checks it
@@ -83,12 +84,8 @@ def bring(files: Mapping[Path, Path], how: str) -> None:
             problems.append(str(error))
         else:
             place(source, target, how)
-    _raise(problems, "files")
-
-
-def _raise(problems: list[str], what: str) -> None:
     if problems:
-        raise LayoutError(named(f"{len(problems)} {what} cannot be used, the others are done", problems))
+        raise LayoutError(named(f"{len(problems)} files cannot be used, the others are done", problems))
 
 
 def place(source: Path, target: Path, how: str) -> None:
@@ -143,7 +140,8 @@ def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> s
             cut(image, raw / target, window)
         except ChipError as error:
             problems.append(f"{target.parent.name}/{target.name} {error}")
-    _raise(problems, "images")
+    if problems:
+        raise ChipError("images", named(f"{len(problems)} cannot be used, the others are done", problems))
     for path, part in parts.items():
         tables.METADATA.write(part, raw / path)
     return wanted
