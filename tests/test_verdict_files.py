@@ -52,7 +52,10 @@ def test_an_id_without_its_zeros_or_case_is_traced_back(chip):
     assert changed_ids(["zz"], [chip]) == {}
 
 
-@pytest.mark.parametrize(("changed", "was"), [("120", "00120"), ("7", "0007"), ("120000", "12e4"), ("ABCD", "abCd")])
+@pytest.mark.parametrize(
+    ("changed", "was"),
+    [("120", "00120"), ("7", "0007"), ("120000", "12e4"), ("ABCD", "abCd"), ("00120.tif", "00120"), ("7.TIFF", "0007")],
+)
 def test_verdicts_on_changed_ids_are_refused_with_both(changed, was, tmp_path):
     given_verdicts, store = verdicts(changed, "a1"), index_of(*IDS)
     with pytest.raises(UnknownChipsError, match=rf"{changed} \(the store has {was}\).*as text"):
