@@ -116,6 +116,26 @@ def test_a_column_with_empty_cells_or_surplus_fields_is_refused(tmp_path, text):
     assert not (tmp_path / "v.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.yml", b"overall: [a, b"),
+        ("list.yml", b"overall: {a: [}"),
+        ("list.txt", b"\xff\xfe\x00a"),
+        ("list.csv", b'chip_id\n"a\n'),
+        ("list.csv", b""),
+        ("mine.csv", b"chip_id,verdict,reviewer,reason,time\na,maybe,,,\n"),
+        ("list.txt", b"../a b\n"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_one_message_and_changes_nothing(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    result = call(tmp_path / name, "--verdicts", tmp_path / "v.csv", "--store", tmp_path)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert not (tmp_path / "v.csv").exists()
+
+
 # --- writers -------------------------------------------------------------------------------------------------------
 
 
