@@ -197,6 +197,7 @@ MISNAMED = {
     "c{}_labels.jp2": "`gdal_translate c001_labels.jp2 c001.tif` converts it",
     "c{}.vrt": "converts it",
     "label {}": "remove it",
+    "c{}": "it may be that of c001, which has none: put the label there as c001.tif",
 }
 
 
@@ -209,6 +210,16 @@ def test_labels_of_other_names_or_formats_are_listed_with_what_to_do(tmp_path, n
     with pytest.raises(LayoutError, match=r"6 files of .* are not recognised") as caught:
         bring(source, tmp_path / "raw")
     assert MISNAMED[name] in str(caught.value)
+
+
+def test_folders_beside_the_layout_are_named(tmp_path, caplog):
+    source = tmp_path / "source"
+    make_layout(source, chips=6)
+    (source / "train_labels").rename(source / "Train_Labels")
+    (source / ".git").mkdir()
+    bring(source, tmp_path / "raw")
+    assert "folders that are not part of the layout are left out: Train_Labels" in caplog.text
+    assert ".git" not in caplog.text
 
 
 def test_below_the_tolerated_share_they_are_warned_of(tmp_path, caplog):

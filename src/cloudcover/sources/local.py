@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,11 +25,14 @@ from cloudcover.data.layout import (
     refuse_unusable,
     remove_empty_folders,
     stray_bands,
+    stray_folders,
     stray_labels,
 )
 from cloudcover.data.values import copy_meaning
 from cloudcover.runtime.files import atomic, part_of
-from cloudcover.runtime.text import named
+from cloudcover.runtime.text import listed, named
+
+log = logging.getLogger(__name__)
 
 
 def fetch(params: DataParams, raw: Path) -> set[Path]:
@@ -54,6 +58,8 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
     ]
     strays = stray_labels(labels_below(source), chips) | stray_bands(source, folders, params.bands)
     refuse_strays(source, strays, len(chips), params.max_quarantined)
+    if others := stray_folders(source):
+        log.warning("%s: folders that are not part of the layout are left out: %s", source, listed(others))
     if params.tile:
         wanted = _tile(source, chips, params, raw)
     else:
