@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from cloudcover.config.training import TrainingConfig
 from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import ModelFolderError, load_card
 from cloudcover.runtime.workers import exit_with_parent
-from cloudcover.train import LIGHTNING
 from cloudcover.train.run import train, training_fingerprint
 from cloudcover.train.split import Split, select
 
@@ -83,9 +81,7 @@ def _start_worker() -> None:
     """Two trainings of one thread each are faster than one of two; their progress goes to the terminal."""
     exit_with_parent()
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", module=LIGHTNING)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("cloudcover").setLevel(logging.INFO)
 
 
