@@ -24,7 +24,7 @@ from cloudcover.evaluate.summary import evaluate, load_runs, write_comparisons, 
 from cloudcover.evaluate.truth import evaluate_truth
 from cloudcover.masks.pseudo import by_student
 from cloudcover.masks.truth import TrueMasks
-from cloudcover.predict.folder import write_mask
+from cloudcover.predict.files import write_mask
 from cloudcover.report import pictures
 from cloudcover.report.gallery import SHOWN, spread
 from cloudcover.report.page import render_page
