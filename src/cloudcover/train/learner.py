@@ -18,6 +18,7 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.losses.build import build_loss
 from cloudcover.losses.targets import per_pixel
 from cloudcover.models.normalize import Digital, Normalize
+from cloudcover.models.upsample import repeat_pixels
 from cloudcover.runtime.files import derive_seed
 from cloudcover.train.data import Batch
 from cloudcover.train.distributed import Place, gather, share_buffers, total
@@ -95,6 +96,8 @@ class Learner:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._shared = DistributedDataParallel(network) if self.place.size > 1 else network
         # One shape is compiled, that of a full batch: each further one would take as long again.
+        if compiled:
+            repeat_pixels(network)
         self._compiled: Any = torch.compile(self._shared, dynamic=False) if compiled else None
         self._compiled_shape: torch.Size | None = None
         self.optimizer = self._optimizer()

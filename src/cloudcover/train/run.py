@@ -97,6 +97,7 @@ def train(
     if place.size > 1 and device == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     resident = device == "cuda" and _resident(compute, store, split, masks)
+    compiled = _compiles(config, len(split.training), device, work)
     loaders = [
         BatchLoader(
             store, items, size, order, masks, rank=place.rank, processes=place.size, device=str(here), resident=resident
@@ -115,7 +116,7 @@ def train(
         seed,
         precision=precision(compute.precision, device),
         place=place,
-        compiled=_compiles(config, len(split.training), device, work),
+        compiled=compiled,
     )
     average = AverageWeights(network, p.ema_decay) if p.ema_decay is not None else None
     progress = _Progress(f"validation_{p.monitor}")
@@ -127,11 +128,14 @@ def train(
     else:
         log.info("%s: %d chips to learn from (%d pseudo-labelled), %d to validate on", name, len(split.training),
                  int((split.training["label"] == "pseudo").sum()), len(split.validation))  # fmt: skip
+    if device == "cuda":
+        log.info("%s runs on %s, %s, chips in its memory: %s, compiled: %s", name, torch.cuda.get_device_name(here),
+                 precision(compute.precision, device), resident, compiled)  # fmt: skip
     with _deterministic(device):
         while not progress.ended(p.epochs, p.patience):
-            _epoch(learner, average, progress, *loaders)
+            seconds = _epoch(learner, average, progress, *loaders)
             if place.rank == 0:
-                _report(name, progress, p.epochs)
+                _report(name, progress, p.epochs, len(split.training) / seconds, device)
                 save_state(state, progress.epochs - 1, _state(learner, average, progress))
     network.load_state_dict(progress.weights)
     card = ModelCard(
@@ -196,24 +200,27 @@ def _epoch(
     progress: _Progress,
     training: BatchLoader,
     validation: BatchLoader,
-) -> None:
-    """Train and validate once more."""
+) -> float:
+    """Train and validate once more; returns how long the training alone took [s]."""
     start = time.perf_counter()
     training.epoch = progress.epochs
     loss = learner.train_epoch(training, progress.epochs, average.update if average else lambda: None)
+    trained = time.perf_counter() - start
     row = {"epoch": float(progress.epochs), "learning_rate": learner.learning_rate, "train_loss": loss}
     with average.applied() if average else nullcontext():
         figures = learner.validate(validation)
         progress.add(row, figures, learner.network)
     progress.history[-1]["seconds"] = time.perf_counter() - start
+    return trained
 
 
-def _report(name: str, progress: _Progress, epochs: int) -> None:
+def _report(name: str, progress: _Progress, epochs: int, rate: float, device: str) -> None:
     row = progress.history[-1]
+    memory = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory" if device == "cuda" else ""
     log.info(
-        "%s epoch %d/%d: loss %.4f, validation loss %.4f, Jaccard %.4f, %.1f s",
+        "%s epoch %d/%d: loss %.4f, validation loss %.4f, Jaccard %.4f, %.1f s, %.0f chips/s%s",
         name, progress.epochs, epochs, row["train_loss"], row["validation_loss"], row["validation_jaccard"],
-        row["seconds"],
+        row["seconds"], rate, memory,
     )  # fmt: skip
 
 
