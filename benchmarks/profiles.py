@@ -1,8 +1,8 @@
 """What a training step and a prediction spend their time on: a table of kernels and a trace.
 
-    python benchmarks/profile.py --quick
-    python benchmarks/profile.py --device cuda --batch 32 --out profiles-gpu
-    python benchmarks/profile.py --device cuda --batch 32 --compile --out profiles-gpu
+    python benchmarks/profiles.py --quick
+    python benchmarks/profiles.py --device cuda --batch 32 --out profiles-gpu
+    python benchmarks/profiles.py --device cuda --batch 32 --compile --out profiles-gpu
 
 Writes `step.txt` and `predict.txt`, tables sorted by the time on the device, and `step.json.gz` and `predict.json.gz`,
 traces for https://ui.perfetto.dev (with `-compiled` in their names if compiled). Steps are those of `train()` with the
