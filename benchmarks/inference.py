@@ -2,12 +2,12 @@
 
     python benchmarks/inference.py --quick
     python benchmarks/inference.py --encoder tu-mobilenetv3_small_050 --model models/bundle --json inference.json
-    python benchmarks/inference.py --device cuda --chips 256
+    python benchmarks/inference.py --device cuda --chips 512 --batch 32 --workers 10 --rounds 1
 
 Files are read and masks written on both sides: four bands here, three in the original's way. Speed does not depend on
 the weights, so they are random, and int8 is calibrated on chips of the synthetic set. Each way runs in a process of its
 own, in turns; the best round counts. On a CPU the original's loop runs as shipped and with the allocator settings that
-this project's ways have (docs/benchmarks.md). `--model` takes a trained bundle or model, exports it and compares its
+this project's ways have (docs/benchmarks.md); on a GPU this project's way runs compiled, too. `--model` takes a trained bundle or model, exports it and compares its
 masks with torch in fp32 on chips that did not calibrate it: `mask_disagreement` is the share of differing pixels in the
 fastest precision.
 """
@@ -79,11 +79,14 @@ def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float
             from cloudcover.predict.folder import predict_chips
             from cloudcover.predict.predictor import Predictor
 
-            engine, _, precision = way.partition("-")
+            engine, precision, *compiled = way.split("-")
             source = models / ("torch" if engine == "torch" else precision)
             wanted = precision if engine == "torch" else "auto"
             predictor = Predictor([source], "vflip", options.device, wanted, options.batch)
+            start = time.perf_counter()
+            predictor.prepare(10**9 if compiled else 0)
             predict_chips(predictor, links[:1], out / "warm")
+            print(f"{way}: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
             start = time.perf_counter()
             predict_chips(predictor, links, out / "masks")
         if options.device == "cuda":
@@ -161,7 +164,7 @@ def main() -> None:
     raw, store = make(options.set, 32 if options.quick else 64, options.seed)
     cpu = options.device == "cpu"
     precisions = ["bf16", "int8"] if cpu else []
-    ways = ["torch-bf16", *(f"openvino-{precision}" for precision in precisions)]
+    ways = ["torch-bf16", *([] if cpu else ["torch-bf16-compiled"]), *(f"openvino-{name}" for name in precisions)]
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
@@ -172,13 +175,14 @@ def main() -> None:
             for way, allocator in plan:
                 seconds = child(way, allocator, sys.argv[1:], raw, models)
                 best[way, allocator] = min(best[way, allocator], seconds)
+                print(f"{way}{' + allocator settings' * allocator}: {seconds / options.chips:.4f} s/chip", flush=True)
         shipped, settings = best["original", False], best.get(("original", True), float("nan"))
         print(f"U-Net {options.encoder}, {options.chips} chips of 512 px, {options.device}, vflip")
         print(f"{'':28} {'s/chip':>8} {'against the original':>21} {'same allocator settings':>24}")
         for (way, allocator), seconds in best.items():
             name = f"{way}{' + allocator settings' if allocator else ''}"
             figures[f"seconds_{way}{'_allocator' if allocator else ''}"] = seconds / options.chips
-            print(f"{name:36} {seconds / options.chips:8.3f} {shipped / seconds:9.2f} {settings / seconds:9.2f}")
+            print(f"{name:36} {seconds / options.chips:8.4f} {shipped / seconds:9.2f} {settings / seconds:9.2f}")
             if way != "original":
                 figures[f"ratio_{way}"], figures[f"ratio_{way}_same_allocator"] = shipped / seconds, settings / seconds
         figures["ratio_inference"] = max(shipped / seconds for (way, _), seconds in best.items() if way != "original")
