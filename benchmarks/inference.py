@@ -7,9 +7,9 @@
 Files are read and masks written on both sides: four bands here, three in the original's way. Speed does not depend on
 the weights, so they are random, and int8 is calibrated on chips of the synthetic set. Each way runs in a process of its
 own, in turns; the best round counts. On a CPU the original's loop runs as shipped and with the allocator settings that
-this project's ways have (docs/benchmarks.md); on a GPU this project's way runs compiled, too. `--model` takes a trained bundle or model, exports it and compares its
-masks with torch in fp32 on chips that did not calibrate it: `mask_disagreement` is the share of differing pixels in the
-fastest precision.
+this project's ways have (docs/benchmarks.md); on a GPU this project's way runs compiled, too. `--model` takes a trained
+bundle or model, exports it and compares its masks with torch in fp32 on chips that did not calibrate it:
+`mask_disagreement` is the share of differing pixels in the fastest precision.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     python benchmarks/loss.py --device cuda --chips 32 --json loss.json
 
 Forward and backward on 8 chips of 512 x 512 pixels (`--chips`), with torch's deterministic operations as in training:
-blobs of cloud with the logits of a half-trained model, with a weight for each chip as in training, and with logits near
-0 as at its start ("flat"). The sorts are the project's own reference and the one of segmentation-models-pytorch, both in
-float32; `ratio_lovasz` is against the faster of the two. Errors are relative to a sort in float64. Times are the best of several rounds, in which the
-ways take turns.
+blobs of cloud with the logits of a half-trained model, with a weight for each chip as in training, and with logits
+near 0 as at its start ("flat"). The sorts are the project's own reference and the one of segmentation-models-pytorch,
+both in float32; `ratio_lovasz` is against the faster of the two. Errors are relative to a sort in float64. Times are
+the best of several rounds, in which the ways take turns.
 """
 
 from __future__ import annotations
