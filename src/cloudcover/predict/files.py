@@ -103,11 +103,12 @@ class Shape(NamedTuple):
         dn, mask = self.numbers
         return 2 * dn + mask
 
-    def arrays(self, memory: Any) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-        """Digital numbers, padded, and masks, not padded, in a piece of memory."""
+    def arrays(self, memory: Any, start: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+        """Digital numbers, padded, and masks, not padded, in a piece of memory from byte `start` on."""
         dn, mask = self.numbers
-        chips = np.frombuffer(memory, np.uint16, dn).reshape(self.padded)
-        return chips, np.frombuffer(memory, np.uint8, mask, 2 * dn).reshape(self.chips, self.height, self.width)
+        chips = np.frombuffer(memory, np.uint16, dn, start).reshape(self.padded)
+        masks = np.frombuffer(memory, np.uint8, mask, start + 2 * dn)
+        return chips, masks.reshape(self.chips, self.height, self.width)
 
 
 @dataclass
@@ -121,7 +122,7 @@ class ChipBatch:
         masks: N x H x W uint8, to be filled.
         percentiles: N x B x 2 float32 [DN], zeros if nobody needs them.
         notes: what is known of each chip; one with a problem has no data.
-        slot: number of the shared memory that holds it, or None.
+        slot: where it begins in the shared memory [bytes], or None if it is elsewhere.
     """
 
     folders: list[Path]
@@ -177,18 +178,18 @@ class ChipFiles:
         self.spec = spec
         self.out = out
         self._pixels = pixels
-        self._memory: list[Any] = []
+        self._memory: Any = None
+        self._slot_bytes = pixels * (2 * len(spec.bands) + 1)
         self._free: SimpleQueue[int] = SimpleQueue()
         self._stack = ExitStack()
         self._pool: ProcessPoolExecutor | None = None
         self._processes = processes
         if processes:
             context = get_context("spawn")  # a fork would copy the locks of torch's threads
-            size = pixels * (2 * len(spec.bands) + 1)
-            self._memory = [context.RawArray(ctypes.c_uint8, size) for _ in range(batches)]
-            for number, memory in enumerate(self._memory):
-                self._free.put(number)
-                self._stack.enter_context(_Pinned(memory))
+            self._memory = context.RawArray(ctypes.c_uint8, batches * self._slot_bytes)
+            self._stack.enter_context(_Pinned(self._memory))
+            for number in range(batches):
+                self._free.put(number * self._slot_bytes)
             self._pool = ProcessPoolExecutor(processes, context, _start_worker, (self._memory,))
             self._stack.callback(self._pool.shutdown, cancel_futures=True)
 
@@ -231,11 +232,11 @@ class ChipFiles:
         if isinstance(found, str):
             dn, masks = shape.arrays(np.empty(shape.bytes, np.uint8))
             return ChipBatch(folders, shape, dn, masks, percentiles, [Note(problem=found)] * len(folders))
-        if self._pool is None or shape.bytes > len(self._memory[0]):
+        if self._pool is None or shape.bytes > self._slot_bytes:
             dn, masks = shape.arrays(np.empty(shape.bytes, np.uint8))
             return ChipBatch(folders, shape, dn, masks, percentiles, _read(folders, dn, percentiles, size, self.spec))
         slot = self._free.get()
-        dn, masks = shape.arrays(self._memory[slot])
+        dn, masks = shape.arrays(self._memory, slot)
         notes: list[Note] = []
         tasks = [
             self._pool.submit(_read_shared, slot, shape, start, folders[start : start + TASK], self.spec)
@@ -341,22 +342,22 @@ _shared: list[Any] = []
 """The memory that a process of the pool shares with the one that started it."""
 
 
-def _start_worker(memory: list[Any]) -> None:
+def _start_worker(memory: Any) -> None:
     exit_with_parent()
-    _shared[:] = memory
+    _shared.append(memory)
     rasterio.Env().__enter__()  # one environment for all files; it ends with the process
 
 
 def _read_shared(
     slot: int, shape: Shape, start: int, folders: list[Path], spec: Spec
 ) -> tuple[list[Note], NDArray[np.float32]]:
-    dn, _ = shape.arrays(_shared[slot])
+    dn, _ = shape.arrays(_shared[0], slot)
     percentiles = np.zeros((len(folders), shape.bands, 2), np.float32)
     part = dn[start : start + len(folders)]
     return _read(folders, part, percentiles, (shape.height, shape.width), spec), percentiles
 
 
 def _write_shared(slot: int, shape: Shape, jobs: list[tuple[int, Path, Note]]) -> None:
-    _, masks = shape.arrays(_shared[slot])
+    _, masks = shape.arrays(_shared[0], slot)
     for i, path, note in jobs:
         write_mask(path, masks[i], note.crs, note.transform)

@@ -91,7 +91,7 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path, offset
     notes: dict[str, Note] = {}
     gpu = predictor.device == "cuda"
     networks, writers = (2, 2) if gpu else (1, 1)  # two batches on a GPU: one is copied while the other is computed
-    held = 2 * (READERS + networks + writers)  # so many that no stage ever waits for a later one
+    held = READERS + networks + writers + 3  # so many that no stage waits for room that a later one has
     spec = Spec(card.bands, card.nodata, offset, predictor.normalize.needs_percentiles)
     with ExitStack() as stack:
 
