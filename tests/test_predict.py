@@ -274,7 +274,7 @@ def test_a_compiled_network_gives_the_masks_of_the_eager_one(tmp_path):
     save_model(tmp_path / "m", build_model(model, 4), card())
     dn = np.random.default_rng(0).integers(500, 9000, (8, 4, 64, 64)).astype(np.uint16)
     percentiles = chip_percentiles(dn, 0)
-    predictor = Predictor([tmp_path / "m"], "vflip", "cuda", batch=8)
+    predictor = Predictor([tmp_path / "m"], "vflip", "cuda", "fp32", batch=8)
     eager = predictor.masks(dn, percentiles)
     predictor.prepare(10**9)
     assert (predictor.masks(dn, percentiles) != eager).mean() <= 0.001

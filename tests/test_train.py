@@ -250,6 +250,21 @@ def test_a_last_batch_of_one_chip_joins_the_one_before(tmp_path):
     fit(fewer, tmp_path / "fp16", recipe_of(data={"chip_size": 32}, compute={"precision": "fp16"}))
 
 
+def test_batches_picked_on_the_device_are_those_that_are_gathered(chips):
+    store, selection = chips
+    for rank in range(2):
+        share = {"rank": rank, "processes": 2}
+        loaders = [BatchLoader(store, selection.training, 5, 3, resident=kept, **share) for kept in (False, True)]
+        for epoch in range(2):
+            for loader in loaders:
+                loader.epoch = epoch
+            for gathered, picked in zip(*loaders, strict=True):
+                assert torch.equal(torch.from_numpy(np.stack(gathered["dn"])), picked["dn"])
+                for name in ("target", "weight", "percentiles", "location"):
+                    assert torch.equal(gathered[name], picked[name])
+                assert gathered["chip_id"] == picked["chip_id"]
+
+
 @needs_gpu
 def test_two_trainings_on_a_gpu_give_equal_weights_wherever_the_chips_lie(chips, tmp_path):
     for name, cache in (("a", False), ("b", False), ("c", True)):
