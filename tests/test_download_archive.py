@@ -328,11 +328,14 @@ def test_a_truncated_archive_is_refused(source, tmp_path):
 
 
 def test_an_image_that_is_no_tiff_is_refused_and_leaves_no_file(source, tmp_path):
-    (source / "train_features" / "c002" / "B03.tif").write_bytes(b"<html>error</html>")
+    for path in ("train_features/c002/B03.tif", "train_labels/c001.tif"):
+        (source / path).write_bytes(b"<html>error</html>")
     folder = pack(source, tmp_path / "archives", ("train",))
     with pytest.raises(ArchiveError, match=r"c002/B03\.tif is not what it should be: it is an HTML"):
         bring(tmp_path / "raw", path=str(folder), checksums=str(folder / "md5sums.txt"), splits=["train"])
     assert not (tmp_path / "raw" / "train_features" / "c002" / "B03.tif").exists()
+    chips = list((source / "train_features").iterdir())
+    assert len(list((tmp_path / "raw/train_features").glob("*/*.tif"))) == 4 * len(chips) - 1
     assert not [path for path in (tmp_path / "raw").rglob("*") if path.name.endswith(".part")]
 
 

@@ -458,6 +458,23 @@ def test_a_label_is_unknown_exactly_where_it_says_so_or_a_band_has_no_data(nodat
             assert row["label_coverage_share"] == pytest.approx(known.mean())
 
 
+def test_a_sparse_file_that_reads_as_zeros_is_flagged_and_its_label_unknown(layout):
+    raw = layout(chips=6)
+    path = raw / "train_features/c001/B03.tif"
+    with rasterio.open(path) as source:
+        profile = source.profile | {"SPARSE_OK": True}
+    path.unlink()
+    with rasterio.open(path, "w", **profile):
+        pass
+    assert path.stat().st_size < 1000
+    write_file_table(raw, "test")
+    store, _ = run(raw)
+    row = store.index.loc["c001"]
+    assert row["flags"].split()[:2] == ["empty:B03", "nodata"]
+    assert not row["labelled"]
+    assert (store.labels(["c001"]) == 255).all()
+
+
 # --- where a file is -----------------------------------------------------------------------------------------------
 
 WKT = CRS.from_epsg(32633).to_wkt()

@@ -27,6 +27,11 @@ def verdicts(*chips: str) -> pd.DataFrame:
     return tables.VERDICTS.check(frame, "test")
 
 
+def manifest_of(audit: pd.DataFrame | None, given_verdicts: pd.DataFrame, store: pd.DataFrame, policy: str):
+    folds = pd.DataFrame({"chip_id": store["chip_id"], "fold": 0, "scene": "s"})
+    return build_manifest(audit, given_verdicts, store, folds, LabelsParams(policy=policy))
+
+
 def index_of(*chips: str) -> pd.DataFrame:
     return pd.DataFrame({"chip_id": chips, "labelled": True})
 
@@ -51,16 +56,16 @@ def test_an_id_without_its_zeros_or_case_is_traced_back(chip):
 def test_verdicts_on_changed_ids_are_refused_with_both(changed, was, tmp_path):
     given_verdicts, store = verdicts(changed, "a1"), index_of(*IDS)
     with pytest.raises(UnknownChipsError, match=rf"{changed} \(the store has {was}\).*as text"):
-        build_manifest(None, given_verdicts, store, LabelsParams(policy="human"))
+        manifest_of(None, given_verdicts, store, "human")
     audit = pd.DataFrame({"chip_id": IDS, "suspicion": 0.1, "reasons": ""})
-    assert len(build_manifest(audit, given_verdicts, store, LabelsParams(policy="auto"))) == len(IDS)
+    assert len(manifest_of(audit, given_verdicts, store, "auto")) == len(IDS)
 
 
 def test_verdicts_of_another_set_are_refused_and_a_few_unknown_ones_warned_of(caplog):
     with pytest.raises(UnknownChipsError, match=r"none of the 2 verdicts names a chip of the store: x, y"):
-        build_manifest(None, verdicts("x", "y"), index_of(*IDS), LabelsParams(policy="human"))
+        manifest_of(None, verdicts("x", "y"), index_of(*IDS), "human")
     with caplog.at_level(logging.WARNING):
-        build_manifest(None, verdicts("x", "a1"), index_of(*IDS), LabelsParams(policy="human"))
+        manifest_of(None, verdicts("x", "a1"), index_of(*IDS), "human")
     assert "1 verdicts name chips that the store does not hold" in caplog.text
 
 

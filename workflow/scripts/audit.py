@@ -8,18 +8,17 @@ from cloudcover.pipeline.job import start
 
 def main() -> None:
     params = start(snakemake)
-    import numpy as np
-
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
     from cloudcover.labels.audit import judge_labels
     from cloudcover.masks.out_of_fold import OutOfFold
+    from cloudcover.runtime.arrays import open_array
 
     predictions, first = OutOfFold([Path(snakemake.input.oof).parent]), snakemake.input.previous
     table = judge_labels(
         ChipStore(Path(snakemake.input.index).parent),
         tables.EVIDENCE.read(snakemake.input.evidence),
-        np.load(snakemake.input.votes, mmap_mode="r"),
+        open_array(Path(snakemake.input.votes)),
         partial(predictions.probabilities, policy=params.prediction.judge_tta),
         tables.FOLDS.read(snakemake.input.folds),
         nodata=params.data.nodata,

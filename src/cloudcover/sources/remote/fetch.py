@@ -314,7 +314,7 @@ def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) ->
 def _publish_table(raw: Path, name: str, rows: pd.DataFrame, journal: Journal) -> None:
     """A table as the source has it, or with the selected rows only."""
     entry = journal.entries[f"{WORK}/{name}"]
-    if len(pd.read_csv(raw / WORK / name, usecols=["chip_id"], dtype=str)) == len(rows):
+    if len(tables.METADATA.read(raw / WORK / name)) == len(rows):
         _copy(raw, name, journal, entry)
         return
     part = part_of(raw / name)
