@@ -2,14 +2,14 @@
 
     python benchmarks/inference.py --quick
     python benchmarks/inference.py --encoder tu-mobilenetv3_small_050 --model models/bundle --json inference.json
-    python benchmarks/inference.py --device cuda --chips 256
+    python benchmarks/inference.py --device cuda --chips 4096 --original-chips 768 --batch 32 --workers 10 --rounds 1
 
 Files are read and masks written on both sides: four bands here, three in the original's way. Speed does not depend on
 the weights, so they are random, and int8 is calibrated on chips of the synthetic set. Each way runs in a process of its
 own, in turns; the best round counts. On a CPU the original's loop runs as shipped and with the allocator settings that
-this project's ways have (docs/benchmarks.md). `--model` takes a trained bundle or model, exports it and compares its
-masks with torch in fp32 on chips that did not calibrate it: `mask_disagreement` is the share of differing pixels in the
-fastest precision.
+this project's ways have (docs/benchmarks.md); on a GPU this project's way runs compiled, too. `--model` takes a trained
+bundle or model, exports it and compares its masks with torch in fp32 on chips that did not calibrate it:
+`mask_disagreement` is the share of differing pixels in the fastest precision.
 """
 
 from __future__ import annotations
@@ -54,12 +54,18 @@ def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None
         export(out / "torch", out / precision, precision, ChipStore(store) if precision == "int8" else None, chips=8)  # type: ignore[arg-type]
 
 
+def number_of(way: str, options: argparse.Namespace) -> int:
+    """Chips that a way predicts."""
+    fewer = options.original_chips if way == "original" else None
+    return int(fewer or options.chips)
+
+
 def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float:
-    """Seconds that a way takes for the chips; after a warm-up chip, start of the process not counted."""
+    """Seconds that a way takes for its chips; after a warm-up chip, start of the process not counted."""
     import torch
 
     chips = sorted((raw / "train_features").iterdir())
-    chips = [chips[i % len(chips)] for i in range(options.chips)]
+    chips = [chips[i % len(chips)] for i in range(number_of(way, options))]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         # A chip may be asked for more than once: links give each mask a name of its own.
@@ -79,11 +85,14 @@ def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float
             from cloudcover.predict.folder import predict_chips
             from cloudcover.predict.predictor import Predictor
 
-            engine, _, precision = way.partition("-")
+            engine, precision, *compiled = way.split("-")
             source = models / ("torch" if engine == "torch" else precision)
             wanted = precision if engine == "torch" else "auto"
             predictor = Predictor([source], "vflip", options.device, wanted, options.batch)
+            start = time.perf_counter()
+            predictor.prepare(10**9 if compiled else 0)
             predict_chips(predictor, links[:1], out / "warm")
+            print(f"{way}: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
             start = time.perf_counter()
             predict_chips(predictor, links, out / "masks")
         if options.device == "cuda":
@@ -141,6 +150,7 @@ def main() -> None:
     parser.add_argument("--set", type=Path, default=Path("benchmarks/out"), help="folder for the chips")
     parser.add_argument("--encoder", default="tu-resnest50d")
     parser.add_argument("--chips", type=int, default=16)
+    parser.add_argument("--original-chips", type=int, help="for the original's loop, if fewer")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2, help="of the original's DataLoader")
     parser.add_argument("--rounds", type=int, default=2)
@@ -161,7 +171,7 @@ def main() -> None:
     raw, store = make(options.set, 32 if options.quick else 64, options.seed)
     cpu = options.device == "cpu"
     precisions = ["bf16", "int8"] if cpu else []
-    ways = ["torch-bf16", *(f"openvino-{precision}" for precision in precisions)]
+    ways = ["torch-bf16", *([] if cpu else ["torch-bf16-compiled"]), *(f"openvino-{name}" for name in precisions)]
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
@@ -170,15 +180,16 @@ def main() -> None:
         best = dict.fromkeys(plan, float("inf"))
         for _ in range(options.rounds):
             for way, allocator in plan:
-                seconds = child(way, allocator, sys.argv[1:], raw, models)
+                seconds = child(way, allocator, sys.argv[1:], raw, models) / number_of(way, options)
                 best[way, allocator] = min(best[way, allocator], seconds)
+                print(f"{way}{' + allocator settings' * allocator}: {seconds:.4f} s/chip", flush=True)
         shipped, settings = best["original", False], best.get(("original", True), float("nan"))
         print(f"U-Net {options.encoder}, {options.chips} chips of 512 px, {options.device}, vflip")
         print(f"{'':28} {'s/chip':>8} {'against the original':>21} {'same allocator settings':>24}")
         for (way, allocator), seconds in best.items():
             name = f"{way}{' + allocator settings' if allocator else ''}"
-            figures[f"seconds_{way}{'_allocator' if allocator else ''}"] = seconds / options.chips
-            print(f"{name:36} {seconds / options.chips:8.3f} {shipped / seconds:9.2f} {settings / seconds:9.2f}")
+            figures[f"seconds_{way}{'_allocator' if allocator else ''}"] = seconds
+            print(f"{name:36} {seconds:8.4f} {shipped / seconds:9.2f} {settings / seconds:9.2f}")
             if way != "original":
                 figures[f"ratio_{way}"], figures[f"ratio_{way}_same_allocator"] = shipped / seconds, settings / seconds
         figures["ratio_inference"] = max(shipped / seconds for (way, _), seconds in best.items() if way != "original")

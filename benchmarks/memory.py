@@ -70,8 +70,9 @@ class Peak:
 
 def train(folder: Path, steps: int | None, seed: int, device: str) -> dict[str, float]:
     """Peak memory of an epoch [MiB], or of its first steps."""
+    from itertools import islice
+
     import pandas as pd
-    import pytorch_lightning as pl
     import torch
 
     from cloudcover.config.params import Params
@@ -80,21 +81,17 @@ def train(folder: Path, steps: int | None, seed: int, device: str) -> dict[str, 
     from cloudcover.models.normalize import Normalize
     from cloudcover.runtime.device import resolve_device
     from cloudcover.train.data import BatchLoader
-    from cloudcover.train.module import SegmentationModule
+    from cloudcover.train.learner import Learner
 
     torch.manual_seed(seed)
-    params, store = Params(), ChipStore(folder)
+    params, store, device = Params(), ChipStore(folder), resolve_device(device)
     items = pd.DataFrame({"chip_id": store.index["chip_id"].to_numpy(), "label": "human", "weight": 1.0})
-    batches = BatchLoader(store, items, params.training.batch_size, seed)
-    network = build_model(params.model, 4)
-    scaler = Normalize(params.input, params.data, reuse=resolve_device(device) == "cpu")
-    module = SegmentationModule(network, scaler, params.training, params.augmentation, len(batches), seed)
-    trainer = pl.Trainer(
-        accelerator="gpu" if resolve_device(device) == "cuda" else "cpu", devices=1, max_epochs=1, logger=False,
-        limit_train_batches=steps, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+    batches = BatchLoader(store, items, params.training.batch_size, seed, device=device)
+    network = build_model(params.model, 4).to(device)
+    scaler = Normalize(params.input, params.data, reuse=device == "cpu")
+    learner = Learner(network, scaler, params.training, params.augmentation, len(batches), seed)
     peak = Peak()
-    trainer.fit(module, batches)
+    learner.train_epoch(islice(batches, steps), 0, lambda: None)
     return peak.stop()
 
 

@@ -1,20 +1,25 @@
-"""Chips per second of training, against the original's loop, and how much of a step is lost to waiting for input.
+"""Time of a training step of `train()` itself, against the original's loop, and how much of it is lost to input.
 
     python benchmarks/step.py --quick
-    python benchmarks/step.py --device cuda --batch 32 --steps 60 --json step.json
+    python benchmarks/step.py --device cuda --batch 32 --chips 480 --epochs 4 --workers 10 --json step.json
 
-U-Net with `--encoder`, chips of 512 pixels, the project's own training module, batches and loss in Lightning's trainer;
-the original's loop is fp32 with a `DataLoader`, Adam, Lovász by sorting and gradient clipping. `input_loss_share`
-compares training from the store with training on one batch that is already on the device. The ways take turns; the
-median step after the warm-up of each round is taken, and the best round of each counts.
+The recipe is config/presets/full.yaml with random weights: U-Net with `--encoder`, chips of 512 pixels, Adam, Lovász,
+clipping. The original's loop is fp32 with a `DataLoader`, Adam, Lovász by sorting and clipping. A step is timed from
+one optimizer step to the next within an epoch; the median counts, and the best round of each way, which take turns.
+`input_loss_share` compares a way with the same steps on one batch that stays on the device. On a GPU `--compile` and
+`--no-cache` choose what `compute.compile` and `compute.device_cache` decide otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,144 +27,195 @@ import cloudcover  # noqa: F401  (first: it makes torchvision importable beside 
 
 # isort: split
 import pandas as pd
-import pytorch_lightning as pl
-import segmentation_models_pytorch as smp
 import torch
-from baselines import original_input
 from chips512 import make
 
-from cloudcover.config.params import Params
+from cloudcover.config.params import load
+from cloudcover.config.training import TrainingConfig
 from cloudcover.data.store import ChipStore
-from cloudcover.models.build import build_model
-from cloudcover.models.normalize import Normalize
-from cloudcover.runtime.device import precision
 from cloudcover.runtime.files import write_json
-from cloudcover.train.data import BatchLoader
-from cloudcover.train.module import SegmentationModule
-from cloudcover.train.run import PRECISIONS
+from cloudcover.train import run
+from cloudcover.train.data import Batch, BatchLoader
+from cloudcover.train.learner import Learner
+from cloudcover.train.split import Split
 
-WARM_UP = 3
-"""Steps of each round that are not counted."""
+WARM_UP = 2
+"""Steps of each epoch that are not counted."""
+WAYS = {
+    "train": "train()",
+    "no_input": "train(), one batch on the device",
+    "original": "the original's loop",
+}
+VALIDATED = 8
+"""Chips to validate on."""
 
 
-class Clock(pl.Callback):
-    """Time of every step [s]; a GPU's work is waited for, so that a step ends when it is done."""
+class Clock:
+    """Times between the ends of steps [s]. The end of a step waits for the GPU's step before, so they are its times."""
 
     def __init__(self) -> None:
-        self.ends: list[float] = []
+        self.epochs: list[list[float]] = []
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Takes the time."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
+    def start(self) -> None:
+        """Begins an epoch."""
+        self.epochs.append([])
+
+    def tick(self) -> None:
+        """Ends a step."""
+        self.epochs[-1].append(time.perf_counter())
 
     def seconds(self) -> float:
-        """Median step after the warm-up."""
-        steps = [end - start for start, end in zip(self.ends, self.ends[1:], strict=False)]
-        return statistics.median(steps[WARM_UP - 1 :])
+        """Median step of the last epochs; the first one has warmed up."""
+        counted = self.epochs[1:] or self.epochs
+        steps = [b - a for epoch in counted for a, b in zip(epoch[WARM_UP:], epoch[WARM_UP + 1 :], strict=False)]
+        return statistics.median(steps)
 
 
-class Resident:
-    """One batch again and again, moved to the device once."""
+class TimedLearner(Learner):
+    """A learner whose steps are timed; `batch` replaces all batches by the first one if `resident`."""
 
-    def __init__(self, batch: dict[str, Any], steps: int, device: str) -> None:
-        self.batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        self.steps = steps
+    clock: Clock
+    resident = False
 
-    def __len__(self) -> int:
-        return self.steps
+    def train_epoch(self, batches: Any, epoch: int, after_step: Any) -> float:
+        """Times the steps of an epoch."""
+        self.clock.start()
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (dict(self.batch) for _ in range(self.steps))
+        def tick() -> None:
+            after_step()
+            self.clock.tick()
+
+        return super().train_epoch(self._same(batches) if self.resident else batches, epoch, tick)
+
+    @staticmethod
+    def _same(batches: BatchLoader) -> Iterator[Batch]:
+        first = next(iter(batches))
+        yield from (dict(first) for _ in range(len(batches)))
+
+
+def enlarged(store: Path, chips: int, folder: Path) -> ChipStore:
+    """A store that has each chip several times, under other names."""
+    index = pd.read_parquet(store / "index.parquet")
+    times = -(-chips // len(index))
+    copies = [index.assign(chip_id=index["chip_id"] + f"-{copy}") for copy in range(times)]
+    folder.mkdir(parents=True)
+    for shard in store.glob("*.npy"):
+        (folder / shard.name).symlink_to(shard.resolve())
+    pd.concat(copies).sort_values("chip_id", ignore_index=True).to_parquet(folder / "index.parquet")
+    return ChipStore(folder)
+
+
+def recipe(options: argparse.Namespace) -> TrainingConfig:
+    """The full preset as far as the hardware and the options allow."""
+    params = load(Path(__file__).parents[1] / "config/presets/full.yaml")
+    config = TrainingConfig.of(params)
+    auto = "auto" if options.device == "cuda" else False
+    return replace(
+        config,
+        model=config.model.model_copy(update={"encoder": options.encoder, "encoder_weights": None}),
+        training=config.training.model_copy(update={"batch_size": options.batch, "epochs": options.epochs}),
+        compute=config.compute.model_copy(
+            update={
+                "device": options.device,
+                "compile": options.compile,
+                "device_cache": False if options.no_cache else auto,
+                "prediction_batch": VALIDATED,
+            }
+        ),
+    )
 
 
 def ours(options: argparse.Namespace, store: ChipStore, resident: bool) -> float:
-    """Seconds of a step by the project's module."""
-    torch.manual_seed(options.seed)
-    params = Params()
-    model = params.model.model_copy(update={"encoder": options.encoder, "decoder_channels": None})
-    training = params.training.model_copy(update={"batch_size": options.batch, "loss": "lovasz"})
-    ids = (store.index["chip_id"].tolist() * (options.batch * options.steps // len(store) + 1))[
-        : options.batch * options.steps
-    ]
-    items = pd.DataFrame({"chip_id": ids, "label": "human", "weight": 1.0})
-    cuda = options.device == "cuda"
-    batches: Any = BatchLoader(store, items, options.batch, options.seed, pin=cuda)
-    if resident:
-        batches = Resident(next(iter(batches)), options.steps, options.device)
-    network = build_model(model, 4)
-    if options.compile:
-        network.compile()
-    scaler = Normalize(params.input, params.data, reuse=not cuda)
-    module = SegmentationModule(network, scaler, training, params.augmentation, options.steps, options.seed)
-    clock = Clock()
-    trainer = pl.Trainer(
-        accelerator="gpu" if cuda else "cpu", devices=1, max_epochs=1, logger=False, callbacks=[clock],
-        precision=PRECISIONS[precision("auto", options.device)], enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, batches)
-    return clock.seconds()
+    """Seconds of a step by `train()`."""
+    TimedLearner.clock, TimedLearner.resident = Clock(), resident
+    items = store.index[["chip_id", "scene"]].reset_index(drop=True).assign(label="human", weight=1.0)[: options.chips]
+    split = Split(items[VALIDATED:], items[:VALIDATED].assign(scene="held out"))
+    with tempfile.TemporaryDirectory() as folder:
+        run.Learner = TimedLearner  # type: ignore[misc]
+        start = time.perf_counter()
+        run.train(recipe(options), store, split, Path(folder, "model"), Path(folder, "work"), run="benchmark", fold=0)
+        print(f"  train() took {time.perf_counter() - start:.1f} s", flush=True)
+    _empty()
+    return TimedLearner.clock.seconds()
+
+
+def _empty() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def original(options: argparse.Namespace, raw: Path) -> float:
     """Seconds of a step by the original's loop."""
+    import segmentation_models_pytorch as smp
+    from baselines import original_input
+
     torch.manual_seed(options.seed)
     network = smp.Unet(options.encoder, encoder_weights=None, in_channels=3, classes=1).to(options.device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=4e-5, weight_decay=1e-5)
     loss = smp.losses.LovaszLoss(mode="binary", per_image=False)
     loader, clock = original_input.loader(raw, options.batch, options.workers), Clock()
-    while len(clock.ends) < options.steps:
+    clock.start()
+    while len(clock.epochs[0]) < options.original_steps:
         for images, masks in loader:
             optimizer.zero_grad()
             loss(network(images.to(options.device)), masks.to(options.device)).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-            clock.on_train_batch_end()
-            if len(clock.ends) == options.steps:
+            if options.device == "cuda":
+                torch.cuda.synchronize()
+            clock.tick()
+            if len(clock.epochs[0]) == options.original_steps:
                 break
+    _empty()
     return clock.seconds()
 
 
 def main() -> None:
     """Runs the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small encoder, batches of 2, 7 steps, one round")
+    parser.add_argument("--quick", action="store_true", help="a small encoder, batches of 2, 8 steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--set", type=Path, default=Path("benchmarks/out"), help="folder for the chips")
     parser.add_argument("--encoder", default="tu-resnest50d")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--chips", type=int, default=96, help="of the store, by copies of fewer")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--original-steps", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2, help="of the original's DataLoader (its own script took 10)")
     parser.add_argument("--compile", action="store_true", help="torch.compile for this project's step")
+    parser.add_argument("--no-cache", action="store_true", help="chips stay in the page cache, not on the GPU")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="what to time")
     options = parser.parse_args()
     if options.quick:
-        options.encoder, options.batch, options.steps, options.rounds = "tu-mobilenetv3_small_050", 2, 7, 1
+        options.encoder, options.batch, options.chips, options.original_steps = "tu-mobilenetv3_small_050", 2, 20, 8
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((options.set / "inductor").absolute()))
 
     raw, packed = make(options.set, 32 if options.quick else 64, options.seed)
-    store = ChipStore(packed)
+    folder = Path(tempfile.mkdtemp(dir=options.set))
+    store = enlarged(packed, options.chips, folder / "store")
     ways = {
-        "this project": lambda: ours(options, store, resident=False),
-        "this project, no input": lambda: ours(options, store, resident=True),
+        "train": lambda: ours(options, store, resident=False),
+        "no_input": lambda: ours(options, store, resident=True),
         "original": lambda: original(options, raw),
     }
-    best = dict.fromkeys(ways, float("inf"))
+    print(f"U-Net {options.encoder}, batch {options.batch} of 512 px, {options.device}, compiled: {options.compile}")
+    best = dict.fromkeys(options.ways, float("inf"))
     for _ in range(options.rounds):
-        for name, way in ways.items():
-            best[name] = min(best[name], way())
-    print(f"U-Net {options.encoder}, batch {options.batch} of 512 px, {options.device}")
-    for name, seconds in best.items():
-        print(f"{name:24} {1000 * seconds:8.0f} ms/step {options.batch / seconds:8.1f} chips/s")
-    figures = {
-        "ratio_step": best["original"] / best["this project"],
-        "input_loss_share": 1 - best["this project, no input"] / best["this project"],
-        **{f"chips_per_s_{name.replace(', ', '_').replace(' ', '_')}": options.batch / s for name, s in best.items()},
-    }
-    print(f"ratio_step {figures['ratio_step']:.2f}, input_loss_share {figures['input_loss_share']:.3f}")
+        for name in options.ways:
+            best[name] = min(best[name], ways[name]())
+            took = f"{1000 * best[name]:8.1f} ms/step {options.batch / best[name]:8.1f} chips/s"
+            print(f"{WAYS[name]:36} {took}", flush=True)
+    shutil.rmtree(folder)
+    figures = {f"seconds_{name}": seconds for name, seconds in best.items()}
+    if {"train", "no_input"} <= best.keys():
+        figures["input_loss_share"] = 1 - best["no_input"] / best["train"]
+        print(f"input_loss_share {figures['input_loss_share']:.3f}")
+    if {"train", "original"} <= best.keys():
+        figures["ratio_step"] = best["original"] / best["train"]
+        print(f"ratio_step {figures['ratio_step']:.2f}")
     if options.json:
         write_json(options.json, figures)
 

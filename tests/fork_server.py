@@ -30,7 +30,6 @@ import dvc.repo
 import dvc.stage.loader  # noqa: F401
 import optuna  # noqa: F401
 import pandas as pd  # noqa: F401
-import pytorch_lightning as pl  # noqa: F401
 import rasterio  # noqa: F401
 import scipy.stats  # noqa: F401
 import segmentation_models_pytorch as smp  # noqa: F401

@@ -42,7 +42,7 @@ from cloudcover.masks.truth import TrueMasks
 from cloudcover.predict.oof import predict_oof
 from cloudcover.sources.fetch import fetch
 from cloudcover.train.run import train
-from cloudcover.train.split import select
+from cloudcover.train.split import all_labels, select
 
 BANDS = ["B02", "B03", "B04", "B08"]
 SIZE = 128
@@ -645,12 +645,11 @@ def test_networks_that_learned_from_the_given_labels_can_judge_them(small, gathe
     params, folds = Params(), folds_of(store, 2)
     data, training = DataParams(chip_size=64), params.training.model_copy(update={"epochs": 2})
     config = TrainingConfig.of(params.model_copy(update={"data": data, "training": training}))
-    verdict = store.index["labelled"].map({True: "clean", False: "unlabelled"})
-    manifest = store.index[["chip_id"]].assign(verdict=verdict).reset_index(drop=True)
+    labels = all_labels(store.index, "human")
     models = {k: tmp_path / f"fold{k}" for k in (0, 1)}
     with threadpool_limits(1):
         for k, model in models.items():
-            train(config, store, select(manifest, folds, k), model, tmp_path / "work", run="baseline", fold=k)
+            train(config, store, select(labels, folds, k), model, tmp_path / "work", run="baseline", fold=k)
         predict_oof(store, folds, {k: [m] for k, m in models.items()}, ["vflip"], params.compute, tmp_path / "oof")
     table = judged(store, gathered, tmp_path / "oof", folds)
     wrong = error_of(folder, table["chip_id"]) != ""

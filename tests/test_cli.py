@@ -23,7 +23,7 @@ from cloudcover.data.tables import FILES, TRUTH
 from cloudcover.evaluate.score import compare
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
-from cloudcover.predict.folder import write_mask
+from cloudcover.predict.files import write_mask
 from cloudcover.runtime.files import write_json
 
 COMMANDS = sorted(main.commands)
@@ -183,7 +183,7 @@ def test_synth_explains_options_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_summary_prints_the_figures_and_where_the_report_is(tmp_path: Path) -> None:
     figures = {"jaccard": 0.8, "jaccard_low": 0.7, "jaccard_high": 0.9, "jaccard_location_mean": 0.75}
-    metrics = {"baseline": figures, "final": figures, "labels": {"clean": 3}, "pseudo_labels": {}}
+    metrics = {"baseline": figures, "final": figures, "labels": {"clean": 3}, "rounds": {}, "test_chips": 0}
     write_json(tmp_path / "metrics.json", {**metrics, "gain_over_baseline": {**figures, "jaccard": 0.0123}})
     write_json(tmp_path / "truth.json", {"known": False})
     result = call("summary", "--reports", tmp_path)

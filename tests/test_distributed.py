@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from project import TINY, Project
 
@@ -39,12 +43,33 @@ def test_fewer_gpus_than_the_training_wants_are_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("started", "kind"), [(None, "LightningEnvironment"), ("1", "LightningEnvironment"), ("2", "SLURMEnvironment")]
+    ("nodelist", "first"), [("gpu7", "gpu7"), ("gpu[007-009,12],cpu3", "gpu007"), ("a-1,b[1-2]", "a-1"), ("n[5]", "n5")]
 )
-def test_slurm_is_asked_only_where_it_has_started_the_processes(monkeypatch, started, kind):
-    monkeypatch.setenv("SLURM_NTASKS", "2")  # room for two
-    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
-    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
-    if started:
-        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", started)
-    assert type(distributed.environment()).__name__ == kind
+def test_tasks_of_slurm_find_each_other_at_the_first_node(monkeypatch, nodelist, first):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "unset")
+    step = {"PROCID": "3", "LOCALID": "1", "STEP_NUM_TASKS": "4", "STEP_NODELIST": nodelist, "JOB_ID": "1234567"}
+    for name, value in step.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    distributed._take_from_slurm()
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    assert [os.environ[name] for name in names] == ["3", "1", "4", first, "19567"]
+
+
+FAILING = """
+import os, sys, time
+from cloudcover.train import distributed
+if os.environ.get("RANK") == "1":
+    sys.exit("no memory here")
+distributed.connect(2, "cpu")
+time.sleep(600)
+"""
+
+
+def test_a_process_that_fails_ends_the_others(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(FAILING)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert "no memory here" in done.stderr
+    assert "process 1 of the training has failed" in done.stderr

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from cloudcover.config.sections import TrainingParams
 from cloudcover.losses.build import LOSSES, build_loss, smooth
-from cloudcover.losses.lovasz import lovasz_hinge, lovasz_hinge_sorted, lovasz_softmax, lovasz_softmax_sorted
+from cloudcover.losses.lovasz import (
+    _Histogram,
+    lovasz_hinge,
+    lovasz_hinge_sorted,
+    lovasz_softmax,
+    lovasz_softmax_sorted,
+)
 from cloudcover.losses.standard import focal, soft_dice, soft_jaccard
 
 names = pytest.mark.parametrize("name", list(LOSSES))
@@ -136,6 +142,44 @@ def test_gradient_is_closer_to_float64_than_that_of_a_float32_sort(ways, smoothi
     error, error_of_sort = ((g - exact).norm() / exact.norm() for g in (histogram, by_sort))
     assert error < 5e-4
     assert error < error_of_sort
+
+
+gpu = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
+@pytest.fixture(params=["cpu", gpu])
+def device(request):
+    """Each device, with operations that are not deterministic refused."""
+    torch.use_deterministic_algorithms(True)
+    yield request.param
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("link", ["hinge", "softmax"])
+@pytest.mark.parametrize("spread", [2.0, 0.01])
+@pytest.mark.parametrize("weight", [None, [1.0, 0.0, 0.37, 2.0], "pixels"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_bins_counted_by_sorting_give_the_loss_of_the_float64_sort_in_any_order(
+    device, link, spread, weight, smoothing
+):
+    logits, target = batch(1, n=4, size=256)
+    logits = spread * logits
+    target = smooth(target, smoothing) if smoothing else target
+    if weight is not None:
+        weight = torch.rand(target.shape) if weight == "pixels" else torch.tensor(weight)
+    sort = {"hinge": lovasz_hinge_sorted, "softmax": lovasz_softmax_sorted}[link]
+    exact, exact_gradient = value_and_gradient(sort, logits.double(), target, weight)
+
+    def found(*given: Tensor | None) -> tuple[Tensor, Tensor]:
+        moved = [None if tensor is None else tensor.to(device) for tensor in given]
+        return value_and_gradient(lambda *arguments: _Histogram.apply(*arguments, link, True), *moved)
+
+    value, gradient = (tensor.cpu() for tensor in found(logits, target, weight))
+    assert value.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert (gradient - exact_gradient).norm() < 5e-3 * exact_gradient.norm()
+    chips = torch.arange(3, -1, -1)
+    turned = found(logits[chips], target[chips], None if weight is None else weight[chips])[1].cpu()
+    assert torch.equal(turned[chips], gradient)
 
 
 @pytest.mark.parametrize("offset", [0.3, 1.7])

@@ -18,6 +18,7 @@ from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.models.build import ARCHITECTURES, EncoderWeightsError, ModelError, build_model
 from cloudcover.models.folder import ModelCard, ModelFolderError, load_card, load_model, save_model
 from cloudcover.models.normalize import Normalize
+from cloudcover.models.upsample import repeat_pixels
 from cloudcover.runtime.files import read_json, sha256, write_json
 
 TINY = "tu-mobilenetv3_small_050"
@@ -279,3 +280,21 @@ def test_unreachable_weights_name_the_file_to_provide(encoder, monkeypatch, tmp_
 @pytest.mark.parametrize("weights", ["imagenet", "/nowhere/weights.pth"])
 def test_without_pretraining_weights_are_neither_fetched_nor_opened(weights):
     build_model(params(encoder_weights=weights), 4, pretrained=False)
+
+
+def test_repeated_pixels_are_those_of_nearest_upsampling():
+    torch.manual_seed(0)
+    network = build_model(
+        ModelParams.model_validate({"encoder": "tu-mobilenetv3_small_050", "decoder_channels": [16, 16, 8, 8, 8]}), 4
+    )
+    network = network.to(memory_format=torch.channels_last).eval()
+    chips = torch.randn(2, 4, 64, 96).contiguous(memory_format=torch.channels_last)
+    results = []
+    for change in (lambda _: None, repeat_pixels):
+        change(network)
+        network.zero_grad()
+        logits = network(chips)
+        logits.square().mean().backward()
+        results.append([logits.detach(), *(weight.grad.clone() for weight in network.parameters())])
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0], results[1])

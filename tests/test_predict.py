@@ -1,6 +1,7 @@
 """Prediction: ensembles, bundles, masks on disk, and chips that a model was not made for."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,12 @@ import rasterio
 import torch
 from conftest import BANDS, make_layout, write_tif
 from torch import nn
+from training import needs_gpu
 
 from cloudcover.augment.tta import POLICIES
 from cloudcover.config.params import validate
 from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
-from cloudcover.data.chips import ChipError
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.decision import InferenceSettings, apply_temperature
@@ -22,10 +23,13 @@ from cloudcover.masks.postprocess import Postprocess
 from cloudcover.models import folder as model_folder
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, ModelFolderError, save_model
+from cloudcover.predict import folder as predict_folder
 from cloudcover.predict.bundle import load_bundle, write_bundle
-from cloudcover.predict.folder import chip_percentiles, find_chips, mask_of, predict_chips
+from cloudcover.predict.files import chip_percentiles
+from cloudcover.predict.folder import UnusableChipsError, find_chips, mask_of, predict_chips
 from cloudcover.predict.oof import predict_oof
-from cloudcover.predict.predictor import EnsembleError, Predictor
+from cloudcover.predict.predictor import EnsembleError, NotFiniteError, Predictor
+from cloudcover.runtime.device import DeviceMemoryError
 from cloudcover.runtime.files import read_json, write_json
 
 ENCODER = "tu-mobilenetv3_small_050"
@@ -177,13 +181,104 @@ def test_chips_of_many_sizes_are_predicted_in_order_and_all_written(bright, tmp_
             assert mask.shape == (size, size)
 
 
-def test_a_chip_that_cannot_be_read_stops_the_run_and_is_named(bright, tmp_path):
-    for name in ("a", "b", "c"):
+def bright_set(root, names, size=64):
+    for name in names:
         for band in BANDS:
-            write_tif(tmp_path / "set" / name / f"{band}.tif", np.full((64, 64), 9000, np.uint16))
+            write_tif(root / name / f"{band}.tif", np.full((size, size), 9000, np.uint16))
+    return root
+
+
+def test_chips_that_cannot_be_used_are_listed_at_the_end_and_the_others_have_masks(bright, tmp_path):
+    bright_set(tmp_path / "set", "abcde")
     (tmp_path / "set" / "b" / "B04.tif").unlink()
-    with pytest.raises(ChipError, match=r"B04.*b/B04\.tif is missing"):
-        predict_chips(Predictor([bright()], batch=1), find_chips([tmp_path / "set"], BANDS), tmp_path / "out")
+    (tmp_path / "set" / "d" / "B02.tif").write_bytes(b"no image")
+    write_tif(tmp_path / "set" / "e" / "B08.tif", np.full((32, 64), 9000, np.uint16))
+    chips = find_chips([tmp_path / "set"], BANDS)
+    with pytest.raises(UnusableChipsError) as caught:
+        predict_chips(Predictor([bright()], batch=2), chips, tmp_path / "out")
+    text = str(caught.value)
+    assert text.startswith("3 of 5 chips have no mask")
+    assert "\n  b: B04: " in text
+    assert "B04.tif is missing" in text
+    assert "\n  d: B02: " in text
+    assert "\n  e: B08: is 32 x 64 pixels, expected 64 x 64" in text
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.tif")) == ["a.tif", "c.tif"]
+
+
+def test_a_policy_that_does_not_fit_a_chip_names_it(bright, tmp_path):
+    bright_set(tmp_path / "set", "a")
+    for band in BANDS:
+        write_tif(tmp_path / "set" / "wide" / f"{band}.tif", np.full((32, 64), 9000, np.uint16))
+    with pytest.raises(UnusableChipsError, match="wide: TTA policy d4 needs square chips, got 32 x 64"):
+        predict_chips(Predictor([bright()], "d4"), find_chips([tmp_path / "set"], BANDS), tmp_path / "out")
+    assert (tmp_path / "out" / "a.tif").exists()
+
+
+def test_processes_write_the_masks_that_threads_write(bright, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for number in range(11):
+        size = 64 if number != 5 else 160  # more than the memory of a batch
+        for band in BANDS:
+            pixels = rng.integers(0, 9000, (size, size)).astype(np.uint16)
+            write_tif(tmp_path / "set" / f"c{number:02d}" / f"{band}.tif", pixels)
+    (tmp_path / "set" / "c07" / "B08.tif").unlink()
+    chips = find_chips([tmp_path / "set"], BANDS)
+    predictor = Predictor([bright()], "flips", batch=3)
+    for name, number in (("threads", 0), ("processes", 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(predict_folder, "_processes", lambda *_, number=number: number)
+            with pytest.raises(UnusableChipsError, match=r"1 of 11 chips.*\n  c07: B08: "):
+                predict_chips(predictor, chips, tmp_path / name)
+    written = [sorted((tmp_path / name).glob("*.tif")) for name in ("threads", "processes")]
+    assert len(written[0]) == 10
+    assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
+
+
+def test_masks_of_the_device_are_those_of_its_probabilities(bright):
+    settings = InferenceSettings(weights={"a": 0.8, "b": 0.2}, temperature=2.0, threshold=0.4)
+    predictor = Predictor([bright(0.5, "a"), bright(1.5, "b")], "flips", batch=2, settings=settings)
+    dn = np.random.default_rng(0).integers(0, 9000, (5, 4, 64, 64)).astype(np.uint16)
+    dn[0, 0, :8] = 0
+    percentiles = chip_percentiles(dn, 0)
+    expected = mask_of(predictor.probabilities(dn, percentiles), dn, 0.4, 0)
+    assert set(np.unique(expected)) == {0, 1, 255}
+    np.testing.assert_array_equal(predictor.masks(dn, percentiles), expected)
+
+
+def test_weights_that_are_no_numbers_are_refused_with_model_and_chip(bright, tmp_path):
+    folders = [bright(0.5, "good"), bright(float("nan"), "bad")]
+    chips = find_chips([bright_set(tmp_path / "set", "ab")], BANDS)
+    with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad gives probabilities that are no numbers"):
+        predict_chips(Predictor(folders), chips, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.tif"))
+
+
+def test_the_folder_that_one_stands_in_is_a_chip_with_a_name(bright, tmp_path, monkeypatch):
+    monkeypatch.chdir(bright_set(tmp_path / "set", ["here"]) / "here")
+    (mask,) = predict_chips(Predictor([bright()]), find_chips([Path()], BANDS), tmp_path / "out")
+    assert mask.name == "here.tif"
+
+
+def test_too_little_memory_of_a_gpu_says_what_to_lower(bright, monkeypatch):
+    def full(self, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    predictor = Predictor([bright()], batch=2)
+    monkeypatch.setattr(type(predictor.engines[0]), "logits", full)
+    with pytest.raises(DeviceMemoryError, match=r"too small for 2 chips of 64 x 64 pixels: lower compute\.pred"):
+        predictor.masks(chips_of(1, 2, 3), np.zeros((3, 4, 2), np.float32))
+
+
+@needs_gpu
+def test_a_compiled_network_gives_the_masks_of_the_eager_one(tmp_path):
+    model = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
+    save_model(tmp_path / "m", build_model(model, 4), card())
+    dn = np.random.default_rng(0).integers(500, 9000, (8, 4, 64, 64)).astype(np.uint16)
+    percentiles = chip_percentiles(dn, 0)
+    predictor = Predictor([tmp_path / "m"], "vflip", "cuda", "fp32", batch=8)
+    eager = predictor.masks(dn, percentiles)
+    predictor.prepare(10**9)
+    assert (predictor.masks(dn, percentiles) != eager).mean() <= 0.001
 
 
 def test_the_temperature_of_the_card_divides_the_logits(bright):

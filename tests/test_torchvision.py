@@ -26,7 +26,7 @@ def test_importing_the_package_loads_no_heavy_library():
 
 def test_libraries_that_need_torchvision_import_after_the_package():
     done = python(
-        "import cloudcover, torchvision, segmentation_models_pytorch, timm, pytorch_lightning\n"
+        "import cloudcover, torchvision, segmentation_models_pytorch, timm\n"
         "import torch; print(torch.ops.torchvision.nms)"
     )
     assert done.returncode == 0, done.stderr

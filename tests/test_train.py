@@ -1,14 +1,14 @@
 """Training: it learns, it repeats, and a killed run ends like one that was never killed."""
 
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
-from training import fit, learnable, recipe_of
+from torch import nn
+from training import fit, learnable, needs_gpu, recipe_of
 
 from cloudcover.config.params import load
 from cloudcover.config.training import TrainingConfig
@@ -18,10 +18,13 @@ from cloudcover.masks.overlap import confusion
 from cloudcover.models.folder import load_model
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import read_json, sha256
-from cloudcover.train.callbacks import EMA
-from cloudcover.train.module import NotFiniteError, cosine
+from cloudcover.train import learner, run
+from cloudcover.train.average import AverageWeights
+from cloudcover.train.data import BatchLoader
+from cloudcover.train.learner import NotFiniteError, cosine
 from cloudcover.train.run import train, training_fingerprint
 from cloudcover.train.split import Split
+from cloudcover.train.state import last_state
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +86,40 @@ def test_the_same_seed_gives_the_same_weights_and_another_run_other_ones(chips, 
     assert digests[0] == digests[1] != digests[2]
 
 
+def dying_after(epochs: int):
+    """`save_state` of a run that is cut off as soon as so many epochs are saved."""
+    save = run.save_state
+
+    def save_and_die(folder, epoch, state):
+        save(folder, epoch, state)
+        if epoch + 1 == epochs:
+            raise KeyboardInterrupt
+
+    return save_and_die
+
+
+def test_a_training_cut_off_after_its_early_stop_does_not_train_on(chips, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "build_model", lambda *_: nn.Conv2d(4, 1, 1))
+    config = recipe_of(training={"epochs": 6, "patience": 1, "learning_rate": 1e-9, "min_learning_rate": 0})
+    fit(chips, tmp_path / "whole", config)
+    history = tables.HISTORY.read(tmp_path / "whole/model/history.csv")
+    assert len(history) < 6
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_state", dying_after(len(history)))
+        with pytest.raises(KeyboardInterrupt):
+            fit(chips, tmp_path / "cut", config)
+    fit(chips, tmp_path / "cut", config)
+    assert len(tables.HISTORY.read(tmp_path / "cut/model/history.csv")) == len(history)
+    assert sha256(tmp_path / "cut/model/model.safetensors") == sha256(tmp_path / "whole/model/model.safetensors")
+
+
 @pytest.mark.parametrize("decay", [None, 0.9])
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(chips, tmp_path, decay, monkeypatch):
     config = recipe_of(training={"epochs": 4, "ema_decay": decay})
     fit(chips, tmp_path / "whole", config)
-    from cloudcover.train import callbacks
-
-    save = callbacks.Checkpoint.on_train_epoch_end
-
-    def die_after_the_second(self, trainer, module):
-        save(self, trainer, module)
-        if trainer.current_epoch == 1:
-            raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Checkpoint, "on_train_epoch_end", die_after_the_second)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
+        patch.setattr(run, "save_state", dying_after(2))
+        with pytest.raises(KeyboardInterrupt):
             fit(chips, tmp_path / "cut", config)
     assert not (tmp_path / "cut" / "model").exists()
     fit(chips, tmp_path / "cut", config)
@@ -109,22 +130,18 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(chips, tmp_path,
 
 
 def test_a_damaged_state_is_passed_over_for_the_one_before(chips, tmp_path, monkeypatch, caplog):
-    from cloudcover.train import callbacks, run
-
     monkeypatch.setattr(run.shutil, "rmtree", lambda *_, **__: None)
     fit(chips, tmp_path)
     (state,) = (tmp_path / "work").iterdir()
     newest = sorted(state.glob("*.ckpt"))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
-    found = callbacks.last_state(state)
+    found = last_state(state)
     assert found is not None
     assert found.name == "epoch-00001.ckpt"
     assert "epoch-00002.ckpt is damaged" in caplog.text
 
 
 def test_a_poisoned_state_does_not_run_its_code(chips, tmp_path, monkeypatch):
-    from cloudcover.train import run
-
     class Poison:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "owned"),))
@@ -138,9 +155,7 @@ def test_a_poisoned_state_does_not_run_its_code(chips, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_a_number_names_the_chips(chips, tmp_path, monkeypatch):
-    from cloudcover.train import module
-
-    monkeypatch.setattr(module, "build_loss", lambda *_: lambda logits, *_: logits.sum() * float("nan"))
+    monkeypatch.setattr(learner, "build_loss", lambda *_: lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(NotFiniteError, match=r"loss is nan in epoch 0, batch 0, chips c\d+, c\d+"):
         fit(chips, tmp_path)
 
@@ -199,8 +214,68 @@ def test_the_card_tells_where_the_model_came_from(chips, tmp_path):
     assert load_model(tmp_path / "model")[1].versions["torch"].startswith("2.")
 
 
+def test_the_average_is_the_formula_and_is_only_lent_to_the_network():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    average, expected = AverageWeights(network, 0.9), {}
+    with average.applied():
+        pass  # before the first step there is nothing to apply
+    for step in range(1, 30):
+        network(torch.randn(2, 1, 5, 5))
+        with torch.no_grad():
+            network[0].weight += torch.randn_like(network[0].weight)
+        average.update()
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, value in network.state_dict().items():
+            old = expected.get(name, value.clone())
+            expected[name] = value.clone() if not value.is_floating_point() else old.lerp(value, 1 - decay)
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    with average.applied():
+        torch.testing.assert_close(dict(network.state_dict()), expected, rtol=0, atol=0)
+    torch.testing.assert_close(dict(network.state_dict()), own, rtol=0, atol=0)
+
+
 def test_a_resumed_average_of_the_weights_moves_to_the_device_of_the_weights():
-    average = EMA(0.9)
-    average.load_state_dict({"steps": 3, "average": {"weight": torch.zeros(2)}})  # a checkpoint is read to the CPU
-    average.on_train_start(None, SimpleNamespace(device=torch.device("meta")))
-    assert average.average["weight"].device.type == "meta"
+    average = AverageWeights(nn.Linear(2, 1, device="meta"), 0.9)
+    average.load_state_dict({"steps": 3, "average": {"weight": torch.zeros(1, 2), "bias": torch.zeros(1)}})
+    assert [tensor.device.type for tensor in average.state_dict()["average"].values()] == ["meta", "meta"]
+
+
+def test_a_last_batch_of_one_chip_joins_the_one_before(tmp_path):
+    chips = learnable(tmp_path, size=32)  # at 32 pixels the encoder ends in one pixel: no variance for batch norm
+    store, selection = chips
+    batches = [batch["chip_id"] for batch in BatchLoader(store, selection.training[:9], 4, seed=1)]
+    assert [len(batch) for batch in batches] == [4, 5]
+    fewer = store, Split(selection.training[:9], selection.validation)
+    fit(fewer, tmp_path, recipe_of(data={"chip_size": 32}))
+    fit(fewer, tmp_path / "fp16", recipe_of(data={"chip_size": 32}, compute={"precision": "fp16"}))
+
+
+def test_batches_picked_on_the_device_are_those_that_are_gathered(chips):
+    store, selection = chips
+    for rank in range(2):
+        share = {"rank": rank, "processes": 2}
+        loaders = [BatchLoader(store, selection.training, 5, 3, resident=kept, **share) for kept in (False, True)]
+        for epoch in range(2):
+            for loader in loaders:
+                loader.epoch = epoch
+            for gathered, picked in zip(*loaders, strict=True):
+                assert torch.equal(torch.from_numpy(np.stack(gathered["dn"])), picked["dn"])
+                for name in ("target", "weight", "percentiles", "location"):
+                    assert torch.equal(gathered[name], picked[name])
+                assert gathered["chip_id"] == picked["chip_id"]
+
+
+@needs_gpu
+def test_two_trainings_on_a_gpu_give_equal_weights_wherever_the_chips_lie(chips, tmp_path):
+    for name, cache in (("a", False), ("b", False), ("c", True)):
+        fit(chips, tmp_path / name, recipe_of(compute={"device": "cuda", "device_cache": cache}))
+    digests = {sha256(tmp_path / name / "model" / "model.safetensors") for name in "abc"}
+    assert len(digests) == 1
+
+
+def test_a_recipe_is_compiled_where_it_is_long_enough_on_a_gpu(tmp_path):
+    config = recipe_of(training={"epochs": 30}, data={"chip_size": 512})
+    assert run._compiles(config, 9_400, "cuda", tmp_path)
+    assert not run._compiles(config, 9_400, "cpu", tmp_path)
+    assert not run._compiles(config, 100, "cuda", tmp_path)
+    assert run._compiles(recipe_of(compute={"compile": True}), 1, "cpu", tmp_path)

@@ -20,13 +20,15 @@ from torch import nn
 from training import fit, learnable, recipe_of
 
 from cloudcover.data import tables
+from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.runtime.device import DeviceError
 from cloudcover.runtime.files import sha256
-from cloudcover.train import module, run
-from cloudcover.train.callbacks import last_state
+from cloudcover.train import run
 from cloudcover.train.data import BatchLoader
-from cloudcover.train.module import NotFiniteError, OutOfMemoryError
+from cloudcover.train.learner import Learner, NotFiniteError, OutOfMemoryError
+from cloudcover.train.split import Split, SplitError
+from cloudcover.train.state import last_state
 
 CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
 
@@ -91,14 +93,14 @@ def test_training_that_is_killed_at_any_moment_ends_like_one_that_was_not(chips,
 
 def test_too_little_memory_halves_the_micro_batch_and_keeps_the_batch(chips, tmp_path, monkeypatch, caplog):
     fit(chips, tmp_path / "small", recipe_of(training={"epochs": 2, "micro_batch": 2}))
-    forward = module.SegmentationModule.forward
+    forward = Learner.forward
 
     def limited(self, dn, percentiles):
-        if self.training and len(dn) > 2:
+        if self.network.training and len(dn) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, dn, percentiles)
 
-    monkeypatch.setattr(module.SegmentationModule, "forward", limited)
+    monkeypatch.setattr(Learner, "forward", limited)
     fit(chips, tmp_path / "limited", recipe_of(training={"epochs": 2}))
     assert "out of memory: from now on 2 chips per forward pass; the optimizer still steps every 4 chips" in caplog.text
     pd.testing.assert_frame_equal(curve(tmp_path / "small"), curve(tmp_path / "limited"))
@@ -108,19 +110,21 @@ def test_a_chip_that_does_not_fit_ends_training_and_says_what_to_lower(chips, tm
     def never(self, dn, percentiles):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(module.SegmentationModule, "forward", never)
+    monkeypatch.setattr(Learner, "forward", never)
     with pytest.raises(OutOfMemoryError, match=r"too small for 1 chips of \(4, 64, 64\): lower training.micro_batch"):
         fit(chips, tmp_path)
 
 
 def test_a_loss_that_is_not_a_number_leaves_the_last_good_state_to_go_on_from(chips, tmp_path, monkeypatch):
-    forward = module.SegmentationModule.forward
+    learn = Learner.train_epoch
 
-    def broken(self, dn, percentiles):
-        return forward(self, dn, percentiles) * (float("nan") if self.training and self.current_epoch == 2 else 1)
+    def broken(self, batches, epoch, after_step):
+        if epoch == 2:
+            self.loss = lambda logits, *_: logits.sum() * float("nan")
+        return learn(self, batches, epoch, after_step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.SegmentationModule, "forward", broken)
+        patch.setattr(Learner, "train_epoch", broken)
         with pytest.raises(NotFiniteError, match="in epoch 2, batch 0"):
             fit(chips, tmp_path / "broken")
     (state,) = (tmp_path / "broken" / "work").iterdir()
@@ -171,7 +175,7 @@ def test_a_shard_that_was_cut_ends_the_training_and_is_named(chips, tmp_path):
 
 def test_an_absent_gpu_that_was_asked_for_is_an_error(chips, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match=r"compute\.device is cuda, but torch finds no usable GPU"):
+    with pytest.raises(DeviceError, match=r"cuda was asked for \(compute\.device or --device\), but torch finds no"):
         fit(chips, tmp_path, recipe_of(compute={"device": "cuda"}))
 
 
@@ -230,3 +234,23 @@ def test_processes_share_each_batch_and_even_it_out_with_chips_that_do_not_count
         assert len({len(part["chip_id"]) for part in parts}) == 1
         counted = [c for part in parts for c, w in zip(part["chip_id"], part["weight"], strict=True) if w > 0]
         assert sorted(counted) == sorted(batch["chip_id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fold": TEST}, "chips of the test part in training or validation"),
+        ({"label": "pseudo"}, "pseudo-labels in validation"),
+        ({"scene": "of both"}, "scenes in training and in validation: of both"),
+    ],
+)
+def test_training_refuses_a_leak_before_it_begins(tmp_path, change, message):
+    store, split = learnable(tmp_path)
+    training = split.training.copy()
+    if "scene" in change:
+        training.loc[0, "scene"] = change["scene"]
+    leaking = Split(training, split.validation.assign(**change))
+    with pytest.raises(SplitError, match=message):
+        fit((store, leaking), tmp_path)
+    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "work").exists()

@@ -30,7 +30,7 @@ from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.postprocess import NOTHING
 from cloudcover.predict import folder as predict_masks
-from cloudcover.predict.folder import write_mask
+from cloudcover.predict.files import write_mask
 from cloudcover.predict.unlabelled import predict_unlabelled
 from cloudcover.runtime.files import sha256
 from cloudcover.sources.fetch import fetch

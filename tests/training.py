@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from conftest import make_layout
 
 from cloudcover.config.params import Params, validate
@@ -32,17 +34,20 @@ def recipe_of(**changes: dict[str, Any]) -> TrainingConfig:
     return TrainingConfig.of(params)
 
 
-def make_store(root: Path, **options: int) -> ChipStore:
-    """Packs a layout of `make_layout` with chips of 64 pixels."""
-    make_layout(root / "raw", **options)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def make_store(root: Path, size: int = 64, **options: int) -> ChipStore:
+    """Packs a layout of `make_layout`."""
+    make_layout(root / "raw", size=size, **options)
     write_file_table(root / "raw", "test")
-    pack(root / "raw", root / "store", root / "quarantine.csv", Params().data.model_copy(update={"chip_size": 64}))
+    pack(root / "raw", root / "store", root / "quarantine.csv", Params().data.model_copy(update={"chip_size": size}))
     return ChipStore(root / "store")
 
 
-def learnable(root: Path) -> tuple[ChipStore, Split]:
+def learnable(root: Path, size: int = 64) -> tuple[ChipStore, Split]:
     """18 chips with clean labels in 6 scenes, of which the model of fold 0 learns from two thirds."""
-    store = make_store(root, chips=18, scenes=6, unlabelled=0)
+    store = make_store(root, size, chips=18, scenes=6, unlabelled=0)
     folds = store.index[["chip_id", "scene"]].reset_index(drop=True)
     folds["fold"] = folds["scene"].rank(method="dense").astype(int) % 3
     return store, select(folds[["chip_id"]].assign(label="human"), folds, 0)

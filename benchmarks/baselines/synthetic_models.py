@@ -20,7 +20,7 @@ from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.files import derive_seed
 from cloudcover.sources import local
 from cloudcover.synthetic.generate import generate
-from cloudcover.train.module import cosine
+from cloudcover.train.learner import cosine
 from cloudcover.train.run import train
 from cloudcover.train.split import Split
 

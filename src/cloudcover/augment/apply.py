@@ -1,6 +1,6 @@
 """Random changes of training batches, in which image, label and weight of a pixel stay together.
 
-BatchLoader travel as digital numbers (uint16), and most augmentations change them in place, chip by chip: copying into
+Batches travel as digital numbers (uint16), and most augmentations change them in place, chip by chip: copying into
 memory that is already there is what makes them cheap on a CPU. There chips may also stay in the store's memory maps:
 symmetries then only change the order in which they are read, and the first other augmentation copies them.
 `docs/augmentation.md` shows each of them.
@@ -50,7 +50,7 @@ def augment(
     Returns:
         The images and masks that were given, changed; new ones if their size changed.
     """
-    batch = _augment(ChipBatch(images, masks, None, nodata), params, generator)
+    batch = _augment(ChipBatch(images, masks, None, nodata), params, generator, generator)
     return batch.images, batch.masks
 
 
@@ -62,6 +62,7 @@ def augment_weighted(
     generator: torch.Generator,
     *,
     nodata: int = 0,
+    of_batch: torch.Generator | None = None,
 ) -> tuple[Images, Tensor, Tensor]:
     """Augments a batch, in place where its size stays.
 
@@ -74,6 +75,8 @@ def augment_weighted(
         generator: decides everything random; the same state gives the same batch. One on the CPU also serves batches
             on a GPU, which then never has to wait for a number.
         nodata: value of pixels without data [DN].
+        of_batch: draws what is the same for a whole batch; processes that share a batch give it the same state, so
+            that all have the same resolution. None: `generator`.
 
     Returns:
         Images, masks and weights. Views of the store stay views while symmetries are all that is drawn. Where chips
@@ -86,11 +89,13 @@ def augment_weighted(
     pixels = None
     if params.mixes:
         pixels = weight.to(masks.device)[:, None, None].expand(masks.shape).clone()
-    batch = _augment(ChipBatch(images, masks, pixels, nodata), params, generator)
+    batch = _augment(ChipBatch(images, masks, pixels, nodata), params, generator, of_batch or generator)
     return batch.chips, batch.masks, weight if batch.weights is None else batch.weights
 
 
-def _augment(batch: ChipBatch, params: AugmentationParams, generator: torch.Generator) -> ChipBatch:
+def _augment(
+    batch: ChipBatch, params: AugmentationParams, generator: torch.Generator, of_batch: torch.Generator
+) -> ChipBatch:
     images, masks = (len(batch.chips), *batch.chips[0].shape), tuple(batch.masks.shape)
     if images[:1] + images[2:] != masks:
         raise ValueError(f"images {images} and masks {masks} do not belong together")
@@ -103,6 +108,6 @@ def _augment(batch: ChipBatch, params: AugmentationParams, generator: torch.Gene
             apply(batch, drawn, params, generator)
     if params.crop_size is not None:
         batch = crop(batch, params.crop_size, generator)
-    if params.multi_resolution and float(uniform((1,), 0, 1, generator)) < params.multi_resolution:
-        batch = resize(batch, params.resolutions[integers(len(params.resolutions), generator)])
+    if params.multi_resolution and float(uniform((1,), 0, 1, of_batch)) < params.multi_resolution:
+        batch = resize(batch, params.resolutions[integers(len(params.resolutions), of_batch)])
     return batch

@@ -16,6 +16,10 @@ from torch import Tensor
 from cloudcover.config.sections import Tta
 
 
+class PolicyError(ValueError):
+    """A policy that chips of this shape cannot have."""
+
+
 class View(NamedTuple):
     """A view: whether height and width are swapped, and the axes that are flipped after that."""
 
@@ -67,11 +71,12 @@ def views(batch: Tensor, policy: Tta) -> Tensor:
         K·N x B x H x W, all chips of the first view first.
 
     Raises:
-        ValueError: unknown policy, or d4 on chips that are not square.
+        ValueError: unknown policy.
+        PolicyError: d4 on chips that are not square.
     """
     chosen = _views_of(policy)
     if any(view.transpose for view in chosen) and batch.shape[-1] != batch.shape[-2]:
-        raise ValueError(
+        raise PolicyError(
             f"TTA policy {policy} needs square chips, got {batch.shape[-2]} x {batch.shape[-1]} (flips takes any)"
         )
     return batch if len(chosen) == 1 else torch.cat([view.apply(batch) for view in chosen])

@@ -48,7 +48,6 @@ def tune(
       cloudcover tune --trials 30 --epochs 5
     """  # noqa: D301
     import logging
-    import warnings
     from dataclasses import replace
 
     import yaml
@@ -57,14 +56,11 @@ def tune(
     from cloudcover.config.training import TrainingConfig
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
-    from cloudcover.train import LIGHTNING
     from cloudcover.train.tune import finished, suggest
     from cloudcover.train.tune import tune as search
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("cloudcover.train.tune").setLevel(logging.INFO)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # after its import, which sets the level
-    warnings.filterwarnings("ignore", module=LIGHTNING)
     params = load(params_file)
     length = epochs or max(1, params.training.epochs // 2)
     config = TrainingConfig.of(params)

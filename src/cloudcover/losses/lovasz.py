@@ -40,6 +40,11 @@ float32 hinge has, count as 0; those above 2^12 share a bin.)
 
 Sums over bins are exact, while the sort's running sums of millions of float32 steps are not: the gradient comes out
 closer to that of a float64 sort.
+
+Counting. A CPU adds each pixel to its bin. A GPU would need atomic additions for that: slow where many pixels share a
+bin, and replaced by something slower still when torch must be deterministic. There the bins are sorted instead, counts
+are differences of positions, and weights are added as whole numbers, so that their sums do not depend on the order.
+Finer bins cost nothing then (`BITS_OF_SORT`).
 """
 
 from __future__ import annotations
@@ -55,6 +60,10 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.losses.targets import check, per_pixel
 
 BITS = 10
+BITS_OF_SORT = 13
+_UNITS = 1 << 31
+"""Whole-number weight of the heaviest pixel where bins are counted by sorting."""
+_TINY = 1e-30
 _SMALLEST, _LARGEST = -24, 12
 """Exponents of two: smaller errors are 0, larger ones share the last bin."""
 _CLASSES = 3  # negative, positive, unknown
@@ -79,15 +88,13 @@ def lovasz_hinge(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
         ValueError: the shapes do not belong together.
     """
     check(logits, target, weight)
-    loss: Tensor = _Histogram.apply(logits, target, weight, "hinge")  # type: ignore[no-untyped-call]
-    return loss
+    return _by_histogram(logits, target, weight, "hinge")
 
 
 def lovasz_softmax(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """The Lovász-softmax of the class cloud, from a histogram; arguments, result and errors as `lovasz_hinge`."""
     check(logits, target, weight)
-    loss: Tensor = _Histogram.apply(logits, target, weight, "softmax")  # type: ignore[no-untyped-call]
-    return loss
+    return _by_histogram(logits, target, weight, "softmax")
 
 
 def lovasz_hinge_sorted(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -128,17 +135,31 @@ def _errors(scores: Tensor, sign: Tensor, link: Link) -> Tensor:
     return torch.sigmoid(-scores * sign)
 
 
+def _by_histogram(logits: Tensor, target: Tensor, weight: Tensor | None, link: Link) -> Tensor:
+    loss: Tensor = _Histogram.apply(logits, target, weight, link, logits.is_cuda)  # type: ignore[no-untyped-call]
+    return loss
+
+
 class _Histogram(torch.autograd.Function):
     """Computes the gradient beside the loss, since both need the same table of weights."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, link: Link) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, link: Link, sort: bool = False
+    ) -> Tensor:
+        """Loss of `lovasz_hinge` or `lovasz_softmax`; `sort` counts bins by sorting (see the module)."""
         scores = logits.reshape(-1).float()
+        bits = BITS_OF_SORT if sort else BITS
         copies = _copies(target, None if weight is None else per_pixel(weight, target).reshape(-1))
         errors = [_errors(scores, sign, link) for sign, _, _ in copies]
-        keys = [_bins(e).add_(kind, alpha=_bin_count()) for e, (_, kind, _) in zip(errors, copies, strict=True)]
-        counts = [_histogram(key, pixel_weight) for key, (_, _, pixel_weight) in zip(keys, copies, strict=True)]
-        table = _weights(counts[0] if len(counts) == 1 else counts[0] + counts[1])
+        keys = [
+            _bins(e, bits).add_(kind, alpha=_bin_count(bits)) for e, (_, kind, _) in zip(errors, copies, strict=True)
+        ]
+        count, unit = _count, scores.new_ones((), dtype=torch.float64)
+        if sort:
+            count, unit = _count_sorted, _UNITS / (unit if weight is None else weight.amax().double().clamp_min(_TINY))
+        counts = [count(key, w, unit, bits) for key, (_, _, w) in zip(keys, copies, strict=True)]
+        table = _weights(counts[0] if len(counts) == 1 else counts[0] + counts[1], unit)
         loss = scores.new_zeros((), dtype=torch.float64)
         gradient = None
         for error, key, (sign, _, pixel_weight) in zip(errors, keys, copies, strict=True):
@@ -156,9 +177,9 @@ class _Histogram(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         (share,) = ctx.saved_tensors
-        return share * gradient, None, None, None
+        return share * gradient, None, None, None, None
 
 
 def _copies(target: Tensor, pixel_weight: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor | None]]:
@@ -175,40 +196,50 @@ def _copies(target: Tensor, pixel_weight: Tensor | None) -> list[tuple[Tensor, T
     return [(one, one.int(), cloud), (-one, 0 * one.int(), clear)]
 
 
-def _bin_count() -> int:
-    return (_LARGEST - _SMALLEST) << BITS
+def _bin_count(bits: int) -> int:
+    return (_LARGEST - _SMALLEST) << bits
 
 
-def _bins(error: Tensor) -> Tensor:
+def _bins(error: Tensor, bits: int) -> Tensor:
     """Bin of each error >= 0, as int32; bin 0 holds the zeros. NaN lands in the last bin."""
-    first = (127 + _SMALLEST) << BITS  # 127 is the bias of a float32 exponent
-    return (error.view(torch.int32) >> (23 - BITS)).sub_(first - 1).clamp_(0, _bin_count() - 1)
+    first = (127 + _SMALLEST) << bits  # 127 is the bias of a float32 exponent
+    return (error.view(torch.int32) >> (23 - bits)).sub_(first - 1).clamp_(0, _bin_count(bits) - 1)
 
 
-def _histogram(key: Tensor, pixel_weight: Tensor | None) -> Tensor:
-    """Weighted number of pixels by class and bin: 3 x bins, float64. Unlike `bincount` it does not wait for a GPU."""
+def _count(key: Tensor, pixel_weight: Tensor | None, unit: Tensor, bits: int) -> Tensor:
+    """Number of pixels by class and bin, 3 x bins, with their weights: float64, in the unit 1."""
     kind = torch.int32 if pixel_weight is None else torch.float64
     ones = (
         torch.ones((), dtype=kind, device=key.device).expand(len(key))
         if pixel_weight is None
         else pixel_weight.to(kind)
     )
-    counts = torch.zeros(_CLASSES * _bin_count(), dtype=kind, device=key.device).index_add_(0, key, ones)
+    counts = torch.zeros(_CLASSES * _bin_count(bits), dtype=kind, device=key.device).index_add_(0, key, ones)
     return counts.view(_CLASSES, -1).double()
 
 
-def _weights(counts: Tensor) -> Tensor:
-    """Weight g of a pixel by class and bin, see above: 3·bins float32, 0 in bin 0 and for unknown pixels."""
-    negative, positive = counts[0], counts[1]
-    total = positive.sum()
+def _count_sorted(key: Tensor, pixel_weight: Tensor | None, unit: Tensor, bits: int) -> Tensor:
+    """As `_count`, by sorting: int64, in units of a weight of 1 / `unit`; the same numbers in any order of pixels."""
+    ordered, order = key.sort()
+    edges = torch.arange(_CLASSES * _bin_count(bits) + 1, dtype=key.dtype, device=key.device)
+    edges = torch.searchsorted(ordered, edges)
+    if pixel_weight is None:
+        return (edges.diff() * _UNITS).view(_CLASSES, -1)
+    whole = pixel_weight.index_select(0, order).double().mul_(unit).round_().long()
+    return F.pad(whole.cumsum(0), (1, 0)).index_select(0, edges).diff().view(_CLASSES, -1)
+
+
+def _weights(counts: Tensor, unit: Tensor) -> Tensor:
+    """Weight g of a pixel of weight 1 by class and bin: 3·bins float32, 0 in bin 0 and for unknown pixels."""
+    total = counts[1].sum().double()
     wrong = counts[:2].clone()
     wrong[:, 0] = 0
-    n1, p1 = after = wrong.flip(1).cumsum(1).flip(1)
+    n1, p1 = after = wrong.flip(1).cumsum(1).flip(1).double()
     n0, p0 = F.pad(after[:, 1:], (0, 1))  # not `after - wrong`: nothing above the largest error must be exactly 0
     union0, union1 = total + n0, total + n1
     per_positive = (1 / union0 + 1 / union1) / 2
     # Without a positive pixel J steps from 0 to 1 at the largest error: its bin shares the whole step.
-    per_negative = torch.where(union0 > 0, (total - (p0 + p1) / 2) / (union0 * union1), 1 / negative)
-    table = torch.stack([per_negative, per_positive, torch.zeros_like(per_positive)]).float()
+    per_negative = torch.where(union0 > 0, (total - (p0 + p1) / 2) / (union0 * union1), 1 / counts[0])
+    table = torch.stack([per_negative, per_positive, torch.zeros_like(per_positive)]).mul_(unit).float()
     table[:, 0] = 0
     return table.view(-1).nan_to_num_(0, posinf=0)

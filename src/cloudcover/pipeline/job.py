@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +13,6 @@ from cloudcover.config.params import Params, declared
 from cloudcover.runtime import gpu_slots
 from cloudcover.runtime import slurm as launch
 from cloudcover.runtime.signals import end_cleanly
-from cloudcover.train import LIGHTNING
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -52,7 +50,6 @@ def start(snakemake: Any) -> Params:
     logging.basicConfig(level=level, handlers=[to_file, to_terminal], force=True)
     for handler in (to_file, to_terminal):
         handler.addFilter(_ours_or_warning)
-    warnings.filterwarnings("ignore", module=LIGHTNING)
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         to_terminal.setLevel(logging.CRITICAL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ class Backend(Protocol):
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits N x H x W float32 of scaled chips N x B x H x W float32, on their device."""
 
+    def prepare(self, shape: torch.Size) -> None:
+        """Get ready for a long run of batches of this shape, N x B x H x W; others can still be predicted."""
+
 
 class TorchBackend:
     """A model folder, run by torch.
@@ -42,12 +45,22 @@ class TorchBackend:
         self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
         self.dtype = DTYPES[precision_of(precision, device)]
+        self._compiled: Any = None
+        self._compiled_shape: torch.Size | None = None
 
     def logits(self, inputs: Tensor) -> Tensor:
         """See `Backend`."""
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-            logits: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
+            run = self._compiled if inputs.shape == self._compiled_shape else self.network
+            logits: Tensor = run(inputs.contiguous(memory_format=torch.channels_last))
         return logits.float()[:, 0]
+
+    @torch.inference_mode()
+    def prepare(self, shape: torch.Size) -> None:
+        """See `Backend`: compiles the network for this shape, unless it is already."""
+        if shape != self._compiled_shape:
+            self._compiled, self._compiled_shape = torch.compile(self.network, dynamic=False), shape
+            self.logits(torch.zeros(shape, device=self.device))
 
 
 def load_backend(folder: Path, device: str, precision: str) -> Backend:

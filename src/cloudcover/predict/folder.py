@@ -3,58 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import groupby, islice
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cloudcover.augment import tta
 from cloudcover.data import ownership
-from cloudcover.data.chips import IGNORE_INDEX, Chip, image_size, read_chip
-from cloudcover.data.geotiff import write_geotiff
-from cloudcover.data.statistics import exact_percentiles
-from cloudcover.data.values import report, suspected_offset
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.values import report
 from cloudcover.masks.postprocess import NOTHING, Postprocess
-from cloudcover.predict.predictor import Predictor
+from cloudcover.predict.files import ChipBatch, ChipFiles, Note, Spec, processes_for
+from cloudcover.predict.predictor import NotFiniteError, Predictor
 from cloudcover.runtime.prefetch import prefetch
 from cloudcover.runtime.text import listed
 
 READERS = 2
-"""Threads that read a batch each: GDAL decodes without Python's lock."""
+"""Threads that prepare a batch each."""
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8], crs: str, transform: Sequence[float]) -> None:
-    """Writes a mask as a compressed single-band uint8 GeoTIFF with nodata 255, atomically.
-
-    Args:
-        path: the file.
-        mask: H x W uint8 of {0, 1, 255}.
-        crs: CRS as text, or empty.
-        transform: six numbers of the affine transform.
-    """
-    profile = {
-        "nodata": IGNORE_INDEX,
-        "compress": "deflate",
-        "crs": crs or None,
-        "transform": Affine(*transform),
-    }
-    write_geotiff(path, mask, profile)
-
-
-def chip_percentiles(chips: NDArray[np.uint16], nodata: int) -> NDArray[np.float32]:
-    """2nd and 98th percentile of each band, nodata left out: N x B x 2 float32 [DN]; 0 where a band has no data."""
-    percentiles = np.zeros((*chips.shape[:2], 2), np.float32)
-    for i, chip in enumerate(chips):
-        for j, pixels in enumerate(chip):
-            valid = pixels[pixels != nodata]
-            if valid.size:
-                percentiles[i, j] = exact_percentiles(valid, (2, 98))
-    return percentiles
+class UnusableChipsError(ValueError):
+    """Some chips have no mask; the message names them and says why. The masks of all others are written."""
 
 
 def mask_of(
@@ -81,15 +54,17 @@ def find_chips(paths: Sequence[Path], bands: list[str]) -> list[Path]:
         below = sorted({p.parent for p in path.rglob(f"{bands[0]}.tif")})
         if not below:
             raise FileNotFoundError(f"{path} holds no chip: expected folders with {bands[0]}.tif and so on")
-        found += below
+        # The folder that somebody stands in has a name too, which becomes that of its mask.
+        found += [chip if chip.name not in ("", "..") else chip.resolve() for chip in below]
     return found
 
 
 def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path, offset: int = 0) -> list[Path]:
-    """Writes the mask of each chip folder as `out/<chip>.tif`.
+    """Write the mask of each chip folder as `out/<chip>.tif`.
 
-    Threads read the next batches and write the last masks while the network computes. A batch holds chips of one size
-    that follow each other, as many pixels as `predictor.batch` chips of the training's size.
+    The next batches are read and the last masks written while the network computes. A batch holds chips of one size
+    that follow each other, as many pixels as `predictor.batch` chips of the training's size. A chip that cannot be
+    used does not keep the others from their masks.
 
     Args:
         predictor: the models; bands, scale and threshold are theirs.
@@ -101,35 +76,44 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path, offset
         The written paths.
 
     Raises:
-        ChipError: a chip cannot be used.
+        UnusableChipsError: some chips cannot be used; raised when all others are done.
+        NotFiniteError: a model gives no numbers.
+        DeviceMemoryError: the GPU's memory is too small for a batch.
         ValueError: two chips have the same name.
         FolderError: a mask would overwrite a file of `out` that is no earlier mask, such as a band or a label.
+        OSError: a mask cannot be written.
     """
     names = [c.name for c in chips]
     if twice := sorted(name for name, number in Counter(names).items() if number > 1):
         raise ValueError(f"several chips are called {listed(twice)}: their masks would overwrite each other")
     card = predictor.card
     _reserve(chips, card.bands, out)
-    written: list[Path] = []
-    conversions: dict[str, str] = {}
-    suspects: list[str] = []
-    with (
-        ThreadPoolExecutor(READERS, thread_name_prefix="read") as readers,
-        ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
-        tqdm(total=len(chips), desc="predict", unit="chip", disable=None) as bar,
-    ):
-        batches = _batches(chips, card.bands[0], predictor.batch * card.chip_size**2)
-        read = prefetch(readers, partial(_read, bands=card.bands, nodata=card.nodata, offset=offset), batches, READERS)
-        masks = (result for batch in read for result in _masks(predictor, batch))
-        write = partial(_write, out=out, nodata=card.nodata)
-        for path, conversion, suspected in prefetch(writer, write, masks, predictor.batch):
-            written.append(path)
-            conversions[path.stem] = conversion
-            if suspected:
-                suspects.append(path.stem)
-            bar.update()
-    report(conversions, suspects)
-    return written
+    notes: dict[str, Note] = {}
+    gpu = predictor.device == "cuda"
+    networks, writers = (2, 2) if gpu else (1, 1)  # two batches on a GPU: one is copied while the other is computed
+    held = READERS + networks + writers + 3  # so many that no stage waits for room that a later one has
+    spec = Spec(card.bands, card.nodata, offset, predictor.normalize.needs_percentiles)
+    with ExitStack() as stack:
+
+        def threads(number: int) -> ThreadPoolExecutor:
+            return stack.enter_context(ThreadPoolExecutor(number))
+
+        pixels = predictor.batch * card.chip_size**2
+        files = stack.enter_context(ChipFiles(spec, out, _processes(len(chips), gpu), pixels, held))
+        bar = stack.enter_context(tqdm(total=len(chips), desc="predict", unit="chip", disable=None))
+        predictor.prepare(len(chips))
+        read = prefetch(threads(READERS), files.read, files.batches(chips), READERS)
+        seen = prefetch(threads(networks), lambda batch: _fill(predictor, batch), read, networks)
+        for batch in prefetch(threads(writers), files.write, seen, writers):
+            notes |= {folder.name: note for folder, note in zip(batch.folders, batch.notes, strict=True)}
+            bar.update(len(batch.folders))
+    report({name: note.conversion for name, note in notes.items()}, [n for n, note in notes.items() if note.suspected])
+    if unusable := [f"{name}: {note.problem}" for name, note in notes.items() if note.problem]:
+        raise UnusableChipsError(
+            f"{len(unusable)} of {len(chips)} chips have no mask ({out} holds those of the others):\n  "
+            + "\n  ".join(unusable)
+        )
+    return [out / f"{name}.tif" for name in names]
 
 
 def _reserve(chips: Sequence[Path], bands: list[str], out: Path) -> None:
@@ -143,40 +127,30 @@ def _reserve(chips: Sequence[Path], bands: list[str], out: Path) -> None:
     ownership.reserve(out, masks)
 
 
-def _batches(chips: Sequence[Path], band: str, pixels: int) -> Iterator[list[Path]]:
-    """Runs of chips of one size, no more than make up `pixels` together, at least one."""
-    sized = ((folder, image_size(folder / f"{band}.tif", band)) for folder in chips)
-    for (height, width), run in groupby(sized, lambda chip: chip[1]):
-        folders = (folder for folder, _ in run)
-        while batch := list(islice(folders, max(1, pixels // (height * width)))):
-            yield batch
+def _processes(chips: int, gpu: bool) -> int:
+    """Processes for the files of so many chips."""
+    return processes_for(chips) if gpu else 0
 
 
-def _read(folders: list[Path], bands: list[str], nodata: int, offset: int) -> list[tuple[str, Chip]]:
-    """The chips of a batch by their names, all of the size of the first."""
-    size = image_size(folders[0] / f"{bands[0]}.tif", bands[0])
-    return [(folder.name, read_chip(folder, None, bands, size, nodata=nodata, offset=offset)) for folder in folders]
+def _fill(predictor: Predictor, batch: ChipBatch) -> ChipBatch:
+    """Predict the masks of a batch; a policy that does not fit its size is noted as a problem of its chips.
 
-
-def _masks(predictor: Predictor, batch: list[tuple[str, Chip]]) -> Iterator[tuple[str, Chip, NDArray[np.uint8]]]:
-    """The chips of a batch with their masks; the encoders need sizes that are multiples of 32."""
-    pixels = np.stack([chip.bands for _, chip in batch])
-    nodata = predictor.card.nodata
-    height, width = pixels.shape[2:]
-    padding = ((0, 0), (0, 0), (0, -height % 32), (0, -width % 32))
-    padded = np.pad(pixels, padding, constant_values=nodata) if height % 32 or width % 32 else pixels
-    percentiles = np.zeros((*pixels.shape[:2], 2), np.float32)
-    if predictor.normalize.needs_percentiles:
-        percentiles = chip_percentiles(pixels, nodata)
-    probabilities = predictor.probabilities(padded, percentiles)[:, :height, :width]
-    masks = mask_of(probabilities, pixels, predictor.threshold, nodata, predictor.postprocess)
-    for (name, chip), mask in zip(batch, masks, strict=True):
-        yield name, chip, mask
-
-
-def _write(result: tuple[str, Chip, NDArray[np.uint8]], out: Path, nodata: int) -> tuple[Path, str, bool]:
-    """Write a mask and return its path, how the chip was converted, and whether its offset seems to be lost."""
-    name, chip, mask = result
-    path = out / f"{name}.tif"
-    write_mask(path, mask, chip.grid.crs, chip.grid.transform)
-    return path, chip.conversion, not chip.conversion and suspected_offset(chip.bands, nodata)
+    Raises:
+        NotFiniteError: names model and chip.
+    """
+    if all(note.problem for note in batch.notes):
+        return batch
+    _, _, height, width = batch.shape
+    try:
+        if predictor.postprocess == NOTHING:
+            batch.masks[:] = predictor.masks(batch.dn, batch.percentiles)[:, :height, :width]
+        else:
+            probabilities = predictor.probabilities(batch.dn, batch.percentiles)[:, :height, :width]
+            chips = batch.dn[:, :, :height, :width]
+            threshold, nodata = predictor.threshold, predictor.card.nodata
+            batch.masks[:] = mask_of(probabilities, chips, threshold, nodata, predictor.postprocess)
+    except NotFiniteError as error:
+        raise NotFiniteError(error.row, f"chip {batch.folders[error.row].name}: {error}") from None
+    except tta.PolicyError as error:
+        batch.notes = [note if note.problem else note._replace(problem=str(error)) for note in batch.notes]
+    return batch

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -12,17 +15,37 @@ from torch import Tensor
 
 from cloudcover.augment import tta
 from cloudcover.config.sections import Tta
-from cloudcover.masks.decision import InferenceSettings, apply_temperature
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.masks.decision import LEAST, InferenceSettings, apply_temperature
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 from cloudcover.models.folder import ModelCard
 from cloudcover.models.normalize import Normalize
 from cloudcover.predict.backends import Backend, load_backend
 from cloudcover.predict.openvino.card import CARD as EXPORT_CARD
-from cloudcover.runtime.device import resolve_device
+from cloudcover.runtime.device import DeviceMemoryError, resolve_device
+from cloudcover.runtime.text import listed
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+LONG_RUN_PIXELS = 40_000 * 512**2
+"""Pixels to predict, views included, from which compiling a network for a GPU pays (docs/benchmarks.md)."""
 
 
 class EnsembleError(ValueError):
     """Models that cannot predict together, or chips that a model was not made for."""
+
+
+class NotFiniteError(ValueError):
+    """A model gives a chip probabilities that are no numbers, so there is no mask.
+
+    Attributes:
+        row: of the chip in the batch that was given.
+    """
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(reason)
+        self.row = row
 
 
 class Predictor:
@@ -59,6 +82,8 @@ class Predictor:
         if device == "auto" and any((folder / EXPORT_CARD).exists() for folder in folders):
             device = "cpu"
         self.device = resolve_device(device)
+        self.folders = list(folders)
+        self._local = threading.local()
         self.policy = policy
         self.batch = batch
         self._settings = settings
@@ -88,6 +113,14 @@ class Predictor:
         """What is done with probabilities and masks afterwards."""
         return self._settings.postprocess if self._settings else NOTHING
 
+    def prepare(self, chips: int) -> None:
+        """Compile the networks for a run of so many chips if that is long enough to pay, which only GPUs need."""
+        side = self.card.chip_size
+        views = len(tta.POLICIES[self.policy])
+        if self.device == "cuda" and chips * views * side**2 >= LONG_RUN_PIXELS:
+            for engine in self.engines:
+                engine.prepare(torch.Size((self.batch * views, len(self.card.bands), side, side)))
+
     def probabilities(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated, weighted mean probability of cloud over models and views.
 
@@ -100,33 +133,105 @@ class Predictor:
 
         Raises:
             EnsembleError: the number of bands is not the models'.
+            NotFiniteError: a model gives no numbers.
+            DeviceMemoryError: the GPU's memory is too small for `batch` chips.
         """
-        policy = self.policy
-        means = self._means(dn, percentiles, lambda c: tta.views(c, policy), lambda p, n: tta.merge(p, policy, n))
+        means = self._of_policy(dn, percentiles, np.float32, lambda mean, _: mean)
         return apply_temperature(means, self._settings.temperature) if self._settings else means
+
+    def masks(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Masks without post-processing, made on the device; arguments and errors as `probabilities`.
+
+        Returns:
+            N x H x W uint8: 1 above the threshold, 0 elsewhere, 255 where any band has no data.
+        """
+        temperature = self._settings.temperature if self._settings else 1.0
+        nodata = int(np.array(self.card.nodata, np.uint16).view(np.int16))  # torch compares int16, not uint16
+
+        def mask(mean: Tensor, chips: Tensor) -> Tensor:
+            if temperature != 1:
+                mean = (torch.logit(mean, LEAST) / temperature).sigmoid_()
+            cloud = (mean > self.threshold).to(torch.uint8)
+            return cloud.masked_fill_((chips.view(torch.int16) == nodata).any(dim=1), IGNORE_INDEX)
+
+        return self._of_policy(dn, percentiles, np.uint8, mask)
 
     def of_view(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32], view: tta.View) -> NDArray[np.float32]:
         """As `probabilities`, of one view alone, turned back, and without the settings' temperature."""
-        return self._means(dn, percentiles, view.apply, lambda p, _: view.undo(p))
+        return self._each(dn, percentiles, np.float32, view.apply, lambda p, _: view.undo(p), lambda mean, _: mean)
 
-    @torch.inference_mode()
-    def _means(
+    def _of_policy(
         self,
         dn: NDArray[np.uint16],
         percentiles: NDArray[np.float32],
+        dtype: type[Number],
+        finish: Callable[[Tensor, Tensor], Tensor],
+    ) -> NDArray[Number]:
+        policy = self.policy
+        return self._each(
+            dn, percentiles, dtype, lambda c: tta.views(c, policy), lambda p, n: tta.merge(p, policy, n), finish
+        )
+
+    @torch.inference_mode()
+    def _each(
+        self,
+        dn: NDArray[np.uint16],
+        percentiles: NDArray[np.float32],
+        dtype: type[Number],
         look: Callable[[Tensor], Tensor],
         back: Callable[[Tensor, int], Tensor],
-    ) -> NDArray[np.float32]:
+        finish: Callable[[Tensor, Tensor], Tensor],
+    ) -> NDArray[Number]:
+        """Batch by batch: scale, look, compute, turn back, average, finish; N x H x W."""
         if dn.shape[1] != len(self.card.bands):
             raise EnsembleError(f"the chips have {dn.shape[1]} bands, the model was made for {self.card.bands}")
-        means = np.empty((len(dn), *dn.shape[2:]), np.float32)
-        for start in range(0, len(dn), self.batch):
-            part = slice(start, start + self.batch)
-            chips, bounds = (torch.from_numpy(array[part]).to(self.device) for array in (dn, percentiles))
-            seen = look(self.normalize(chips, bounds))
-            total = torch.zeros((len(chips), *dn.shape[2:]), device=self.device)
-            for engine, weight in zip(self.engines, self._weights, strict=True):
-                logits = engine.logits(seen) / engine.card.temperature
-                total += weight * back(logits.sigmoid_(), len(chips))
-            means[part] = total.cpu().numpy()
-        return means
+        result = np.empty((len(dn), *dn.shape[2:]), dtype)
+        with self._own_stream():
+            for start in range(0, len(dn), self.batch):
+                part = slice(start, start + self.batch)
+                chips, bounds = (
+                    torch.from_numpy(array[part]).to(self.device, non_blocking=True) for array in (dn, percentiles)
+                )
+                try:
+                    mean = self._mean(look(self.normalize(chips, bounds)), len(chips), back)
+                except torch.OutOfMemoryError as error:
+                    raise DeviceMemoryError(
+                        f"the memory of {self.device} is too small for {len(chips)} chips of {dn.shape[2]} x "
+                        f"{dn.shape[3]} pixels: lower compute.prediction_batch (--batch)"
+                    ) from error
+                finite = mean.flatten(1).isfinite().all(dim=1)
+                result[part] = finish(mean, chips).cpu().numpy()
+                if (lost := (~finite).nonzero()[:1]).numel():
+                    row = int(lost)
+                    self._refuse(start + row, look(self.normalize(chips[row : row + 1], bounds[row : row + 1])))
+        return result
+
+    def _mean(self, seen: Tensor, chips: int, back: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Weighted mean of the models' probabilities, N x H x W float32."""
+        total: Tensor | None = None
+        for engine, weight in zip(self.engines, self._weights, strict=True):
+            logits = engine.logits(seen) / engine.card.temperature
+            part = weight * back(logits.sigmoid_(), chips)
+            total = part if total is None else total + part
+        assert total is not None  # there is always a model
+        return total
+
+    def _refuse(self, row: int, seen: Tensor) -> NoReturn:
+        """Name the model that gives a chip no numbers."""
+        lost = [
+            folder
+            for folder, engine in zip(self.folders, self.engines, strict=True)
+            if bool(engine.logits(seen).isnan().any())
+        ]
+        raise NotFiniteError(
+            row, f"the model {listed([str(folder) for folder in lost])} gives probabilities that are no numbers: "
+            "its weights are damaged, or compute.precision (--precision) is too low for them"
+        )  # fmt: skip
+
+    def _own_stream(self) -> AbstractContextManager[Any]:
+        """On a GPU a stream of this thread, so that one thread's copies run beside another's network."""
+        if self.device != "cuda":
+            return nullcontext()
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(self._local.stream)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 
 
-class DeviceError(RuntimeError):
+class DeviceError(ValueError):
     """The requested device is not there."""
+
+
+class DeviceMemoryError(ValueError):
+    """The memory of a device is too small; the message says what to lower."""
 
 
 def resolve_device(wanted: str) -> str:
@@ -18,7 +22,7 @@ def resolve_device(wanted: str) -> str:
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise DeviceError(
-            "compute.device is cuda, but torch finds no usable GPU: "
+            "the device cuda was asked for (compute.device or --device), but torch finds no usable GPU: "
             "set it to auto or cpu, or install a CUDA build of torch"
         )
     return "cuda" if available and wanted != "cpu" else "cpu"

@@ -1,4 +1,4 @@
-"""BatchLoader of chips and labels, gathered from memory maps by a thread of the training process.
+"""Batches of chips and labels, gathered from memory maps by a thread, or kept in the memory of a GPU.
 
 A gather of whole chips is faster than worker processes that send single ones (measured in `benchmarks/loader.py`), and
 copying lets other threads run: the next batches are ready before the step that they are for. The order of an epoch
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cloudcover.data.store import ChipStore
 from cloudcover.runtime.files import derive_seed
 from cloudcover.runtime.prefetch import prefetch
-from cloudcover.train.split import Split
 
 Batch = dict[str, Any]
 """Keys: dn (N x B x H x W uint16, or on a CPU N views of the store), target (N x H x W, uint8 of {0, 1, 255}, or
@@ -30,7 +29,10 @@ chip_id (list of N)."""
 
 
 AHEAD = 2
-"""BatchLoader that are gathered before they are needed."""
+"""Batches that are gathered before they are needed."""
+
+CACHE_SHARE = 0.5
+"""Largest share of a GPU's free memory that chips may take; the rest is for the network."""
 
 
 class Masks(Protocol):
@@ -46,21 +48,30 @@ class Masks(Protocol):
         """What to learn: N x H x W, uint8 of {0, 1, 255}, or float32 shares of cloud and 255 for unknown if `soft`."""
 
 
+class _Share(NamedTuple):
+    """The part of a batch that a process takes: rows of the items, and their weights."""
+
+    rows: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+
 class BatchLoader:
-    """Iterates over batches of an epoch.
+    """Iterates over the batches of an epoch.
 
     Args:
         store: the packed chips.
         items: chip_id, label and weight, as in `split.Split`.
-        size: chips per batch.
+        size: chips per batch. A last batch of one chip joins the one before where the order is random, that is in
+            training: batch norm has no variance of a single value.
         seed: of the order; None keeps the order of `items`.
-        epoch: each has its own order.
         masks: of the items whose label is not the human one.
+        epoch: each has its own order; may be set between two of them.
         rank: number of this process.
         processes: how many share a batch, chip by chip in turn. Where that can't be even, some get a chip of weight 0,
             which counts nowhere, so that all have equally many.
-        pin: put batches into memory from which a GPU copies by itself. Otherwise chips stay in the memory map, and
-            whoever scales them reads them there: a copy would cost a third of the way to the network.
+        device: where batches go. On a CPU chips stay in the memory map, and whoever scales them reads them there: a
+            copy would cost a third of the way to the network. To a GPU they are copied beside its work.
+        resident: keep all chips in the memory of the device (`fits`); a batch is then picked there.
     """
 
     def __init__(
@@ -74,109 +85,149 @@ class BatchLoader:
         epoch: int = 0,
         rank: int = 0,
         processes: int = 1,
-        pin: bool = False,
+        device: str = "cpu",
+        resident: bool = False,
     ) -> None:
         self.store = store
-        self.items = items.reset_index(drop=True)
         self.size = size
         self.seed = seed
         self.masks = masks
-        # Of all batches or of none: processes that share a batch must agree on its type.
-        self.soft = masks is not None and masks.soft and bool((items["label"] != "human").any())
-        self.locations = pd.Index(store.index.loc[items["chip_id"], "location"].unique())
+        self.epoch = epoch
         self.rank = rank
         self.processes = processes
-        self.pin = pin
-        self.epoch = epoch
+        self.device = torch.device(device)
+        self.resident = resident
+        self._chip_ids = items["chip_id"].to_numpy(object)
+        self._weight = items["weight"].to_numpy(np.float32)
+        self._other = (items["label"] != "human").to_numpy()
+        # Of all batches or of none: processes that share a batch must agree on its type.
+        self._soft = masks is not None and masks.soft and bool(self._other.any())
+        places = store.index.loc[items["chip_id"], "location"]
+        self._location, names = pd.factorize(places)
+        self._locations = len(names)
+        self._stream: torch.cuda.Stream | None = None
+        self._kept: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
-        return -(-len(self.items) // self.size)
+        return len(self._parts())
 
     def __iter__(self) -> Iterator[Batch]:
-        order = np.arange(len(self.items))
+        order = np.arange(len(self._chip_ids))
         if self.seed is not None:
             np.random.default_rng(derive_seed(self.seed, "order", self.epoch)).shuffle(order)
-        batches = (self._share(order[start : start + self.size]) for start in range(0, len(order), self.size))
+        shares = [self._share(order[part]) for part in self._parts()]
+        if self.resident:
+            yield from self._pick(shares)
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            yield from prefetch(pool, self._batch, batches, AHEAD)
+            for batch in prefetch(pool, self._batch, shares, AHEAD):
+                yield self._arrived(batch)
 
-    def _share(self, order: NDArray[np.int64]) -> pd.DataFrame:
-        """The items of a batch that this process takes."""
+    def _parts(self) -> list[slice]:
+        """Where each batch lies in the order of the epoch."""
+        count = len(self._chip_ids)
+        starts = list(range(0, count, self.size))
+        if self.seed is not None and len(starts) > 1 and count % self.size == 1:
+            starts.pop()
+        return [slice(start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)]
+
+    def _share(self, order: NDArray[np.int64]) -> _Share:
         rounds = -(-len(order) // self.processes)
-        items = self.items.iloc[np.resize(order, rounds * self.processes)].reset_index(drop=True)
-        items.loc[len(order) :, "weight"] = 0.0
-        return items.iloc[self.rank :: self.processes]
+        rows = np.resize(order, rounds * self.processes)
+        weight = self._weight[rows]
+        weight[len(order) :] = 0.0
+        return _Share(rows[self.rank :: self.processes], weight[self.rank :: self.processes])
 
-    def _batch(self, items: pd.DataFrame) -> Batch:
-        chip_ids = items["chip_id"].tolist()
+    def _batch(self, share: _Share) -> Batch:
+        chip_ids = self._chip_ids[share.rows].tolist()
         target: NDArray[np.uint8 | np.float32] = self.store.labels(chip_ids)
-        if self.soft:
+        if self._soft:
             target = target.astype(np.float32)
-        other = (items["label"] != "human").to_numpy()
+        other = self._other[share.rows]
         if other.any():
             assert self.masks is not None, "labels that are not the human ones need masks"
             target[other] = self.masks.targets([c for c, o in zip(chip_ids, other, strict=True) if o])
         arrays = {
             "target": target,
-            "weight": items["weight"].to_numpy(np.float32),
+            "weight": share.weight,
             "percentiles": self.store.percentiles(chip_ids),
-            "location": self.locations.get_indexer(self.store.index.loc[chip_ids, "location"]),
+            "location": self._location[share.rows],
         }
         batch: Batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        if self.pin:
-            batch["dn"] = torch.from_numpy(self.store.chips(chip_ids))
-            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-        else:
+        if self.device.type == "cpu":
             batch["dn"] = self.store.mapped(chip_ids)
-        return {**batch, "chip_id": chip_ids, "locations": len(self.locations)}
+        else:
+            batch["dn"] = self._pinned(chip_ids)
+            self._send(batch)
+        return {**batch, "chip_id": chip_ids, "locations": self._locations}
+
+    def _pinned(self, chip_ids: list[str]) -> Tensor:
+        """Chips in memory from which a GPU copies by itself; torch reuses it when the copy is done."""
+        shape = self.store.chips(chip_ids[:1]).shape[1:]
+        chips = torch.empty((len(chip_ids), *shape), dtype=torch.uint16, pin_memory=True)
+        self.store.chips(chip_ids, chips.numpy())
+        return chips
+
+    def _send(self, batch: Batch) -> None:
+        """Begin the copies of a batch to the GPU on a stream of their own."""
+        self._stream = self._stream or torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._stream):
+            for name, tensor in batch.items():
+                batch[name] = tensor.pin_memory().to(self.device, non_blocking=True)
+            batch["arrived"] = self._stream.record_event()
+
+    def _arrived(self, batch: Batch) -> Batch:
+        """Let the GPU wait for the copies of a batch, but not this thread."""
+        if (event := batch.pop("arrived", None)) is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(event)
+            for value in batch.values():
+                if isinstance(value, Tensor):
+                    value.record_stream(stream)
+        return batch
+
+    def _pick(self, shares: list[_Share]) -> Iterator[Batch]:
+        """Batches from the memory of the device; the order of the epoch is sent there once."""
+        kept = self._kept = self._kept or self._load()
+        rows = torch.from_numpy(np.concatenate([share.rows for share in shares])).to(self.device)
+        weight = torch.from_numpy(np.concatenate([share.weight for share in shares])).to(self.device)
+        sizes = [len(share.rows) for share in shares]
+        parts = zip(shares, torch.split(rows, sizes), torch.split(weight, sizes), strict=True)
+        for share, chosen, weights in parts:
+            batch: Batch = {name: values.index_select(0, chosen) for name, values in kept.items()}
+            batch["dn"] = batch["dn"].view(torch.uint16)
+            batch |= {"weight": weights, "chip_id": self._chip_ids[share.rows].tolist(), "locations": self._locations}
+            yield batch
+
+    def _load(self) -> dict[str, Tensor]:
+        """All items on the device; chips as int16 of the same bits, because torch does not index uint16."""
+        count = len(self._chip_ids)
+        kept: dict[str, Tensor] = {}
+        parts = (_Share(rows, self._weight[rows]) for rows in np.array_split(np.arange(count), -(-count // 64)))
+        done = 0
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+            for batch in prefetch(pool, self._batch, parts, AHEAD):
+                number = len(batch["weight"])
+                for name, value in self._arrived(batch).items():
+                    if name in ("target", "percentiles", "location", "dn"):
+                        part = torch.from_numpy(np.stack(value)) if isinstance(value, list) else value
+                        part = part.view(torch.int16) if part.dtype == torch.uint16 else part
+                        if name not in kept:
+                            kept[name] = torch.empty((count, *part.shape[1:]), dtype=part.dtype, device=self.device)
+                        kept[name][done : done + number] = part
+                done += number
+        return kept
 
 
-class ChipDataModule(pl.LightningDataModule):
-    """Training and validation batches of a run, made when its processes know their numbers.
+def fits(store: ChipStore, chips: int, soft: bool) -> bool:
+    """Whether chips and their labels fit into the memory of the current GPU beside the network (`CACHE_SHARE`).
 
     Args:
         store: the packed chips.
-        split: what to learn from and what to validate on.
-        masks: of the chips whose label is not the human one.
-        batch_size: chips per training batch.
-        validation_batch_size: chips per validation batch.
-        seed: of the order of training.
-        pin: see `BatchLoader`.
+        chips: how many.
+        soft: whether labels are float32.
     """
-
-    def __init__(
-        self,
-        store: ChipStore,
-        split: Split,
-        masks: Masks | None,
-        batch_size: int,
-        validation_batch_size: int,
-        seed: int,
-        *,
-        pin: bool,
-    ) -> None:
-        super().__init__()
-        self.store, self.split, self.masks, self.seed, self.pin = store, split, masks, seed, pin
-        self.batch_size, self.validation_batch_size = batch_size, validation_batch_size
-
-    def train_dataloader(self) -> BatchLoader:
-        """BatchLoader in the order of the epoch; asked for in each."""
-        return self._batches(self.split.training, self.batch_size, self.seed)
-
-    def val_dataloader(self) -> BatchLoader:
-        """BatchLoader in the order of the table."""
-        return self._batches(self.split.validation, self.validation_batch_size, None)
-
-    def _batches(self, items: pd.DataFrame, size: int, seed: int | None) -> BatchLoader:
-        assert self.trainer is not None
-        return BatchLoader(
-            self.store,
-            items,
-            size,
-            seed,
-            self.masks,
-            epoch=self.trainer.current_epoch,
-            rank=self.trainer.global_rank,
-            processes=self.trainer.world_size,
-            pin=self.pin,
-        )
+    bands, height, width = store.chips(store.index["chip_id"][:1].tolist()).shape[1:]
+    needed = chips * height * width * (2 * bands + (4 if soft else 1))
+    free, _ = torch.cuda.mem_get_info()
+    return bool(needed <= CACHE_SHARE * free)

@@ -1,35 +1,49 @@
-"""Several processes that train one model: what they must know of each other.
+"""Several processes that train one model: how they find each other, and what they must know of each other.
 
 Without a process group everything here is the identity.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from threading import Thread
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from cloudcover.runtime.device import DeviceError
 from cloudcover.runtime.slurm import tasks
 
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the processes of a training this one is.
+
+    Attributes:
+        rank: its number.
+        local_rank: its number on this machine, that of its GPU.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+
 
 def nodes() -> int:
     """Number of machines that train together: those of SLURM's tasks (`launch.spread`), else this one."""
     return int(os.environ["SLURM_STEP_NUM_NODES"]) if tasks() > 1 else 1
-
-
-def environment() -> ClusterEnvironment:
-    """How processes find each other: SLURM has started them all, or the first starts the others on its machine.
-
-    Lightning would take any job of SLURM for the first kind, and wait for tasks that nobody has started.
-    """
-    return SLURMEnvironment(auto_requeue=False) if tasks() > 1 else LightningEnvironment()
 
 
 def devices_per_node(devices: int, device: str) -> int:
@@ -51,6 +65,69 @@ def devices_per_node(devices: int, device: str) -> int:
             f"{torch.cuda.device_count()}: run snakemake with --resources gpu={devices}, or lower compute.devices"
         )
     return here
+
+
+def connect(devices: int, device: str) -> Place:
+    """Join the processes of a training, and start them where nobody has.
+
+    They are SLURM's tasks (`launch.spread`), those of `torchrun`, or else this program once more for each further
+    device of this machine, with the variables of `torchrun`. A process group is kept for the next training of this
+    process.
+
+    Args:
+        devices: of the training, `compute.devices`.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        DeviceError: as `devices_per_node`, or other processes than devices.
+    """
+    here = devices_per_node(devices, device)
+    if devices == 1:
+        return Place()
+    if not dist.is_initialized():
+        if tasks() > 1:
+            _take_from_slurm()
+        elif "RANK" not in os.environ:
+            _start_others(here)
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    place = Place(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size())
+    if place.size != devices:
+        raise DeviceError(f"compute.devices is {devices}, but {place.size} processes have been started")
+    if device == "cuda":
+        torch.cuda.set_device(place.local_rank)
+    return place
+
+
+def _take_from_slurm() -> None:
+    """Set the variables of `torchrun` from those of a step of SLURM."""
+    first = re.sub(r"\[(\w+).*?\]", r"\1", os.environ["SLURM_STEP_NODELIST"]).split(",")[0]
+    os.environ |= {
+        "RANK": os.environ["SLURM_PROCID"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
+        "MASTER_ADDR": first,
+        "MASTER_PORT": str(15_000 + int(os.environ["SLURM_JOB_ID"]) % 10_000),
+    }
+
+
+def _start_others(number: int) -> None:
+    """Run this program once more for each further device of this machine, and end with any of them that fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for rank in range(1, number):
+        environment = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        process = subprocess.Popen([sys.executable, *sys.argv], env=environment)
+        Thread(target=_end_after_failure, args=[process, rank], daemon=True).start()
+    os.environ |= common | {"RANK": "0", "LOCAL_RANK": "0"}
+
+
+def _end_after_failure(process: subprocess.Popen[bytes], rank: int) -> None:
+    """Without this the others would wait for the one that has failed."""
+    if process.wait():
+        log.error("process %d of the training has failed; see its error above", rank)
+        os._exit(1)
 
 
 def processes() -> int:
@@ -86,3 +163,10 @@ def total(value: Tensor) -> Tensor:
     summed = value.detach().clone()
     dist.all_reduce(summed)
     return summed
+
+
+def share_buffers(buffers: Iterable[Tensor]) -> None:
+    """Give all processes the buffers of the first, such as the running statistics of batch norm."""
+    if processes() > 1:
+        for buffer in buffers:
+            dist.broadcast(buffer, 0)

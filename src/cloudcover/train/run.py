@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pandas as pd
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
+from torch import Tensor, nn
 
+from cloudcover.config.sections import ComputeParams
 from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
@@ -21,18 +26,16 @@ from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.device import precision, resolve_device
 from cloudcover.runtime.files import derive_seed, fingerprint
 from cloudcover.train import distributed
-from cloudcover.train.callbacks import EMA, BestWeights, Checkpoint, Progress, last_state
-from cloudcover.train.data import ChipDataModule, Masks
-from cloudcover.train.module import SegmentationModule
+from cloudcover.train.average import AverageWeights
+from cloudcover.train.data import BatchLoader, Masks, fits
+from cloudcover.train.learner import Learner
 from cloudcover.train.split import Split, check
+from cloudcover.train.state import last_state, load_state, save_state
 
 log = logging.getLogger(__name__)
 
-PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "fp32": "32-true",
-    "bf16": "bf16-mixed",
-    "fp16": "16-mixed",
-}
+LONG_RUN_PIXELS = 150_000 * 512**2
+"""Pixels learnt from in a run from which `torch.compile` pays on a GPU (docs/benchmarks.md)."""
 
 
 def training_fingerprint(config: TrainingConfig, store: ChipStore, split: Split, masks: Masks | None) -> str:
@@ -77,63 +80,64 @@ def train(
     Raises:
         SplitError: a leak between training and validation.
         NotFiniteError: the loss is NaN or infinite.
+        OutOfMemoryError: the GPU's memory is too small for one chip.
+        DeviceError: devices are missing.
     """
     check(split, config.folds.group)
     identity = training_fingerprint(config, store, split, masks)
     seed = derive_seed(config.seed, run, fold)
     state = work / identity[:16]
     name = f"{run} fold {fold}"
-    p = config.training
-    device = resolve_device(config.compute.device)
+    p, compute = config.training, config.compute
+    device = resolve_device(compute.device)
+    place = distributed.connect(compute.devices, device)
+    here = torch.device(device, place.local_rank) if device == "cuda" else torch.device(device)
     torch.manual_seed(seed)
-    network = build_model(config.model, len(config.data.bands))
-    if config.compute.compile:
-        network.compile()
-    data = ChipDataModule(
-        store, split, masks, p.batch_size, config.compute.prediction_batch, seed, pin=device == "cuda"
+    network = build_model(config.model, len(config.data.bands)).to(here)
+    if place.size > 1 and device == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    resident = device == "cuda" and _resident(compute, store, split, masks)
+    compiled = _compiles(config, len(split.training), device, work)
+    loaders = [
+        BatchLoader(
+            store, items, size, order, masks, rank=place.rank, processes=place.size, device=str(here), resident=resident
+        )
+        for items, size, order in (
+            (split.training, p.batch_size, seed),
+            (split.validation, compute.prediction_batch, None),
+        )
+    ]
+    learner = Learner(
+        network,
+        Normalize(config.input, config.data, reuse=device == "cpu"),  # each batch is learnt from before the next comes
+        p,
+        config.augmentation,
+        len(loaders[0]) * p.epochs,
+        seed,
+        precision=precision(compute.precision, device),
+        place=place,
+        compiled=compiled,
     )
-    steps = -(-len(split.training) // p.batch_size) * p.epochs
-    normalize = Normalize(
-        config.input, config.data, reuse=device == "cpu"
-    )  # each batch is learnt from before the next comes
-    module = SegmentationModule(network, normalize, p, config.augmentation, steps, seed)
-    figure = f"validation_{p.monitor}"
-    progress, best = Progress(name), BestWeights(figure)
-    callbacks: list[pl.Callback] = [progress, best]
-    if p.ema_decay is not None:
-        callbacks.append(EMA(p.ema_decay))
-    callbacks.append(EarlyStopping(figure, mode="max", patience=p.patience, check_on_train_epoch_end=True))
-    callbacks.append(Checkpoint(state))
-    processes = config.compute.devices
-    trainer = pl.Trainer(
-        accelerator="gpu" if device == "cuda" else "cpu",
-        devices=distributed.devices_per_node(processes, device),
-        num_nodes=distributed.nodes(),
-        plugins=[distributed.environment()],
-        strategy="ddp" if processes > 1 else "auto",
-        sync_batchnorm=processes > 1 and device == "cuda",
-        precision=PRECISIONS[precision(config.compute.precision, device)],
-        max_epochs=p.epochs,
-        callbacks=callbacks,
-        deterministic="warn" if device == "cuda" else True,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
-    )
-    if processes > 1:
-        log.info("%s is trained by %d processes on %d nodes", name, trainer.world_size, trainer.num_nodes)
-    resume = last_state(state)
-    if resume:
+    average = AverageWeights(network, p.ema_decay) if p.ema_decay is not None else None
+    progress = _Progress(f"validation_{p.monitor}")
+    if place.size > 1:
+        log.info("%s is trained by %d processes on %d nodes", name, place.size, distributed.nodes())
+    if resume := last_state(state):
         log.info("%s resumes after %s", name, resume.stem)
+        _restore(load_state(resume), learner, average, progress)
     else:
         log.info("%s: %d chips to learn from (%d pseudo-labelled), %d to validate on", name, len(split.training),
                  int((split.training["label"] == "pseudo").sum()), len(split.validation))  # fmt: skip
-    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    network.load_state_dict(best.weights)
+    if device == "cuda":
+        log.info("%s runs on %s, %s, chips in its memory: %s, compiled: %s", name, torch.cuda.get_device_name(here),
+                 precision(compute.precision, device), resident, compiled)  # fmt: skip
+    with _deterministic(device):
+        while not progress.ended(p.epochs, p.patience):
+            seconds = _epoch(learner, average, progress, *loaders)
+            if place.rank == 0:
+                _report(name, progress, p.epochs, len(split.training) / seconds, device)
+                save_state(state, progress.epochs - 1, _state(learner, average, progress))
+    network.load_state_dict(progress.weights)
     card = ModelCard(
         architecture=config.model.architecture,
         encoder=config.model.encoder,
@@ -146,10 +150,119 @@ def train(
         fold=fold,
         seed=seed,
         fingerprint=identity,
-        metrics={**best.figures, "epoch": float(best.epoch)},
+        metrics={**progress.figures, "epoch": float(progress.best)},
     )
-    if trainer.is_global_zero:
+    if place.rank == 0:
         tables.HISTORY.write(pd.DataFrame(progress.history), history or output / "history.csv")
         save_model(output, network, card)
         shutil.rmtree(state, ignore_errors=True)
     return card
+
+
+@dataclass
+class _Progress:
+    """What has become of a training so far.
+
+    Attributes:
+        monitor: the figure that chooses the epoch, `validation_jaccard` or `validation_location_mean`.
+        history: a row of `tables.HISTORY` for each epoch.
+        best: number of the epoch with the highest figure, the first of equals; -1 before the first.
+        figures: validation figures of that epoch.
+        weights: of the network in that epoch, on the CPU.
+    """
+
+    monitor: str
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: int = -1
+    figures: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history)
+
+    def ended(self, epochs: int, patience: int) -> bool:
+        """Whether all epochs are done, or the figure has not risen for `patience` of them."""
+        return self.epochs >= epochs or (self.best >= 0 and self.epochs - 1 - self.best >= patience)
+
+    def add(self, row: dict[str, float], figures: dict[str, float], network: nn.Module) -> None:
+        """Add an epoch, and keep its weights if it is the best so far."""
+        self.history.append({**row, **figures})
+        if self.best < 0 or figures[self.monitor] > self.figures[self.monitor]:
+            self.best, self.figures = self.epochs - 1, figures
+            self.weights = {k: v.detach().to("cpu", copy=True) for k, v in network.state_dict().items()}
+
+
+def _epoch(
+    learner: Learner,
+    average: AverageWeights | None,
+    progress: _Progress,
+    training: BatchLoader,
+    validation: BatchLoader,
+) -> float:
+    """Train and validate once more; returns how long the training alone took [s]."""
+    start = time.perf_counter()
+    training.epoch = progress.epochs
+    loss = learner.train_epoch(training, progress.epochs, average.update if average else lambda: None)
+    trained = time.perf_counter() - start
+    row = {"epoch": float(progress.epochs), "learning_rate": learner.learning_rate, "train_loss": loss}
+    with average.applied() if average else nullcontext():
+        figures = learner.validate(validation)
+        progress.add(row, figures, learner.network)
+    progress.history[-1]["seconds"] = time.perf_counter() - start
+    return trained
+
+
+def _report(name: str, progress: _Progress, epochs: int, rate: float, device: str) -> None:
+    row = progress.history[-1]
+    memory = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory" if device == "cuda" else ""
+    log.info(
+        "%s epoch %d/%d: loss %.4f, validation loss %.4f, Jaccard %.4f, %.1f s, %.0f chips/s%s",
+        name, progress.epochs, epochs, row["train_loss"], row["validation_loss"], row["validation_jaccard"],
+        row["seconds"], rate, memory,
+    )  # fmt: skip
+
+
+def _state(learner: Learner, average: AverageWeights | None, progress: _Progress) -> dict[str, Any]:
+    return {
+        "learner": learner.state_dict(),
+        "average": average.state_dict() if average else None,
+        "progress": vars(progress),
+    }
+
+
+def _restore(state: dict[str, Any], learner: Learner, average: AverageWeights | None, progress: _Progress) -> None:
+    learner.load_state_dict(state["learner"])
+    if average:
+        average.load_state_dict(state["average"])
+    vars(progress).update(state["progress"])
+
+
+@contextmanager
+def _deterministic(device: str) -> Iterator[None]:
+    """Let the same seed give the same weights; a GPU only warns of operations that have no such form."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # every buffer is written before it is read
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _resident(compute: ComputeParams, store: ChipStore, split: Split, masks: Masks | None) -> bool:
+    """Whether all chips stay in the GPU's memory: `compute.device_cache`."""
+    if compute.device_cache != "auto":
+        return compute.device_cache
+    return fits(store, len(split.training) + len(split.validation), masks is not None and masks.soft)
+
+
+def _compiles(config: TrainingConfig, chips: int, device: str, work: Path) -> bool:
+    """Whether the network is compiled: `compute.compile`; its cache is shared by all runs below `work`."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(work.parent.absolute() / "inductor"))
+    if config.compute.compile != "auto":
+        return config.compute.compile
+    pixels = chips * config.training.epochs * config.data.chip_size**2
+    return device == "cuda" and pixels >= LONG_RUN_PIXELS

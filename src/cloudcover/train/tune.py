@@ -20,7 +20,7 @@ from cloudcover.config.training import TrainingConfig
 from cloudcover.data.store import ChipStore
 from cloudcover.runtime.files import derive_seed, fingerprint
 from cloudcover.runtime.locks import hold
-from cloudcover.train.module import NotFiniteError
+from cloudcover.train.learner import NotFiniteError
 from cloudcover.train.run import train, training_fingerprint
 from cloudcover.train.split import Split, select
 

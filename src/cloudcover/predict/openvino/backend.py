@@ -53,6 +53,9 @@ class OpenvinoBackend:
         self._queue = openvino.AsyncInferQueue(network)
         self._turn = Lock()  # the queue has one callback: two callers would write into each other's logits
 
+    def prepare(self, shape: torch.Size) -> None:
+        """See `Backend`: it was compiled when it was loaded."""
+
     def logits(self, inputs: Tensor) -> Tensor:
         """See `Backend`."""
         chips = inputs.contiguous().numpy()

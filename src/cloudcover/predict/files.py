@@ -1,0 +1,363 @@
+"""The files of a prediction: chips read into batches and masks written, in processes of their own beside a GPU.
+
+GDAL opens files under Python's lock, so threads that read or write share the speed of one. Processes do not, and hand
+chips over in shared memory, from which a GPU copies by itself. On a CPU the network is the slow part; there the threads
+that ask for a batch read it themselves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, islice
+from multiprocessing import get_context
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+
+from cloudcover.data.chips import IGNORE_INDEX, ChipError, image_size, read_chip
+from cloudcover.data.geotiff import write_geotiff
+from cloudcover.data.statistics import exact_percentiles
+from cloudcover.data.values import suspected_offset
+from cloudcover.runtime.prefetch import prefetch
+from cloudcover.runtime.workers import exit_with_parent
+
+SIDE_STEP = 32
+"""Sizes of batches are multiples of it, because the encoders halve theirs five times [pixels]."""
+
+CHIPS_PER_PROCESS = 16
+"""So many chips are worth the start of a process."""
+
+TASK = 4
+"""Chips that a process reads or writes at a time."""
+
+
+class Spec(NamedTuple):
+    """How chips are read.
+
+    Attributes:
+        bands: their names, in order.
+        nodata: value of pixels without data [DN].
+        offset: what was added to the DN of files without an offset of their own [DN].
+        percentiles: whether the network's input needs them.
+    """
+
+    bands: list[str]
+    nodata: int
+    offset: int
+    percentiles: bool
+
+
+class Note(NamedTuple):
+    """What is known of a chip beside its pixels.
+
+    Attributes:
+        crs: CRS as text, or empty.
+        transform: six numbers of the affine transform.
+        conversion: how the files' values became DN, empty if they were not changed.
+        suspected: whether an offset seems to be lost (`values.suspected_offset`).
+        problem: why the chip cannot be used, or empty.
+    """
+
+    crs: str = ""
+    transform: tuple[float, ...] = ()
+    conversion: str = ""
+    suspected: bool = False
+    problem: str = ""
+
+
+class Shape(NamedTuple):
+    """A batch: number of chips and bands, height and width of the chips [pixels]."""
+
+    chips: int
+    bands: int
+    height: int
+    width: int
+
+    @property
+    def padded(self) -> tuple[int, int, int, int]:
+        """The same with a height and width that the network can take."""
+        height, width = (side + -side % SIDE_STEP for side in (self.height, self.width))
+        return self.chips, self.bands, height, width
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Of digital numbers and of mask pixels in the batch."""
+        chips, bands, height, width = self.padded
+        return chips * bands * height * width, chips * self.height * self.width
+
+    @property
+    def bytes(self) -> int:
+        """Size of both."""
+        dn, mask = self.numbers
+        return 2 * dn + mask
+
+    def arrays(self, memory: Any, start: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+        """Digital numbers, padded, and masks, not padded, in a piece of memory from byte `start` on."""
+        dn, mask = self.numbers
+        chips = np.frombuffer(memory, np.uint16, dn, start).reshape(self.padded)
+        masks = np.frombuffer(memory, np.uint8, mask, start + 2 * dn)
+        return chips, masks.reshape(self.chips, self.height, self.width)
+
+
+@dataclass
+class ChipBatch:
+    """Chips of one size.
+
+    Attributes:
+        folders: of the chips.
+        shape: number and size.
+        dn: N x B x H x W uint16 [DN]; height and width are padded by pixels without data.
+        masks: N x H x W uint8, to be filled.
+        percentiles: N x B x 2 float32 [DN], zeros if nobody needs them.
+        notes: what is known of each chip; one with a problem has no data.
+        slot: where it begins in the shared memory [bytes], or None if it is elsewhere.
+    """
+
+    folders: list[Path]
+    shape: Shape
+    dn: NDArray[np.uint16]
+    masks: NDArray[np.uint8]
+    percentiles: NDArray[np.float32]
+    notes: list[Note]
+    slot: int | None = None
+
+
+def write_mask(path: Path, mask: NDArray[np.uint8], crs: str, transform: Sequence[float]) -> None:
+    """Write a mask as a compressed single-band uint8 GeoTIFF with nodata 255, atomically.
+
+    Args:
+        path: the file.
+        mask: H x W uint8 of {0, 1, 255}.
+        crs: CRS as text, or empty.
+        transform: six numbers of the affine transform.
+    """
+    profile = {
+        "nodata": IGNORE_INDEX,
+        "compress": "deflate",
+        "crs": crs or None,
+        "transform": Affine(*transform),
+    }
+    write_geotiff(path, mask, profile)
+
+
+def chip_percentiles(chips: NDArray[np.uint16], nodata: int) -> NDArray[np.float32]:
+    """2nd and 98th percentile of each band, nodata left out: N x B x 2 float32 [DN]; 0 where a band has no data."""
+    percentiles = np.zeros((*chips.shape[:2], 2), np.float32)
+    for i, chip in enumerate(chips):
+        for j, pixels in enumerate(chip):
+            valid = pixels[pixels != nodata]
+            if valid.size:
+                percentiles[i, j] = exact_percentiles(valid, (2, 98))
+    return percentiles
+
+
+class ChipFiles:
+    """Reads batches and writes their masks; safe to use from several threads.
+
+    Args:
+        spec: how chips are read.
+        out: folder of the masks.
+        processes: that read and write; 0: the calling threads do.
+        pixels: in a batch of ordinary chips.
+        batches: that are held at once, at most.
+    """
+
+    def __init__(self, spec: Spec, out: Path, processes: int, pixels: int, batches: int) -> None:
+        self.spec = spec
+        self.out = out
+        self._pixels = pixels
+        self._memory: Any = None
+        self._slot_bytes = pixels * (2 * len(spec.bands) + 1)
+        self._free: SimpleQueue[int] = SimpleQueue()
+        self._stack = ExitStack()
+        self._pool: ProcessPoolExecutor | None = None
+        self._processes = processes
+        if processes:
+            context = get_context("spawn")  # a fork would copy the locks of torch's threads
+            self._memory = context.RawArray(ctypes.c_uint8, batches * self._slot_bytes)
+            self._stack.enter_context(_Pinned(self._memory))
+            for number in range(batches):
+                self._free.put(number * self._slot_bytes)
+            self._pool = ProcessPoolExecutor(processes, context, _start_worker, (self._memory,))
+            self._stack.callback(self._pool.shutdown, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def batches(self, chips: Sequence[Path]) -> Iterator[tuple[tuple[int, int] | str, list[Path]]]:
+        """Runs of chips of one size, as many as fit into a batch, at least one; or of chips with the same problem."""
+        for found, run in groupby(self._sized(chips), lambda chip: chip[1]):
+            folders = (folder for folder, _ in run)
+            most = len(chips)
+            if not isinstance(found, str):
+                _, _, height, width = Shape(1, 1, *found).padded
+                most = max(1, self._pixels // (height * width))
+            while batch := list(islice(folders, most)):
+                yield found, batch
+
+    def _sized(self, chips: Sequence[Path]) -> Iterator[tuple[Path, tuple[int, int] | str]]:
+        """Each chip with its height and width, or its problem."""
+        band = self.spec.bands[0]
+        if self._pool is None:
+            yield from ((chip, _size(chip, band)) for chip in chips)
+            return
+        tasks = [chips[start : start + 4 * TASK] for start in range(0, len(chips), 4 * TASK)]
+        found = prefetch(self._pool, partial(_sizes, band), tasks, 2 * self._processes)
+        for task, sizes in zip(tasks, found, strict=True):
+            yield from zip(task, sizes, strict=True)
+
+    def read(self, given: tuple[tuple[int, int] | str, list[Path]]) -> ChipBatch:
+        """Read a batch of `batches`; what cannot be read is noted."""
+        found, folders = given
+        size = (1, 1) if isinstance(found, str) else found
+        shape = Shape(len(folders), len(self.spec.bands), *size)
+        percentiles = np.zeros((shape.chips, shape.bands, 2), np.float32)
+        if isinstance(found, str):
+            dn, masks = shape.arrays(np.empty(shape.bytes, np.uint8))
+            return ChipBatch(folders, shape, dn, masks, percentiles, [Note(problem=found)] * len(folders))
+        if self._pool is None or shape.bytes > self._slot_bytes:
+            dn, masks = shape.arrays(np.empty(shape.bytes, np.uint8))
+            return ChipBatch(folders, shape, dn, masks, percentiles, _read(folders, dn, percentiles, size, self.spec))
+        slot = self._free.get()
+        dn, masks = shape.arrays(self._memory, slot)
+        notes: list[Note] = []
+        tasks = [
+            self._pool.submit(_read_shared, slot, shape, start, folders[start : start + TASK], self.spec)
+            for start in range(0, shape.chips, TASK)
+        ]
+        for task in tasks:
+            more, found_percentiles = task.result()
+            percentiles[len(notes) : len(notes) + len(more)] = found_percentiles
+            notes += more
+        return ChipBatch(folders, shape, dn, masks, percentiles, notes, slot)
+
+    def write(self, batch: ChipBatch) -> ChipBatch:
+        """Write the masks of the chips that have no problem.
+
+        Raises:
+            OSError: a mask cannot be written.
+        """
+        jobs = [
+            (i, self.out / f"{folder.name}.tif", note)
+            for i, (folder, note) in enumerate(zip(batch.folders, batch.notes, strict=True))
+            if not note.problem
+        ]
+        if batch.slot is None or self._pool is None:
+            for i, path, note in jobs:
+                write_mask(path, batch.masks[i], note.crs, note.transform)
+            return batch
+        tasks: list[Future[None]] = [
+            self._pool.submit(_write_shared, batch.slot, batch.shape, jobs[start : start + TASK])
+            for start in range(0, len(jobs), TASK)
+        ]
+        for task in tasks:
+            task.result()
+        self._free.put(batch.slot)
+        return batch
+
+
+def processes_for(chips: int) -> int:
+    """Processes that are worth their start beside a GPU; one core is left to the thread that feeds it."""
+    cores = len(os.sched_getaffinity(0)) - 1
+    number = min(cores, chips // CHIPS_PER_PROCESS)
+    return number if number > 1 else 0
+
+
+class _Pinned:
+    """Lets a GPU copy from and to a piece of memory by itself; without one, or if that is refused, nothing changes."""
+
+    def __init__(self, memory: Any) -> None:
+        self._address = ctypes.addressof(memory)
+        self._size = ctypes.sizeof(memory)
+
+    def __enter__(self) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.cudart().cudaHostRegister(self._address, self._size, 0)  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.cudart().cudaHostUnregister(self._address)  # type: ignore[no-untyped-call]
+
+
+def _sizes(band: str, folders: Sequence[Path]) -> list[tuple[int, int] | str]:
+    return [_size(folder, band) for folder in folders]
+
+
+def _size(folder: Path, band: str) -> tuple[int, int] | str:
+    try:
+        return image_size(folder / f"{band}.tif", band)
+    except ChipError as error:
+        return str(error)
+
+
+def _read(
+    folders: Sequence[Path],
+    dn: NDArray[np.uint16],
+    percentiles: NDArray[np.float32],
+    size: tuple[int, int],
+    spec: Spec,
+) -> list[Note]:
+    """Read chips into N x B x H x W, padded, and return what is known of them."""
+    height, width = size
+    notes = []
+    for i, folder in enumerate(folders):
+        if dn.shape[2:] != size:
+            dn[i] = spec.nodata
+        try:
+            chip = read_chip(folder, None, spec.bands, size, nodata=spec.nodata, offset=spec.offset)
+        except ChipError as error:
+            dn[i] = spec.nodata
+            notes.append(Note(problem=str(error)))
+            continue
+        dn[i, :, :height, :width] = chip.bands
+        if spec.percentiles:
+            percentiles[i] = chip_percentiles(chip.bands[np.newaxis], spec.nodata)[0]
+        suspected = not chip.conversion and suspected_offset(chip.bands, spec.nodata)
+        notes.append(Note(chip.grid.crs, chip.grid.transform, chip.conversion, suspected))
+    return notes
+
+
+_shared: list[Any] = []
+"""The memory that a process of the pool shares with the one that started it."""
+
+
+def _start_worker(memory: Any) -> None:
+    exit_with_parent()
+    _shared.append(memory)
+    rasterio.Env().__enter__()  # one environment for all files; it ends with the process
+
+
+def _read_shared(
+    slot: int, shape: Shape, start: int, folders: list[Path], spec: Spec
+) -> tuple[list[Note], NDArray[np.float32]]:
+    dn, _ = shape.arrays(_shared[0], slot)
+    percentiles = np.zeros((len(folders), shape.bands, 2), np.float32)
+    part = dn[start : start + len(folders)]
+    return _read(folders, part, percentiles, (shape.height, shape.width), spec), percentiles
+
+
+def _write_shared(slot: int, shape: Shape, jobs: list[tuple[int, Path, Note]]) -> None:
+    _, masks = shape.arrays(_shared[0], slot)
+    for i, path, note in jobs:
+        write_mask(path, masks[i], note.crs, note.transform)
