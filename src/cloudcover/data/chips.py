@@ -75,6 +75,11 @@ def images(folder: Path) -> dict[str, Path]:
     return found
 
 
+def band_file(folder: Path, band: str) -> Path:
+    """The TIFF of a band by either suffix in any case, or its expected name where there is none; raises as `images`."""
+    return images(folder).get(band, folder / f"{band}.tif")
+
+
 def instead(path: Path) -> str:
     """What stands in the place of a missing TIFF and how to make it one, as the end of a message; or an empty text."""
     if path.is_symlink():
