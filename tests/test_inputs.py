@@ -26,9 +26,10 @@ from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import shards, tables
 from cloudcover.data.chips import ChipError, read_band
 from cloudcover.data.grid import Grid
-from cloudcover.data.layout import LayoutError, stray_labels, write_file_table
+from cloudcover.data.layout import LayoutError, write_file_table
 from cloudcover.data.pack import PackError
 from cloudcover.data.store import ChipStore
+from cloudcover.data.strays import stray_labels
 from cloudcover.data.tables import TableError
 from cloudcover.models.folder import ModelFolderError
 from cloudcover.predict.bundle import load_bundle

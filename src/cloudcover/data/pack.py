@@ -24,8 +24,9 @@ from tqdm import tqdm
 from cloudcover.config.sections import DataParams
 from cloudcover.data import shards, tables
 from cloudcover.data.chips import DECLARED, IGNORE_INDEX, UNDECLARED, Chip, ChipError, read_chip, stem_of
-from cloudcover.data.layout import differences, labels_below, orphans, read_metadata, stray_labels
+from cloudcover.data.layout import differences, orphans, read_metadata
 from cloudcover.data.statistics import band_statistics, flags
+from cloudcover.data.strays import labels_below, stray_labels
 from cloudcover.data.values import report, suspected_offset
 from cloudcover.runtime.files import fingerprint, remove_leftovers, sha256
 from cloudcover.runtime.text import listed, named
@@ -109,6 +110,8 @@ def _unusable(raw: Path, chips: pd.DataFrame, manifest: pd.DataFrame, params: Da
     known = set(chips["chip_id"])
     for path, problem in sorted(differences(raw, manifest).items()):
         chip, band = _part_of(path)
+        if not chip:
+            log.warning("%s %s", raw / path, problem)
         if chip in known - done and band in ("label", *params.bands):
             reason = f"{path} {problem}: `cloudcover verify` lists such files, `cloudcover download` brings them again"
             rows.append({"chip_id": chip, "band": band, "reason": reason})
@@ -123,7 +126,7 @@ def _part_of(path: str) -> tuple[str, str]:
 
 
 def _plan(chips: pd.DataFrame, manifest: pd.DataFrame, raw: Path, out: Path, params: DataParams) -> list[_Job]:
-    shards = 2 ** max(0, math.ceil(math.log2(len(chips) / params.chips_per_shard))) if len(chips) else 1
+    number = 2 ** max(0, math.ceil(math.log2(len(chips) / params.chips_per_shard))) if len(chips) else 1
     by_chip: dict[str, list[str]] = {}
     for path, digest in manifest[["path", "sha256"]].itertuples(index=False):
         by_chip.setdefault(_part_of(path)[0], []).append(f"{path}:{digest}")
@@ -131,7 +134,7 @@ def _plan(chips: pd.DataFrame, manifest: pd.DataFrame, raw: Path, out: Path, par
     for chip in chips.sort_values("chip_id").to_dict("records"):
         files = sorted(file for file in by_chip.get(chip["chip_id"], []) if file.startswith(f"{chip['split']}_"))
         digest = fingerprint([files, chip["location"], chip["datetime"], chip["split"]])
-        planned.setdefault(shard_of(chip["chip_id"], shards), []).append(
+        planned.setdefault(shard_of(chip["chip_id"], number), []).append(
             {**{str(k): str(v) for k, v in chip.items()}, "source_sha256": digest, "files": "\n".join(files)}
         )
     return [_Job(shard, planned[shard], raw, out, params) for shard in sorted(planned)]

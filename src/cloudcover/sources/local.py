@@ -16,18 +16,8 @@ from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.chips import ChipError, check_gcps, image_size, images, open_tiff
 from cloudcover.data.geotiff import encode_geotiff
-from cloudcover.data.layout import (
-    LayoutError,
-    labels_below,
-    layout_files,
-    read_metadata,
-    refuse_strays,
-    refuse_unusable,
-    remove_empty_folders,
-    stray_bands,
-    stray_folders,
-    stray_labels,
-)
+from cloudcover.data.layout import LayoutError, layout_files, read_metadata, refuse_unusable, remove_empty_folders
+from cloudcover.data.strays import labels_below, refuse_strays, stray_bands, stray_folders, stray_labels
 from cloudcover.data.values import copy_meaning
 from cloudcover.runtime.files import atomic, part_of
 from cloudcover.runtime.text import listed, named

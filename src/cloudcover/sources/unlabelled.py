@@ -12,7 +12,8 @@ import pandas as pd
 from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.chips import stem_of
-from cloudcover.data.layout import UNLABELLED, LayoutError, hashed, read_metadata, refuse_strays, stray_bands, visible
+from cloudcover.data.layout import UNLABELLED, LayoutError, hashed, read_metadata, visible
+from cloudcover.data.strays import refuse_strays, stray_bands
 from cloudcover.runtime.text import listed
 from cloudcover.sources.local import bring
 

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.chips import stem_of
-from cloudcover.data.layout import EXTRA, SPLITS, read_metadata, refuse_strays, remove_empty_folders, stray_labels
+from cloudcover.data.layout import EXTRA, SPLITS, read_metadata, remove_empty_folders
+from cloudcover.data.strays import refuse_strays, stray_labels
 from cloudcover.runtime.files import part_of, sha256
 from cloudcover.sources.remote.errors import AccessError, ContentError, DownloadError, MissingError
 from cloudcover.sources.remote.http import Client, Received, check_space
