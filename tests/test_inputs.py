@@ -146,6 +146,18 @@ def test_verify_names_shards_of_the_store_and_ends_with_status_1(layout):
     assert "snakemake --forcerun pack" in result.output
 
 
+def test_verify_without_folders_reads_what_is_there(layout, monkeypatch):
+    raw = layout("data/raw", chips=6)
+    monkeypatch.chdir(raw.parents[1])
+    assert CliRunner().invoke(main, ["verify"]).output == "30 files are as they were fetched\n"
+    run(raw)
+    assert len(CliRunner().invoke(main, ["verify"]).output.splitlines()) == 2
+    shutil.rmtree(raw)
+    assert CliRunner().invoke(main, ["verify"]).output.endswith("arrays are as they were packed\n")
+    shutil.rmtree(raw.parent)
+    assert CliRunner().invoke(main, ["verify"]).exit_code == 2
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 5000), st.integers(1, 6))
 def test_every_reader_of_an_array_names_a_damaged_file(length, rows):

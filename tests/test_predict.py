@@ -426,3 +426,14 @@ def test_a_hundred_thousand_names_are_compared_in_seconds(tmp_path):
     with pytest.raises(ValueError, match="several chips are called c000000"):
         predict_chips(SimpleNamespace(card=None), [*names, names[0]], tmp_path / "out")
     assert time.process_time() - begin < 10
+
+
+def test_a_small_file_of_a_huge_image_is_named_before_its_pixels_are_read(bright, tmp_path):
+    chips = set_of(tmp_path / "set")
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint16", "height": 60_000, "width": 60_000, "tiled": True}
+    for band in BANDS:
+        with rasterio.open(chips / "c1" / f"{band}.tif", "w", **profile, compress="deflate", SPARSE_OK=True):
+            pass
+    with pytest.raises(UnusableChipsError, match=r"c1: B02: is 60000 x 60000 pixels, more than"):
+        predict_chips(Predictor([bright()]), find_chips([chips], BANDS), tmp_path / "out")
+    assert masks_in(tmp_path / "out") == ["c0.tif", "c2.tif"]

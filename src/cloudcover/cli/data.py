@@ -74,8 +74,8 @@ def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -
 def verify(folders: tuple[Path, ...], dvc: bool) -> None:
     """Compare files with the hashes that were taken when they were fetched or packed, byte by byte.
 
-    FOLDERS hold fetched chips (with files.csv) or packed ones (with index.parquet); without any they are data/raw and,
-    if there is one, data/store. Prints what differs, and ends with status 1 if anything does.
+    FOLDERS hold fetched chips (with files.csv) or packed ones (with index.parquet); without any they are data/raw and
+    data/store, if they are there. Prints what differs, and ends with status 1 if anything does.
 
     \b
     Examples:
@@ -92,7 +92,9 @@ def verify(folders: tuple[Path, ...], dvc: bool) -> None:
 
 
 def _present() -> list[Path]:
-    return [RAW, STORE] if (STORE / "index.parquet").exists() else [RAW]
+    return [
+        folder for folder, table in ((RAW, "files.csv"), (STORE, "index.parquet")) if (folder / table).exists()
+    ] or [RAW]
 
 
 def _verified(folder: Path) -> bool:
