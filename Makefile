@@ -6,12 +6,17 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 
 TORCH = torch==2.13.0
-PIP = .venv/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 BIN = $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
+# Containers run users without a name or a home, but caches and DVC need both.
+export LOGNAME := $(or $(LOGNAME),$(USER),user)
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/work/home
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format proof ablation repro pull clean
+.PHONY: help demo test check format proof ablation repro pull clean FORCE
 
 help: ## print the targets
 	@grep -hE '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,12 +57,13 @@ pull: .venv/installed ## fetch the versioned results and tell Snakemake that the
 clean: ## remove what runs made, and nothing else
 	@$(PYTHON) workflow/clean.py
 
-# The CPU build of torch comes first where there is no GPU: other packages ask for any torch, and would bring CUDA.
-.venv/bin/python:
-	@echo "creating .venv"
-	@$(PYTHON) -m venv .venv
+# Always asked, but touched only when the environment is made: what is installed into it follows.
+.venv/pyvenv.cfg: FORCE
+	@$(PYTHON) workflow/environment.py $(if $(filter file,$(origin PYTHON)),,--chosen) $(MAKECMDGOALS)
+FORCE:
 
-.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+# The CPU build of torch comes first where there is no GPU: other packages ask for any torch, and would bring CUDA.
+.venv/installed: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	@echo "installing (several minutes the first time)"
 	@if command -v nvidia-smi >/dev/null; then $(PIP) $(TORCH); \
 	 else $(PIP) "$(TORCH)+cpu" 2>/dev/null || $(PIP) $(TORCH) --index-url $(TORCH_INDEX) || $(PIP) $(TORCH); fi

@@ -14,7 +14,7 @@ from scipy import ndimage
 from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
-from cloudcover.labels.audit import BATCH
+from cloudcover.labels.evidence import BATCH
 from cloudcover.labels.geometry import geometry_evidence
 from cloudcover.labels.spectral import separability, spectral_evidence
 from cloudcover.sources.fetch import fetch
@@ -23,7 +23,8 @@ from cloudcover.sources.fetch import fetch
 def rates(seed: int, chips: int = 64, size: int = 512) -> pd.DataFrame:
     """Rates of the evidence that no network is needed for on chips of 512 pixels, on one core and on two.
 
-    The colours are looked at once, the shapes in each pass; the prediction is the label, moved and blurred.
+    The colours are looked at once, the shapes in each of two judgements. The prediction is the label, moved and
+    blurred.
     `minutes` are those of 11,748 chips, `minutes_undisturbed` what the processor time makes without other work beside.
     """
     with tempfile.TemporaryDirectory() as folder:

@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
 
-    params = FoldsParams(number=args.number, group=args.group)
+    params = FoldsParams(test_share=0, number=args.number, group=args.group)
     if args.metadata:
         chips = pd.read_csv(args.metadata, dtype={"chip_id": str}).fillna({"location": "", "datetime": ""})
     else:

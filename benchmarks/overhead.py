@@ -12,9 +12,8 @@ too: it is about what the wall time would be on an idle machine.
 from __future__ import annotations
 
 import argparse
-import json
+import csv
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ from cloudcover.config.params import load
 from cloudcover.runtime.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "workflow")]
+sys.path.insert(0, str(ROOT / "tests"))
 from project import Project  # noqa: E402
 
 FULL, SMALL = 11_748, 1_000
@@ -44,13 +43,9 @@ def write(path: Path, text: str) -> None:
 
 def declared(project: Project) -> list[str]:
     """The outputs that the rules declare."""
-    command = "import json, dvc_stage; print(json.dumps([o for job in dvc_stage.graph() for o in job['outputs']]))"
-    printed = subprocess.run(
-        [sys.executable, "-c", command], cwd=project.folder, check=True, capture_output=True, text=True,
-        env={**project.environment(), "PYTHONPATH": f"{project.folder}/src:{project.folder}/workflow"},
-    )  # fmt: skip
-    outputs: list[str] = json.loads(printed.stdout.splitlines()[-1])
-    return outputs
+    printed = project.run("snakemake", "--quiet", "all", "--summary")
+    rows = csv.DictReader(printed[printed.index("output_file") :].splitlines(), delimiter="\t")
+    return [row["output_file"] for row in rows if row["output_file"]]
 
 
 def lay_out(folder: Path, chips: int) -> tuple[Project, int]:
@@ -82,7 +77,7 @@ def lay_out(folder: Path, chips: int) -> tuple[Project, int]:
         write(folder / f"data/predictions/{name}.tif", name)
     raw = pd.DataFrame({"path": listed, "bytes": 1, "sha256": "0" * 64, "origin": "x"})
     write(folder / "data/raw/files.csv", raw.to_csv(index=False))
-    for table in ("labels/audit.csv", "labels/manifest.csv", "folds.csv"):
+    for table in ("audit/baseline.csv", "labels/manifest.csv", "folds.csv"):
         write(folder / "data" / table, "\n".join(f"{name},{table}" for name in ids["train"] + ids["test"]))
     project.snakemake("--touch", "--forceall", "--quiet", "all", "--", "all")
     project.run("dvc", "commit", "--force", "--quiet")

@@ -111,7 +111,7 @@ def in_browser(site: Site) -> None:
             page.wait_for_timeout(600)  # a quick reviewer's time for a chip
             ahead.append(page.evaluate(SHOW, "ArrowRight"))
         for start in range(6):
-            page.goto(f"{site.address}?{start}#order=least")
+            page.goto(f"{site.address}&{start}#order=least")
             page.wait_for_selector("body[data-shown]")
             page.wait_for_timeout(600)
             cold.append(page.evaluate(SHOW, "End"))

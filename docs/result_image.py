@@ -10,7 +10,6 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-import pandas as pd
 import rasterio
 
 from cloudcover.data import tables
@@ -22,14 +21,12 @@ COLUMNS = 6
 
 
 def main() -> None:
-    """Writes `docs/images/result.png`."""
+    """Write `docs/images/result.png`."""
     store = ChipStore("data/store")
-    last = sorted(Path("data/labels").glob("round*/pseudo_labels.csv"))[-1]
-    # With two folds each chip has one student.
-    students = [PseudoLabels(last, student) for student in (0, 1)]
+    last = sorted(Path("data/labels").glob("round*/manifest.csv"))[-1]
+    pseudo = PseudoLabels(last)
     truth = tables.TRUTH.read("data/truth/masks.csv").set_index("chip_id")
-    table = pd.concat([pseudo.table for pseudo in students])
-    table = table[table["accepted"] & (table["candidate"] == "bad")]
+    table = pseudo.table[(pseudo.table["label"] == "pseudo") & (pseudo.table["verdict"] == "bad")]
     most_mixed_first = (table["coverage_share"] - 0.5).abs().sort_values()
     chips = most_mixed_first.index.tolist()[:COLUMNS]
     rows = ["image", "given label (rejected)", "pseudo-label", *(["true mask"] if len(truth) else [])]
@@ -40,7 +37,7 @@ def main() -> None:
         pictures = [
             true_colour(store.chips([chip_id])[0], store.bands()),
             mask_picture(store.labels([chip_id])[0]),
-            mask_picture(students[table.at[chip_id, "student"]].masks([chip_id])[0]),
+            mask_picture(pseudo.masks([chip_id])[0]),
         ]
         if len(truth):
             with rasterio.open(Path("data/truth") / truth.at[chip_id, "path"]) as source:

@@ -21,8 +21,7 @@ from cloudcover.pipeline.paths import source_tables, stage_name
 TINY: dict[str, Any] = {
     "data": {"chip_size": 64, "chips_per_shard": 16},
     "synthetic": {"locations": 6, "scenes": 8, "chips": 48, "unlabelled": 0.1},
-    "audit": {"folds": 2, "epochs": 3},
-    "folds": {"number": 2},
+    "folds": {"number": 2, "test_share": 0.3},
     "model": {"decoder_channels": [16, 16, 8, 8, 8]},
     "training": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01},
     "rounds": chain(2),

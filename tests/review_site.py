@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -100,7 +100,9 @@ class Site:
         self.address = self.process.stdout.readline().strip()
         if not self.address.startswith("http://127.0.0.1:"):
             raise AssertionError(self.address + self.process.stdout.read())
-        self.port = int(urlsplit(self.address).port or 0)
+        parts = urlsplit(self.address)
+        self.port = int(parts.port or 0)
+        self.base, self.key = f"http://127.0.0.1:{self.port}/", parse_qs(parts.query)["key"][0]
         return self
 
     def kill(self) -> None:
@@ -118,7 +120,7 @@ class Site:
 
     def ask(self, path: str, body: Any = None, headers: Mapping[str, str | None] | None = None) -> Answer:
         """A request as the page sends it; `headers` overrides single headers, None leaves one out."""
-        sent: dict[str, str | None] = {"Host": f"127.0.0.1:{self.port}"}
+        sent: dict[str, str | None] = {"Host": f"127.0.0.1:{self.port}", "Cookie": f"review-{self.port}={self.key}"}
         data = None
         if body is not None:
             data = json.dumps(body).encode()

@@ -38,7 +38,7 @@ HISTOGRAMS = hnp.arrays(np.int64, (2, 256), elements=st.integers(0, 1000))
 
 
 def decided(held, params=NO_TRIALS) -> tuple[Calibration, pd.DataFrame]:
-    calibration, ensemble, _ = calibrate(held, EVALUATION, params, seed=0)
+    calibration, ensemble, _ = calibrate(held, "vflip", EVALUATION, params, seed=0)
     return calibration, ensemble.set_index("combination")
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import yaml
+from affine import Affine
 from click.testing import CliRunner, Result
 from conftest import ROOT
+from rasterio.crs import CRS
 
 from cloudcover.cli import main
 from cloudcover.config.params import load, validate
@@ -180,7 +183,7 @@ def test_synth_explains_options_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_summary_prints_the_figures_and_where_the_report_is(tmp_path: Path) -> None:
     figures = {"jaccard": 0.8, "jaccard_low": 0.7, "jaccard_high": 0.9, "jaccard_location_mean": 0.75}
-    metrics = {"baseline": figures, "final": figures, "labels": {"clean": 3}, "pseudo_labels": {}}
+    metrics = {"baseline": figures, "final": figures, "labels": {"clean": 3}, "rounds": {}, "test_chips": 0}
     write_json(tmp_path / "metrics.json", {**metrics, "gain_over_baseline": {**figures, "jaccard": 0.0123}})
     write_json(tmp_path / "truth.json", {"known": False})
     result = call("summary", "--reports", tmp_path)
@@ -222,3 +225,71 @@ def test_params_write_works_in_a_project_only(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "config/presets").mkdir(parents=True)
     assert "wrote params.yaml" in call("params", "--write").output
     assert call("params", "--write").output == "all files are up to date\n"
+
+
+def moved(path: Path, **changes: object) -> None:
+    with rasterio.open(path, "r+") as file:
+        for name, value in changes.items():
+            setattr(file, name, value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"transform": Affine(10, 0, 600_000, 0, -10, 4_000_000)}, "transform"),
+        ({"transform": Affine(10, 0, 500_000, 0, 10, 3_999_980)}, "transform"),
+        ({"transform": Affine(20, 0, 500_000, 0, -20, 4_000_000)}, "transform"),
+        ({"crs": "EPSG:32634"}, "crs EPSG:32633 against EPSG:32634"),
+    ],
+)
+def test_score_refuses_masks_of_another_place_and_names_each(scored: tuple[Path, Path], changes, message) -> None:
+    for name in ("a.tif", "b.tif"):
+        moved(scored[1] / name, **changes)
+    result = call("score", *scored)
+    assert result.exit_code == 1
+    assert "2 of 2 masks cannot be compared" in result.output
+    assert result.output.count("is of another place than") == 2
+    assert message in result.output
+
+
+def test_score_compares_transforms_within_rounding_and_crs_as_crs(scored: tuple[Path, Path]) -> None:
+    before = compare(*scored)
+    moved(scored[1] / "a.tif", transform=Affine(10.0000001, 0, 500_000.001, 0, -10, 4_000_000))
+    moved(scored[1] / "b.tif", crs=CRS.from_epsg(32633).to_wkt(version="WKT2_2019"))
+    assert compare(*scored) == before
+
+
+def test_score_warns_of_masks_that_say_nothing_of_their_place(scored: tuple[Path, Path], caplog) -> None:
+    before = compare(*scored)
+    assert not caplog.records
+    write_mask(scored[1] / "a.tif", np.array([[1, 0], [0, 0]], np.uint8), "", (1, 0, 0, 0, 1, 0))
+    assert compare(*scored) == before
+    assert "1 masks or labels say nothing of their place: a.tif" in caplog.text
+
+
+def test_score_skips_hidden_files_and_knows_either_suffix(scored: tuple[Path, Path]) -> None:
+    before = compare(*scored)
+    for folder in scored:
+        (folder / "._a.tif").write_bytes(b"resource fork of a Mac")
+        (folder / "b.tif").rename(folder / ("b.TIF" if folder is scored[0] else "b.tiff"))
+    assert compare(*scored) == before
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_score_refuses_a_mixture_of_0_1_and_0_255_masks_with_the_counts(scored: tuple[Path, Path], side: int) -> None:
+    for folder in scored:
+        masks(folder, c=[[1, 0], [0, 0]])
+    masks(scored[side], c=[[255, 0], [0, 0]])
+    compare(*scored)  # the file says that 255 is no data
+    moved(scored[side] / "c.tif", nodata=None)
+    result = call("score", *scored)
+    assert result.exit_code == 1
+    assert f"2 masks in {scored[side]} hold a 1, and 1 only 0 and 255, such as c.tif" in result.output
+
+
+def test_score_names_every_file_that_cannot_be_read(scored: tuple[Path, Path]) -> None:
+    (scored[0] / "a.tif").write_text("<html>")
+    masks(scored[0], b=[[1, 0, 0]])
+    result = call("score", *scored)
+    assert "a.tif cannot be read" in result.output
+    assert "b.tif has the shape (1, 3)" in result.output

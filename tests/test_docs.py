@@ -26,3 +26,17 @@ def test_names_of_the_glossary_are_in_their_files() -> None:
         f"{file}: {name}" for file, name in named if f" {name}" not in (LIBRARY / file).read_text(encoding="utf-8")
     ]
     assert wrong == []
+
+
+def test_every_row_of_the_page_on_faults_names_tests_that_exist() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py"))
+    rows = [
+        line
+        for line in (ROOT / "docs/robustness.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("|") and not re.fullmatch(r"\|[-|]+", line) and not line.endswith("| test |")
+    ]
+    assert len(rows) > 40
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row.split("|")[-2])
+        assert named, row
+        assert [name for name in named if f"def {name}(" not in tests] == []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BANDS, make_layout
+from conftest import BANDS, ROOT, make_layout
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import Trouble
@@ -92,9 +93,10 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def test_the_published_md5_are_those_of_the_four_archives():
-    assert archive.MD5[f"{STEM}_train_source.tar.gz"] == "32cfe38e313bcedc09dca3f0f9575eea"
-    assert set(archive.MD5) == {f"{STEM}_{s}_{p}.tar.gz" for s in ("train", "test") for p in ("source", "labels")}
+def test_the_docs_publish_the_md5_that_the_program_expects():
+    rows = re.findall(r"^\| `(\S+\.tar\.gz)` \| `([0-9a-f]{32})` \|", (ROOT / "docs/data.md").read_text(), re.MULTILINE)
+    assert dict(rows) == archive.MD5
+    assert len(rows) == 4
 
 
 def test_local_archives_bring_the_real_chips(real_chips, tmp_path):
@@ -210,10 +212,14 @@ def test_space_for_an_archive_is_checked_before_its_first_byte(web, source, tmp_
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
-def test_an_archive_of_another_md5_is_refused_before_it_is_read(source, tmp_path):
-    folder = pack(source, tmp_path / "archives", ("train",))
-    with pytest.raises(ArchiveError, match=r"has MD5 [0-9a-f]{32}, expected 32cfe38e313bcedc09dca3f0f9575eea"):
-        bring(tmp_path / "raw", path=str(folder), splits=["train"])
+@pytest.mark.parametrize("part", ["source", "labels"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_archive_of_another_md5_is_refused_before_it_is_read(source, tmp_path, split, part):
+    folder = pack(source, tmp_path / "archives")
+    expected = archive.MD5[f"{STEM}_{split}_{part}.tar.gz"]
+    wrong = archive.Archive(split, part, DataParams(source="archive", path=str(folder)), archive.MD5, tmp_path)
+    with pytest.raises(ArchiveError, match=rf"has MD5 [0-9a-f]{{32}}, expected {expected}"):
+        wrong.contents()
 
 
 def test_a_missing_archive_is_named(tmp_path):
@@ -322,11 +328,14 @@ def test_a_truncated_archive_is_refused(source, tmp_path):
 
 
 def test_an_image_that_is_no_tiff_is_refused_and_leaves_no_file(source, tmp_path):
-    (source / "train_features" / "c002" / "B03.tif").write_bytes(b"<html>error</html>")
+    for path in ("train_features/c002/B03.tif", "train_labels/c001.tif"):
+        (source / path).write_bytes(b"<html>error</html>")
     folder = pack(source, tmp_path / "archives", ("train",))
     with pytest.raises(ArchiveError, match=r"c002/B03\.tif is not what it should be: it is an HTML"):
         bring(tmp_path / "raw", path=str(folder), checksums=str(folder / "md5sums.txt"), splits=["train"])
     assert not (tmp_path / "raw" / "train_features" / "c002" / "B03.tif").exists()
+    chips = list((source / "train_features").iterdir())
+    assert len(list((tmp_path / "raw/train_features").glob("*/*.tif"))) == 4 * len(chips) - 1
     assert not [path for path in (tmp_path / "raw").rglob("*") if path.name.endswith(".part")]
 
 

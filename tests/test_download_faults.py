@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -251,11 +255,31 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(web, small, tmp_path, 
     assert leftovers(tmp_path / "raw") == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into a read-only folder")
-def test_a_read_only_folder_is_told_before_anything_is_fetched(web, small, tmp_path):
-    (tmp_path / "raw").mkdir(mode=0o500)
-    with pytest.raises(PermissionError, match="raw"):
-        bring(web, tmp_path / "raw")
+def as_nobody(work: Callable[[], object], answer: Connection) -> None:
+    """Sends the error of a function, run without the rights of root."""
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    try:
+        work()
+        answer.send("no error")
+    except Exception as error:
+        answer.send(f"{type(error).__name__}: {error}")
+
+
+def test_a_read_only_folder_is_told_before_anything_is_fetched(web, small):
+    with tempfile.TemporaryDirectory() as name:  # not below the folder of pytest, which is root's alone
+        raw = Path(name, "raw")
+        raw.mkdir(mode=0o500)
+        Path(name).chmod(0o755)
+        if os.geteuid() == 0:
+            os.chown(raw, 65534, 65534)
+        here, there = multiprocessing.Pipe()
+        context = multiprocessing.get_context("fork")  # nobody may not even read root's libraries
+        context.Process(target=as_nobody, args=(lambda: bring(web, raw), there)).start()
+        assert here.poll(60)
+        assert re.match(r"PermissionError: .*Permission denied: .*raw", here.recv())
+        assert list(raw.iterdir()) == []
     assert web.requests == []
 
 

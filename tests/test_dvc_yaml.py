@@ -14,6 +14,8 @@ import yaml
 from conftest import ROOT
 from project import Project
 
+from cloudcover.config.params import Params
+from cloudcover.config.sections import Section
 from cloudcover.pipeline.paths import stage_name
 
 # Deps of DVC are folders; what a rule reads in them may be less than what other stages write there.
@@ -32,7 +34,7 @@ with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
     inner._prepare_dag(forceall=True, ignore_incomplete=True, lock_warn_only=True)
     inner._build_dag()
     jobs = [{"rule": job.rule.name, "wildcards": dict(job.wildcards.items()), "inputs": [str(f) for f in job.input],
-             "outputs": [str(f) for f in job.output], "sections": list(dict(job.params.items()).get("cfg", {}))}
+             "outputs": [str(f) for f in job.output], "cfg": dict(job.params.items()).get("cfg", {})}
             for job in inner.dag.jobs if job.output]
 json.dump(jobs, open(sys.argv[1], "w"))
 """
@@ -45,9 +47,20 @@ def rule_stages(folder: Path) -> dict[str, dict[str, set[str]]]:
     for job in yaml.safe_load((folder / "jobs.json").read_text()):
         name = stage_name(job["rule"], job["wildcards"].get("run", job["wildcards"].get("round")))
         stage = stages.setdefault(name, {"inputs": set(), "outputs": set(), "sections": set(), "rule": {job["rule"]}})
-        for key in ("inputs", "outputs", "sections"):
-            stage[key] |= set(job[key])
+        stage["inputs"] |= set(job["inputs"])
+        stage["outputs"] |= set(job["outputs"])
+        stage["sections"] |= set(parts_of(job["cfg"]))
     return stages
+
+
+def parts_of(cfg: dict[str, Any]) -> list[str]:
+    """Names of whole sections, and of single keys of sections of which a rule does not declare all."""
+    parts = []
+    for name, value in cfg.items():
+        section = Params.model_fields[name].annotation
+        keys = set(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else None
+        parts += [name] if keys is None or set(value) == keys else [f"{name}.{key}" for key in value]
+    return parts
 
 
 def dvc_stages(folder: Path) -> dict[str, dict[str, Any]]:

@@ -72,7 +72,7 @@ def test_a_datetime_that_is_none_is_refused_with_its_row():
 @pytest.mark.parametrize("group", ["scene", "location", "none"])
 @pytest.mark.parametrize("number", [2, 3, 5])
 def test_split_passes_its_own_leak_check(group: str, number: int):
-    chips, params = make_chips(), FoldsParams(number=number, group=group)
+    chips, params = make_chips(), FoldsParams(test_share=0, number=number, group=group)
     table = folds.split(chips, params, seed=0)
     folds.check(table, chips, params)
     assert list(table["chip_id"]) == list(chips["chip_id"])
@@ -96,7 +96,7 @@ def test_split_passes_its_own_leak_check(group: str, number: int):
 def test_any_set_is_split_without_leak_or_refused_with_a_remedy(data: list, number: int, group: str):
     chips = pd.DataFrame(data, columns=["location", "datetime", "coverage_share"])
     chips.insert(0, "chip_id", [f"c{i}" for i in range(len(chips))])
-    params = FoldsParams(number=number, group=group)
+    params = FoldsParams(test_share=0, number=number, group=group)
     groups = {"location": chips["location"], "scene": chips["location"] + chips["datetime"], "none": chips["chip_id"]}
     if groups[group].nunique() < number:
         with pytest.raises(ValueError, match=r"folds need at least .* (set|add)"):
@@ -108,7 +108,7 @@ def test_any_set_is_split_without_leak_or_refused_with_a_remedy(data: list, numb
 
 
 def test_split_depends_on_the_seed_and_not_on_the_order_of_rows():
-    chips, params = make_chips(scenes=40), FoldsParams(number=4)
+    chips, params = make_chips(scenes=40), FoldsParams(test_share=0, number=4)
     table = folds.split(chips, params, seed=3)
     shuffled = chips.sample(frac=1, random_state=0)
     again = folds.split(shuffled, params, seed=3).set_index("chip_id").loc[chips["chip_id"]].reset_index()
@@ -118,9 +118,9 @@ def test_split_depends_on_the_seed_and_not_on_the_order_of_rows():
 
 
 def test_split_finds_the_optimum_of_a_small_set():
-    chips, params = make_chips(scenes=9, locations=4, chips_per_scene=4, seed=5), FoldsParams(number=2)
+    chips, params = make_chips(scenes=9, locations=4, chips_per_scene=4, seed=5), FoldsParams(test_share=0, number=2)
     scene = scene_of(chips["location"], chips["datetime"]).factorize(sort=True)[0].astype(np.int64)
-    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), 2)
+    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), np.full(2, 1 / 2))
     every = [imbalance.value(np.array(k)) for k in itertools.product([0, 1], repeat=9) if 0 < sum(k) < 9]
     table = folds.split(chips, params, seed=0)
     found = table["fold"].groupby(scene).first().to_numpy()
@@ -129,9 +129,12 @@ def test_split_finds_the_optimum_of_a_small_set():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_move_and_no_swap_can_improve_the_result_of_the_search(seed: int):
-    chips, params = make_chips(scenes=14, locations=6, chips_per_scene=5, seed=seed), FoldsParams(number=3)
+    chips, params = (
+        make_chips(scenes=14, locations=6, chips_per_scene=5, seed=seed),
+        FoldsParams(test_share=0, number=3),
+    )
     scene = scene_of(chips["location"], chips["datetime"]).factorize(sort=True)[0].astype(np.int64)
-    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), 3)
+    imbalance = folds._Imbalance.of(scene, folds.strata_of(chips, params, params.stratify), np.full(3, 1 / 3))
     rng = np.random.default_rng(seed)
     start = rng.integers(0, 3, 14)
     fold = folds._improve(imbalance, start, rng)
@@ -145,7 +148,7 @@ def test_no_move_and_no_swap_can_improve_the_result_of_the_search(seed: int):
 
 
 def test_split_is_more_even_than_a_shuffle_of_scenes_in_every_criterion():
-    chips, params = make_chips(scenes=60, locations=20, seed=1), FoldsParams(number=5)
+    chips, params = make_chips(scenes=60, locations=20, seed=1), FoldsParams(test_share=0, number=5)
     balance = fold_balance.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion")
     assert (balance["spread_share"] <= balance["groups_shuffled_share"]).all()
     assert balance.loc["month", "spread_share"] < 0.6 * balance.loc["month", "groups_shuffled_share"]
@@ -153,16 +156,16 @@ def test_split_is_more_even_than_a_shuffle_of_scenes_in_every_criterion():
 
 
 def test_splitting_chips_balances_all_criteria_at_once():
-    chips, params = make_chips(), FoldsParams(number=3, group="none")
+    chips, params = make_chips(), FoldsParams(test_share=0, number=3, group="none")
     balance = fold_balance.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion")
     assert (balance["spread_share"] < 0.35 * balance["chips_shuffled_share"])[1:].all()
 
 
 def test_only_what_is_asked_for_is_stratified():
     chips = make_chips(scenes=60, locations=20, seed=2)
-    only = FoldsParams(number=3, stratify=["month"])
+    only = FoldsParams(test_share=0, number=3, stratify=["month"])
     balance = fold_balance.balance(folds.split(chips, only, seed=0), chips, only).set_index("criterion")
-    everything = FoldsParams(number=3)
+    everything = FoldsParams(test_share=0, number=3)
     others = fold_balance.balance(folds.split(chips, everything, seed=0), chips, everything).set_index("criterion")
     assert balance.index[balance["stratified"]].tolist() == ["size", "month"]
     assert balance.loc["month", "spread_share"] <= others.loc["month", "spread_share"]
@@ -170,31 +173,31 @@ def test_only_what_is_asked_for_is_stratified():
 
 
 def test_without_strata_the_size_is_even():
-    chips, params = make_chips(scenes=12), FoldsParams(number=3, stratify=[])
+    chips, params = make_chips(scenes=12), FoldsParams(test_share=0, number=3, stratify=[])
     assert set(folds.split(chips, params, seed=0)["fold"].value_counts()) == {40}
 
 
 def test_rejected_labels_are_spread_evenly():
-    chips, params = make_chips(scenes=30), FoldsParams(number=3, stratify=["coverage"])
+    chips, params = make_chips(scenes=30), FoldsParams(test_share=0, number=3, stratify=["coverage"])
     chips["coverage_share"] = np.where(np.arange(300) // 10 % 5 == 0, np.nan, 0.5)
     table = folds.split(chips, params, seed=0)
     assert set(table["fold"][chips["coverage_share"].isna()].value_counts()) == {20}
 
 
 def test_chips_without_any_label_or_datetime_are_split():
-    chips, params = make_chips(), FoldsParams(number=3)
+    chips, params = make_chips(), FoldsParams(test_share=0, number=3)
     chips = chips.assign(datetime="", coverage_share=np.nan)
     folds.check(folds.split(chips, params, seed=0), chips, params)
 
 
 def test_every_fold_gets_a_group_when_there_are_as_many_groups_as_folds():
-    chips, params = make_chips(scenes=3, locations=3), FoldsParams(number=3)
+    chips, params = make_chips(scenes=3, locations=3), FoldsParams(test_share=0, number=3)
     chips = chips.iloc[[*range(10), 10, 20]]
     assert set(folds.split(chips, params, seed=0)["fold"]) == {0, 1, 2}
 
 
 def test_many_groups_are_balanced_by_moves_alone(monkeypatch: pytest.MonkeyPatch):
-    chips, params = make_chips(scenes=60, locations=20, seed=1), FoldsParams(number=5)
+    chips, params = make_chips(scenes=60, locations=20, seed=1), FoldsParams(test_share=0, number=5)
     monkeypatch.setattr(folds, "EFFORT", 59)
     table = folds.split(chips, params, seed=0)
     folds.check(table, chips, params)
@@ -213,7 +216,7 @@ def test_many_groups_are_balanced_by_moves_alone(monkeypatch: pytest.MonkeyPatch
 def test_fewer_groups_than_folds_says_what_to_change(group: str, scenes: int, remedy: str):
     chips = make_chips(scenes=scenes, locations=2)
     with pytest.raises(ValueError, match=remedy):
-        folds.split(chips, FoldsParams(number=5, group=group), seed=0)
+        folds.split(chips, FoldsParams(test_share=0, number=5, group=group), seed=0)
 
 
 def test_fewer_chips_than_folds_says_to_lower_the_number():
@@ -221,7 +224,7 @@ def test_fewer_chips_than_folds_says_to_lower_the_number():
     with pytest.raises(
         ValueError, match=r"need at least 5 chips, but there are 3: set folds\.number to 3 or less; or add data"
     ):
-        folds.split(chips, FoldsParams(number=5, group="none"), seed=0)
+        folds.split(chips, FoldsParams(test_share=0, number=5, group="none"), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -236,11 +239,11 @@ def test_fewer_chips_than_folds_says_to_lower_the_number():
 )  # fmt: skip
 def test_unusable_chips_are_refused(change, message: str):
     with pytest.raises(ValueError, match=message):
-        folds.split(change(make_chips()), FoldsParams(), seed=0)
+        folds.split(change(make_chips()), FoldsParams(test_share=0), seed=0)
 
 
 def test_the_challenge_sized_set_is_split_in_seconds():
-    chips, params = make_chips(scenes=92, locations=81, chips_per_scene=127), FoldsParams(number=5)
+    chips, params = make_chips(scenes=92, locations=81, chips_per_scene=127), FoldsParams(test_share=0, number=5)
     table = folds.split(chips, params, seed=0)
     folds.check(table, chips, params)
     size = table["fold"].value_counts()
@@ -252,7 +255,7 @@ def test_the_challenge_sized_set_is_split_in_seconds():
 
 @pytest.fixture
 def good() -> tuple[pd.DataFrame, pd.DataFrame, FoldsParams]:
-    chips, params = make_chips(scenes=6, locations=6, chips_per_scene=2), FoldsParams(number=3)
+    chips, params = make_chips(scenes=6, locations=6, chips_per_scene=2), FoldsParams(test_share=0, number=3)
     return folds.split(chips, params, seed=0), chips, params
 
 
@@ -266,14 +269,14 @@ def test_a_split_scene_is_named(good):
 def test_a_split_location_is_named():
     chips = make_chips(scenes=6, locations=3, chips_per_scene=1)
     table = make_folds(chips, [0, 1, 2, 0, 1, 1])
-    folds.check(table, chips, FoldsParams(number=3))
+    folds.check(table, chips, FoldsParams(test_share=0, number=3))
     with pytest.raises(LeakError, match=r"1 locations are in more than one fold \(place2\)"):
-        folds.check(table, chips, FoldsParams(number=3, group="location"))
+        folds.check(table, chips, FoldsParams(test_share=0, number=3, group="location"))
 
 
 def test_group_none_may_split_scenes():
     chips = make_chips(scenes=1, locations=1, chips_per_scene=4)
-    folds.check(make_folds(chips, [0, 1, 0, 1]), chips, FoldsParams(number=2, group="none"))
+    folds.check(make_folds(chips, [0, 1, 0, 1]), chips, FoldsParams(test_share=0, number=2, group="none"))
 
 
 def test_a_scene_column_that_hides_a_leak_is_found(good):
@@ -293,13 +296,13 @@ def test_missing_and_unknown_chips_are_named(good):
 def test_empty_folds_are_named(good):
     table, chips, _ = good
     with pytest.raises(LeakError, match=r"folds \[3, 4\] of 5 are empty"):
-        folds.check(table, chips, FoldsParams(number=5))
+        folds.check(table, chips, FoldsParams(test_share=0, number=5))
 
 
 def test_surplus_folds_are_named(good):
     table, chips, _ = good
     with pytest.raises(LeakError, match=r"there are folds \[2\], but folds.number is 2"):
-        folds.check(table, chips, FoldsParams(number=2))
+        folds.check(table, chips, FoldsParams(test_share=0, number=2))
 
 
 def test_a_chip_in_two_folds_breaks_the_schema(good):
@@ -313,7 +316,7 @@ def test_a_chip_in_two_folds_breaks_the_schema(good):
 
 def test_spread_is_the_share_of_chips_that_would_have_to_change_folds():
     chips = make_chips(scenes=4, locations=2, chips_per_scene=5)
-    params = FoldsParams(number=2)
+    params = FoldsParams(test_share=0, number=2)
     apart = fold_balance.balance(make_folds(chips, [0] * 10 + [1] * 10), chips, params).set_index("criterion")
     together = fold_balance.balance(make_folds(chips, ([0] * 5 + [1] * 5) * 2), chips, params).set_index("criterion")
     assert apart.loc["size", "spread_share"] == 0
@@ -324,14 +327,14 @@ def test_spread_is_the_share_of_chips_that_would_have_to_change_folds():
 
 
 def test_balance_says_that_one_scene_per_location_cannot_be_spread():
-    chips, params = make_chips(scenes=10, locations=10), FoldsParams(number=2)
+    chips, params = make_chips(scenes=10, locations=10), FoldsParams(test_share=0, number=2)
     row = fold_balance.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion").loc["location"]
     assert row["one_group_share"] == 1
     assert row["least_share"] == row["spread_share"] == row["groups_shuffled_share"] == 0.5
 
 
 def test_least_share_counts_folds_that_a_value_cannot_reach():
-    chips, params = make_chips(scenes=4, locations=2, chips_per_scene=5), FoldsParams(number=4)
+    chips, params = make_chips(scenes=4, locations=2, chips_per_scene=5), FoldsParams(test_share=0, number=4)
     row = fold_balance.balance(folds.split(chips, params, seed=0), chips, params).set_index("criterion").loc["location"]
     assert row["least_share"] == row["spread_share"] == 0.5
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cloudcover.data.geotiff import encode_geotiff, write_geotiff
 from cloudcover.data.pack import pack
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import save_model
+from cloudcover.predict.openvino.card import load_export, load_library
 from cloudcover.predict.predictor import Predictor
 from cloudcover.predict.unlabelled import predict_unlabelled
 from cloudcover.runtime.files import atomic, write_text
@@ -208,20 +210,22 @@ OOF = """
 predict_oof(store, folds, {0: [model]}, ["none"], params.compute, out)
 """
 PSEUDO = """
-teachers = {0: Predictor([model], device="cpu")}
-manifest = folds[["chip_id"]].assign(verdict="bad")
-pseudo_label(store, manifest, folds.assign(fold=1), teachers, params.pseudo_labels, out)
+predict_oof(store, folds, {0: [model]}, ["none"], params.compute, store_path.parent / "oof")
+manifest = folds[["chip_id"]].assign(verdict="bad", label="none", source="", reason="", score=1.0, time="")
+predictions = OutOfFold([store_path.parent / "oof"])
+pseudo_label(store, manifest, folds, predictions, "none", params.pseudo_labels, 0, out)
 """
 MAPPED = """
 import sys
 from pathlib import Path
 from cloudcover.config.params import Params, validate
-from cloudcover.predict.predictor import Predictor
+from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.predict.oof import predict_oof
 from cloudcover.pseudo_labels.label import pseudo_label
 from cloudcover.data.store import ChipStore
 
-store, model, out = ChipStore(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
+store_path, model, out = map(Path, sys.argv[1:])
+store = ChipStore(store_path)
 params = validate({"compute": {"device": "cpu"}})
 folds = store.index[["scene"]].reset_index().assign(fold=0)
 """
@@ -248,6 +252,25 @@ WRITERS = {
     "a.csv": lambda path: tables.QUARANTINE.write(tables.QUARANTINE.empty(), path),
     "a.parquet": lambda path: tables.QUARANTINE.write(tables.QUARANTINE.empty(), path),
 }
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra cloudcover[openvino]")
+@pytest.mark.parametrize("pages", [2, 150, 300, 420])
+def test_an_export_without_room_is_an_error_and_keeps_the_older_one(disk, model, pages):
+    out = disk.path / "export"
+    load_library("openvino")  # which sends nothing home then
+    assert run("export", model, "--out", out, "--precision", "fp32").exit_code == 0
+    before = disk.files()
+    size = sum(map(len, before.values()))
+    assert 2 * size > 420 * PAGE
+    disk.leave(pages)
+    result = run("export", model, "--out", out, "--precision", "fp32")
+    if result.exit_code == 0:
+        assert pages * PAGE > size
+    else:
+        assert "export" in result.output
+        assert disk.files() == before
+    load_export(out)
 
 
 @pytest.mark.parametrize("name", list(WRITERS))

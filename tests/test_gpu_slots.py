@@ -178,7 +178,7 @@ def test_two_runs_of_snakemake_share_the_gpus_of_a_machine(machine):
 
 def test_training_asks_for_all_devices_of_a_model_and_other_networks_for_one(tmp_path):
     project = Project(tmp_path / "project", {**TINY, "compute": {"device": "cuda", "devices": 2}})
-    printed = project.snakemake("--resources", "gpu=4", "--dry-run", "data/labels/round1/pseudo_labels.csv")
+    printed = project.snakemake("--resources", "gpu=4", "--dry-run", "data/labels/round1/manifest.csv")
     jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: +.*\n)+)", printed, re.MULTILINE)
     asked = {rule: int(found[1]) for rule, text in jobs if (found := re.search(r"\bgpu=(\d+)", text))}
-    assert {rule: number for rule, number in asked.items() if number} == {"audit": 1, "train": 2, "pseudo_label": 1}
+    assert {rule: number for rule, number in asked.items() if number} == {"train": 2, "predict": 1}

@@ -21,7 +21,17 @@ def test_snakemake_plans_the_chain_in_a_bucket_that_has_only_the_verdicts(moto: 
     moto.upload("cloudcover", tmp_path / "bucket")
     printed = project.run("snakemake", "--workflow-profile", "workflow/profiles/kubernetes", "--dry-run")
     jobs = dict(re.findall(r"^rule (\w+):\n((?: +.*\n)+)", printed, re.MULTILINE))
-    assert {"download", "pack", "audit", "train", "pseudo_label", "evaluate", "bundle", "report_page"} <= jobs.keys()
+    assert {
+        "download",
+        "pack",
+        "evidence",
+        "audit",
+        "train",
+        "pseudo_label",
+        "evaluate",
+        "bundle",
+        "report_page",
+    } <= jobs.keys()
     assert "input: s3://cloudcover/data/raw/files.csv (retrieve from storage)" in jobs["pack"]
     for resource in ("gpu=1", "gpu_manufacturer=nvidia", "scale=0", "mem_mb=16000", "runtime=480"):
         assert re.search(rf"\b{resource}\b", jobs["train"]), jobs["train"]

@@ -18,10 +18,12 @@ from sklearn.metrics import cohen_kappa_score
 from cloudcover.cli import main
 from cloudcover.config.sections import LabelsParams
 from cloudcover.data import tables
+from cloudcover.data.folds import TEST
 from cloudcover.labels.importers import ImportListError, agreement, read_verdicts, votes
 from cloudcover.labels.manifest import ManifestError, build_manifest, suspects
 
 TIME = "2024-05-01T12:00:00Z"
+FOLDS = pd.DataFrame({"chip_id": ["a", "b", "c", "d"], "fold": [0, 1, 0, 1], "scene": "s"})
 
 
 def params(policy: str, limit: float = 0.5) -> LabelsParams:
@@ -52,14 +54,14 @@ def verdict_of(manifest: pd.DataFrame) -> dict[str, str]:
 
 
 def test_auto_rejects_above_the_threshold_only(index, audit):
-    manifest = build_manifest(audit, verdicts(a="bad"), index, params("auto"))
+    manifest = build_manifest(audit, verdicts(a="bad"), index, FOLDS, params("auto"))
     assert verdict_of(manifest) == {"a": "clean", "b": "clean", "c": "bad", "d": "unlabelled"}
     row = manifest.set_index("chip_id").loc["c"]
     assert (row["source"], row["reason"], row["score"], row["time"]) == ("audit", "inverted swapped", 0.9, "")
 
 
 def test_a_human_verdict_comes_first_and_unsure_leaves_it_to_the_audit(index, audit):
-    manifest = build_manifest(audit, verdicts(a="bad", c="unsure", b="clean"), index, params("human_first"))
+    manifest = build_manifest(audit, verdicts(a="bad", c="unsure", b="clean"), index, FOLDS, params("human_first"))
     assert verdict_of(manifest) == {"a": "bad", "b": "clean", "c": "bad", "d": "unlabelled"}
     assert manifest["source"].tolist() == ["kim", "kim", "audit", "none"]
     assert manifest["time"].tolist() == [TIME, TIME, "", ""]
@@ -67,7 +69,7 @@ def test_a_human_verdict_comes_first_and_unsure_leaves_it_to_the_audit(index, au
 
 
 def test_human_keeps_labels_without_a_verdict_and_needs_no_audit(index):
-    manifest = build_manifest(None, verdicts(a="bad", c="unsure"), index, params("human"))
+    manifest = build_manifest(None, verdicts(a="bad", c="unsure"), index, FOLDS, params("human"))
     assert verdict_of(manifest) == {"a": "bad", "b": "clean", "c": "clean", "d": "unlabelled"}
     assert manifest["source"].tolist() == ["kim", "none", "none", "none"]
     assert manifest["score"].isna().all()
@@ -75,38 +77,58 @@ def test_human_keeps_labels_without_a_verdict_and_needs_no_audit(index):
 
 def test_verdicts_on_unknown_chips_are_logged_and_ignored(index, audit, caplog):
     with caplog.at_level(logging.WARNING):
-        manifest = build_manifest(audit, verdicts(ghost="bad", d="bad"), index, params("human_first"))
+        manifest = build_manifest(audit, verdicts(ghost="bad", d="bad"), index, FOLDS, params("human_first"))
     assert "1 verdicts name chips that the store does not hold" in caplog.text
     assert "ghost" in caplog.text
     assert verdict_of(manifest)["d"] == "unlabelled"
 
 
+def test_nothing_learns_from_the_test_part_and_only_people_reject_its_labels(index, audit):
+    folds = FOLDS.assign(fold=[TEST, 1, TEST, 1])
+    judged = audit[audit["chip_id"] == "b"]
+    manifest = build_manifest(judged, verdicts(c="bad"), index, folds, params("human_first", 0.4)).set_index("chip_id")
+    assert manifest["verdict"].to_dict() == {"a": "clean", "b": "bad", "c": "bad", "d": "unlabelled"}
+    assert set(manifest["label"]) == {"none"}
+    assert manifest["source"].to_dict() == {"a": "none", "b": "audit", "c": "kim", "d": "none"}
+
+
+def test_a_training_learns_from_the_labels_that_are_called_clean(index, audit):
+    manifest = build_manifest(audit, verdicts(a="bad"), index, FOLDS, params("human_first")).set_index("chip_id")
+    assert manifest["label"].to_dict() == {"a": "none", "b": "human", "c": "none", "d": "none"}
+
+
 def test_an_audit_that_lacks_chips_is_refused(index, audit):
     with pytest.raises(ManifestError, match=r"lacks 1 labelled chips \(b\)"):
-        build_manifest(audit[audit["chip_id"] != "b"], verdicts(), index, params("human_first"))
+        build_manifest(audit[audit["chip_id"] != "b"], verdicts(), index, FOLDS, params("human_first"))
     with pytest.raises(ManifestError, match="needs the audit"):
-        build_manifest(None, verdicts(), index, params("auto"))
+        build_manifest(None, verdicts(), index, FOLDS, params("auto"))
 
 
 def test_the_manifest_survives_its_file(index, audit, tmp_path):
-    manifest = build_manifest(audit, verdicts(a="bad"), index, params("human_first"))
+    manifest = build_manifest(audit, verdicts(a="bad"), index, FOLDS, params("human_first"))
     tables.MANIFEST.write(manifest, tmp_path / "manifest.csv")
     pd.testing.assert_frame_equal(tables.MANIFEST.read(tmp_path / "manifest.csv"), manifest)
 
 
 def test_without_a_limit_as_many_are_rejected_as_the_audit_estimates(index, audit):
-    # 0.1 + 0.5 + 0.9 make 1.5 wrong labels, rounded to even: 2.
-    manifest = build_manifest(audit, verdicts(), index, LabelsParams(policy="auto", max_suspicion=None))
+    # 0.1 + 0.6 + 0.9 make 1.6 wrong labels, rounded: 2.
+    likely = audit.assign(suspicion=[0.1, 0.6, 0.9])
+    manifest = build_manifest(likely, verdicts(), index, FOLDS, LabelsParams(policy="auto", max_suspicion=None))
     assert verdict_of(manifest) == {"a": "clean", "b": "bad", "c": "bad", "d": "unlabelled"}
-    sure = build_manifest(audit.assign(suspicion=0.01), verdicts(), index, LabelsParams(policy="auto"))
+    sure = build_manifest(audit.assign(suspicion=0.01), verdicts(), index, FOLDS, LabelsParams(policy="auto"))
     assert verdict_of(sure) == {"a": "clean", "b": "clean", "c": "clean", "d": "unlabelled"}
+
+
+def test_a_label_that_is_more_likely_right_is_never_rejected_to_reach_the_estimate():
+    assert suspects(pd.Series(0.4, [f"c{i}" for i in range(10)]), None).empty
+    assert suspects(pd.Series([0.5, 0.45, 0.9, 0.45], list("abcd")), None).tolist() == ["c"]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_the_most_suspicious_are_rejected_whatever_their_order(suspicion):
     score = pd.Series(suspicion, [f"c{i:02d}" for i in range(len(suspicion))])
     chosen = suspects(score, None)
-    assert len(chosen) == round(math.fsum(suspicion))
+    assert len(chosen) == min(round(math.fsum(suspicion)), sum(s > 0.5 for s in suspicion))
     assert suspects(score[::-1], None).tolist() == chosen.tolist()
     if 0 < len(chosen) < len(score):
         assert score[chosen].min() >= score.drop(chosen).max()
@@ -118,7 +140,7 @@ def test_a_stricter_limit_never_rejects_fewer(suspicion, one, other):
     index = pd.DataFrame({"chip_id": ["a", "b", "c"], "labelled": True})
     audit = pd.DataFrame({"chip_id": ["a", "b", "c"], "suspicion": suspicion, "reasons": ""})
     strict, mild = (
-        build_manifest(audit, verdicts(), index, params("auto", limit))["verdict"] == "bad"
+        build_manifest(audit, verdicts(), index, FOLDS, params("auto", limit))["verdict"] == "bad"
         for limit in sorted((one, other))
     )
     assert (strict | ~mild).all()
@@ -170,7 +192,8 @@ def test_one_file_may_hold_several_reviews_and_a_manifest_is_one(tmp_path):
         read_verdicts(f"{tmp_path}/votes.csv:cy")
     index = pd.DataFrame({"chip_id": ["a", "b"], "labelled": True})
     audit = pd.DataFrame({"chip_id": ["a", "b"], "suspicion": [0.9, 0.1], "reasons": ""})
-    tables.MANIFEST.write(build_manifest(audit, verdicts(), index, params("auto", 0.5)), tmp_path / "manifest.csv")
+    manifest = build_manifest(audit, verdicts(), index, FOLDS, params("auto", 0.5))
+    tables.MANIFEST.write(manifest, tmp_path / "manifest.csv")
     assert read_verdicts(tmp_path / "manifest.csv")["chip_id"].tolist() == ["a"]
 
 

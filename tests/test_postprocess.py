@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import ndimage
 
-from cloudcover.masks.decision import InferenceSettings, apply_temperature, equal_weights
+from cloudcover.masks.decision import InferenceSettings, apply_temperature
 from cloudcover.masks.postprocess import NOTHING, Postprocess, Triplet
 
 MASKS = hnp.arrays(np.bool_, (2, 9, 11))
@@ -104,7 +104,7 @@ def test_windows_without_a_centre_are_refused(key):
 def test_weights_that_are_not_shares_are_refused(weights):
     with pytest.raises(ValidationError):
         InferenceSettings(weights=weights)
-    assert InferenceSettings(weights=equal_weights(["a", "b", "c"])).threshold == 0.5
+    assert InferenceSettings(weights=dict.fromkeys("abc", 1 / 3)).threshold == 0.5
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -16,6 +16,7 @@ from cloudcover.augment.tta import POLICIES
 from cloudcover.config.params import validate
 from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
+from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.decision import InferenceSettings, apply_temperature
 from cloudcover.masks.postprocess import Postprocess
@@ -110,9 +111,9 @@ def test_chips_of_other_bands_are_refused(bright):
 
 
 def test_a_bundle_predicts_with_its_own_policy_and_threshold(bright, tmp_path):
-    evaluation = validate({"evaluation": {"tta": ["none", "flips"], "threshold": 0.3}}).evaluation
     folders = [bright(0.5, "final/unet/fold0"), bright(1.5, "final/unet/fold1")]
-    write_bundle(folders, evaluation, {"final": {"jaccard": 0.9, "jaccard_low": 0.8}}, tmp_path / "bundle")
+    settings = InferenceSettings(weights={"unet-fold0": 0.5, "unet-fold1": 0.5}, threshold=0.3)
+    write_bundle(folders, "flips", settings, tmp_path / "bundle", {"jaccard": 0.9, "jaccard_low": 0.8})
     predictor = load_bundle(tmp_path / "bundle")
     assert (predictor.policy, predictor.threshold, len(predictor.engines)) == ("flips", 0.3, 2)
     text = (tmp_path / "bundle" / "README.md").read_text()
@@ -302,6 +303,7 @@ def test_out_of_fold_predictions_are_those_of_each_policy_and_take_time(bright, 
         """As much of a store as prediction needs."""
 
         dn = np.random.default_rng(0).integers(500, 9000, (4, 4, 64, 64)).astype(np.uint16)
+        index = pd.DataFrame(index=["c0"])
 
         def chips(self, ids):
             return self.dn[[int(i[1:]) for i in ids]]
@@ -323,6 +325,16 @@ def test_out_of_fold_predictions_are_those_of_each_policy_and_take_time(bright, 
             np.testing.assert_allclose(found[fold::2] / 255, expected, atol=0.5 / 255 + 1e-5)
     times = tables.SECONDS.read(tmp_path / "oof" / "seconds.csv").set_index("tta")["seconds"]
     assert 0 < times["none"] < times["vflip"] < times["d4"]
+    # the test part: the mean of all models
+    everything = {TEST: [*models[0], *models[1]]}
+    predict_oof(Chips(), folds.assign(fold=TEST), everything, ["vflip"], compute, tmp_path / "test")
+    expected = Predictor(everything[TEST], "vflip").probabilities(Chips.dn, chip_percentiles(Chips.dn, 0))
+    np.testing.assert_allclose(np.load(tmp_path / "test/vflip.npy") / 255, expected, atol=0.5 / 255 + 1e-5)
+    predict_oof(Chips(), folds[:0], models, ["vflip"], compute, tmp_path / "empty")
+    assert np.load(tmp_path / "empty/vflip.npy").shape == (0, 64, 64)
+    with pytest.raises(KeyError, match="1"):  # never zeros in place of predictions
+        predict_oof(Chips(), folds, {0: models[0]}, ["vflip"], compute, tmp_path / "half")
+    assert not (tmp_path / "half/index.csv").exists()
 
 
 def test_a_bundle_applies_exactly_what_was_chosen(bright, tmp_path):
@@ -333,13 +345,12 @@ def test_a_bundle_applies_exactly_what_was_chosen(bright, tmp_path):
         threshold=0.4,
         postprocess=Postprocess(median_pixels=3, min_area_pixels=9),
     )
-    evaluation = validate({}).evaluation
-    write_bundle(folders, evaluation, {"final": {"jaccard": 0.9}}, tmp_path / "bundle", settings)
+    write_bundle(folders, "vflip", settings, tmp_path / "bundle", {"jaccard": 0.9})
     assert "median pixels 3, min area pixels 9" in (tmp_path / "bundle" / "README.md").read_text()
     predictor = load_bundle(tmp_path / "bundle")
     dn = np.random.default_rng(0).integers(500, 9000, (3, 4, 64, 64)).astype(np.uint16)
     percentiles = chip_percentiles(dn, 0)
-    parts = [Predictor([folder], evaluation.tta[-1]).probabilities(dn, percentiles) for folder in folders]
+    parts = [Predictor([folder], "vflip").probabilities(dn, percentiles) for folder in folders]
     expected = apply_temperature(0.8 * parts[0] + 0.2 * parts[1], 2.0)
     found = predictor.probabilities(dn, percentiles)
     np.testing.assert_allclose(found, expected, atol=1e-5)

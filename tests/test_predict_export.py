@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from training import fit, learnable, recipe_of
 
 from cloudcover.cli.export import export as export_command
-from cloudcover.config.params import validate
+from cloudcover.masks.decision import InferenceSettings
 from cloudcover.models.folder import ModelFolderError
 from cloudcover.predict.bundle import load_bundle, write_bundle
 from cloudcover.predict.openvino.card import ExportError, load_library
@@ -124,9 +124,9 @@ def test_an_export_is_not_exported_again(exported, tmp_path):
 
 def test_a_bundle_is_exported_whole_and_keeps_its_policy(trained, tmp_path):
     model, _ = trained
-    evaluation = validate({"evaluation": {"tta": ["none", "hflip"], "threshold": 0.4}}).evaluation
     bundle = tmp_path / "bundle"
-    write_bundle([model], evaluation, {"final": {"jaccard": 0.9}}, bundle)
+    settings = InferenceSettings(weights={f"{model.parent.name}-{model.name}": 1.0}, threshold=0.4)
+    write_bundle([model], "hflip", settings, bundle)
     result = CliRunner().invoke(export_command, [str(bundle), "--out", str(tmp_path / "fast")])
     assert result.exit_code == 0, result.output
     assert "1 models in" in result.output

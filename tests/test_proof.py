@@ -89,7 +89,7 @@ def test_sets_of_several_seeds_are_pooled_and_shown_one_by_one(tmp_path):
         )
         tables.COUNTS.write(table, folder / "reports/tables/truth_chips.csv")
         figures = {"accepted": 4, "jaccard": 0.9, "jaccard_given": 0.2, "replaced_share": 0.5, "union_pixels": 9}
-        truth = {"labels": {"precision": 0.8, "recall": 0.9}, "pseudo_labels": {"round1": figures}}
+        truth = {"labels": {"precision": 0.8, "recall": 0.9}, "rounds": {"round1": figures}}
         write_json(folder / "reports/truth.json", truth)
     pooled = read_counts(folders)
     assert pooled["location"].nunique() == 8

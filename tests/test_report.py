@@ -16,13 +16,15 @@ from scipy.ndimage import gaussian_filter
 from cloudcover.config.params import Params, validate
 from cloudcover.data import tables
 from cloudcover.data.fold_balance import balance
-from cloudcover.data.folds import split
+from cloudcover.data.folds import TEST, split
 from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.calibrate.calibrator import calibrate
 from cloudcover.evaluate.calibrate.held_out import load_held_out
-from cloudcover.evaluate.summary import evaluate, load_runs, write_comparisons, write_tables
+from cloudcover.evaluate.runs import judged_runs
+from cloudcover.evaluate.summary import evaluate, write_comparisons, write_tables
 from cloudcover.evaluate.truth import evaluate_truth
-from cloudcover.masks.pseudo import by_student
+from cloudcover.masks.out_of_fold import BundleMasks
+from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
 from cloudcover.predict.files import write_mask
 from cloudcover.report import pictures
@@ -73,7 +75,9 @@ class Run:
             {
                 "data": {"bands": list(bands), "chip_size": SIZE},
                 "input": {"mean": [0.3] * count, "std": [0.2] * count},
-                "evaluation": {"resamples": 100, "tta": ["none", "vflip"][: self.rounds], "compare_tta": ["d4"]},
+                "folds": {"test_share": 0.5},
+                "prediction": {"compare_tta": ["none", "d4"][: self.rounds]},
+                "evaluation": {"resamples": 100},
                 "calibration": {"trials": 1},
             }
         )
@@ -111,14 +115,16 @@ class Run:
         manifest = pd.DataFrame({"chip_id": self.ids, "verdict": verdict, "score": score if audit else np.nan})
         manifest = manifest.assign(source="audit" if audit else "none", reason="", time="")
         manifest.loc[manifest["verdict"] == "bad", "reason"] = "inverted"
+        stratified = self.index[["chip_id", "location", "datetime"]].assign(coverage_share=0.5)
+        self.folds = split(stratified, self.params.folds, 0)
+        balance(self.folds, stratified, self.params.folds).to_csv(self.root / "folds.csv", index=False)
+        learned = (manifest["verdict"] == "clean") & (self.folds["fold"] != TEST)
+        self.manifest = manifest = manifest.assign(label=np.where(learned, "human", "none"))
         tables.MANIFEST.write(manifest, self.root / "manifest.csv")
         if audit:
             scored = manifest[manifest["verdict"] != "unlabelled"]
             table = pd.DataFrame({"chip_id": scored["chip_id"], "suspicion": scored["score"], "reasons": ""})
             tables.AUDIT.write(table, self.root / "audit.csv")
-        stratified = self.index[["chip_id", "location", "datetime"]].assign(coverage_share=0.5)
-        self.folds = split(stratified, self.params.folds, 0)
-        balance(self.folds, stratified, self.params.folds).to_csv(self.root / "folds.csv", index=False)
 
     def _pseudo(self, accept: bool) -> None:
         candidates = self.bad + self.without
@@ -128,15 +134,15 @@ class Run:
             folder = self.root / f"pseudo/round{number}"
             folder.mkdir(parents=True)
             np.save(folder / "masks.npy", self.true[rows])
-            accepted = [accept and (number > 1 or i % 2 == 0) for i in range(len(rows))]
-            table = pd.DataFrame({"chip_id": candidates, "row": range(len(rows)), "accepted": accepted}).assign(
-                student=1, fold=0,
-                candidate=["bad"] * len(self.bad) + ["unlabelled"] * len(self.without), confident_share=0.93,
-                coverage_share=0.5, agreement_iou=np.nan, changed_pixels_share=np.nan,
-                change=["added" if a else "none" for a in accepted],
+            accepted = [c for i, c in enumerate(candidates) if accept and (number > 1 or i % 2 == 0)]
+            place = self.manifest["chip_id"].map({c: i for i, c in enumerate(candidates)}).fillna(-1).astype(int)
+            chosen = self.manifest["chip_id"].isin(accepted)
+            table = self.manifest.assign(
+                row=place, confident_share=0.93, coverage_share=0.5, agreement_iou=np.nan, changed_pixels_share=np.nan,
+                change=np.where(chosen, "added", "none"), label=self.manifest["label"].where(~chosen, "pseudo"),
             )  # fmt: skip
-            tables.PSEUDO.write(table, folder / "pseudo_labels.csv")
-            self.pseudo.append(folder / "pseudo_labels.csv")
+            tables.ROUND.write(table, folder / "manifest.csv")
+            self.pseudo.append(folder / "manifest.csv")
 
     def _truth(self, known: bool) -> None:
         table = tables.TRUTH.empty()
@@ -157,7 +163,7 @@ class Run:
             folder = self.root / "oof" / run
             folder.mkdir(parents=True)
             wrong = self.rng.random(self.true.shape) < 0.2 - 0.03 * number
-            policies = self.params.evaluation.final_tta
+            policies = self.params.prediction.final_tta
             seconds = pd.DataFrame({"tta": policies, "chips": len(self.ids), "seconds": 0.5})
             tables.SECONDS.write(seconds, folder / "seconds.csv")
             for policy in policies:
@@ -171,26 +177,30 @@ class Run:
                     epochs.assign(validation_jaccard=0.5 + 0.1 * epochs["epoch"], seconds=1.0, run=run, fold=fold)
                 )
         pd.concat(history).to_csv(self.root / "curves.csv", index=False)
-        loaded, evaluation = load_runs(folders, runs), self.params.evaluation
+        evaluation, prediction = self.params.evaluation, self.params.prediction
+        bundle = self._bundle(folders[-1])
+        loaded = judged_runs(runs, folders, bundle, prediction, evaluation.threshold)
+        self.final = loaded[-1].masks
         held = load_held_out(
             ChipStore(self.root / "store"), tables.MANIFEST.read(self.root / "manifest.csv"), {"unet": folders[-1]},
-            evaluation.tta[-1], self.params.calibration, 0,
+            prediction.tta, self.params.calibration, 0,
         )  # fmt: skip
-        calibration, ensemble, reliability = calibrate(held, evaluation, self.params.calibration, 0)
+        calibration, ensemble, reliability = calibrate(held, prediction.tta, evaluation, self.params.calibration, 0)
         write_json(self.root / "calibration.json", calibration.model_dump(mode="json"))
         ensemble.to_csv(self.root / "ensemble.csv", index=False)
         reliability.to_csv(self.root / "reliability.csv", index=False)
         store, judged = ChipStore(self.root / "store"), tables.MANIFEST.read(self.root / "manifest.csv")
-        rounds = {path.parent.name: tables.PSEUDO.read(path) for path in self.pseudo}
-        metrics, counts = evaluate(store, judged, loaded, rounds, evaluation, 0)
+        rounds = {path.parent.name: tables.ROUND.read(path) for path in self.pseudo}
+        metrics, counts = evaluate(store, judged, self.folds, loaded, rounds, evaluation, 0)
         write_json(self.root / "metrics.json", metrics)
         write_tables(counts, *(self.root / f"{name}.csv" for name in ("chips", "locations", "scenes")))
         paths = {name: self.root / f"{name}.csv" for name in ("pairs", "coverage", "tta")}
-        write_comparisons(counts, loaded["final"], evaluation, 0, paths)
+        write_comparisons(counts, folders[-1:], prediction, evaluation, 0, paths)
         audited = self.root / "audit.csv" if audit else None
         figures, _ = evaluate_truth(
-            TrueMasks(self.root / "truth/masks.csv"), store, judged, tables.AUDIT.read(audited) if audited else None,
-            loaded, {path.parent.name: by_student(path) for path in self.pseudo}, evaluation, 0,
+            TrueMasks(self.root / "truth/masks.csv"), store, judged, self.folds,
+            tables.AUDIT.read(audited) if audited else None, loaded,
+            {path.parent.name: (tables.ROUND.read(path), PseudoLabels(path)) for path in self.pseudo}, evaluation, 0,
         )  # fmt: skip
         write_json(self.root / "truth.json", figures)
         names = {
@@ -207,14 +217,23 @@ class Run:
         self.inputs |= {
             "index": str(self.root / "store/index.parquet"),
             "audit": str(audited) if audited else [],
-            "pseudo": [str(path) for path in self.pseudo],
-            "oof": [str(folders[-1] / "index.csv")],
+            "rounds": [str(path) for path in self.pseudo],
         }
+
+    def _bundle(self, member: Path) -> BundleMasks:
+        """Masks of the test part that differ from those of the only member in their first row of pixels."""
+        folder = self.root / "test/final"
+        folder.mkdir(parents=True)
+        masks = np.load(member / "vflip.npy") // 255
+        masks[:, 0] = 1 - masks[:, 0]
+        np.save(folder / "masks.npy", masks)
+        tables.OOF.write(tables.OOF.read(member / "index.csv"), folder / "index.csv")
+        return BundleMasks(folder / "index.csv")
 
     def page(self) -> str:
         p = self.params
-        sections = SimpleNamespace(data=p.data, labels=p.labels, pseudo_labels=p.pseudo_labels, evaluation=p.evaluation)
-        return render_page(read_results(self.inputs), sections)
+        sections = {name: getattr(p, name) for name in ("data", "labels", "prediction", "pseudo_labels", "evaluation")}
+        return render_page(read_results(self.inputs, self.final), SimpleNamespace(**sections))
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +340,7 @@ def test_the_page_works_for_runs_of_every_kind(
 
 
 def test_galleries_stay_small_however_many_chips_there_are(tmp_path: Path) -> None:
-    page = Run(tmp_path / "run", chips=54, wrong=26).page()
+    page = Run(tmp_path / "run", chips=96, wrong=26).page()
     assert page.count('<div class="chip">') == 2 * SHOWN
     assert f"{SHOWN} of 26" in page
 
@@ -390,7 +409,7 @@ def test_the_final_table_lists_runs_rounds_and_the_gain(run: Run) -> None:
     final = next(line for line in table.splitlines() if line.startswith("final"))
     assert final.split()[1] == f"{metrics['final']['jaccard']:.4f}"
     assert f"{truth['final']['jaccard']:.4f}" in final
-    assert "precision 1.000, recall 1.000 of 4 wrong labels" in table
+    assert "precision 1.000, recall 1.000 of 2 wrong labels" in table
 
 
 def test_the_final_table_tells_how_much_of_the_oracle_gain_is_reached(run: Run, tmp_path: Path) -> None:

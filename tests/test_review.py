@@ -25,6 +25,7 @@ from cloudcover.labels.reasons import REASONS, explain
 from cloudcover.review.pictures import LABEL, PREDICTION, UNKNOWN_LABEL, Pictures
 from cloudcover.review.predictions import Predictions, PredictionsError, newest
 from cloudcover.review.queue import Queue, rate
+from cloudcover.review.security import own_key
 from cloudcover.review.server import ReviewError, default_reviewer, load
 from cloudcover.review.verdicts import ConflictError, Verdict, Verdicts, utc_now
 from cloudcover.runtime.locks import FolderBusyError
@@ -509,3 +510,65 @@ def test_the_page_works_without_audit_and_predictions(tmp_path: Path) -> None:
         assert (known["suspicion"], known["reasons"], known["prediction"]) == (None, [], None)
         assert running.ask("/api/session").json()["predicted"] is False
         assert running.ask("/api/chips/c000/masks").status == 200
+
+
+# ------------------------------------------------------------------------------------------------------ who may use it
+
+
+@pytest.mark.parametrize("path", ["/", "/?key=", "/?key=guess", "/review.js", "/api/session", "/api/chips", "/nowhere"])
+@pytest.mark.parametrize("cookie", [None, "review-{port}=", "review-{port}=guess", "review-1={key}", "key={key}", "ä"])
+def test_nobody_without_the_key_of_the_opened_address_reads_anything(site: Site, path: str, cookie: str | None) -> None:
+    answer = site.ask(path, headers={"Cookie": cookie and cookie.format(port=site.port, key=site.key)})
+    assert answer.status == 403
+    assert "open the whole address" in answer.json()["error"]
+    assert b"Ada" not in answer.body
+    assert "set-cookie" not in answer.headers
+
+
+def test_nobody_without_the_key_judges(site: Site) -> None:
+    before = site.ask("/api/chips").body
+    answer = site.ask("/api/verdicts", {"chips": ["c000"], "verdict": "bad", "seen": {}}, {"Cookie": None})
+    assert answer.status == 403
+    assert site.ask("/api/chips").body == before
+
+
+def test_the_opened_address_gives_the_key_to_its_browser_alone(site: Site) -> None:
+    answer = site.ask(f"/?key={site.key}", headers={"Cookie": None})
+    assert answer.status == 200
+    assert answer.headers["set-cookie"] == f"review-{site.port}={site.key}; Path=/; HttpOnly; SameSite=Strict"
+    assert site.ask("/?key=guess").status == 200  # the cookie is right
+    assert site.key.encode() not in site.ask("/").body + site.ask("/api/session").body
+
+
+def test_the_key_is_kept_where_nobody_else_reads_it(tmp_path: Path) -> None:
+    file = tmp_path / ".v.csv.key"
+    key = own_key(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert own_key(file) == key
+    file.chmod(0o644)
+    assert own_key(file) != key, "somebody may have read it"
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_text("")
+    assert len(own_key(file)) > 40
+
+
+@pytest.mark.parametrize("path", ["/api/chips", "/api/chips/c000", "/api/session"])
+def test_a_broken_table_is_named_in_every_answer(tmp_path: Path, path: str) -> None:
+    make_set(tmp_path)
+    with Site(tmp_path) as running:
+        running.verdicts.write_text("chip_id,verdict\nc000\n")
+        answer = running.ask(path)
+        assert answer.status == 500
+        assert "verdicts.csv" in answer.json()["error"]
+        assert "line 2 has 1 fields" in answer.json()["error"]
+
+
+def test_without_a_name_anywhere_the_reviewer_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.chdir("/")
+    monkeypatch.setattr("os.getuid", lambda: 4_242_424)  # an id without an entry
+    with pytest.raises(ReviewError, match="--reviewer"):
+        default_reviewer()

@@ -53,7 +53,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
         page = beside.context.new_page() if beside else contexts[-1].new_page()
 
         def foreign(request: Request) -> None:
-            if not request.url.startswith((site.address, "blob:")):
+            if not request.url.startswith((site.base, "blob:")):
                 problems.append(f"asked for {request.url}")
 
         page.on("request", foreign)
@@ -247,6 +247,53 @@ def test_an_answer_that_is_lost_is_asked_for_again(visit: Callable[..., Page], s
     assert list(site.rows()["verdict"]) == ["bad"]
 
 
+def test_a_file_that_is_broken_meanwhile_is_named_and_asked_for_a_few_times_only(
+    visit: Callable[..., Page], site: Site
+) -> None:
+    page = visit()
+    judge(page, 0, "b")
+    saved(page)
+    good = site.verdicts.read_text()
+    site.verdicts.write_text(good + "c009\n")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    judge(page, 1, "c")
+    message = page.locator("#message")
+    expect(message).to_contain_text("Not saved yet: 1.")
+    expect(message).to_contain_text("verdicts.csv")
+    expect(message).to_contain_text("line 3 has 1 fields")
+    expect(message).to_contain_text("then reload the page", timeout=15_000)
+    page.wait_for_timeout(2000)
+    assert len(asked) == 6
+    assert site.verdicts.read_text() == good + "c009\n"
+    site.verdicts.write_text(good)
+    judge(page, 2, "u")
+    saved(page)
+    assert list(site.rows()["verdict"]) == ["bad", "clean", "unsure"]
+
+
+def test_a_page_that_cannot_begin_says_why(visit: Callable[..., Page], site: Site) -> None:
+    site.verdicts.parent.mkdir(exist_ok=True)
+    site.verdicts.write_text("chip_id,verdict\nc000\n")
+    page = visit()
+    expect(page.locator("#scene")).to_contain_text("line 2 has 1 fields")
+    site.verdicts.unlink()
+    page.reload()
+    shows(page, "c000")
+
+
+def test_a_browser_without_the_key_is_told_where_it_is(browser: Browser, site: Site) -> None:
+    page = browser.new_page()
+    page.goto(site.base)
+    expect(page.locator("body")).to_contain_text("open the whole address")
+    page.goto(site.address)
+    shows(page, "c000")
+    assert site.key not in page.url
+    page.reload()
+    shows(page, "c000")
+    page.close()
+
+
 def test_a_reload_keeps_what_was_not_saved(visit: Callable[..., Page], site: Site) -> None:
     page = visit()
     shows(page, "c000")
@@ -412,6 +459,7 @@ def test_another_page_of_this_browser_reads_nothing_and_judges_nothing(
     browser: Browser, site: Site, evil: int, name: str
 ) -> None:
     context = browser.new_context()
+    context.new_page().goto(site.address)  # the browser has the reviewer's key
     page = context.new_page()
     page.goto(f"http://{name}:{evil}/")
     attempts = page.evaluate(
@@ -432,7 +480,7 @@ def test_another_page_of_this_browser_reads_nothing_and_judges_nothing(
                 await attempt("api/verdicts", { method: "POST", body, mode: "no-cors" }),
             ];
         }""",
-        site.address,
+        site.base,
     )
     assert attempts == ["refused"] * 6
     assert not site.verdicts.exists()

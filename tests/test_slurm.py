@@ -14,13 +14,25 @@ from project import BIN, ONE_ROUND, TINY, Project
 
 VALUES = {
     **TINY,
-    "audit": {"folds": 2, "epochs": 1},
     **ONE_ROUND,
     "training": {**TINY["training"], "epochs": 2},
 }
 # The profile, for nodes of one core, looking at short jobs more often: 9, 28 and 57 s after they are sent.
 PROFILE = ["--workflow-profile", "workflow/profiles/slurm", "--slurm-init-seconds-before-status-checks=9"]
-ONE_CORE = [f"{rule}=1" for rule in ("download", "pack", "audit", "train", "pseudo_label", "predict_oof", "calibrate")]
+ONE_CORE = [
+    f"{rule}=1"
+    for rule in (
+        "download",
+        "pack",
+        "evidence",
+        "audit",
+        "train",
+        "predict",
+        "predict_final",
+        "predict_test",
+        "calibrate",
+    )
+]
 ROUND1 = ["models/round1/fold0/model.safetensors", "--allowed-rules", "train", "--forcerun", "train"]
 LOG = "logs/train/round1/fold0.log"
 
@@ -74,8 +86,8 @@ def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
     assert {"baseline", "round1", "final"} <= metrics.keys()
     sent = [comment for _, state, comment in jobs(cluster) if state == "COMPLETED"]
     rules = {comment.split("_wildcards_")[0] for comment in sent}
-    assert {"rule_download", "rule_pack", "rule_audit", "rule_train", "rule_predict_oof"} <= rules
-    assert len(sent) == 15  # groups are one each: manifest and folds, calibrate and evaluate
+    assert {"rule_download", "rule_pack", "rule_evidence", "rule_train", "rule_predict"} <= rules
+    assert len(sent) == 18  # groups are one each: audit and manifest, audit and pseudo_label
     log = (project.folder / LOG).read_text()
     assert "runs on GPU GPU-of-n" in log
     assert "epoch 2/2" in log

@@ -2,75 +2,70 @@
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cloudcover.train.split import Split, SplitError, check, select
+from cloudcover.data.folds import TEST
+from cloudcover.train.split import Split, SplitError, all_labels, check, select
 
 
-def tables_of(verdicts, folds):
-    ids = [f"c{i}" for i in range(len(verdicts))]
-    manifest = pd.DataFrame({"chip_id": ids, "verdict": verdicts})
-    return manifest, pd.DataFrame({"chip_id": ids, "fold": folds, "scene": [f"s{f}" for f in folds]})
+def tables_of(labels, folds):
+    ids = [f"c{i}" for i in range(len(labels))]
+    learned = pd.DataFrame({"chip_id": ids, "label": labels})
+    return learned, pd.DataFrame({"chip_id": ids, "fold": folds, "scene": [f"s{f}" for f in folds]})
 
 
-VERDICTS = ["clean", "clean", "bad", "unlabelled", "clean", "bad"]
-FOLDS = [0, 1, 1, 1, 1, 0]
+LABELS = ["human", "human", "none", "pseudo", "human", "pseudo", "human"]
+FOLDS = [0, 1, 1, 1, 1, 0, TEST]
 
 
-def test_the_first_round_learns_from_clean_labels_of_other_folds():
-    selection = select(*tables_of(VERDICTS, FOLDS), fold=0)
-    assert selection.training["chip_id"].tolist() == ["c1", "c4"]
-    assert selection.validation["chip_id"].tolist() == ["c0"]
+def test_a_run_learns_from_other_folds_and_is_validated_by_the_given_labels_of_its_own():
+    split = select(*tables_of(LABELS, FOLDS), fold=0)
+    assert split.training["chip_id"].tolist() == ["c1", "c3", "c4"]
+    assert split.training["label"].tolist() == ["human", "pseudo", "human"]
+    assert split.validation["chip_id"].tolist() == ["c0"]  # c5 has a pseudo-label
 
 
-def test_accepted_pseudo_labels_of_other_folds_are_added_with_their_weight():
-    pseudo = pd.DataFrame({"chip_id": ["c2", "c3"], "accepted": [True, False]})
-    selection = select(*tables_of(VERDICTS, FOLDS), fold=0, pseudo=pseudo, pseudo_weight=0.5)
-    assert selection.training.set_index("chip_id")["weight"].to_dict() == {"c1": 1.0, "c2": 0.5, "c4": 1.0}
-    with pytest.raises(SplitError, match=r"judged near: c5; they belong to another student"):
-        select(*tables_of(VERDICTS, FOLDS), fold=0, pseudo=pseudo.assign(chip_id=["c5", "c3"]))
-    assert selection.training["label"].tolist() == ["human", "pseudo", "human"]
+def test_pseudo_labels_have_their_weight():
+    split = select(*tables_of(LABELS, FOLDS), fold=0, pseudo_weight=0.5)
+    assert split.training.set_index("chip_id")["weight"].to_dict() == {"c1": 1.0, "c3": 0.5, "c4": 1.0}
 
 
-def test_the_baseline_learns_from_rejected_labels_but_is_judged_on_clean_ones():
-    selection = select(*tables_of(VERDICTS, FOLDS), fold=0, learn_from="given")
-    assert selection.training["chip_id"].tolist() == ["c1", "c2", "c4"]
-    assert selection.validation["chip_id"].tolist() == ["c0"]
-
-
-def test_the_oracle_learns_from_true_masks_of_all_labelled_chips():
-    selection = select(*tables_of(VERDICTS, FOLDS), fold=0, learn_from="true")
-    assert selection.training["chip_id"].tolist() == ["c1", "c2", "c4"]
-    assert set(selection.training["label"]) == {"true"}
-    assert set(selection.validation["label"]) == {"human"}
+@pytest.mark.parametrize("label", ["human", "true"])
+def test_baseline_and_oracle_take_every_label_on_both_sides(label):
+    index = pd.DataFrame({"chip_id": ["c0", "c1", "c2", "c3"], "labelled": [True, True, True, False]})
+    labels = all_labels(index, label)
+    split = select(labels, tables_of([""] * 4, [0, 1, 1, 0])[1], fold=0)
+    assert split.training["chip_id"].tolist() == ["c1", "c2"]
+    assert split.validation["chip_id"].tolist() == ["c0"]
+    assert set(split.training["label"]) == set(split.validation["label"]) == {label}
+    check(split, "scene")
 
 
 def test_nothing_to_validate_on_says_what_to_change():
     with pytest.raises(SplitError, match=r"0 to validate on; use fewer folds"):
-        select(*tables_of(["bad", "clean"], [0, 1]), fold=0)
+        select(*tables_of(["none", "human"], [0, 1]), fold=0)
 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["clean", "bad", "unlabelled"]), st.integers(0, 2), st.booleans()),
-        min_size=3,
-        max_size=30,
+        st.tuples(st.sampled_from(["human", "none", "pseudo", "true"]), st.integers(TEST, 2)), min_size=3, max_size=30
     )
 )
 def test_no_selection_breaks_the_rules(chips):
-    manifest, folds = tables_of([c[0] for c in chips], [c[1] for c in chips])
-    pseudo = pd.DataFrame({"chip_id": manifest["chip_id"], "accepted": [c[2] and c[0] != "clean" for c in chips]})
-    try:
-        selection = select(manifest, folds, 0, pseudo)
-    except SplitError:
-        return
-    check(selection, "scene")
-    assert not set(selection.training["chip_id"]) & set(folds.loc[folds["fold"] == 0, "chip_id"])
+    labels, folds = tables_of([c[0] for c in chips], [c[1] for c in chips])
+    assume(any(f == 0 and label in ("human", "true") for label, f in chips))
+    assume(any(f > 0 and label != "none" for label, f in chips))
+    split = select(labels, folds, 0)
+    check(split, "scene")
+    of = dict(zip(folds["chip_id"], folds["fold"], strict=True))
+    assert {of[chip] for chip in split.validation["chip_id"]} == {0}
+    assert {of[chip] for chip in split.training["chip_id"]} <= {1, 2}
+    assert "none" not in {*split.training["label"], *split.validation["label"]}
 
 
-def part(ids, label="human", scene="s"):
-    return pd.DataFrame({"chip_id": ids, "label": label, "weight": 1.0, "scene": scene})
+def part(ids, label="human", scene="s", fold=0):
+    return pd.DataFrame({"chip_id": ids, "label": label, "weight": 1.0, "scene": scene, "fold": fold})
 
 
 def test_leaks_are_refused():
@@ -81,3 +76,11 @@ def test_leaks_are_refused():
     with pytest.raises(SplitError, match=r"chips used twice: a"):
         check(Split(part(["a"]), part(["a"], scene="t")), "none")
     check(Split(part(["a"]), part(["b"])), "none")
+
+
+@pytest.mark.parametrize("side", ["training", "validation"])
+def test_a_chip_of_the_test_part_is_refused_on_either_side(side):
+    sides = {"training": part(["a"]), "validation": part(["b"], scene="t")}
+    sides[side] = part(["x"], scene="u", fold=TEST)
+    with pytest.raises(SplitError, match=r"chips of the test part in training or validation: x"):
+        check(Split(**sides), "none")

@@ -34,71 +34,73 @@ from cloudcover.data import tables
 
 VALUES: dict[str, Any] = {
     "data": {"source": "local", "path": "source", "chip_size": 32, "chips_per_shard": 16},
-    "audit": {"folds": 2, "epochs": 1},
-    "folds": {"number": 2},
+    "folds": {"number": 2, "test_share": 0.3},
     "model": {"decoder_channels": [16, 16, 8, 8, 8]},
-    "training": {"epochs": 1, "batch_size": 4},
+    "training": {"epochs": 1, "batch_size": 3},
     "rounds": chain(1),
     "final": {"labels": "round1"},
     "pseudo_labels": {"pixel_confidence": 0.6, "chip_confidence": 0.5},
-    "evaluation": {"resamples": 100, "tta": ["none"], "references": []},
+    "prediction": {"tta": "none", "judge_tta": "none", "compare_tta": []},
+    "evaluation": {"resamples": 100, "references": []},
 }
 
 # A word of the table is the name of a stage of dvc.yaml, with * for any run or round, or one of these groups.
 GROUPS = {
-    "LABELS": "manifest folds",
-    "MODELS": "train_* predict_oof_* pseudo_label@* learning_curves",
-    "FINAL": "train_final@* predict_oof_final@* learning_curves",
-    "RESULTS": "calibrate evaluate evaluate_truth bundle predict_unlabelled report_page",
+    "LEARNING": "train_baseline predict_baseline audit_baseline manifest ROUNDS FINAL",
+    "ROUNDS": "train_round@* predict_round@* audit_round@* pseudo_label@*",
+    "FINAL": "train_final@* predict_final@* learning_curves",
+    "RESULTS": "calibrate predict_test evaluate evaluate_truth bundle predict_unlabelled report_page",
 }
 
 TABLE = {
     "nothing": "",
     "all files touched": "",
     "a comment in params.yaml": "",
-    "params.yaml: seed": "download pack audit LABELS MODELS RESULTS",
-    "params.yaml: rounds": "train_round@round2 predict_oof_round@round2 pseudo_label@round2 learning_curves evaluate "
-    "evaluate_truth bundle predict_unlabelled report_page",
-    "params.yaml: data": "download pack audit LABELS MODELS RESULTS",
-    "params.yaml: synthetic": "download pack audit LABELS MODELS RESULTS",
-    "params.yaml: audit": "audit LABELS MODELS RESULTS",
-    "params.yaml: labels": "LABELS MODELS RESULTS",
-    "params.yaml: folds": "audit LABELS MODELS RESULTS",
-    "params.yaml: input": "audit LABELS MODELS RESULTS",
-    "params.yaml: model": "audit LABELS MODELS RESULTS",
-    "params.yaml: training": "audit LABELS MODELS RESULTS",
-    "params.yaml: augmentation": "audit LABELS MODELS RESULTS",
-    "params.yaml: compute": "audit LABELS MODELS RESULTS",
+    "params.yaml: seed": "download pack folds evidence LEARNING RESULTS",
+    "params.yaml: rounds": "train_round@round2 predict_round@round2 audit_round@round2 pseudo_label@round2 "
+    "learning_curves evaluate evaluate_truth bundle predict_unlabelled report_page",
+    "params.yaml: data": "download pack folds evidence LEARNING RESULTS",
+    "params.yaml: synthetic": "download pack folds evidence LEARNING RESULTS",
+    "params.yaml: labels": "manifest ROUNDS FINAL RESULTS",
+    "params.yaml: folds": "folds evidence LEARNING RESULTS",
+    "params.yaml: input": "LEARNING RESULTS",
+    "params.yaml: model": "LEARNING RESULTS",
+    "params.yaml: training": "LEARNING RESULTS",
+    "params.yaml: augmentation": "LEARNING RESULTS",
+    "params.yaml: compute": "LEARNING RESULTS",
+    "params.yaml: prediction.judge_tta": "predict_baseline audit_baseline manifest ROUNDS FINAL RESULTS",
+    "params.yaml: prediction.compare_tta": "predict_final@* RESULTS",
     "params.yaml: pseudo_labels": "pseudo_label@* FINAL RESULTS",
     "params.yaml: final": "FINAL RESULTS",
-    "params.yaml: calibration": "calibrate evaluate bundle predict_unlabelled report_page",
-    "params.yaml: evaluation": "predict_oof_* RESULTS",
+    "params.yaml: calibration": "RESULTS",
+    "params.yaml: evaluation": "RESULTS",
     "a comment in src/cloudcover/losses/lovasz.py": "",
     "a docstring in src/cloudcover/losses/lovasz.py": "",
-    "workflow/scripts/folds.py": "folds MODELS RESULTS",
+    "workflow/scripts/folds.py": "folds evidence LEARNING RESULTS",
     "workflow/scripts/report_page.py": "report_page",
-    "src/cloudcover/labels/manifest.py": "LABELS MODELS RESULTS",
-    "src/cloudcover/losses/lovasz.py": "audit LABELS MODELS RESULTS",
+    "src/cloudcover/labels/trees.py": "evidence audit_baseline manifest ROUNDS FINAL RESULTS",
+    "src/cloudcover/labels/score.py": "audit_baseline manifest ROUNDS FINAL RESULTS",
+    "src/cloudcover/labels/manifest.py": "manifest ROUNDS FINAL RESULTS",
+    "src/cloudcover/losses/lovasz.py": "LEARNING RESULTS",
     "src/cloudcover/pseudo_labels/label.py": "pseudo_label@* FINAL RESULTS",
-    "src/cloudcover/predict/oof.py": "predict_oof_* RESULTS",
+    "src/cloudcover/predict/oof.py": "predict_baseline audit_baseline manifest ROUNDS FINAL RESULTS",
     "src/cloudcover/evaluate/truth.py": "evaluate_truth report_page",
     "src/cloudcover/cli/score.py": "",
-    "a new verdict in config/verdicts.csv": "LABELS MODELS RESULTS",
-    "a new chip in the source": "download pack audit LABELS MODELS RESULTS",
-    "a new unlabelled chip in the source": "download pack audit LABELS MODELS RESULTS",
-    "a removed chip": "download pack audit LABELS MODELS RESULTS",
+    "a new verdict in config/verdicts.csv": "manifest ROUNDS FINAL RESULTS",
+    "a new chip in the source": "download pack folds evidence LEARNING RESULTS",
+    "a new unlabelled chip in the source": "download pack folds evidence LEARNING RESULTS",
+    "a removed chip": "download pack folds evidence LEARNING RESULTS",
     "deleted: reports/learning_curves.csv": "learning_curves report_page",
-    "deleted: data/folds.csv": "folds MODELS RESULTS",
+    "deleted: data/folds.csv": "folds evidence LEARNING RESULTS",
     "deleted: models/final/unet/fold1/model.safetensors": "FINAL RESULTS",
 }
 
-# One value of each section of params.yaml.
+# One value of each section of params.yaml, or of several keys of a section.
 CHANGED_VALUES = {
     "seed": 1,
     "rounds": {"round2": "round1"},
     "data": {"max_quarantined": 0.1},
     "synthetic": {"chips": 99},
-    "audit": {"epochs": 2},
     "labels": {"max_suspicion": 0.7},
     "folds": {"coverage_bins": 4},
     "input": {"mean": [0.3, 0.3, 0.3, 0.3]},
@@ -106,6 +108,8 @@ CHANGED_VALUES = {
     "training": {"learning_rate": 0.02},
     "augmentation": {"hflip": 0.4},
     "compute": {"prediction_batch": 16},
+    "prediction.judge_tta": {"judge_tta": "vflip"},
+    "prediction.compare_tta": {"compare_tta": ["vflip"]},
     "pseudo_labels": {"pixel_confidence": 0.7},
     "final": {"members": {"unet": {"architecture": "fpn"}}},
     "calibration": {"trials": 5},
@@ -120,7 +124,9 @@ Edits = dict[str, bytes | None]
 
 def stages(words: str, every: set[str]) -> set[str]:
     """The stages that a cell of the table means; each word must mean at least one."""
-    patterns = " ".join(GROUPS.get(word, word) for word in words.split()).split()
+    patterns = words.split()
+    while any(word in GROUPS for word in patterns):
+        patterns = " ".join(GROUPS.get(word, word) for word in patterns).split()
     found = {pattern: {stage for stage in every if fnmatch(stage, pattern)} for pattern in patterns}
     assert all(found.values()), f"no such stage: {[pattern for pattern, names in found.items() if not names]}"
     return set().union(*found.values())
@@ -139,7 +145,7 @@ def edits(change: str, folder: Path) -> Edits:
         }
     if what == "params.yaml":
         values = yaml.safe_load((folder / "params.yaml").read_text())
-        new = CHANGED_VALUES[name]
+        new, name = CHANGED_VALUES[name], name.partition(".")[0]
         values[name] = {**values[name], **new} if isinstance(new, dict) else new
         return {"params.yaml": render(validate(values)).encode()}
     if what == "deleted":
@@ -213,7 +219,8 @@ def copy(built, tmp_path_factory) -> Iterator[Project]:
 
 
 def test_the_table_has_a_row_for_every_section_of_the_parameters():
-    assert {row.partition(": ")[2] for row in TABLE if row.startswith("params.yaml")} == set(Params.model_fields)
+    named = {row.partition(": ")[2].partition(".")[0] for row in TABLE if row.startswith("params.yaml")}
+    assert named == set(Params.model_fields)
 
 
 def test_the_docs_show_this_table():
@@ -298,9 +305,9 @@ def test_a_second_run_names_the_first_and_a_killed_one_leaves_nothing_to_mend(co
 @pytest.mark.parametrize("driver", COMMANDS)
 def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(copy, driver):
     out = copy.folder / "data/oof/baseline"
-    before, recorded = (out / "none.npy").read_bytes(), files_in_lock(copy, "predict_oof_baseline")
+    before, recorded = (out / "none.npy").read_bytes(), files_in_lock(copy, "predict_baseline")
     command = {"snakemake": [*COMMANDS["snakemake"][:-1], "data/oof/baseline/index.csv"],
-               "dvc": ["dvc", "repro", "predict_oof_baseline"]}[driver]  # fmt: skip
+               "dvc": ["dvc", "repro", "predict_baseline"]}[driver]  # fmt: skip
     with held(copy, command, "src/cloudcover/predict/oof.py", "for array in arrays.values():"):
         pass
     assert not (out / "none.npy").exists(), "Snakemake removes what it makes again; a half array has no name yet"
@@ -310,8 +317,8 @@ def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(cop
         assert stale == stages(TABLE["src/cloudcover/predict/oof.py"], copy.all_stages())
     copy.run(*command)
     assert (out / "none.npy").read_bytes() == before
-    assert "predict_oof_baseline" not in copy.pending_stages()
-    assert files_in_lock(copy, "predict_oof_baseline") == recorded, "DVC has taken up the half file"
+    assert "predict_baseline" not in copy.pending_stages()
+    assert files_in_lock(copy, "predict_baseline") == recorded, "DVC has taken up the half file"
 
 
 def files_in_lock(project: Project, stage: str) -> list[int]:
@@ -425,10 +432,10 @@ def test_an_experiment_can_be_run_shown_and_compared(copy):
     """As docs/dvc.md shows it: another learning rate, for the baseline alone."""
     ran = copy.run(
         *["dvc", "exp", "run", "--name", "faster", "--set-param", "training.learning_rate=0.02", "--single-item"],
-        *["train_baseline", "predict_oof_baseline", "learning_curves", "evaluate"],
+        *["train_baseline", "predict_baseline", "learning_curves", "evaluate"],
     )
     assert re.findall(STAGE_RUNS, ran, re.MULTILINE) == [
-        "train_baseline", "predict_oof_baseline", "learning_curves", "evaluate",
+        "train_baseline", "predict_baseline", "learning_curves", "evaluate",
     ]  # fmt: skip
     shown = pd.read_csv(StringIO(copy.run("dvc", "exp", "show", "--csv", "--hide-workspace")))
     run = shown[shown["Experiment"] == "faster"].iloc[0]

@@ -75,6 +75,20 @@ def test_mapped_chips_are_read_only_views_of_the_shards(layout):
         store.mapped(["c9"])
 
 
+def test_a_hundred_thousand_chips_are_looked_up_in_seconds(tmp_path):
+    number = 100_000
+    columns = {c: {"str": "", "int64": 0, "float64": 0.0, "bool": False}[t] for c, t in tables.INDEX.columns.items()}
+    ids = [f"c{i:06d}" for i in range(number)]
+    index = pd.DataFrame(columns | {"split": "test", "crs": "EPSG:32633"}, index=range(number))
+    index["chip_id"], index["transform"] = ids, [f"10.0 0.0 {x}.0 0.0 -10.0 5000000.0" for x in range(number)]
+    tables.INDEX.write(index, tmp_path / "index.parquet")
+    store = ChipStore(tmp_path)
+    begin = time.process_time()
+    found = [place for batch in store.batches(ids, 32) for place in store.places(batch)]
+    assert time.process_time() - begin < 10
+    assert found[4242] == ("EPSG:32633", [10.0, 0.0, 4242.0, 0.0, -10.0, 5e6])
+
+
 def test_statistics_in_the_index_leave_nodata_out(layout, tmp_path):
     raw = layout(chips=4, unlabelled=0)
     path = raw / "train_features" / "c001" / "B02.tif"

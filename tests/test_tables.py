@@ -21,16 +21,27 @@ def test_what_is_written_is_read(tmp_path, suffix):
 def test_booleans_and_missing_numbers_survive_csv(tmp_path):
     frame = pd.DataFrame(
         {
-            "chip_id": ["a", "a"], "student": [0, 1], "row": [0, 1], "fold": [0, 1], "candidate": ["bad", "unlabelled"],
-            "accepted": [True, False], "confident_share": [0.95, 0.1], "coverage_share": [0.5, 0.5],
-            "agreement_iou": [0.5, float("nan")], "change": ["added", "none"],
-            "changed_pixels_share": [float("nan")] * 2,
+            "chip_id": ["a", "b"], "shard": 0, "row": [0, 1], "split": "train", "location": "x", "datetime": "",
+            "scene": "x", "labelled": [True, False], "label_coverage_share": [0.5, float("nan")],
+            "label_known_share": 1.0, "nodata_share": 0.0, "flags": "", "crs": "", "transform": "",
+            "source_sha256": "",
         }
     )  # fmt: skip
-    tables.PSEUDO.write(frame, tmp_path / "p.csv")
-    read = tables.PSEUDO.read(tmp_path / "p.csv")
-    assert read["accepted"].tolist() == [True, False]
-    assert read["agreement_iou"].isna().tolist() == [False, True]
+    tables.INDEX.write(frame, tmp_path / "index.csv")
+    read = tables.INDEX.read(tmp_path / "index.csv")
+    assert read["labelled"].tolist() == [True, False]
+    assert read["label_coverage_share"].isna().tolist() == [False, True]
+
+
+def test_further_columns_of_an_audit_are_numbers(tmp_path):
+    frame = pd.DataFrame(
+        {"chip_id": ["1", "2"], "suspicion": [0.5, 0.1], "reasons": "", "evidence": [0.25, float("nan")]}
+    )
+    tables.AUDIT.write(frame, tmp_path / "audit.csv")
+    read = tables.AUDIT.read(tmp_path / "audit.csv")
+    pd.testing.assert_frame_equal(read, frame, check_dtype=False)
+    with pytest.raises(TableError, match="column evidence is not float64"):
+        tables.AUDIT.check(frame.assign(evidence="much"), "audit")
 
 
 @pytest.mark.parametrize("ids", [("a", "a"), ("Chip", "chip")])

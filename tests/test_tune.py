@@ -31,7 +31,9 @@ class ChipStore:
         self.root = root
 
 
-MANIFEST = pd.DataFrame({"chip_id": CHIPS, "verdict": "clean", "source": "a", "reason": "", "score": 0.0, "time": ""})
+MANIFEST = pd.DataFrame(
+    {"chip_id": CHIPS, "verdict": "clean", "label": "human", "source": "a", "reason": "", "score": 0.0, "time": ""}
+)
 FOLDS = pd.DataFrame({"chip_id": CHIPS, "fold": [0, 0, 1, 1, 2, 2], "scene": list("aabbcc")})
 
 

@@ -37,7 +37,7 @@ def further(folder, *names):
             write_tif(folder / name / f"{band}.tif", np.full((64, 64), 1000 + number, np.uint16))
 
 
-def test_they_are_packed_and_become_candidates_of_every_student_but_one(bring, tmp_path):
+def test_they_are_packed_and_become_candidates(bring, tmp_path):
     further(tmp_path / "more", "mine1", "mine2")
     data, raw = bring()
     assert verify(raw).empty
@@ -49,10 +49,9 @@ def test_they_are_packed_and_become_candidates_of_every_student_but_one(bring, t
     assert not mine["labelled"].any()
     assert index["p50_B02_dn"][["mine1", "mine2"]].tolist() == [1000, 1001]
     params = validate({"labels": {"policy": "human"}}).labels
-    manifest = build_manifest(None, tables.VERDICTS.empty(), index, params)
     folds = pd.DataFrame({"chip_id": index["chip_id"].to_numpy(), "fold": 0, "scene": "s"})
-    found = candidates(manifest, folds, 1).set_index("chip_id")["candidate"]
-    assert found.to_dict() == {"c005": "unlabelled", "mine1": "unlabelled", "mine2": "unlabelled"}
+    manifest = build_manifest(None, tables.VERDICTS.empty(), index, folds, params)
+    assert candidates(manifest, folds) == ["c005", "mine1", "mine2"]
 
 
 def test_what_the_folder_no_longer_has_is_removed(bring, tmp_path):

@@ -308,6 +308,7 @@ def outputs() -> list[str]:
         .format(run=run, fold=0, round="round1", policy="d4", PSEUDO_ARRAY="masks.npy")
         for p in declared
         for run in ("baseline", "round2", "final/unet")
+        if not (p.startswith("data/audit/") and run == "final/unet")  # no final model judges labels
     )
 
 

@@ -50,7 +50,7 @@ def learnable(root: Path, size: int = 64) -> tuple[ChipStore, Split]:
     store = make_store(root, size, chips=18, scenes=6, unlabelled=0)
     folds = store.index[["chip_id", "scene"]].reset_index(drop=True)
     folds["fold"] = folds["scene"].rank(method="dense").astype(int) % 3
-    return store, select(folds[["chip_id"]].assign(verdict="clean"), folds, 0)
+    return store, select(folds[["chip_id"]].assign(label="human"), folds, 0)
 
 
 def fit(

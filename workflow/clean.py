@@ -28,15 +28,21 @@ RUNS = ("baseline", "oracle", "round[0-9]*", "final/*")
 FILES = (
     "data/folds.csv",
     "data/quarantine.csv",
-    "data/labels/audit.csv",
+    "data/evidence/evidence.parquet",
+    "data/evidence/tree_votes.npy",
+    "data/audit/baseline.csv",
+    "data/audit/round[0-9]*.csv",
     "data/labels/manifest.csv",
     "data/store/index.parquet",
     "data/store/shard-[0-9][0-9][0-9][0-9][0-9].parquet",
     "data/store/chips-[0-9][0-9][0-9][0-9][0-9].npy",
     "data/store/labels-[0-9][0-9][0-9][0-9][0-9].npy",
-    *(f"data/labels/round[0-9]*/{name}" for name in ("pseudo_labels.csv", "masks.npy", "probabilities.npy")),
+    *(f"data/labels/round[0-9]*/{name}" for name in ("manifest.csv", "masks.npy", "probabilities.npy")),
+    "data/test/final/index.csv",
+    "data/test/final/masks.npy",
     *(
-        f"data/oof/{run}/{name}"
+        f"data/{part}/{run}/{name}"
+        for part in ("oof", "test")
         for run in RUNS
         for name in ("index.csv", "seconds.csv", "none.npy", "vflip.npy", "hflip.npy", "flips.npy", "d4.npy")
     ),

@@ -4,7 +4,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from cloudcover.config import runs
-from cloudcover.config.params import ParamsError, refuse_duplicate_keys, validate
+from cloudcover.config.params import ParamsError, pick, refuse_duplicate_keys, validate
 from cloudcover.config.training import TrainingConfig
 from cloudcover.pipeline import paths
 from cloudcover.pipeline.code_fingerprint import code_fingerprint
@@ -22,9 +22,10 @@ REFERENCES = PARAMS.evaluation.references
 FINAL_RUNS = [runs.final_run(member) for member in sorted(PARAMS.final.members)]
 RUNS = [runs.BASELINE, *ROUNDS, *REFERENCES, *FINAL_RUNS]
 PSEUDO_ARRAY = paths.PSEUDO_ARRAYS[PARAMS.pseudo_labels.targets]
-POLICIES = PARAMS.evaluation.tta
-# by more policies the final runs are compared
-FINAL_POLICIES = PARAMS.evaluation.final_tta
+# TTA policies of held-out predictions: of the folds (oof), by which labels are judged and the final models calibrated,
+# and of the test part, which all figures are of.
+OOF_POLICIES = list(dict.fromkeys([PARAMS.prediction.tta, PARAMS.prediction.judge_tta]))
+FINAL_POLICIES = PARAMS.prediction.final_tta
 
 
 wildcard_constraints:
@@ -34,15 +35,14 @@ wildcard_constraints:
 
 
 def sections(*names):
-    """Sections of the parameters with their defaults, for the `params` of rules; exactly these make a rule stale."""
-    values = PARAMS.model_dump(mode="json")
-    return {name: values[name] for name in names}
+    """Sections and single keys of the parameters, for the `params` of rules; exactly these make a rule stale."""
+    return pick(PARAMS, names)
 
 
 def training_sections(wildcards):
-    """The sections that a training depends on; only the final runs depend on `final`."""
+    """What a training depends on; only the final runs depend on `final`."""
     return sections(
-        *TrainingConfig.SECTIONS, *(["final"] if runs.member_of(wildcards.run) else [])
+        *TrainingConfig.KEYS, *(["final"] if runs.member_of(wildcards.run) else [])
     )
 
 
@@ -73,29 +73,38 @@ def training_threads():
 # Memory and time that the rules ask a cluster for; a run on one machine ignores them. They are for 11,748 chips of 512
 # pixels and one GPU of the last years. Time is what docs/scaling.md derives from measured rates, ten times and more:
 # who asks for too much waits a little, who is cut off starts again. Memory is what the demo's jobs held at their peak
-# (0.1 to 0.2 GB without a network, 0.6 to 0.8 GB with one, 1.6 GB in the audit), and for 512 pixels on a GPU about
+# (0.1 to 0.2 GB without a network, 0.6 to 0.8 GB with one), and for 512 pixels on a GPU about
 # 3 GB for CUDA and three batches of 32 chips (0.3 GB), doubled or more.
 def grows(first):
     """A resource: so much in the first attempt, twice as much in the second."""
     return lambda wildcards, attempt: first * attempt
 
 
-def pseudo_files(name):
-    """The pseudo-labels that a round has left, table and array; none for the manifest."""
-    table = paths.pseudo_labels(name)
-    return [table, f"data/labels/{name}/{PSEUDO_ARRAY}"] if table else []
+def labels_of_round(name):
+    """The labels that a round has left: the table, and the array of pseudo-labels."""
+    return [paths.labels(name), f"data/labels/{name}/{PSEUDO_ARRAY}"]
 
 
-def pseudo_labels_for(wildcards):
-    """The pseudo-labels that a run learns from: those of the round that the parameters name."""
+def labels_of(name):
+    """The labels to learn from: the manifest, or what a round has left."""
+    return [paths.labels(name)] if name == runs.MANIFEST else labels_of_round(name)
+
+
+def labels_for(wildcards):
+    """The labels that a run learns from, as the parameters name them; none for runs that learn from all given labels.
+
+    The baseline and the references do not depend on any verdict.
+    """
     if runs.member_of(wildcards.run):
-        return pseudo_files(PARAMS.final.labels)
-    return pseudo_files(PARAMS.rounds.get(wildcards.run, runs.MANIFEST))
+        return labels_of(PARAMS.final.labels)
+    if runs.is_round(wildcards.run):
+        return labels_of(PARAMS.rounds[wildcards.run])
+    return []
 
 
-def previous_pseudo_labels(wildcards):
-    """The pseudo-labels of the round before, to tell what changed."""
-    return pseudo_files(PARAMS.rounds[wildcards.round])
+def first_audit(wildcards):
+    """The judgement by the baseline, with which that of a round is averaged."""
+    return [] if wildcards.run == runs.BASELINE else f"data/audit/{runs.BASELINE}.csv"
 
 
 def truth_for(wildcards):
@@ -103,9 +112,9 @@ def truth_for(wildcards):
     return "data/truth/masks.csv" if wildcards.run == runs.ORACLE else []
 
 
-def audit_for_manifest(wildcards):
-    """The audit, where the policy asks it."""
-    return [] if PARAMS.labels.policy == "human" else "data/labels/audit.csv"
+def audit_by(run):
+    """The audit by a run's predictions, where the policy asks for an audit."""
+    return [] if PARAMS.labels.policy == "human" else f"data/audit/{run}.csv"
 
 
 def weights(names):
@@ -113,44 +122,49 @@ def weights(names):
     return [file for run in names for file in paths.weights(run, FOLDS)]
 
 
-def pseudo_tables():
-    """The table of pseudo-labels of each round."""
-    return [paths.pseudo_labels(name) for name in ROUNDS]
+def round_tables():
+    """The table of labels after each round."""
+    return [paths.labels(name) for name in ROUNDS]
 
 
-def pseudo_arrays():
-    """The masks or probabilities beside each of these tables."""
+def round_arrays():
+    """The pseudo-labels beside each of these tables."""
     return [f"data/labels/{name}/{PSEUDO_ARRAY}" for name in ROUNDS]
 
 
-def oof_tables(names):
-    """Which row of an array of out-of-fold probabilities is which chip, for each of some runs."""
-    return expand("data/oof/{run}/index.csv", run=names)
-
-
-def oof_arrays(names):
-    """The out-of-fold probabilities of some runs, by all policies that they are predicted with."""
+def predictions(part, names):
+    """The held-out predictions of some runs: which row of an array is which chip, and the arrays by TTA policy."""
     return [
-        f"data/oof/{run}/{policy}.npy"
+        f"data/{part}/{run}/{file}"
         for run in names
-        for policy in (FINAL_POLICIES if runs.member_of(run) else POLICIES)
+        for file in ["index.csv", *[f"{policy}.npy" for policy in policies_of(part, run)]]
     ]
+
+
+def policies_of(part, run):
+    """TTA policies of a run's predictions of a part."""
+    if runs.member_of(run):
+        return FINAL_POLICIES if part == "test" else [PARAMS.prediction.tta]
+    return OOF_POLICIES if part == "oof" else [PARAMS.prediction.tta]
 
 
 def intermediate():
     """What the targets are made from. Snakemake misses a deleted file only if a target asks for it."""
+    judges = [] if PARAMS.labels.policy == "human" else [runs.BASELINE, *ROUNDS]
     return [
         "data/raw/files.csv",
         "data/store/index.parquet",
         "data/quarantine.csv",
-        *([audit] if (audit := audit_for_manifest(None)) else []),
-        "data/labels/manifest.csv",
         "data/folds.csv",
+        *expand("data/audit/{run}.csv", run=judges),
+        "data/labels/manifest.csv",
         *weights(RUNS),
         *expand("reports/learning_curves/{run}/fold{fold}.csv", run=RUNS, fold=FOLDS),
-        *[file for name in ROUNDS for file in pseudo_files(name)],
-        *oof_tables(RUNS),
-        *oof_arrays(RUNS),
+        *[file for name in ROUNDS for file in labels_of_round(name)],
+        *predictions("oof", RUNS),
+        *predictions("test", RUNS),
+        "data/test/final/index.csv",
+        "data/test/final/masks.npy",
         "models/calibration.json",
         "reports/learning_curves.csv",
         "reports/tables/chips.csv",

@@ -38,3 +38,23 @@ rule pack:
         code=code("pack.py"),
     script:
         "../scripts/pack.py"
+
+
+rule folds:
+    input:
+        index="data/store/index.parquet",
+    output:
+        folds="data/folds.csv",
+        balance="reports/tables/folds.csv",
+    log:
+        "logs/folds.log",
+    benchmark:
+        "benchmarks/out/folds.tsv"
+    resources:
+        mem_mb=grows(2_000),
+        runtime=grows(10),
+    params:
+        cfg=sections("seed", "folds"),
+        code=code("folds.py"),
+    script:
+        "../scripts/folds.py"

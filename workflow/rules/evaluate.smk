@@ -1,44 +1,8 @@
-rule predict_oof:
-    input:
-        index="data/store/index.parquet",
-        folds="data/folds.csv",
-        models=lambda wildcards: paths.weights(wildcards.run, FOLDS),
-    output:
-        index="data/oof/{run}/index.csv",
-        seconds="data/oof/{run}/seconds.csv",
-        arrays=expand("data/oof/{{run}}/{policy}.npy", policy=POLICIES),
-    log:
-        "logs/predict_oof/{run}.log",
-    benchmark:
-        "benchmarks/out/predict_oof/{run}.tsv"
-    wildcard_constraints:
-        run=rf"(?!{runs.FINAL}/)({runs.RUN})",
-    resources:
-        gpu=gpus(),
-        mem_mb=grows(16_000),
-        runtime=grows(120),
-    params:
-        cfg=sections("compute", "evaluation"),
-        code=code("predict_oof.py"),
-    script:
-        "../scripts/predict_oof.py"
-
-
-use rule predict_oof as predict_oof_final with:
-    output:
-        index="data/oof/{run}/index.csv",
-        seconds="data/oof/{run}/seconds.csv",
-        arrays=expand("data/oof/{{run}}/{policy}.npy", policy=FINAL_POLICIES),
-    wildcard_constraints:
-        run=rf"{runs.FINAL}/{runs.MEMBER}",
-
-
 rule calibrate:
     input:
         index="data/store/index.parquet",
-        manifest="data/labels/manifest.csv",
-        oof=oof_tables(FINAL_RUNS),
-        arrays=oof_arrays(FINAL_RUNS),
+        labels=paths.labels(PARAMS.final.labels),
+        oof=predictions("oof", FINAL_RUNS),
     output:
         calibration="models/calibration.json",
         ensemble="reports/tables/ensemble.csv",
@@ -52,7 +16,7 @@ rule calibrate:
         mem_mb=grows(8_000),
         runtime=grows(120),
     params:
-        cfg=sections("seed", "evaluation", "calibration"),
+        cfg=sections("seed", "prediction.tta", "evaluation", "calibration"),
         code=code("calibrate.py"),
     script:
         "../scripts/calibrate.py"
@@ -61,12 +25,13 @@ rule calibrate:
 rule evaluate:
     input:
         index="data/store/index.parquet",
+        folds="data/folds.csv",
         manifest="data/labels/manifest.csv",
         calibration="models/calibration.json",
-        oof=oof_tables(RUNS),
-        arrays=oof_arrays(RUNS),
-        pseudo=pseudo_tables(),
-        pseudo_arrays=pseudo_arrays(),
+        predictions=predictions("test", RUNS),
+        bundle="data/test/final/index.csv",
+        masks="data/test/final/masks.npy",
+        rounds=round_tables(),
     output:
         metrics=report(
             "reports/metrics.json", caption="../report/metrics.rst", category="Metrics"
@@ -85,7 +50,7 @@ rule evaluate:
         mem_mb=grows(8_000),
         runtime=grows(60),
     params:
-        cfg=sections("seed", "evaluation"),
+        cfg=sections("seed", "prediction.tta", "prediction.compare_tta", "evaluation"),
         runs=RUNS,
         code=code("evaluate.py"),
     script:
@@ -96,12 +61,14 @@ rule evaluate_truth:
     input:
         truth="data/truth/masks.csv",
         index="data/store/index.parquet",
+        folds="data/folds.csv",
         manifest="data/labels/manifest.csv",
-        audit=audit_for_manifest,
-        oof=oof_tables(RUNS),
-        arrays=oof_arrays(RUNS),
-        pseudo=pseudo_tables(),
-        pseudo_arrays=pseudo_arrays(),
+        audit=audit_by(runs.BASELINE),
+        predictions=predictions("test", RUNS),
+        bundle="data/test/final/index.csv",
+        masks="data/test/final/masks.npy",
+        rounds=round_tables(),
+        arrays=round_arrays(),
     output:
         figures="reports/truth.json",
         chips="reports/tables/truth_chips.csv",
@@ -113,7 +80,7 @@ rule evaluate_truth:
         mem_mb=grows(8_000),
         runtime=grows(60),
     params:
-        cfg=sections("seed", "evaluation"),
+        cfg=sections("seed", "prediction.tta", "prediction.compare_tta", "evaluation"),
         runs=RUNS,
         code=code("evaluate_truth.py"),
     script:
@@ -135,28 +102,7 @@ rule bundle:
         mem_mb=grows(4_000),
         runtime=grows(10),
     params:
-        cfg=sections("evaluation"),
+        cfg={},
         code=code("bundle.py"),
     script:
         "../scripts/bundle.py"
-
-
-rule predict_unlabelled:
-    input:
-        index="data/store/index.parquet",
-        bundle="models/bundle/bundle.json",
-    output:
-        "data/predictions/masks.csv",
-    log:
-        "logs/predict_unlabelled.log",
-    benchmark:
-        "benchmarks/out/predict_unlabelled.tsv"
-    resources:
-        gpu=gpus(),
-        mem_mb=grows(16_000),
-        runtime=grows(120),
-    params:
-        cfg=sections("compute"),
-        code=code("predict_unlabelled.py"),
-    script:
-        "../scripts/predict_unlabelled.py"

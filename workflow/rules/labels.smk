@@ -1,29 +1,48 @@
+rule evidence:
+    input:
+        index="data/store/index.parquet",
+        folds="data/folds.csv",
+    output:
+        evidence="data/evidence/evidence.parquet",
+        votes="data/evidence/tree_votes.npy",
+    log:
+        "logs/evidence.log",
+    benchmark:
+        "benchmarks/out/evidence.tsv"
+    threads: cores()
+    resources:
+        mem_mb=grows(8_000),
+        runtime=grows(120),
+    params:
+        cfg=sections("seed", "data.nodata"),
+        code=code("evidence.py"),
+    script:
+        "../scripts/evidence.py"
+
+
 rule audit:
     input:
         index="data/store/index.parquet",
+        folds="data/folds.csv",
+        evidence="data/evidence/evidence.parquet",
+        votes="data/evidence/tree_votes.npy",
+        oof="data/oof/{run}/index.csv",
+        array=f"data/oof/{{run}}/{PARAMS.prediction.judge_tta}.npy",
+        previous=first_audit,
     output:
-        "data/labels/audit.csv",
+        "data/audit/{run}.csv",
     log:
-        "logs/audit.log",
+        "logs/audit/{run}.log",
     benchmark:
-        "benchmarks/out/audit.tsv"
+        "benchmarks/out/audit/{run}.tsv"
+    wildcard_constraints:
+        run=f"{runs.BASELINE}|{runs.ROUND}",
     threads: cores()
     resources:
-        gpu=gpus(),
-        mem_mb=grows(16_000),
-        runtime=grows(240),
+        mem_mb=grows(8_000),
+        runtime=grows(120),
     params:
-        cfg=sections(
-            "seed",
-            "data",
-            "audit",
-            "folds",
-            "input",
-            "model",
-            "training",
-            "augmentation",
-            "compute",
-        ),
+        cfg=sections("data.nodata", "prediction.judge_tta"),
         code=code("audit.py"),
     script:
         "../scripts/audit.py"
@@ -32,8 +51,9 @@ rule audit:
 rule manifest:
     input:
         index="data/store/index.parquet",
+        folds="data/folds.csv",
         verdicts="config/verdicts.csv",
-        audit=audit_for_manifest,
+        audit=audit_by(runs.BASELINE),
     output:
         report(
             "data/labels/manifest.csv",
@@ -54,22 +74,33 @@ rule manifest:
         "../scripts/manifest.py"
 
 
-rule folds:
+rule pseudo_label:
     input:
         index="data/store/index.parquet",
-        manifest="data/labels/manifest.csv",
-    output:
         folds="data/folds.csv",
-        balance="reports/tables/folds.csv",
+        verdicts="config/verdicts.csv",
+        audit=lambda wildcards: audit_by(wildcards.round),
+        oof="data/oof/{round}/index.csv",
+        array=f"data/oof/{{round}}/{PARAMS.prediction.judge_tta}.npy",
+        previous=lambda wildcards: labels_of(PARAMS.rounds[wildcards.round]),
+    output:
+        manifest=report(
+            "data/labels/{round}/manifest.csv",
+            caption="../report/pseudo_labels.rst",
+            category="Pseudo-labels",
+            labels={"round": "{round}"},
+        ),
+        array=f"data/labels/{{round}}/{PSEUDO_ARRAY}",
+        locations="reports/tables/pseudo_labels_{round}.csv",
     log:
-        "logs/folds.log",
+        "logs/pseudo_label/{round}.log",
     benchmark:
-        "benchmarks/out/folds.tsv"
+        "benchmarks/out/pseudo_label/{round}.tsv"
     resources:
-        mem_mb=grows(2_000),
-        runtime=grows(10),
+        mem_mb=grows(4_000),
+        runtime=grows(60),
     params:
-        cfg=sections("seed", "folds"),
-        code=code("folds.py"),
+        cfg=sections("data.nodata", "labels", "prediction.judge_tta", "pseudo_labels"),
+        code=code("pseudo_label.py"),
     script:
-        "../scripts/folds.py"
+        "../scripts/pseudo_label.py"

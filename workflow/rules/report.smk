@@ -22,12 +22,13 @@ rule report_page:
         index="data/store/index.parquet",
         quarantine="data/quarantine.csv",
         manifest="data/labels/manifest.csv",
-        audit=audit_for_manifest,
+        audit=audit_by(runs.BASELINE),
         folds="reports/tables/folds.csv",
-        pseudo=pseudo_tables(),
-        pseudo_arrays=pseudo_arrays(),
-        oof=oof_tables(FINAL_RUNS),
-        arrays=oof_arrays(FINAL_RUNS),
+        rounds=round_tables(),
+        arrays=round_arrays(),
+        predictions=predictions("test", FINAL_RUNS),
+        bundle="data/test/final/index.csv",
+        masks="data/test/final/masks.npy",
         metrics="reports/metrics.json",
         chips="reports/tables/chips.csv",
         locations="reports/tables/locations.csv",
@@ -49,7 +50,8 @@ rule report_page:
         mem_mb=grows(4_000),
         runtime=grows(30),
     params:
-        cfg=sections("data", "labels", "pseudo_labels", "evaluation"),
+        cfg=sections("data", "labels", "prediction", "pseudo_labels", "evaluation"),
+        runs=FINAL_RUNS,
         code=code("report_page.py"),
     script:
         "../scripts/report_page.py"

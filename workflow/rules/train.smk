@@ -1,9 +1,8 @@
 rule train:
     input:
         index="data/store/index.parquet",
-        manifest="data/labels/manifest.csv",
         folds="data/folds.csv",
-        pseudo=pseudo_labels_for,
+        labels=labels_for,
         truth=truth_for,
     output:
         weights="models/{run}/fold{fold}/model.safetensors",

@@ -12,21 +12,21 @@ def main() -> None:
     from cloudcover.config.params import load
     from cloudcover.evaluate.gap import gains
     from cloudcover.evaluate.proof import chain_folders, plot_gains, read_counts
+    from cloudcover.evaluate.runs import ENSEMBLE
     from cloudcover.runtime.files import write_text
 
     evaluation = load(snakemake.input.preset).evaluation
     folders = chain_folders(snakemake.input.truth)
     counts = read_counts(folders)
-    vflip = counts[counts["tta"] == "vflip"]
-    final = counts[counts["run"] == "final"]
+    ensemble = counts["run"] == ENSEMBLE
     tables = {
-        "members": gains(vflip, REFERENCE, resamples=evaluation.resamples),
-        "tta": gains(final, "vflip", over="tta", resamples=evaluation.resamples),
+        "members": gains(counts[~ensemble], REFERENCE, resamples=evaluation.resamples),
+        "tta": gains(counts[ensemble], "vflip", over="tta", resamples=evaluation.resamples),
     }
     for name, table in tables.items():
         write_text(snakemake.output[name], table.to_csv(index=False))
         print(f"\n{table.round(4).to_string(index=False)}")
-    titles = {f"over {REFERENCE}": tables["members"], "final, over vflip": tables["tta"]}
+    titles = {f"over {REFERENCE}": tables["members"], "mean of the members, over vflip": tables["tta"]}
     plot_gains(titles, Path(snakemake.output.plot))
 
 

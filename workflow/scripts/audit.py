@@ -1,5 +1,6 @@
-"""Gives every label a suspicion in 0-1 with its reasons."""
+"""Judge every label by a run's out-of-fold probabilities: its suspicion in 0-1, with reasons."""
 
+from functools import partial
 from pathlib import Path
 
 from cloudcover.pipeline.job import start
@@ -9,15 +10,22 @@ def main() -> None:
     params = start(snakemake)
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
-    from cloudcover.labels.audit import audit
-    from cloudcover.train.run import TrainingConfig
+    from cloudcover.labels.audit import judge_labels
+    from cloudcover.masks.out_of_fold import OutOfFold
+    from cloudcover.runtime.arrays import open_array
 
-    settings = vars(params)
-    settings_of_audit = settings.pop("audit")
-    store = ChipStore(Path(snakemake.input.index).parent)
-    workers = 1 if snakemake.resources.gpu else snakemake.threads
-    result = audit(store, TrainingConfig(**settings), settings_of_audit, Path("work/audit"), workers)
-    tables.AUDIT.write(result, snakemake.output[0])
+    predictions, first = OutOfFold([Path(snakemake.input.oof).parent]), snakemake.input.previous
+    table = judge_labels(
+        ChipStore(Path(snakemake.input.index).parent),
+        tables.EVIDENCE.read(snakemake.input.evidence),
+        open_array(Path(snakemake.input.votes)),
+        partial(predictions.probabilities, policy=params.prediction.judge_tta),
+        tables.FOLDS.read(snakemake.input.folds),
+        nodata=params.data.nodata,
+        threads=snakemake.threads,
+        previous=tables.AUDIT.read(first) if first else None,
+    )
+    tables.AUDIT.write(table, snakemake.output[0])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Copies the final models into one folder with a model card, ready for `cloudcover predict --model models/bundle`."""
+"""Copy the final models into one folder with a model card, ready for `cloudcover predict --model models/bundle`."""
 
 from pathlib import Path
 
@@ -6,15 +6,15 @@ from cloudcover.pipeline.job import start
 
 
 def main() -> None:
-    params = start(snakemake)
+    start(snakemake)
     from cloudcover.evaluate.calibrate.calibration import Calibration
     from cloudcover.predict.bundle import write_bundle
     from cloudcover.runtime.files import read_json
 
     calibration = Calibration.model_validate(read_json(snakemake.input.calibration))
     folders = [Path(model).parent for model in snakemake.input.models]
-    metrics = read_json(snakemake.input.metrics)
-    write_bundle(folders, params.evaluation, metrics, Path(snakemake.output[0]).parent, calibration.settings)
+    figures = read_json(snakemake.input.metrics)["final"]
+    write_bundle(folders, calibration.tta, calibration.settings, Path(snakemake.output[0]).parent, figures)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,20 @@ def main() -> None:
     from cloudcover.data.store import ChipStore
     from cloudcover.evaluate.calibrate.calibrator import calibrate
     from cloudcover.evaluate.calibrate.held_out import load_held_out
+    from cloudcover.pipeline.paths import run_folders
     from cloudcover.runtime.files import write_json, write_text
 
-    folders = {Path(path).parent.name: Path(path).parent for path in snakemake.input.oof}
+    tta = params.prediction.tta
     held = load_held_out(
         ChipStore(Path(snakemake.input.index).parent),
-        tables.MANIFEST.read(snakemake.input.manifest),
-        folders,
-        params.evaluation.tta[-1],
+        tables.MANIFEST.read(snakemake.input.labels),
+        {folder.name: folder for folder in run_folders(snakemake.input.oof)},
+        tta,
         params.calibration,
         params.seed,
     )
     calibration, ensemble, reliability = calibrate(
-        held, params.evaluation, params.calibration, params.seed, snakemake.threads
+        held, tta, params.evaluation, params.calibration, params.seed, snakemake.threads
     )
     write_text(snakemake.output.ensemble, ensemble.to_csv(index=False))
     write_text(snakemake.output.reliability, reliability.to_csv(index=False))

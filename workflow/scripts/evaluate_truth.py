@@ -9,19 +9,24 @@ def main() -> None:
     params = start(snakemake)
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
-    from cloudcover.evaluate.summary import load_runs
+    from cloudcover.evaluate.runs import judged_runs
     from cloudcover.evaluate.truth import evaluate_truth
-    from cloudcover.masks.pseudo import by_student
+    from cloudcover.masks.out_of_fold import BundleMasks
+    from cloudcover.masks.pseudo import PseudoLabels
     from cloudcover.masks.truth import TrueMasks
+    from cloudcover.pipeline.paths import run_folders
     from cloudcover.runtime.files import write_json
 
+    folders = run_folders(snakemake.input.predictions)
+    bundle = BundleMasks(Path(snakemake.input.bundle))
     figures, counts = evaluate_truth(
         TrueMasks(Path(snakemake.input.truth)),
         ChipStore(Path(snakemake.input.index).parent),
         tables.MANIFEST.read(snakemake.input.manifest),
+        tables.FOLDS.read(snakemake.input.folds),
         tables.AUDIT.read(snakemake.input.audit) if snakemake.input.audit else None,
-        load_runs([Path(path).parent for path in snakemake.input.oof], snakemake.params.runs),
-        {path.parent.name: by_student(path) for path in map(Path, snakemake.input.pseudo)},
+        judged_runs(snakemake.params.runs, folders, bundle, params.prediction, params.evaluation.threshold),
+        {path.parent.name: (tables.ROUND.read(path), PseudoLabels(path)) for path in map(Path, snakemake.input.rounds)},
         params.evaluation,
         params.seed,
     )

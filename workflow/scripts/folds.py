@@ -1,4 +1,4 @@
-"""Splits the chips into folds that share no scene, and tells how evenly (spread in 0-1, beside plain shuffles)."""
+"""Split the chips into a test part and folds that share no scene, and measure how evenly (spread in 0-1)."""
 
 from pathlib import Path
 
@@ -13,12 +13,8 @@ def main() -> None:
     from cloudcover.data.store import ChipStore
     from cloudcover.runtime.files import write_text
 
-    index = ChipStore(Path(snakemake.input.index).parent).index
-    verdicts = tables.MANIFEST.read(snakemake.input.manifest).set_index("chip_id")["verdict"]
-    coverage = index["label_coverage_share"].where(
-        verdicts.loc[index.index] == "clean"
-    )  # a wrong label tells no coverage
-    chips = index[["chip_id", "location", "datetime"]].assign(coverage_share=coverage).reset_index(drop=True)
+    index = ChipStore(Path(snakemake.input.index).parent).index.reset_index(drop=True)
+    chips = index.rename(columns={"label_coverage_share": "coverage_share"})
     folds = split(chips, params.folds, params.seed)
     check(folds, chips, params.folds)
     tables.FOLDS.write(folds, snakemake.output.folds)

@@ -1,4 +1,4 @@
-"""Decides which labels are clean: the label-cleaning manifest, from the audit and human verdicts."""
+"""Decide which labels are clean: the label-cleaning manifest, from the first judgement and human verdicts."""
 
 from pathlib import Path
 
@@ -13,8 +13,9 @@ def main() -> None:
 
     audit = tables.AUDIT.read(snakemake.input.audit) if snakemake.input.audit else None
     verdicts = tables.VERDICTS.read(snakemake.input.verdicts)
+    folds = tables.FOLDS.read(snakemake.input.folds)
     index = ChipStore(Path(snakemake.input.index).parent).index
-    tables.MANIFEST.write(build_manifest(audit, verdicts, index, params.labels), snakemake.output[0])
+    tables.MANIFEST.write(build_manifest(audit, verdicts, index, folds, params.labels), snakemake.output[0])
 
 
 if __name__ == "__main__":

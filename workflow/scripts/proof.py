@@ -12,12 +12,13 @@ def main() -> None:
     from cloudcover.config.params import load
     from cloudcover.evaluate.gap import closed_gap
     from cloudcover.evaluate.proof import by_seed, chain_folders, label_table, plot, read_counts
+    from cloudcover.evaluate.runs import ENSEMBLE
     from cloudcover.runtime.files import write_text
 
     evaluation = load(snakemake.input.preset).evaluation
     folders = chain_folders(snakemake.input.truth)
     counts = read_counts(folders)
-    counts = counts[counts["tta"] == evaluation.tta[-1]]
+    counts = counts[counts["run"] != ENSEMBLE]
     tables: dict[str, pd.DataFrame] = {
         "runs": closed_gap(counts, evaluation.resamples),
         "seeds": by_seed(counts, list(folders)).rename_axis("seed").reset_index(),

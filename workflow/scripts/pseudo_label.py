@@ -1,4 +1,4 @@
-"""Pseudo-labels of one round, which of them are accepted, and how that went by location."""
+"""Judge every label by a round, relabel what is rejected or unlabelled, and count it by location."""
 
 from pathlib import Path
 
@@ -7,28 +7,30 @@ from cloudcover.pipeline.job import start
 
 def main() -> None:
     params = start(snakemake)
-    from cloudcover.config.runs import round_number
+    from cloudcover.config.runs import is_round, round_number
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
-    from cloudcover.predict.predictor import Predictor
+    from cloudcover.labels.manifest import build_manifest
+    from cloudcover.masks.out_of_fold import OutOfFold
+    from cloudcover.masks.pseudo import PseudoLabels
     from cloudcover.pseudo_labels.churn import by_location
     from cloudcover.pseudo_labels.label import pseudo_label
 
-    compute = params.compute
-    policy = params.pseudo_labels.tta
-    teachers = {
-        fold: Predictor([Path(model).parent], policy, compute.device, compute.precision, compute.prediction_batch)
-        for fold, model in enumerate(snakemake.input.models)
-    }
     store = ChipStore(Path(snakemake.input.index).parent)
+    folds = tables.FOLDS.read(snakemake.input.folds)
+    audit = tables.AUDIT.read(snakemake.input.audit) if snakemake.input.audit else None
+    verdicts = tables.VERDICTS.read(snakemake.input.verdicts)
+    previous = Path(snakemake.input.previous[0])
     table = pseudo_label(
         store,
-        tables.MANIFEST.read(snakemake.input.manifest),
-        tables.FOLDS.read(snakemake.input.folds),
-        teachers,
+        build_manifest(audit, verdicts, store.index, folds, params.labels),
+        folds,
+        OutOfFold([Path(snakemake.input.oof).parent]),
+        params.prediction.judge_tta,
         params.pseudo_labels,
-        Path(snakemake.output.table).parent,
-        Path(snakemake.input.previous[0]) if snakemake.input.previous else None,
+        params.data.nodata,
+        Path(snakemake.output.manifest).parent,
+        PseudoLabels(previous) if is_round(previous.parent.name) else None,
     )
     number = round_number(snakemake.wildcards.round)
     tables.PSEUDO_LOCATIONS.write(by_location(table, store.index["location"], number), snakemake.output.locations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cloudcover.cli.audit import audit
 from cloudcover.cli.compare import compare
 from cloudcover.cli.data import download, verify
 from cloudcover.cli.export import export
@@ -16,6 +17,7 @@ from cloudcover.cli.score import score
 from cloudcover.cli.summary import summary
 from cloudcover.cli.synth import synth
 from cloudcover.cli.tune import tune
+from cloudcover.runtime.signals import end_cleanly
 
 
 @click.group(cls=CleanErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -33,7 +35,22 @@ def main(traceback: bool) -> None:
       cloudcover predict my-chips/test_features --model models/bundle --out masks
       cloudcover score masks my-chips/train_labels
     """  # noqa: D301
+    end_cleanly()
 
 
-for command in (synth, download, verify, manifest, export, predict, review, score, compare, tune, summary, params):
+for command in (
+    synth,
+    download,
+    verify,
+    audit,
+    manifest,
+    export,
+    predict,
+    review,
+    score,
+    compare,
+    tune,
+    summary,
+    params,
+):
     main.add_command(command)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-RAW = Path("data/raw")
+RAW, STORE = Path("data/raw"), Path("data/store")
 
 
 @click.command()
@@ -69,45 +69,69 @@ def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -
 
 
 @click.command()
-@click.argument("raw", type=click.Path(file_okay=False, path_type=Path), default=RAW)
-@click.option("--dvc", is_flag=True, help="Read the objects of the project's DVC cache instead of RAW.")
-def verify(raw: Path, dvc: bool) -> None:
-    """Compare the files in RAW with their manifest, byte by byte.
+@click.argument("folders", nargs=-1, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--dvc", is_flag=True, help="Read the objects of the project's DVC cache instead of FOLDERS.")
+def verify(folders: tuple[Path, ...], dvc: bool) -> None:
+    """Compare files with the hashes that were taken when they were fetched or packed, byte by byte.
 
-    Prints what differs, and ends with status 1 if anything does.
+    FOLDERS hold fetched chips (with files.csv) or packed ones (with index.parquet); without any they are data/raw and,
+    if there is one, data/store. Prints what differs, and ends with status 1 if anything does.
 
     \b
     Examples:
-      cloudcover verify data/raw
+      cloudcover verify
+      cloudcover verify data/store
       cloudcover verify --dvc
     """  # noqa: D301
     if dvc:
         _verify_dvc()
         return
-    from cloudcover.data import tables
+    damaged = [folder for folder in folders or _present() if not _verified(folder)]
+    if damaged:
+        raise click.exceptions.Exit(1)
+
+
+def _present() -> list[Path]:
+    return [RAW, STORE] if (STORE / "index.parquet").exists() else [RAW]
+
+
+def _verified(folder: Path) -> bool:
+    """Prints what differs in a folder and what to do; whether nothing does."""
+    from cloudcover.data import shards, tables
     from cloudcover.sources.verify import verify as compare
 
-    if not (raw / "files.csv").exists():
-        raise click.UsageError(f"{raw} has no files.csv: nothing was downloaded to it")
-    problems = compare(raw)
+    if (folder / "index.parquet").exists():
+        problems, number, kind = (
+            shards.verify(folder),
+            len(list(folder.glob("*.npy"))),
+            "arrays are as they were packed",
+        )
+        remedy = "the stage `pack` packs them again (`snakemake --forcerun pack`, `dvc repro --force pack`)"
+    elif (folder / "files.csv").exists():
+        problems, number = compare(folder), len(tables.FILES.read(folder / "files.csv"))
+        kind, remedy = "files are as they were fetched", "`cloudcover download --recheck` fetches them again"
+    else:
+        raise click.UsageError(f"{folder} has no files.csv: nothing was downloaded to it")
     for path, problem in problems.itertuples(index=False):
         click.echo(f"{path} {problem}")
     if len(problems):
-        raise click.ClickException(f"{len(problems)} files differ: `cloudcover download --recheck` fetches them again")
-    click.echo(f"{len(tables.FILES.read(raw / 'files.csv'))} files are as they were fetched")
+        click.echo(f"Error: {len(problems)} files of {folder} differ: {remedy}", err=True)
+    else:
+        click.echo(f"{number} {kind}")
+    return problems.empty
 
 
 def _verify_dvc() -> None:
     """Names the corrupted objects of the DVC cache and what they are part of."""
-    from dvc.exceptions import NotDvcRepoError
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     from cloudcover.pipeline.dvc_cache import verify
 
     try:
         repo = Repo()
-    except NotDvcRepoError:
-        raise click.UsageError("this folder is not in a DVC repository") from None
+    except (DvcException, RuntimeError) as error:  # no repository, no git, no home
+        raise click.UsageError(f"this folder is not in a DVC repository that can be read: {error}") from None
     cache = Path(repo.cache.local.path)
     problems, objects = verify(cache, Path(repo.root_dir, "dvc.lock"))
     for name, path in problems.itertuples(index=False):

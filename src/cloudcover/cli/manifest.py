@@ -31,11 +31,19 @@ def manifest() -> None:
     show_default=True,
     help="Table that gets the verdicts.",
 )
+@click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="data/store",
+    show_default=True,
+    help="Packed chips that the lists are compared with, if there are any.",
+)
 @click.option("--replace", is_flag=True, help="Also replace verdicts that the table has already.")
-def import_lists(lists: tuple[str, ...], reviewer: str | None, verdicts: Path, replace: bool) -> None:
+def import_lists(lists: tuple[str, ...], reviewer: str | None, verdicts: Path, store: Path, replace: bool) -> None:
     """Add the verdicts of LISTS to the table of human verdicts.
 
-    A chip that the table or an earlier list decides is left as it is.
+    A chip that the table or an earlier list decides is left as it is. Names of files count as their chips: 0012.tif is
+    the chip 0012. A list whose ids a spreadsheet has changed (12 for 0012) is refused.
 
     \b
     Example:
@@ -45,12 +53,17 @@ def import_lists(lists: tuple[str, ...], reviewer: str | None, verdicts: Path, r
 
     from cloudcover.data import tables
     from cloudcover.labels.importers import read_verdicts
+    from cloudcover.labels.known import refuse_changed
+    from cloudcover.review.verdicts import only_writer
 
-    old = tables.VERDICTS.read(verdicts) if verdicts.exists() else tables.VERDICTS.empty()
     new = pd.concat([read_verdicts(name, reviewer) for name in lists]).drop_duplicates("chip_id")
-    both = pd.concat([new, old] if replace else [old, new])
-    merged = both.drop_duplicates("chip_id").sort_values("chip_id", ignore_index=True)
-    tables.VERDICTS.write(merged, verdicts)
+    if (store / "index.parquet").exists():
+        refuse_changed(new["chip_id"], tables.INDEX.read(store / "index.parquet")["chip_id"], "the lists")
+    with only_writer(verdicts):
+        old = tables.VERDICTS.read(verdicts) if verdicts.exists() else tables.VERDICTS.empty()
+        both = pd.concat([new, old] if replace else [old, new])
+        merged = both.drop_duplicates("chip_id").sort_values("chip_id", ignore_index=True)
+        tables.VERDICTS.write(merged, verdicts.resolve())
     known = int(new["chip_id"].isin(old["chip_id"]).sum())
     click.echo(
         f"{len(new) - known} verdicts added, {known} {'replaced' if replace else 'kept as they were'}: {verdicts}"
@@ -77,13 +90,12 @@ def compare(lists: tuple[str, ...], chips: Path) -> None:
       cloudcover manifest compare ana.txt bo.csv data/labels/manifest.csv
       cloudcover manifest compare votes.csv:ana votes.csv:bo --chips votes.csv
     """  # noqa: D301
-    import pandas as pd
-
+    from cloudcover.data import tables
     from cloudcover.labels.importers import agreement, read_verdicts, votes
 
     if len(lists) < 2:
         raise click.UsageError("name two lists or more")
-    judged = pd.read_csv(chips, dtype=str, keep_default_na=False)["chip_id"].tolist()
+    judged = tables.read_csv(chips)["chip_id"].tolist()
     rejected = {}
     for name in lists:
         found = read_verdicts(name)

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from cloudcover.review.app import Review
 
-AUDIT = Path("data/labels/audit.csv")
+AUDITS = Path("data/audit")
 PREDICTIONS = Path("data/oof")
 
 
@@ -25,7 +25,7 @@ PREDICTIONS = Path("data/oof")
 @click.option(
     "--audit",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Table of suspicions and reasons.  [default: {AUDIT}, if there is one]",
+    help=f"Table of suspicions and reasons.  [default: the newest in {AUDITS}, if there is one]",
 )
 @click.option(
     "--verdicts",
@@ -63,6 +63,7 @@ def review(
     Example:
       cloudcover review --reviewer "Ada Lovelace"
     """  # noqa: D301
+    from cloudcover.review.predictions import newest_audit
     from cloudcover.review.server import default_reviewer, serve
 
     def ready(address: str, page: Review) -> None:
@@ -72,12 +73,11 @@ def review(
             f"go to {verdicts} at once. Ctrl+C ends the page."
         )
         if not page.queue.audited:
-            click.echo(f"There is no audit ({AUDIT}): the labels come scene by scene.")
+            click.echo(f"There is no audit in {AUDITS}: the labels come scene by scene.")
         if not no_browser:
             import webbrowser
 
             webbrowser.open(address)
 
-    if audit is None and AUDIT.exists():
-        audit = AUDIT
+    audit = audit or newest_audit(AUDITS)
     serve(store, audit, verdicts, predictions or PREDICTIONS, reviewer or default_reviewer(), port, ready)

@@ -7,7 +7,7 @@ nearest name.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,6 @@ from cloudcover.config.encoders import unknown_encoder
 from cloudcover.config.runs import MANIFEST, ROUND, chain
 from cloudcover.config.secrets import redact
 from cloudcover.config.sections import (
-    AuditParams,
     AugmentationParams,
     CalibrationParams,
     ComputeParams,
@@ -31,6 +30,7 @@ from cloudcover.config.sections import (
     LabelsParams,
     MemberParams,
     ModelParams,
+    PredictionParams,
     PseudoLabelParams,
     Section,
     SyntheticParams,
@@ -42,8 +42,14 @@ RENAMED = {
     "pseudo_labels.rounds": "rounds",
     "evaluation.oracle": "evaluation.references",
     "choice": "calibration",
+    "evaluation.tta": "prediction.tta",
+    "evaluation.compare_tta": "prediction.compare_tta",
+    "pseudo_labels.tta": "prediction.judge_tta",
 }
 """Keys and sections of earlier versions, with their names of today."""
+
+REMOVED = {"audit": "the audit judges by the out-of-fold predictions of the baseline and trains no network of its own"}
+"""Keys and sections of earlier versions that nothing takes the place of, and why."""
 
 
 class ParamsError(ValueError):
@@ -62,7 +68,6 @@ class Params(Section):
     )
     data: DataParams = Field(default_factory=lambda: DataParams())  # type: ignore[call-arg]
     synthetic: SyntheticParams = Field(default_factory=lambda: SyntheticParams())  # type: ignore[call-arg]
-    audit: AuditParams = Field(default_factory=lambda: AuditParams())  # type: ignore[call-arg]
     labels: LabelsParams = Field(default_factory=lambda: LabelsParams())  # type: ignore[call-arg]
     folds: FoldsParams = Field(default_factory=lambda: FoldsParams())  # type: ignore[call-arg]
     input: InputParams = Field(default_factory=lambda: InputParams())  # type: ignore[call-arg]
@@ -70,6 +75,7 @@ class Params(Section):
     training: TrainingParams = Field(default_factory=lambda: TrainingParams())  # type: ignore[call-arg]
     augmentation: AugmentationParams = Field(default_factory=lambda: AugmentationParams())  # type: ignore[call-arg]
     compute: ComputeParams = Field(default_factory=lambda: ComputeParams())  # type: ignore[call-arg]
+    prediction: PredictionParams = Field(default_factory=lambda: PredictionParams())  # type: ignore[call-arg]
     pseudo_labels: PseudoLabelParams = Field(default_factory=lambda: PseudoLabelParams())  # type: ignore[call-arg]
     final: FinalParams = Field(default_factory=lambda: FinalParams())  # type: ignore[call-arg]
     evaluation: EvaluationParams = Field(default_factory=lambda: EvaluationParams())  # type: ignore[call-arg]
@@ -126,6 +132,8 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         if key in RENAMED:
             return f"{key}: renamed to {RENAMED[key]}"
+        if key in REMOVED:
+            return f"{key}: no longer used, remove it; {REMOVED[key]}"
         options = _known_keys(error["loc"])
         near = difflib.get_close_matches(str(error["loc"][-1]), options, n=1)
         return f"{key}: unknown key{f'; did you mean {near[0]}?' if near else ''} (keys here: {', '.join(options)})"
@@ -205,15 +213,35 @@ def _duplicates(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[str]:
         yield from _duplicates(value, (*path, name))
 
 
+def pick(params: Params, names: Iterable[str]) -> dict[str, Any]:
+    """Take parts of the parameters, as JSON values: whole sections, `model`, and single keys, `data.nodata`."""
+    values, picked = params.model_dump(mode="json"), dict[str, Any]()
+    for name in names:
+        section, _, key = name.partition(".")
+        if key:
+            picked.setdefault(section, {})[key] = values[section][key]
+        else:
+            picked[section] = values[section]
+    return picked
+
+
 def declared(values: dict[str, Any]) -> Params:
-    """Check the sections that a rule declares: `declared({"seed": 0, "data": {…}}).data.bands`.
+    """Check the parts of the parameters that a rule declares: `declared(pick(params, ["data.bands"])).data.bands`.
 
     Returns:
-        Parameters without all other sections: using one is an `AttributeError`, so that no script can use a value that
-        would not make its stage stale.
+        Parameters without all other sections and keys: using one is an `AttributeError`, so that no script can use a
+        value that would not make its stage stale.
     """
     fields: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(Params.__annotations__[name]) for name in values}
     params = Params.model_construct(**{name: field.validate_python(values[name]) for name, field in fields.items()})
-    for name in Params.model_fields.keys() - values.keys():
-        del params.__dict__[name]
+    _forget(params, values)
+    for name, section in params:
+        if isinstance(section, Section):
+            _forget(section, values[name])
     return params
+
+
+def _forget(section: Section, values: Iterable[str]) -> None:
+    """Delete the defaults of all keys but these."""
+    for name in type(section).model_fields.keys() - set(values):
+        del section.__dict__[name]

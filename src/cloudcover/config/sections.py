@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -11,6 +13,19 @@ from cloudcover.config.secrets import refuse_secrets
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+BAND = re.compile(r"(?!label$)[A-Za-z0-9][A-Za-z0-9_-]*")
+"""Name of a band's file without its suffix; `label` would be taken for the label."""
+
+
+def _place(text: str) -> str:
+    """Expand `~`; refuse braces, which Snakemake and DVC take for names of wildcards and parameters."""
+    if set(text) & set("{}"):
+        raise ValueError("paths must not hold braces: rename the folder, or lead to it by a link")
+    return os.path.expanduser(text)  # noqa: PTH111  (a Path would drop the slashes of an address)
+
+
+Place = Annotated[str, AfterValidator(_place)]
+"""Path of a file or folder of the user."""
 Url = Annotated[str, AfterValidator(refuse_secrets)]
 Verdict = Literal["clean", "bad"]
 Tta = Literal["none", "vflip", "hflip", "flips", "d4"]
@@ -31,7 +46,7 @@ class DataParams(Section):
         "synthetic",
         description="source of the chips (docs/data.md): synthetic | local | azure | s3 | http | archive",
     )
-    path: str | None = Field(
+    path: Place | None = Field(
         None,
         description="local: folder in the challenge's layout (docs/data.md); archive: folder of the .tar.gz",
     )
@@ -39,10 +54,10 @@ class DataParams(Section):
         None, description="azure, http, archive: address of the set's folder; s3: s3://BUCKET/PREFIX; never a signature"
     )
     endpoint: Url | None = Field(None, description="s3: address of the service; null: Amazon S3")
-    sas_file: str | None = Field(
+    sas_file: Place | None = Field(
         None, description="azure: file with the SAS URL; the variable CLOUDCOVER_SAS_URL takes precedence"
     )
-    checksums: str | None = Field(
+    checksums: Place | None = Field(
         None, description="archive: md5sum file for archives other than the challenge's, or null"
     )
     splits: list[Literal["train", "test"]] = Field(
@@ -52,7 +67,7 @@ class DataParams(Section):
         None,
         description="azure, s3, http, archive: share, number per split, list or file of chips and locations; null: all",
     )
-    unlabelled: str | None = Field(
+    unlabelled: Place | None = Field(
         None,
         description="folder of additional unlabelled chips, CHIP/BAND.tif, as candidates for pseudo-labels; or null",
     )
@@ -88,6 +103,8 @@ class DataParams(Section):
             raise ValueError("source: synthetic knows the truth of all its chips and takes no unlabelled ones")
         if self.chip_size % 32:
             raise ValueError(f"chip_size {self.chip_size} is not a multiple of 32, which the encoders need")
+        if odd := [band for band in self.bands if not BAND.fullmatch(band)]:
+            raise ValueError(f"bands {odd} are no names of files: letters, digits, - and _, and not label")
         if len(set(self.bands)) != len(self.bands):
             raise ValueError(f"bands {self.bands} name a band twice")
         return self
@@ -101,13 +118,6 @@ class SyntheticParams(Section):
     chips: int = Field(240, ge=1, description="number of chips, spread over the scenes")
     unlabelled: Share = Field(0.03, description="share of chips without a label [0-1]")
     label_errors: Share = Field(0.145, description="share of wrong labels (in the challenge: 1,633 of 11,243) [0-1]")
-
-
-class AuditParams(Section):
-    """The search for wrong labels: an out-of-fold model beside evidence that needs no model."""
-
-    folds: int = Field(2, ge=2, description="scene-disjoint folds of the audit's own network")
-    epochs: int = Field(8, ge=1, description="epochs of the audit's own network, in each of two passes")
 
 
 class LabelsParams(Section):
@@ -124,8 +134,15 @@ class LabelsParams(Section):
 
 
 class FoldsParams(Section):
-    """The split into folds."""
+    """The test part, whole locations that nothing learns from, and the split of all other chips into folds."""
 
+    test_share: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="share of chips, in whole locations, for the figures of the evaluation; 0: none, figures are "
+        "out-of-fold [0-1]",
+    )
     number: int = Field(2, ge=2, description="number of folds")
     group: Literal["scene", "location", "none"] = Field(
         "scene", description="what a fold never splits: scene | location | none"
@@ -292,7 +309,6 @@ class PseudoLabelParams(Section):
     targets: Literal["hard", "soft"] = Field(
         "hard", description="targets of the students: hard (the mask, p > 0.5) | soft (the probability p itself)"
     )
-    tta: Tta = Field("d4", description="TTA views that the teachers average: none | vflip | hflip | flips | d4")
 
 
 class MemberParams(Section):
@@ -322,16 +338,25 @@ class FinalParams(Section):
     )
 
 
-class EvaluationParams(Section):
-    """The evaluation on out-of-fold predictions."""
+class PredictionParams(Section):
+    """Test-time augmentation (TTA): the views that a prediction averages, none | vflip | hflip | flips | d4."""
 
-    tta: list[Tta] = Field(
-        ["none", "vflip"], min_length=1, description="TTA policies to compare; masks are made with the last one"
-    )
+    tta: Tta = Field("vflip", description="TTA policy of the evaluation and of the delivered bundle")
+    judge_tta: Tta = Field("d4", description="TTA policy of the predictions by which labels are judged and replaced")
     compare_tta: list[Tta] = Field(
-        ["none", "vflip", "hflip", "flips", "d4"],
+        ["none", "hflip", "flips", "d4"],
         description="additional TTA policies for the final models, compared in Jaccard and time",
     )
+
+    @property
+    def final_tta(self) -> list[Tta]:
+        """All policies of the final models, `tta` first."""
+        return list(dict.fromkeys([self.tta, *self.compare_tta]))
+
+
+class EvaluationParams(Section):
+    """The figures of the evaluation."""
+
     threshold: float = Field(0.5, gt=0, lt=1, description="a pixel is cloud if its probability is above this")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of locations for the 95 % interval")
     references: list[Literal["oracle"]] = Field(
@@ -339,11 +364,6 @@ class EvaluationParams(Section):
         description="trainings to compare with: oracle (synthetic: learns from the true masks, to measure the cost of "
         "wrong labels); []: none",
     )
-
-    @property
-    def final_tta(self) -> list[Tta]:
-        """All policies of the final models, those of `tta` first."""
-        return list(dict.fromkeys([*self.tta, *self.compare_tta]))
 
 
 class CalibrationParams(Section):

@@ -1,11 +1,11 @@
-"""The sections of the parameters that determine a training."""
+"""The parameters that determine a training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from cloudcover.config.params import Params
+from cloudcover.config.params import Params, declared, pick
 from cloudcover.config.sections import (
     AugmentationParams,
     ComputeParams,
@@ -23,7 +23,7 @@ class TrainingConfig:
     """What a training is told.
 
     Attributes:
-        SECTIONS: names of its sections, for rules, fingerprints and everything else that needs them.
+        KEYS: The sections and keys that it depends on, for rules and everything else that needs them.
     """
 
     seed: int
@@ -35,12 +35,16 @@ class TrainingConfig:
     augmentation: AugmentationParams
     compute: ComputeParams
 
-    SECTIONS: ClassVar[tuple[str, ...]] = ()
+    KEYS: ClassVar[tuple[str, ...]] = (
+        "seed", "data.bands", "data.chip_size", "data.nodata", "folds.group", "input", "model", "training",
+        "augmentation", "compute",
+    )  # fmt: skip
 
     @classmethod
     def of(cls, params: Params) -> TrainingConfig:
-        """Take its sections from the parameters."""
-        return cls(**{name: getattr(params, name) for name in cls.SECTIONS})
+        """Take what a training depends on from the parameters; all else is missing from its sections."""
+        own = declared(pick(params, cls.KEYS))
+        return cls(**dict(own))
 
     def for_member(self, member: MemberParams) -> TrainingConfig:
         """Replace what a member of the final ensemble has otherwise."""
@@ -49,6 +53,3 @@ class TrainingConfig:
             model=member.override_model(self.model),
             augmentation=member.override_augmentation(self.augmentation),
         )
-
-
-TrainingConfig.SECTIONS = tuple(field.name for field in fields(TrainingConfig))

@@ -14,10 +14,13 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from cloudcover.data.grid import Grid
 from cloudcover.data.values import Stored, read_dn
 
 IGNORE_INDEX = 255
 """Value of label pixels that nobody knows: left out of loss, metric, coverage and audit."""
+LARGEST_MASK = 1 << 28
+"""Pixels of a mask that are read at most; a whole Sentinel-2 scene has less than half of it."""
 
 
 class ChipError(ValueError):
@@ -30,51 +33,80 @@ class ChipError(ValueError):
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where a chip lies: shape [pixels], CRS and affine transform (six numbers, rasterio's order)."""
-
-    height: int
-    width: int
-    crs: str
-    transform: tuple[float, ...]
-
-    def differences(self, other: Grid) -> str:
-        """What differs, with both values, or an empty text."""
-        pairs = [
-            (name, getattr(self, name), getattr(other, name))
-            for name in ("height", "width", "crs", "transform")
-            if getattr(self, name) != getattr(other, name)
-        ]
-        return "; ".join(f"{name} {mine} against {theirs}" for name, mine, theirs in pairs)
-
-
-@dataclass(frozen=True)
 class Chip:
     """A chip in memory.
 
     Attributes:
         bands: B x H x W uint16 [DN].
-        label: H x W uint8 of {0, 1, 255}, or None.
+        label: H x W uint8 of {0, 1, 255}, 255 also where any band has no data; or None.
         grid: where it lies.
         conversion: how the files' values were scaled and shifted to become DN, empty if they were not.
+        doubtful: the label may be a 0/255 mask: it holds no 1, but 255 where the bands have data, and its file does not
+            say that 255 is unknown.
     """
 
     bands: NDArray[np.uint16]
     label: NDArray[np.uint8] | None
     grid: Grid
     conversion: str = ""
+    doubtful: bool = False
+
+
+def stem_of(name: str) -> str | None:
+    """Name of a TIFF without its suffix, `.tif` or `.tiff` in any case; None for hidden files and all others."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and suffix.lower() in ("tif", "tiff") and not name.startswith(".") else None
+
+
+def images(folder: Path) -> dict[str, Path]:
+    """Find the TIFFs of a folder by their names without suffix; links are followed, hidden files are left out.
+
+    Raises:
+        ChipError: two files differ only in the suffix, such as `B02.tif` and `B02.TIF`.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (stem := stem_of(path.name)) is None:
+            continue
+        if stem in found:
+            raise ChipError(stem, f"{found[stem]} and {path.name} have one name: remove one of them")
+        found[stem] = path
+    return found
+
+
+def instead(path: Path) -> str:
+    """What stands in the place of a missing TIFF and how to make it one, as the end of a message; or an empty text."""
+    if path.is_symlink():
+        return f": it is a broken link to {path.readlink()}"
+    key = path.stem.lower()
+    near = sorted(p.name for p in path.parent.iterdir() if key in p.name.lower()) if path.parent.is_dir() else []
+    near = [name for name in near if not name.startswith(".") and not name.endswith((".aux.xml", ".msk", ".ovr"))]
+    if not near:
+        return ""
+    mend = "rename it" if stem_of(near[0]) else "`gdal_translate` converts it"
+    return f", but {near[0]} is there: expected a GeoTIFF called {path.name} ({mend})"
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[DatasetReader]:
-    """Open a raster; what GDAL cannot read becomes a `ChipError`."""
-    if not path.exists():
-        raise ChipError(name, f"{path} is missing")
+def open_tiff(path: Path, name: str) -> Iterator[DatasetReader]:
+    """Open a GeoTIFF, and no other format: a VRT that is called `.tif` could name any file or address.
+
+    Args:
+        path: the file.
+        name: what to call it in errors.
+
+    Raises:
+        ChipError: it is missing, or GDAL or the system cannot read it, here or while it is open.
+    """
     try:
-        with rasterio.open(path) as source:
+        if not path.exists():
+            raise ChipError(name, f"{path} is missing{instead(path)}")
+        with rasterio.open(path, driver="GTiff") as source:
             yield source
     except RasterioError as error:
         raise ChipError(name, f"{path} cannot be read ({error}): truncated or not a GeoTIFF") from None
+    except OSError as error:
+        raise ChipError(name, f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _check(source: DatasetReader, path: Path, name: str, dtype: str) -> None:
@@ -100,13 +132,27 @@ def check_gcps(source: DatasetReader, path: Path, name: str) -> None:
         )
 
 
-def _grid(source: DatasetReader, shape: tuple[int, ...], window: Window | None) -> Grid:
+def _grid(source: DatasetReader, window: Window | None) -> Grid:
+    """Place of what is to be read, before it is."""
+    height, width = (int(window.height), int(window.width)) if window else source.shape
     transform = source.window_transform(window) if window else source.transform
-    return Grid(shape[0], shape[1], str(source.crs or ""), tuple(transform)[:6])
+    return Grid(height, width, str(source.crs or ""), tuple(transform)[:6])
+
+
+def read_grid(path: Path, name: str) -> Grid:
+    """Read where a raster is, without its pixels; raises `ChipError` as `read_band`."""
+    with open_tiff(path, name) as source:
+        check_gcps(source, path, name)
+        return _grid(source, None)
 
 
 def read_band(
-    path: Path, name: str, nodata: int, offset: int, window: Window | None = None
+    path: Path,
+    name: str,
+    nodata: int,
+    offset: int,
+    window: Window | None = None,
+    shape: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.uint16], Grid, str]:
     """Read the single band of a GeoTIFF as DN.
 
@@ -116,37 +162,50 @@ def read_band(
         nodata: value of pixels without data in the result [DN].
         offset: what was added to the DN of a file without an offset of its own [DN].
         window: part to read, or None for all of it.
+        shape: height and width that it must have [pixels]; None: any.
 
     Returns:
         Pixels, place, and conversion as of `values.read_dn`.
 
     Raises:
-        ChipError: missing, truncated, not a raster, more than one band, another dtype, a place by ground control
-            points, or a scale and an offset that make no sense.
+        ChipError: missing, truncated, not a GeoTIFF, more than one band, another dtype or shape, a place by ground
+            control points, or a scale and an offset that make no sense.
     """
-    with _opened(path, name) as source:
+    with open_tiff(path, name) as source:
         _check(source, path, name, "uint16")
+        grid = _grid(source, window)
+        if shape and (grid.height, grid.width) != shape:  # before its pixels fill the memory
+            raise ChipError(name, f"is {grid.height} x {grid.width} pixels, expected {shape[0]} x {shape[1]}")
         try:
             pixels, conversion = read_dn(source, nodata, offset, window)
         except ValueError as error:
             raise ChipError(name, f"{path} {error}") from None
-        return pixels, _grid(source, pixels.shape, window), conversion
+        return pixels, grid, conversion
 
 
-def read_mask(path: Path, name: str, window: Window | None = None) -> tuple[NDArray[np.uint8], Grid]:
+def read_mask(
+    path: Path, name: str, window: Window | None = None, like: Grid | None = None
+) -> tuple[NDArray[np.uint8], Grid]:
     """Read a label or a predicted mask and check its values; pixels outside the file's own mask become 255.
 
     Args:
         path: the file, uint8; there is no silent cast.
         name: what to call it in errors.
         window: part to read, or None for all of it.
+        like: where it must be; None: anywhere.
 
     Raises:
-        ChipError: missing, truncated, not a raster, more than one band, another dtype, a place by ground control
-            points, a scale or offset, pixels of a nodata value other than 255, or values outside {0, 1, 255}.
+        ChipError: missing, truncated, not a GeoTIFF, more than one band, another dtype or place, a place by ground
+            control points, a scale or offset, pixels of a nodata value other than 255, values outside {0, 1, 255}, or
+            more than `LARGEST_MASK` pixels.
     """
-    with _opened(path, name) as source:
+    with open_tiff(path, name) as source:
         _check(source, path, name, "uint8")
+        grid = _grid(source, window)
+        if like and (problem := grid.differences(like)):  # before its pixels fill the memory
+            raise ChipError(name, f"differs from the bands: {problem}")
+        if grid.height * grid.width > LARGEST_MASK:
+            raise ChipError(name, f"{path} is {grid.height} x {grid.width} pixels, more than {LARGEST_MASK:,}")
         says = Stored.of(source)
         if says.scaled:
             raise ChipError(
@@ -165,13 +224,20 @@ def read_mask(path: Path, name: str, window: Window | None = None) -> tuple[NDAr
         if says.masked:
             mask[source.read_masks(1, window=window) == 0] = IGNORE_INDEX
         _check_values(mask, path, name)
-        return mask, _grid(source, mask.shape, window)
+        return mask, grid
+
+
+def says_unknown(path: Path) -> bool:
+    """Whether a label's file itself says that its 255 are unknown: by its nodata value, or by a mask."""
+    with open_tiff(path, "label") as source:
+        says = Stored.of(source)
+        return says.masked or says.nodata == IGNORE_INDEX
 
 
 def image_size(path: Path, name: str) -> tuple[int, int]:
     """Height and width of a raster [pixels] without reading its pixels; raises `ChipError` as `read_band`."""
-    with _opened(path, name) as source:
-        return source.height, source.width
+    grid = read_grid(path, name)
+    return grid.height, grid.width
 
 
 def _check_values(mask: NDArray[np.uint8], path: Path, name: str) -> None:
@@ -207,26 +273,27 @@ def read_chip(
         offset: what was added to the DN of files without an offset of their own [DN].
 
     Raises:
-        ChipError: a band cannot be read (`read_band`) or has another shape; the label cannot be read (`read_mask`), or
-            its shape, CRS or transform do not fit.
+        ChipError: a band cannot be read (`read_band`) or its shape, CRS or transform do not fit; or the same of the
+            label (`read_mask`).
     """
+    files = images(folder)
     layers: list[NDArray[np.uint16]] = []
     conversions: list[str] = []
     first: Grid | None = None
     for band in bands:
-        pixels, grid, conversion = read_band(folder / f"{band}.tif", band, nodata, offset, window)
-        if (grid.height, grid.width) != shape:
-            raise ChipError(band, f"is {grid.height} x {grid.width} pixels, expected {shape[0]} x {shape[1]}")
-        if first is None:
-            first = grid
-        elif problem := grid.differences(first):
+        path = files.get(band, folder / f"{band}.tif")
+        pixels, grid, conversion = read_band(path, band, nodata, offset, window, shape)
+        first = first or grid
+        if problem := grid.differences(first):
             raise ChipError(band, f"differs from {bands[0]}: {problem}")
         layers.append(pixels)
         conversions.append(conversion)
     assert first is not None
-    mask = None
+    pixels = np.stack(layers)
+    mask, doubtful = None, False
     if label is not None:
-        mask, grid = read_mask(label, "label", window)
-        if problem := grid.differences(first):
-            raise ChipError("label", f"differs from the bands: {problem}")
-    return Chip(np.stack(layers), mask, first, "|".join(dict.fromkeys(filter(None, conversions))))
+        mask = read_mask(label, "label", window, like=first)[0]
+        empty = (pixels == nodata).any(axis=0)
+        doubtful = 1 not in mask and IGNORE_INDEX in mask[~empty] and not says_unknown(label)
+        mask[empty] = IGNORE_INDEX  # nobody knows what is where nothing was seen
+    return Chip(pixels, mask, first, "|".join(dict.fromkeys(filter(None, conversions))), doubtful)

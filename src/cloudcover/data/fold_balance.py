@@ -1,4 +1,7 @@
-"""How evenly chips of each kind are spread over the folds, beside the best possible and plain shuffles."""
+"""How evenly chips of each kind are spread over the folds, beside the best possible and plain shuffles.
+
+And how much the chips of the test part differ from those of the folds.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cloudcover.config.sections import FoldsParams, Stratum
-from cloudcover.data.folds import check_chips, group_chips, strata_of
+from cloudcover.data.folds import TEST, check_chips, group_chips, strata_of
 from cloudcover.data.scenes import scene_of
 
 STRATA: tuple[Stratum, ...] = ("location", "year", "month", "hour", "coverage")
@@ -25,7 +28,8 @@ def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed:
 
         spread = sum_v sum_k |n_vk - n_v / number| / (2 n)
 
-    with n_vk chips of value v in fold k. 0 is even, 1 - 1 / number is every value in one fold.
+    with n_vk chips of value v in fold k. 0 is even, 1 - 1 / number is every value in one fold. Chips of the test part
+    do not count here.
 
     Args:
         folds: table by `tables.FOLDS`, for the same chips.
@@ -38,14 +42,18 @@ def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed:
         `one_group_share`, share of chips whose value lies in a single group and so in a single fold; `spread_share`;
         `least_share`, a bound that no split into whole groups can pass; `groups_shuffled_share` and
         `chips_shuffled_share`, mean of plain shuffles of groups and of chips. A shuffle of chips is even because it
-        splits groups: it leaks.
+        splits groups: it leaks. `test_difference_share` is the total-variation distance between the test part and the
+        folds, from 0 (alike) to 1 (no value in common); NaN without a test part.
 
     Raises:
         KeyError: a chip has no fold.
     """
     chips = check_chips(chips)
-    group, names = group_chips(chips, scene_of(chips["location"], chips["datetime"]), params)
     fold = folds.set_index("chip_id")["fold"].loc[chips["chip_id"]].to_numpy(np.int64)
+    test = fold == TEST
+    everywhere = strata_of(chips, params, STRATA)
+    chips, fold = chips[~test].reset_index(drop=True), fold[~test]
+    group, names = group_chips(chips, scene_of(chips["location"], chips["datetime"]), params)
     strata = strata_of(chips, params, STRATA)
     rng = np.random.default_rng(seed)
     by_group = [rng.permutation(len(names))[group] % params.number for _ in range(SHUFFLES)]
@@ -63,6 +71,7 @@ def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed:
                 "least_share": least,
                 "groups_shuffled_share": float(np.mean([_spread(code, f, params.number) for f in by_group])),
                 "chips_shuffled_share": float(np.mean([_spread(code, f, params.number) for f in by_chip])),
+                "test_difference_share": _difference(everywhere.get(name, np.zeros_like(test, np.int64)), test),
             }
         )
     return pd.DataFrame(rows)
@@ -72,6 +81,14 @@ def _spread(value: Ints, fold: Ints, number: int) -> float:
     count = np.zeros((value.max() + 1, number))
     np.add.at(count, (value, fold), 1)
     return float(np.abs(count - count.sum(1, keepdims=True) / number).sum() / (2 * len(value)))
+
+
+def _difference(value: Ints, test: NDArray[np.bool_]) -> float:
+    """Total-variation distance between the values of the test part and those of the folds."""
+    if not test.any():
+        return float("nan")
+    inside, outside = (np.bincount(value[part], minlength=value.max() + 1) / part.sum() for part in (test, ~test))
+    return float(np.abs(inside - outside).sum() / 2)
 
 
 def _least(value: Ints, group: Ints, number: int) -> tuple[float, float]:

@@ -1,9 +1,10 @@
-"""The split into folds: groups of chips stay whole, several criteria at once are spread evenly.
+"""The test part and the folds: groups of chips stay whole, several criteria at once are spread evenly.
 
-A fold is a set of whole groups (scenes by default), because chips of one scene share weather, light and ground: a model
-validated on a scene that it has seen looks better than it is. The price is that a criterion can only be balanced as far
-as its values lie in several groups. `fold_balance` shows how far that is
-(`least_share`) beside what was reached.
+The test part is a set of whole locations that no training, verdict or choice depends on. All other chips are split into
+folds. A fold is a set of whole groups (scenes by default), because chips of one scene share weather, light and ground:
+a model validated on a scene that it has seen looks better than it is. The price is that a criterion can only be
+balanced as far as its values lie in several groups. `fold_balance` shows how far that is (`least_share`) beside what
+was reached.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from cloudcover.data import tables
 from cloudcover.data.coverage import coverage_bin
 from cloudcover.data.scenes import scene_of, times
 from cloudcover.runtime.text import listed
+
+TEST = -1
+"""Fold of the chips of the test part."""
 
 COLUMNS = ("chip_id", "location", "datetime", "coverage_share")
 
@@ -39,31 +43,59 @@ class LeakError(ValueError):
 
 
 def split(chips: pd.DataFrame, params: FoldsParams, seed: int) -> pd.DataFrame:
-    """Assigns each chip to a fold, whole groups at a time.
+    """Assign each chip to the test part or to a fold, whole locations and whole groups at a time.
 
     The same chips, parameters and seed give the same folds, whatever the order of the rows.
 
     Args:
         chips: columns chip_id, location, datetime (ISO 8601, "" = unknown) and coverage_share (share of cloud in the
             label, 0-1; NaN = no usable label, which is spread evenly as a value of its own).
-        params: number of folds, what is never split, what is stratified.
-        seed: of the restarts.
+        params: share of the test part, number of folds, what is never split, what is stratified.
+        seed: Random seed for the restarts.
 
     Returns:
-        Table by `tables.FOLDS`, rows as in `chips`; folds count from 0.
+        Table by `tables.FOLDS`, rows as in `chips`; folds count from 0, and `TEST` marks the test part.
 
     Raises:
-        ValueError: there are fewer groups than folds, a column is missing, a chip id occurs twice, a datetime is not
-            ISO 8601, or a coverage is outside 0-1.
+        ValueError: there are fewer groups than folds, only one location for a test part, a column is missing, a chip id
+            occurs twice, a datetime is not ISO 8601, or a coverage is outside 0-1.
     """
     chips = check_chips(chips)
+    fold = np.full(len(chips), TEST)
+    rest = np.flatnonzero(~_test_part(chips, params, seed))
+    fold[rest] = _folds_of(chips.iloc[rest].reset_index(drop=True), params, seed)
+    scene = scene_of(chips["location"], chips["datetime"])
+    return tables.FOLDS.check(pd.DataFrame({"chip_id": chips["chip_id"], "fold": fold, "scene": scene}), "split")
+
+
+def _test_part(chips: pd.DataFrame, params: FoldsParams, seed: int) -> NDArray[np.bool_]:
+    """Whether each chip belongs to the test part: the locations whose chips are most like the share of all chips."""
+    if not params.test_share:
+        return np.zeros(len(chips), np.bool_)
+    names, location = np.unique(chips["location"].to_numpy(dtype=str), return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(
+            f"all {len(chips)} chips are of the location {names[0]!r}, but the test part needs a location that nothing "
+            "learns from: set folds.test_share to 0, or add data of other locations"
+        )
+    strata = strata_of(chips, params, [stratum for stratum in params.stratify if stratum != "location"])
+    shares = np.array([1 - params.test_share, params.test_share])
+    imbalance = _Imbalance.of(location.astype(np.int64), strata, shares)
+    part = _search(imbalance, seed)
+    if len(set(part.tolist())) < 2:  # a share smaller than every location, or larger than all but one
+        alone = [(np.arange(len(names)) == name).astype(np.int64) ^ part for name in range(len(names))]
+        part = min(alone, key=lambda parts: round(imbalance.value(parts), DECIMALS))
+    return np.asarray(part[location] == 1)
+
+
+def _folds_of(chips: pd.DataFrame, params: FoldsParams, seed: int) -> Ints:
+    """Fold of each chip outside the test part."""
     scene = scene_of(chips["location"], chips["datetime"])
     group, names = group_chips(chips, scene, params)
     if len(names) < params.number:
         raise ValueError(_too_few(chips, scene, len(names), params))
-    fold_of_group = _search(_Imbalance.of(group, strata_of(chips, params, params.stratify), params.number), seed)
-    folds = pd.DataFrame({"chip_id": chips["chip_id"], "fold": fold_of_group[group], "scene": scene})
-    return tables.FOLDS.check(folds, "split")
+    shares = np.full(params.number, 1 / params.number)
+    return _search(_Imbalance.of(group, strata_of(chips, params, params.stratify), shares), seed)[group]
 
 
 def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None:
@@ -94,6 +126,17 @@ def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None
         raise LeakError(
             f"{len(other)} chips have another scene in the folds than in the set{_shown(other)}; make the folds again"
         )
+    test = folds["fold"] == TEST
+    if test.any() != bool(params.test_share):
+        raise LeakError(
+            f"{test.sum()} chips are in the test part, but folds.test_share is {params.test_share}; "
+            "make the folds again"
+        )
+    parts = test.groupby(chips["location"].to_numpy()).nunique()
+    if len(leaks := parts.index[parts > 1]):
+        raise LeakError(f"{len(leaks)} locations are in the test part and in folds{_shown(leaks)}")
+    scene = scene.set_axis(chips.index)[~test]
+    folds, chips = folds[~test], chips[~test]
     numbers = set(folds["fold"])
     if empty := sorted(set(range(params.number)) - numbers):
         raise LeakError(f"folds {empty} of {params.number} are empty; make the folds again")
@@ -174,14 +217,15 @@ class _Imbalance:
     """What the search makes small: a weighted sum of squares that is quadratic in the assignment.
 
     For each criterion, Pearson's chi-square of the table value x fold against even counts:
-    sum_v sum_k (n_vk - n_v / folds)² folds / n_v. Size is a criterion with one value; it weighs as much as all others
+    sum_v sum_k (n_vk - n_v s_k)² folds / n_v, where s_k is the share of fold k, the same for all folds but for the test
+    part. Size is a criterion with one value; it weighs as much as all others
     together, because folds of unequal size also make every criterion uneven.
 
     Attributes:
         counts: groups x values, chips of each value in each group.
         weight: weight of each value's squares.
         weighted: counts times weight.
-        target: chips of each value that an even fold has.
+        target: chips of each value that each fold should have, folds x values.
         square: sum of weighted squares per group; it is large for large groups and for groups with rare values.
         folds: number of folds.
     """
@@ -194,7 +238,7 @@ class _Imbalance:
     folds: int
 
     @classmethod
-    def of(cls, group: Ints, strata: dict[str, Ints], folds: int) -> _Imbalance:
+    def of(cls, group: Ints, strata: dict[str, Ints], shares: Floats) -> _Imbalance:
         columns, weights, start = [np.zeros_like(group)], [np.array([float(max(len(strata), 1))])], 1
         for value in strata.values():
             columns.append(value + start)
@@ -202,14 +246,14 @@ class _Imbalance:
             start += len(weights[-1])
         entries = (np.ones(len(group) * len(columns)), (np.tile(group, len(columns)), np.concatenate(columns)))
         counts = sparse.coo_array(entries).tocsr()
-        total = counts.sum(axis=0)
+        total, folds = counts.sum(axis=0), len(shares)
         weight = np.concatenate(weights) * folds / total
         weighted = counts.copy()
         weighted.data *= weight[counts.indices]
-        return cls(counts, weight, weighted, total / folds, counts.multiply(weighted).sum(axis=1), folds)
+        return cls(counts, weight, weighted, np.outer(shares, total), counts.multiply(weighted).sum(axis=1), folds)
 
     def excess(self, fold: Ints) -> Floats:
-        """Chips of each value above the target, folds x values."""
+        """Chips of each value above the target: folds x values."""
         member = sparse.coo_array((np.ones(len(fold)), (fold, np.arange(len(fold)))), shape=(self.folds, len(fold)))
         return np.asarray((member.tocsr() @ self.counts).toarray() - self.target)
 
@@ -244,7 +288,7 @@ def _greedy(imbalance: _Imbalance, order: NDArray[np.intp]) -> Ints:
     No fold stays empty, here or in `_improve`: a group adds more where more chips are, so an empty fold is cheapest.
     """
     fold = np.zeros(len(order), np.int64)
-    excess = np.tile(-imbalance.target, (imbalance.folds, 1))
+    excess = -imbalance.target
     for group in order:
         values, count, weighted = imbalance.row(group)
         k = int((excess[:, values] @ weighted).round(DECIMALS).argmin())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
 from cloudcover.data import tables
+from cloudcover.data.chips import instead, stem_of
+from cloudcover.data.ids import core
 from cloudcover.data.scenes import scene_of
 from cloudcover.runtime.files import hash_files
+from cloudcover.runtime.text import named
 
 SPLITS = ("train", "test")
 
@@ -23,18 +27,15 @@ EXTRA = ("chip_id_crosswalk.csv",)
 """Tables that the mirrors have beside the metadata: the names that the chips had in the challenge."""
 
 
+DOCUMENTS = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".pdf", ".yml", ".yaml", ".ini", ".db", ".log")
+"""Suffixes of files that hold no label."""
+
+
+log = logging.getLogger(__name__)
+
+
 class LayoutError(ValueError):
     """A folder is not in the challenge's layout; the message says what was expected and what was found."""
-
-
-@dataclass(frozen=True)
-class ChipFiles:
-    """The files of one chip: its folder of bands and its label, if it has one."""
-
-    chip_id: str
-    split: str
-    bands: Path
-    label: Path | None
 
 
 def read_metadata(root: Path) -> pd.DataFrame:
@@ -57,14 +58,8 @@ def read_metadata(root: Path) -> pd.DataFrame:
     return chips.assign(scene=scene_of(chips["location"], chips["datetime"]))
 
 
-def chip_files(root: Path, chip_id: str, split: str) -> ChipFiles:
-    """Where the files of a chip are; a chip without a label file is unlabelled, in either split."""
-    label = root / f"{split}_labels" / f"{chip_id}.tif"
-    return ChipFiles(chip_id, split, root / f"{split}_features" / chip_id, label if label.exists() else None)
-
-
 def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
-    """Two-way difference between the metadata and the folders.
+    """Two-way difference between the metadata and the folders; links to folders count, hidden folders do not.
 
     Returns:
         `rows without chips` (in the metadata only) and `chips without rows` (on disk only), sorted ids.
@@ -74,10 +69,102 @@ def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
     for split in (*SPLITS, UNLABELLED):
         known = set(chips.loc[chips["split"] == split, "chip_id"])
         folder = root / f"{split}_features"
-        found = {entry.name for entry in os.scandir(folder) if entry.is_dir()} if folder.exists() else set()
+        found = {path.name for path in visible(folder) if path.is_dir()}
         missing += known - found
         extra += found - known
     return {"rows without chips": sorted(missing), "chips without rows": sorted(extra)}
+
+
+def stray_labels(paths: Iterable[Path], chips: pd.DataFrame) -> dict[str, str]:
+    """Find what lies among the labels but is no chip's label, such as `c000_mask.tif` or `c000.png`.
+
+    Documents, and whatever lies beside a chip's label under its name, such as a preview, are passed over.
+
+    Args:
+        paths: in the challenge's layout, such as `train_labels/c000.tif`; all others are ignored.
+        chips: chip_id, split.
+
+    Returns:
+        Path -> what is wrong with it, and what to do.
+    """
+    listed = list(paths)
+    strays = {}
+    for split in (*SPLITS, UNLABELLED):
+        known = set(chips.loc[chips["split"] == split, "chip_id"])
+        labels = [path for path in listed if path.parent.name == f"{split}_labels"]
+        labelled = {stem for path in labels if (stem := stem_of(path.name)) in known}
+        others = {core(chip): chip for chip in known - labelled}
+        for path in labels:
+            if path.name.split(".")[0] in labelled or stem_of(path.name) in known or path.suffix.lower() in DOCUMENTS:
+                continue
+            means = _meant(path.name, others)
+            advice = f"it may be that of {means}, which has none: {_to_label(path, means)}" if means else "remove it"
+            strays[path.as_posix()] = f"is no label of a chip, expected <chip>.tif; {advice}"
+    return strays
+
+
+def labels_below(root: Path) -> Iterator[Path]:
+    """What lies in the folders of labels, relative to `root`."""
+    folders = [root / f"{split}_labels" for split in (*SPLITS, UNLABELLED)]
+    yield from (path.relative_to(root) for folder in folders for path in visible(folder))
+
+
+def _meant(name: str, chips: dict[str, str]) -> str | None:
+    """The chip, by `ids.core`, whose id is a part of a name, such as c000 of `c000_mask.tif` and `mask-C000.png`."""
+    stem = name.rpartition(".")[0]
+    edges = [-1, *(match.start() for match in re.finditer(r"[_\-. ]", stem)), len(stem)]
+    parts = sorted((stem[start + 1 : end] for start, end in combinations(edges, 2)), key=len, reverse=True)
+    return next((chips[core(part)] for part in parts if core(part) in chips), None)
+
+
+def _to_label(path: Path, chip: str) -> str:
+    return f"rename it to {chip}.tif" if stem_of(path.name) else f"`gdal_translate {path.name} {chip}.tif` converts it"
+
+
+def stray_bands(root: Path, folders: Iterable[Path], bands: list[str]) -> dict[str, str]:
+    """Find bands that are there, but not as a TIFF of their name, such as `B02.jp2`.
+
+    Args:
+        root: the folder that results are relative to.
+        folders: of chips, below it.
+        bands: their bands.
+
+    Returns:
+        As `stray_labels`.
+    """
+    strays = {}
+    for folder in folders:
+        found = {stem_of(path.name) for path in visible(folder)}
+        for path in (folder / f"{band}.tif" for band in bands if band not in found):
+            if other := instead(path):
+                strays[path.relative_to(root).as_posix()] = f"is missing{other}"
+    return strays
+
+
+def refuse_strays(root: Path | str, strays: dict[str, str], total: int, tolerated: float) -> None:
+    """Refuse a folder in which too much is not recognised; warn of less.
+
+    Args:
+        root: the folder, or an address.
+        strays: path below it -> what is wrong with it.
+        total: chips of the folder.
+        tolerated: largest share of them that may be dropped [0-1].
+
+    Raises:
+        LayoutError: more than that.
+    """
+    if not strays:
+        return
+    text = named(f"{len(strays)} files of {root} are not recognised", [f"{p} {why}" for p, why in strays.items()])
+    if len(strays) > tolerated * total:
+        raise LayoutError(f"{text}\n(data.max_quarantined tolerates {tolerated:.1%} of {total} chips)")
+    log.warning("%s", text)
+
+
+def visible(folder: Path) -> Iterator[Path]:
+    """What a folder holds, sorted, hidden names left out; nothing if there is no such folder."""
+    if folder.is_dir():
+        yield from sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def remove_empty_folders(root: Path) -> None:
@@ -88,32 +175,54 @@ def remove_empty_folders(root: Path) -> None:
 
 
 def layout_files(root: Path) -> Iterator[Path]:
-    """All files of the layout below `root`, sorted, relative to it; hidden ones are unfinished and left out."""
+    """All files of the layout below `root`, relative to it; links are followed, hidden files are unfinished."""
     yield from (Path(name) for name in EXTRA if (root / name).exists())
     for split in (*SPLITS, UNLABELLED):
         metadata = root / f"{split}_metadata.csv"
         if metadata.exists():
             yield metadata.relative_to(root)
-        for part in ("features", "labels"):
-            images = (root / f"{split}_{part}").glob("**/*.tif")
-            yield from sorted(p.relative_to(root) for p in images if not p.name.startswith("."))
+        for folder in (*visible(root / f"{split}_features"), root / f"{split}_labels"):
+            yield from (path.relative_to(root) for path in visible(folder) if stem_of(path.name))
 
 
-def refuse_sidecars(image: Path) -> None:
-    """Refuse an image whose mask, nodata value, scale, offset or place is in a file beside it: it would stay behind.
+def differences(root: Path, manifest: pd.DataFrame) -> dict[str, str]:
+    """Two-way difference between the files below `root` and their manifest, by names and lengths.
+
+    Args:
+        root: folder in the challenge's layout.
+        manifest: `tables.FILES`.
+
+    Returns:
+        Path -> what is wrong: missing, another length, or not in the manifest.
+    """
+    found = {path.as_posix(): (root / path).stat().st_size for path in layout_files(root) if (root / path).exists()}
+    wrong = dict.fromkeys(found.keys() - set(manifest["path"]), "is not in the manifest")
+    for path, size in manifest[["path", "bytes"]].itertuples(index=False):
+        if path not in found:
+            wrong[path] = "is missing"
+        elif found[path] != size:
+            wrong[path] = f"has {found[path]} bytes, expected {size}"
+    return wrong
+
+
+def refuse_unusable(file: Path) -> None:
+    """Refuse a file that cannot be read, or an image whose meaning is in a file beside it, which would stay behind.
 
     A `.aux.xml` that holds nothing but statistics is ignored.
 
     Raises:
         LayoutError: see above.
     """
-    mask, more = (image.with_name(f"{image.name}.{end}") for end in ("msk", "aux.xml"))
+    if not file.is_file() or not os.access(file, os.R_OK):
+        link = f": it is a link to {file.readlink()}" if file.is_symlink() else ""
+        raise LayoutError(f"{file} is not a file that can be read{link}")
+    mask, more = (file.with_name(f"{file.name}.{end}") for end in ("msk", "aux.xml"))
     said = re.findall(r"<(NoDataValue|Scale|Offset|GCPList|GeoTransform)\b", _text(more))
     if mask.exists() or said:
         beside, what = (mask, "a mask") if mask.exists() else (more, " and ".join(dict.fromkeys(said)))
         raise LayoutError(
-            f"{beside} holds {what} of {image.name}, but only the TIFF is used: write all into one file with "
-            f"`gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES --config GDAL_PAM_ENABLED NO {image.name} OUT`"
+            f"{beside} holds {what} of {file.name}, but only the TIFF is used: write all into one file with "
+            f"`gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES --config GDAL_PAM_ENABLED NO {file.name} OUT`"
         )
 
 

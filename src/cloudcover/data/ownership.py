@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cloudcover.data import tables
-from cloudcover.runtime.files import write_text
+from cloudcover.runtime.files import part_of, remove_leftovers, write_text
 
 RECORD = ".cloudcover"
 """Lists the program's files in a folder, a path per line, relative to the folder."""
@@ -92,7 +92,7 @@ def owned(root: Path) -> set[str]:
 
 
 def reserve(root: Path, paths: Collection[str]) -> None:
-    """Records files that are about to be written below a folder.
+    """Records files that are about to be written below a folder, and removes what killed runs left beside them.
 
     Args:
         root: the folder; it is made if need be.
@@ -111,12 +111,20 @@ def reserve(root: Path, paths: Collection[str]) -> None:
         raise FolderError(
             f"{root / min(away)} lies outside {root}, because a folder on the way is a link: replace the link"
         )
+    for folder in {(root / path).parent for path in paths}:
+        remove_leftovers(folder)
     _write(root, files | set(paths))
 
 
 def prune(root: Path, keep: Collection[str]) -> None:
-    """Removes the program's files below a folder but `keep`, relative to it; those of others stay."""
-    others = owned(root) - set(keep)
+    """Removes the program's files below a folder but `keep`, relative to it; those of others stay.
+
+    What a killed run left half written (`part_of`) goes as well.
+    """
+    known = owned(root)
+    for path in known - _led_away(root, known):
+        part_of(root / path).unlink(missing_ok=True)
+    others = known - set(keep)
     for path in others - _led_away(root, others):
         full = root / path
         if full.is_symlink() or full.is_file():
@@ -153,7 +161,7 @@ def _tables(root: Path) -> list[Path]:
 
 def _recorded(root: Path) -> set[str]:
     record = root / RECORD
-    return set(record.read_text(encoding="utf-8").splitlines()) if record.is_file() else set()
+    return set(record.read_text(encoding="utf-8").split("\n")) - {""} if record.is_file() else set()
 
 
 def _write(root: Path, files: Collection[str]) -> None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,17 +21,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cloudcover.config.sections import DataParams
-from cloudcover.data import tables
-from cloudcover.data.chips import IGNORE_INDEX, Chip, ChipError, read_chip
-from cloudcover.data.layout import chip_files, orphans, read_metadata
+from cloudcover.data import shards, tables
+from cloudcover.data.chips import IGNORE_INDEX, Chip, ChipError, read_chip, stem_of
+from cloudcover.data.layout import differences, labels_below, orphans, read_metadata, stray_labels
 from cloudcover.data.statistics import band_statistics, flags
 from cloudcover.data.values import report, suspected_offset
-from cloudcover.runtime.arrays import create_array
-from cloudcover.runtime.files import atomic, fingerprint, sha256
+from cloudcover.runtime.files import fingerprint, remove_leftovers, sha256
+from cloudcover.runtime.text import listed, named
 from cloudcover.runtime.workers import exit_with_parent
 
-SHARD_FILE = re.compile(r"(?:chips|labels|shard)-(\d{5})\.(?:npy|parquet)")
 CONVERTED, SUSPECTED = "converted:", "suspected-offset"
+DOUBTFUL = "doubtful-label"
+"""Flag of a chip whose label may be a 0/255 mask, see `Chip`."""
 
 
 class PackError(ValueError):
@@ -68,46 +67,68 @@ def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: in
         workers: processes.
 
     Raises:
-        PackError: more than `max_quarantined` of the chips are unusable, no chip is left, or no label of the set holds
-            a 1 while some hold 255 (a 0/255 mask).
+        PackError: more than `max_quarantined` of the chips are unusable, no chip is left, or a label may be a 0/255
+            mask, see `Chip`.
         TableError: the metadata or the manifest breaks its schema.
     """
     chips = read_metadata(raw)
-    hashes = tables.FILES.read(raw / "files.csv").set_index("path")["sha256"]
-    listed = dict(zip(hashes.index, hashes, strict=True))
-    differences = orphans(raw, chips)
-    unusable = [
-        {"chip_id": c, "band": "", "reason": "listed in the metadata, but there is no folder of bands"}
-        for c in differences["rows without chips"]
-    ] + [
-        {"chip_id": c, "band": "", "reason": "has a folder of bands, but no row in the metadata"}
-        for c in differences["chips without rows"]
-    ]
-    usable = chips[~chips["chip_id"].isin(differences["rows without chips"])]
-    jobs = _plan(usable, listed, raw, out, params)
+    manifest = tables.FILES.read(raw / "files.csv")
+    unusable = _unusable(raw, chips, manifest, params)
+    usable = chips[~chips["chip_id"].isin({row["chip_id"] for row in unusable})]
+    remove_leftovers(out)
+    jobs = _plan(usable, manifest, raw, out, params)
     index, more = _run(jobs, workers)
     quarantined = pd.DataFrame(unusable + more, columns=list(tables.QUARANTINE.columns))
-    _tolerate(quarantined, total=len(chips) + len(differences["chips without rows"]), params=params)
+    _tolerate(quarantined, total=len({*chips["chip_id"], *quarantined["chip_id"]}), params=params)
     if index.empty:
         raise PackError("no chip is left to pack")
     _refuse_255_masks(index)
     tables.QUARANTINE.write(quarantined, quarantine)
-    _remove_other_shards(out, {job.shard for job in jobs})
+    shards.remove_others(out, {job.shard for job in jobs})
     _report(index)
     tables.INDEX.write(index.sort_values("chip_id"), out / "index.parquet")
 
 
-def _plan(chips: pd.DataFrame, hashes: dict[str, str], raw: Path, out: Path, params: DataParams) -> list[_Job]:
+def _unusable(raw: Path, chips: pd.DataFrame, manifest: pd.DataFrame, params: DataParams) -> list[dict[str, str]]:
+    """Rows of the quarantine by names and lengths alone: what metadata, manifest and folders do not all agree on."""
+    orphaned = orphans(raw, chips)
+    rows = [
+        {"chip_id": chip, "band": "", "reason": reason}
+        for which, reason in (
+            ("rows without chips", "listed in the metadata, but there is no folder of bands"),
+            ("chips without rows", "has a folder of bands, but no row in the metadata"),
+        )
+        for chip in orphaned[which]
+    ]
+    done = {row["chip_id"] for row in rows}
+    rows += [
+        {"chip_id": path.rsplit("/", 1)[1], "band": "label", "reason": f"{path} {reason}"}
+        for path, reason in stray_labels(labels_below(raw), chips).items()
+    ]
+    known = set(chips["chip_id"])
+    for path, problem in sorted(differences(raw, manifest).items()):
+        chip, band = _part_of(path)
+        if chip in known - done and band in ("label", *params.bands):
+            reason = f"{path} {problem}: `cloudcover verify` lists such files, `cloudcover download` brings them again"
+            rows.append({"chip_id": chip, "band": band, "reason": reason})
+    return rows
+
+
+def _part_of(path: str) -> tuple[str, str]:
+    """Chip and band (`label` for a label) of a path of the layout; empty texts for a table."""
+    parts = path.split("/")
+    stem = stem_of(parts[-1]) or ""
+    return (parts[1], stem) if len(parts) == 3 else (stem, "label" if stem else "")
+
+
+def _plan(chips: pd.DataFrame, manifest: pd.DataFrame, raw: Path, out: Path, params: DataParams) -> list[_Job]:
     shards = 2 ** max(0, math.ceil(math.log2(len(chips) / params.chips_per_shard))) if len(chips) else 1
-    by_folder: dict[str, list[str]] = {}
-    for path, digest in hashes.items():
-        if path.endswith(".tif"):
-            folder = path.rsplit("/", 1)[0] if "_features/" in path else path.removesuffix(".tif")
-            by_folder.setdefault(folder, []).append(f"{path}:{digest}")
+    by_chip: dict[str, list[str]] = {}
+    for path, digest in manifest[["path", "sha256"]].itertuples(index=False):
+        by_chip.setdefault(_part_of(path)[0], []).append(f"{path}:{digest}")
     planned: dict[int, list[dict[str, str]]] = {}
     for chip in chips.sort_values("chip_id").to_dict("records"):
-        folders = [f"{chip['split']}_{part}/{chip['chip_id']}" for part in ("features", "labels")]
-        files = sorted(file for folder in folders for file in by_folder.get(folder, []))
+        files = sorted(file for file in by_chip.get(chip["chip_id"], []) if file.startswith(f"{chip['split']}_"))
         digest = fingerprint([files, chip["location"], chip["datetime"], chip["split"]])
         planned.setdefault(shard_of(chip["chip_id"], shards), []).append(
             {**{str(k): str(v) for k, v in chip.items()}, "source_sha256": digest, "files": "\n".join(files)}
@@ -134,18 +155,14 @@ def _run(jobs: list[_Job], workers: int) -> tuple[pd.DataFrame, list[dict[str, s
 
 def _pack_shard(job: _Job) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """Packs one shard, or keeps the one on disk if its sources and the parameters are the same."""
-    part = job.out / f"shard-{job.shard:05d}.parquet"
     key = fingerprint(
         [
             [job.params.bands, job.params.chip_size, job.params.nodata, job.params.offset],
             [c["source_sha256"] for c in job.chips],
         ]
     )
-    names = [job.out / f"{kind}-{job.shard:05d}.npy" for kind in ("chips", "labels")]
-    if part.exists() and all(n.exists() for n in names):
-        kept = pd.read_parquet(part)
-        if kept.attrs.get("key") == key:
-            return kept, []
+    if (kept := shards.kept(job.out, job.shard, key)) is not None:
+        return kept, []
     rows: list[dict[str, object]] = []
     chips: list[NDArray[np.uint16]] = []
     labels: list[NDArray[np.uint8]] = []
@@ -163,35 +180,33 @@ def _pack_shard(job: _Job) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     frame = pd.DataFrame(rows)
     if not rows:
         return frame, unusable
-    part.unlink(missing_ok=True)  # it is the seal of the two arrays: gone first, back last
-    _save(names[0], np.stack(chips))
-    _save(names[1], np.stack(labels))
-    if not unusable:
-        frame.attrs["key"] = key
-    with atomic(part) as temporary:
-        frame.to_parquet(temporary, index=False)
+    arrays: shards.Arrays = {"chips": np.stack(chips), "labels": np.stack(labels)}
+    shards.write(job.out, job.shard, frame, arrays, None if unusable else key)
     return frame, unusable
 
 
-def _save(path: Path, values: NDArray[Any]) -> None:
-    with atomic(path) as part:
-        array = create_array(part, values.dtype, values.shape)
-        array[:] = values
-        array.flush()
-
-
 def _read(entry: dict[str, str], job: _Job) -> Chip:
-    files = chip_files(job.raw, entry["chip_id"], entry["split"])
+    params, label = job.params, None
     for line in filter(None, entry["files"].split("\n")):
         path, digest = line.rsplit(":", 1)
-        full = job.raw / path
-        if full.exists() and sha256(full) != digest:
-            raise ChipError(
-                full.stem, f"{path} is not the file that was downloaded (its SHA-256 differs): fetch it again"
-            )
-    size = job.params.chip_size
-    params = job.params
-    return read_chip(files.bands, files.label, params.bands, (size, size), nodata=params.nodata, offset=params.offset)
+        band = _part_of(path)[1]
+        if band not in ("label", *params.bands):
+            continue
+        _refuse_changed(job.raw / path, band, digest)
+        if band == "label" and label:
+            raise ChipError(band, f"{label} and {path} have one name: remove one of them")
+        label = job.raw / path if band == "label" else label
+    folder, size = job.raw / f"{entry['split']}_features" / entry["chip_id"], params.chip_size
+    return read_chip(folder, label, params.bands, (size, size), nodata=params.nodata, offset=params.offset)
+
+
+def _refuse_changed(path: Path, band: str, digest: str) -> None:
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise ChipError(band, f"{path} cannot be read: {error.strerror}") from None
+    if found != digest:
+        raise ChipError(band, f"{path} is not the file that was downloaded (its SHA-256 differs): fetch it again")
 
 
 def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, object]:
@@ -214,8 +229,10 @@ def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, ob
 
 
 def _flags(chip: Chip, params: DataParams) -> list[str]:
-    """Flags of the pixels (`statistics.flags`), and `converted:<how>` or `suspected-offset` (`values`)."""
+    """Flags of the pixels (`statistics.flags`), of the label (`DOUBTFUL`), and of the values as in `values.report`."""
     found = flags(chip.bands, params.bands, params.nodata).split()
+    if chip.doubtful:
+        found.append(DOUBTFUL)
     if chip.conversion:
         found.append(f"{CONVERTED}{chip.conversion}")
     elif suspected_offset(chip.bands, params.nodata):
@@ -235,24 +252,18 @@ def _report(index: pd.DataFrame) -> None:
 def _tolerate(quarantined: pd.DataFrame, total: int, params: DataParams) -> None:
     share = quarantined["chip_id"].nunique() / max(total, 1)
     if share > params.max_quarantined:
-        shown = [f"  {r.chip_id} {r.band}: {r.reason}" for r in quarantined.head(20).itertuples()]
-        raise PackError(
-            f"{quarantined['chip_id'].nunique()} of {total} chips cannot be used, {share:.1%}; "
-            f"data.max_quarantined allows {params.max_quarantined:.1%}:\n" + "\n".join(shown)
-        )
+        lines = [f"{r.chip_id} {r.band}: {r.reason}" for r in quarantined.itertuples()]
+        text = f"{quarantined['chip_id'].nunique()} of {total} chips cannot be used, {share:.1%}"
+        raise PackError(named(f"{text}; data.max_quarantined allows {params.max_quarantined:.1%}", lines))
 
 
 def _refuse_255_masks(index: pd.DataFrame) -> None:
-    labelled = index[index["label_known_share"] > 0]
-    some_unknown = int((labelled["label_known_share"] < 1).sum())
-    if some_unknown and not (labelled["label_coverage_share"] > 0).any():
+    """Refuse a set in which some labels may be 0/255 masks: their cloud would be unknown, and nobody would notice."""
+    doubtful = index.loc[[DOUBTFUL in found.split() for found in index["flags"]], "chip_id"].tolist()
+    if doubtful:
+        with_cloud = int((index["label_coverage_share"] > 0).sum())
         raise PackError(
-            f"no label holds a 1, and {some_unknown} hold 255, which means unknown: these look like 0/255 masks; "
-            "write cloud as 1"
+            f"{len(doubtful)} labels hold 255, which means unknown, but no 1, and {with_cloud} labels hold a 1: "
+            f"{listed(doubtful)} look like 0/255 masks; write cloud as 1. If 255 is unknown in them, let the files say "
+            "so: `gdal_edit.py -a_nodata 255 FILE`"
         )
-
-
-def _remove_other_shards(out: Path, shards: set[int]) -> None:
-    for path in out.iterdir():
-        if (match := SHARD_FILE.fullmatch(path.name)) and int(match[1]) not in shards:
-            path.unlink()

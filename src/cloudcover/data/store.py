@@ -13,6 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cloudcover.data import tables
+from cloudcover.data.shards import array_path
+from cloudcover.runtime.arrays import open_array
+from cloudcover.runtime.limits import open_file_limit
+
+MAPS = 256
+"""Arrays of shards that are kept mapped."""
 
 
 class ChipStore:
@@ -27,18 +33,15 @@ class ChipStore:
         self.root = Path(root)
         self.index = tables.INDEX.read(self.root / "index.parquet").set_index("chip_id", drop=False)
         self._places = self.index[["shard", "row"]].to_numpy()
+        self._sizes = self.index["shard"].value_counts().to_dict()
         self._row = {chip_id: row for row, chip_id in enumerate(self.index["chip_id"])}
-        self._map = lru_cache(maxsize=256)(self._open)
+        self._map = lru_cache(maxsize=min(MAPS, open_file_limit() // 4))(self._open)  # a map keeps its file open
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def _open(self, name: str) -> NDArray[np.generic]:
-        try:
-            # A plain view of the map: slicing a numpy.memmap costs ten times as much.
-            return np.asarray(np.load(self.root / name, mmap_mode="r"))
-        except ValueError as error:
-            raise ValueError(f"{self.root / name} is damaged ({error}): remove it and pack again") from None
+    def _open(self, kind: str, shard: int) -> NDArray[np.generic]:
+        return open_array(array_path(self.root, kind, shard), self._sizes[shard])
 
     def _rows(self, chip_ids: Sequence[str]) -> NDArray[np.intp]:
         """Rows of the index. pandas' `loc` would cost as much as copying a chip."""
@@ -73,7 +76,7 @@ class ChipStore:
         """
         chips = []
         for shard, row in self._places[self._rows(chip_ids)]:
-            chip = cast("NDArray[np.uint16]", self._map(f"chips-{shard:05d}.npy")[row])
+            chip = cast("NDArray[np.uint16]", self._map("chips", shard)[row])
             chip.reshape(-1)[:: mmap.PAGESIZE // chip.itemsize].max()
             chips.append(chip)
         return chips
@@ -86,11 +89,20 @@ class ChipStore:
     def _gather(self, kind: str, chip_ids: Sequence[str], out: NDArray[np.generic] | None) -> NDArray[np.generic]:
         places = self._places[self._rows(chip_ids)]
         if out is None:
-            sample = self._map(f"{kind}-{places[0, 0] if len(places) else self._places[0, 0]:05d}.npy")
+            sample = self._map(kind, (places if len(places) else self._places)[0, 0])
             out = np.empty((len(places), *sample.shape[1:]), sample.dtype)
         for i, (shard, row) in enumerate(places):
-            out[i] = self._map(f"{kind}-{shard:05d}.npy")[row]
+            out[i] = self._map(kind, shard)[row]
         return out[: len(places)]
+
+    def places(self, chip_ids: Sequence[str]) -> list[tuple[str, list[float]]]:
+        """CRS as text, or empty, and the six numbers of the transform of each chip."""
+        rows = self._grids.iloc[self._rows(chip_ids)]
+        return [(crs, [float(v) for v in numbers.split()]) for crs, numbers in rows.itertuples(index=False, name=None)]
+
+    @cached_property
+    def _grids(self) -> pd.DataFrame:
+        return self.index[["crs", "transform"]]
 
     def percentiles(self, chip_ids: Sequence[str]) -> NDArray[np.float32]:
         """2nd and 98th percentile of each band: N x B x 2 float32 [DN]."""

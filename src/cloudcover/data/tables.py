@@ -5,6 +5,7 @@ CSV where a person may read or edit, Parquet where only programs do; the suffix 
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ from cloudcover.runtime.files import atomic
 from cloudcover.runtime.text import listed
 
 CHIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Characters that no text of a table may hold: line ends, others that cannot be seen, and halves of characters."""
 
 
 class TableError(ValueError):
@@ -31,6 +36,9 @@ class Table:
         key: columns that identify a row.
         options: column -> allowed values.
         extra: whether further columns may follow.
+        extra_dtype: dtype of these; None: as they are.
+        checks_keys: whether ids must be plain file names, texts on one line and keys unique; not where a table
+            lists what is wrong.
     """
 
     name: str
@@ -38,6 +46,8 @@ class Table:
     key: tuple[str, ...] = ("chip_id",)
     options: dict[str, tuple[str, ...]] = field(default_factory=dict)
     extra: bool = False
+    extra_dtype: str | None = None
+    checks_keys: bool = True
 
     def empty(self) -> pd.DataFrame:
         """A table without rows."""
@@ -48,7 +58,7 @@ class Table:
 
         Raises:
             TableError: a column is missing or unknown, a value has another type, a key is duplicated (also if only by
-                case), a chip id is not a plain name, or a value is not among the options.
+                case), a chip id is not a plain name, a text is not on one line, or a value is not among the options.
         """
         where = f"{origin} ({self.name})"
         missing = [c for c in self.columns if c not in frame]
@@ -58,18 +68,29 @@ class Table:
                 f"{where}: missing columns {missing}, unknown columns {unknown}; expected {list(self.columns)}"
             )
         frame = frame[[*self.columns, *(unknown if self.extra else [])]].copy()
-        for column, dtype in self.columns.items():
+        for column, dtype in self._dtypes(frame).items():
             try:
                 frame[column] = _cast(frame[column], dtype)
             except (ValueError, TypeError) as error:
                 raise TableError(f"{where}: column {column} is not {dtype}: {error}") from None
-        self._check_keys(frame, where)
+        if self.checks_keys:
+            self._check_texts(frame, where)
+            self._check_keys(frame, where)
         for column, options in self.options.items():
             wrong = frame.index[~frame[column].isin(options)]
             if len(wrong):
                 values = sorted(set(frame.loc[wrong, column]))[:5]
                 raise TableError(f"{where}: {column} has {values} in rows {_rows(wrong)}; options: {list(options)}")
         return frame.reset_index(drop=True)
+
+    def _check_texts(self, frame: pd.DataFrame, where: str) -> None:
+        for column in (c for c, dtype in self.columns.items() if dtype == "str"):
+            odd = [row for row, text in enumerate(frame[column]) if CONTROL.search(text)]
+            if odd:
+                raise TableError(
+                    f"{where}: {column} holds control characters, such as line breaks, in rows {_rows(pd.Index(odd))}: "
+                    f"{[frame[column].iloc[row] for row in odd[:5]]}; write each text on one line"
+                )
 
     def _check_keys(self, frame: pd.DataFrame, where: str) -> None:
         frame = frame.reset_index(drop=True)
@@ -91,12 +112,17 @@ class Table:
                     f"(or differ only in case): {list(keys[twice])[:5]}"
                 )
 
+    def _dtypes(self, frame: pd.DataFrame) -> dict[str, str]:
+        """Dtypes of the declared columns, and of further ones in the frame if they have a dtype."""
+        extra = {column: self.extra_dtype for column in frame if column not in self.columns} if self.extra else {}
+        return self.columns | {str(column): dtype for column, dtype in extra.items() if dtype}
+
     def write(self, frame: pd.DataFrame, path: Path | str) -> None:
         """Checks and writes the table atomically."""
         frame = self.check(frame, path)
         with atomic(path) as part:
             if Path(path).suffix == ".parquet":
-                frame.to_parquet(part, index=False)
+                frame.to_parquet(part, index=False, write_page_checksum=True)
             else:
                 frame.to_csv(part, index=False, lineterminator="\n")
 
@@ -109,22 +135,54 @@ class Table:
         """
         try:
             if Path(path).suffix == ".parquet":
-                frame = pd.read_parquet(path)
+                frame = pd.read_parquet(path, page_checksum_verification=True)
             else:
-                frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-                for column, dtype in self.columns.items():
+                frame = read_csv(path)
+                for column, dtype in self._dtypes(frame).items():
                     if dtype == "bool" and column in frame:
-                        frame[column] = frame[column].map({"True": True, "False": False, "true": True, "false": False})
+                        frame[column] = frame[column].map(truth)
                     elif dtype.startswith(("int", "float")) and column in frame:
                         frame[column] = pd.to_numeric(frame[column].replace("", None), errors="raise")
-        except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError) as error:
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError, csv.Error) as error:
             raise TableError(f"{path} ({self.name}) cannot be read: {error}") from None
         return self.check(frame, path)
+
+
+def read_csv(path: Path | str) -> pd.DataFrame:
+    """Read a CSV as texts, nothing guessed: no number, no missing value, no index.
+
+    Raises:
+        ValueError: the file is empty, names a column twice, or a row has more or fewer fields than the header.
+    """
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        rows = []
+        for row in reader:
+            if row and len(row) != len(header):
+                raise ValueError(f"line {reader.line_num} has {len(row)} fields, but the header {len(header)}")
+            if row:
+                rows.append(row)
+    if not header or len(set(header)) < len(header):
+        raise ValueError(f"its first line must name each column once, found {header}")
+    return pd.DataFrame(rows, columns=header, dtype=str)
+
+
+def truth(text: str) -> bool:
+    """A truth value as programs and spreadsheets write it; `ValueError` for any other text, also an empty one."""
+    values = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in values:
+        raise ValueError(f"{text!r} is not true or false")
+    return values[text.lower()]
 
 
 def _cast(values: pd.Series, dtype: str) -> pd.Series:
     if dtype == "str":
         return values.fillna("").astype(str)
+    if dtype == "bool" and (values.isna().any() or not values.isin([True, False]).all()):
+        raise ValueError("it holds other values than true and false")
     return values.astype(pd.api.types.pandas_dtype(dtype))
 
 
@@ -137,7 +195,12 @@ FILES = Table("raw files", {"path": "str", "bytes": "int64", "sha256": "str", "o
 METADATA = Table(
     "chip metadata", {"chip_id": "str", "location": "str", "datetime": "str", "cloudpath": "str"}, extra=True
 )
-QUARANTINE = Table("quarantined chips", {"chip_id": "str", "band": "str", "reason": "str"}, key=("chip_id", "band"))
+QUARANTINE = Table(
+    "quarantined chips",
+    {"chip_id": "str", "band": "str", "reason": "str"},
+    key=("chip_id", "band"),
+    checks_keys=False,
+)
 TRUTH = Table(
     "true masks of synthetic chips",
     {"chip_id": "str", "path": "str", "sha256": "str", "error": "str", "label_iou": "float64"},
@@ -153,7 +216,20 @@ INDEX = Table(
     options={"split": ("train", "test", "unlabelled")},
     extra=True,
 )  # fmt: skip
-AUDIT = Table("label audit", {"chip_id": "str", "suspicion": "float64", "reasons": "str"}, extra=True)
+EVIDENCE = Table(
+    "evidence about labels",
+    {
+        "chip_id": "str", "row": "int64", "tree_fold": "int64", "early_agreement": "float64",
+        "bright_outside_share": "float64", "dark_inside_share": "float64", "green_inside_share": "float64",
+        "brightness_auc": "float64", "haze_auc": "float64", "label_separability_auc": "float64",
+    },
+)  # fmt: skip
+AUDIT = Table(
+    "label audit",
+    {"chip_id": "str", "suspicion": "float64", "reasons": "str"},
+    extra=True,
+    extra_dtype="float64",  # the evidence
+)
 VERDICTS = Table(
     "human verdicts",
     {"chip_id": "str", "verdict": "str", "reviewer": "str", "reason": "str", "time": "str"},
@@ -161,19 +237,21 @@ VERDICTS = Table(
 )
 MANIFEST = Table(
     "label-cleaning manifest",
-    {"chip_id": "str", "verdict": "str", "source": "str", "reason": "str", "score": "float64", "time": "str"},
-    options={"verdict": ("clean", "bad", "unlabelled")},
-)
-FOLDS = Table("folds", {"chip_id": "str", "fold": "int64", "scene": "str"})
-PSEUDO = Table(
-    "pseudo-labels",
     {
-        "chip_id": "str", "student": "int64", "row": "int64", "fold": "int64", "candidate": "str", "accepted": "bool",
-        "confident_share": "float64", "coverage_share": "float64", "agreement_iou": "float64", "change": "str",
-        "changed_pixels_share": "float64",
+        "chip_id": "str", "verdict": "str", "label": "str", "source": "str", "reason": "str", "score": "float64",
+        "time": "str",
     },
-    options={"candidate": ("bad", "unlabelled"), "change": ("added", "kept", "dropped", "none")},
-    key=("chip_id", "student"),
+    options={"verdict": ("clean", "bad", "unlabelled"), "label": ("human", "pseudo", "none")},
+    extra=True,
+)  # fmt: skip
+FOLDS = Table("folds", {"chip_id": "str", "fold": "int64", "scene": "str"})
+ROUND = Table(
+    "labels after a round",
+    {
+        **MANIFEST.columns, "row": "int64", "confident_share": "float64", "coverage_share": "float64",
+        "agreement_iou": "float64", "change": "str", "changed_pixels_share": "float64",
+    },
+    options={**MANIFEST.options, "change": ("added", "kept", "dropped", "none")},
 )  # fmt: skip
 PSEUDO_LOCATIONS = Table(
     "pseudo-labels by location",

@@ -21,6 +21,7 @@ from cloudcover.evaluate.metrics import (
     mean_jaccard,
     paired_resamples,
 )
+from cloudcover.evaluate.runs import ENSEMBLE
 
 STATISTICS: dict[str, Statistic] = {"jaccard": global_jaccard, "location-mean": mean_jaccard}
 PLAIN: Tta = "none"
@@ -61,14 +62,15 @@ def choose_models(counts: pd.DataFrame, names: Sequence[str], tta: str) -> dict[
 
     Args:
         counts: `tables.COUNTS`.
-        names: runs, or `run:policy`; none: all runs, but not the only member of an ensemble beside the ensemble.
+        names: runs, or `run:policy`; none: all runs but `ensemble`, and not the only member of the final model beside
+            it.
         tta: the policy where a name has none.
 
     Raises:
         ValueError: there is no such run or policy; the message lists those that there are.
     """
     if not names:
-        names = list(dict.fromkeys(counts.loc[counts["tta"] == tta, "run"]))
+        names = [name for name in dict.fromkeys(counts.loc[counts["tta"] == tta, "run"]) if name != ENSEMBLE]
         members = [name for name in names if name.startswith("final/")]
         names = [name for name in names if len(members) != 1 or name not in members]
     found = {}
@@ -110,7 +112,7 @@ def by_tta(
     """Jaccard and time of the final models under each policy, on the same chips.
 
     Args:
-        counts: `tables.COUNTS` of the final model.
+        counts: `tables.COUNTS` of the mean of the final models.
         policies: what to compare.
         folders: outputs of `predict_oof` of the members, with their times.
         params: number of resamples.
@@ -118,7 +120,7 @@ def by_tta(
 
     Returns:
         `tta`, `jaccard` with its interval, `gain` over no augmentation with its paired interval (empty without the
-        policy `none`), and `ms_per_chip`: prediction by one model of each member, without reading chips.
+        policy `none`), and `ms_per_chip`: prediction by the models that the figures are of, without reading chips.
     """
     models: dict[str, pd.DataFrame] = {policy: counts[counts["tta"] == policy] for policy in policies}
     times = pd.concat([tables.SECONDS.read(folder / "seconds.csv") for folder in folders])

@@ -12,6 +12,11 @@ from cloudcover.data import tables
 from cloudcover.evaluate.gap import closed_gap
 from cloudcover.runtime.files import atomic, read_json
 
+LABEL_COLUMNS = [
+    "seed", "round", "audit_precision", "audit_recall", "precision", "recall", "wrong_used", "accepted", "jaccard",
+    "jaccard_given", "replaced_share", "union_pixels",
+]  # fmt: skip
+
 
 def chain_folders(results: Sequence[str]) -> dict[int, Path]:
     """Folders of several runs of the chain by their seed, from paths like `…/seed3/reports/truth.json`."""
@@ -36,19 +41,20 @@ def read_counts(folders: Mapping[int, Path]) -> pd.DataFrame:
 
 
 def label_table(folders: Mapping[int, Path]) -> pd.DataFrame:
-    """What became of the labels: a row per seed and round.
+    """Tabulate what became of the labels: a row per seed and round.
 
     Returns:
-        `seed`, `round`, `audit_precision`, `audit_recall`, `accepted` pseudo-labels, their global Jaccard on true
-        masks (`jaccard`), that of the labels given to the same chips (`jaccard_given`), `replaced_share`: of wrong
-        labels, and `union_pixels`: of pseudo-labels and true masks.
+        `seed`, `round`, `audit_precision` and `audit_recall` of the first verdicts, those after the round (`precision`,
+        `recall`), `wrong_used`: wrong labels from which the next training learns, `accepted` pseudo-labels, their
+        global Jaccard on true masks (`jaccard`), that of the labels given to the same chips (`jaccard_given`),
+        `replaced_share`: of wrong labels, and `union_pixels`: of pseudo-labels and true masks.
     """
     rows = []
     for seed, folder in folders.items():
         truth = read_json(folder / "reports" / "truth.json")
         audit = {f"audit_{name}": truth["labels"][name] for name in ("precision", "recall")}
-        rows += [{"seed": seed, "round": name, **audit, **row} for name, row in truth["pseudo_labels"].items()]
-    return pd.DataFrame(rows)
+        rows += [{"seed": seed, "round": name, **audit, **row} for name, row in truth["rounds"].items()]
+    return pd.DataFrame(rows, columns=LABEL_COLUMNS)
 
 
 def by_seed(counts: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:

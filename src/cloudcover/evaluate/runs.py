@@ -2,50 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.config.sections import Tta
+from cloudcover.config.runs import member_of
+from cloudcover.config.sections import PredictionParams, Tta
 from cloudcover.data import tables
+from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
-from cloudcover.masks.out_of_fold import OutOfFold
+from cloudcover.masks.out_of_fold import BundleMasks, OutOfFold
 from cloudcover.masks.overlap import confusion
 
 BATCH = 64
+FINAL, ENSEMBLE = "final", "ensemble"
+"""The bundle as it is delivered; and the mean of its models alone, by which TTA policies are compared."""
+
+Masks = Callable[[list[str]], NDArray[np.uint8 | np.bool_]]
+"""Chip ids -> N x H x W labels of {0, 1, 255} or predictions; a prediction is cloud where it equals 1."""
 
 
-def count(
-    runs: Mapping[str, OutOfFold],
-    policies: Sequence[Tta],
-    chips: pd.DataFrame,
-    labels: Callable[[list[str]], NDArray[np.uint8]],
-    threshold: float,
-) -> pd.DataFrame:
-    """Counts true and false positives and negatives of each chip, run and policy.
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run under one TTA policy: its name, and its masks on the chips that it is judged on."""
+
+    name: str
+    tta: Tta
+    masks: Masks
+
+
+def judged_chips(manifest: pd.DataFrame, index: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
+    """List the chips that all runs are judged on: the test part, or without one all chips, by out-of-fold predictions.
 
     Args:
-        runs: out-of-fold predictions by name of the run.
-        policies: test-time augmentations.
-        chips: chip_id, location, scene, verdict.
-        labels: gives N x H x W uint8 of {0, 1, 255} for N chip ids.
-        threshold: a pixel is cloud at p above this.
+        manifest: `tables.MANIFEST`.
+        index: `tables.INDEX`.
+        folds: `tables.FOLDS`.
+
+    Returns:
+        chip_id, verdict, fold, location and scene.
+    """
+    places = index[["chip_id", "location", "scene"]].reset_index(drop=True)
+    chips = manifest[["chip_id", "verdict"]].merge(folds[["chip_id", "fold"]], on="chip_id", validate="one_to_one")
+    chips = chips.merge(places, on="chip_id", validate="one_to_one")
+    test = chips["fold"] == TEST
+    return chips[test].reset_index(drop=True) if test.any() else chips
+
+
+def judged_runs(
+    names: Sequence[str], folders: Sequence[Path], bundle: BundleMasks, params: PredictionParams, threshold: float
+) -> list[JudgedRun]:
+    """Open the predictions of all runs on the chips that they are judged on.
+
+    Args:
+        names: Names of the runs; those of members of the final ensemble begin with `final/`.
+        folders: Their predictions, in the same order.
+        bundle: The bundle's masks of the test part. Without a test part it has none, and the mean of its models out of
+            fold takes their place.
+        params: TTA policies.
+        threshold: A pixel is cloud at a probability above this.
+    """
+
+    def at_threshold(predictions: OutOfFold, tta: Tta) -> Masks:
+        return lambda chip_ids: predictions.probabilities(chip_ids, tta) > threshold
+
+    runs = [
+        JudgedRun(name, params.tta, at_threshold(OutOfFold([folder]), params.tta))
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    members = OutOfFold([folder for name, folder in zip(names, folders, strict=True) if member_of(name)])
+    runs += [JudgedRun(ENSEMBLE, tta, at_threshold(members, tta)) for tta in params.final_tta]
+    final = at_threshold(members, params.tta) if bundle.table.empty else bundle.masks
+    return [*runs, JudgedRun(FINAL, params.tta, final)]
+
+
+def count(runs: Sequence[JudgedRun], chips: pd.DataFrame, labels: Masks) -> pd.DataFrame:
+    """Count true and false positives and negatives of each chip and run.
+
+    Args:
+        runs: From `judged_runs`.
+        chips: From `judged_chips`.
+        labels: Given labels or true masks.
 
     Returns:
         `tables.COUNTS`.
     """
-    frames = []
-    for name, oof in runs.items():
-        for policy in policies:
-            for batch in ChipStore.batches(chips["chip_id"], BATCH):
-                predicted = oof.probabilities(batch, policy) > threshold
-                frame = pd.DataFrame(confusion(predicted, labels(batch)), columns=list(tables.COUNTS.columns)[-4:])
-                frames.append(
-                    frame.assign(chip_id=batch, run=name, tta=policy, fold=oof.table.loc[batch, "fold"].to_numpy())
-                )
-    counts = pd.concat(frames, ignore_index=True).merge(
-        chips[["chip_id", "location", "scene", "verdict"]], on="chip_id", validate="many_to_one"
-    )
+    frames = [tables.COUNTS.empty()[["chip_id", "run", "tta", *list(tables.COUNTS.columns)[-4:]]]]
+    for run in runs:
+        for batch in ChipStore.batches(chips["chip_id"], BATCH):
+            pixels = confusion(run.masks(batch) == 1, np.asarray(labels(batch), np.uint8))
+            frame = pd.DataFrame(pixels, columns=list(tables.COUNTS.columns)[-4:])
+            frames.append(frame.assign(chip_id=batch, run=run.name, tta=run.tta))
+    counts = pd.concat(frames, ignore_index=True).merge(chips, on="chip_id", validate="many_to_one")
     return tables.COUNTS.check(counts, "counts")

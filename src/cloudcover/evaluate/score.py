@@ -2,44 +2,110 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.data.chips import IGNORE_INDEX, read_mask
+from cloudcover.data.chips import IGNORE_INDEX, images, read_grid, read_mask, says_unknown
 from cloudcover.evaluate.metrics import by_group
 from cloudcover.masks.overlap import COLUMNS, confusion
-from cloudcover.runtime.text import listed
+from cloudcover.runtime.text import listed, named
+
+log = logging.getLogger(__name__)
 
 
 def compare(predictions: Path, labels: Path) -> dict[str, float]:
     """Figures (0-1) of the masks in one folder against the labels in another, and the number of chips.
 
+    Hidden files are left out. A mask or label that says nothing of its place is compared and warned of.
+
     Raises:
         FileNotFoundError: there are no labels, or a label has no prediction.
-        ChipError: a file is not a single-band raster of bytes, or holds other values.
-        ValueError: a prediction and its label have different shapes, or a folder seems to hold 0/255 masks.
+        ChipError: two files of a folder have one name.
+        ValueError: names the files that cannot be compared: no single-band raster of bytes, other values, another
+            shape, CRS or transform; or a folder seems to hold 0/255 masks.
     """
-    names = sorted(path.name for path in labels.glob("*.tif"))
-    if not names:
+    given, made = images(labels), images(predictions)
+    if not given:
         raise FileNotFoundError(f"{labels} holds no labels: expected files CHIP.tif")
-    missing = [name for name in names if not (predictions / name).exists()]
-    if missing:
+    if missing := [path.name for name, path in given.items() if name not in made]:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(names)} labels have no prediction in {predictions}: {listed(missing)}"
+            f"{len(missing)} of {len(given)} labels have no prediction in {predictions}: {listed(missing)}"
         )
-    rows, seen = [], {folder: set[int]() for folder in (predictions, labels)}
-    for name in names:
-        predicted, given = (_read(folder / name, seen[folder]) for folder in (predictions, labels))
-        if predicted.shape != given.shape:
-            raise ValueError(f"{predictions / name} has the shape {predicted.shape}, but {labels / name} {given.shape}")
-        rows.append([name, *confusion((predicted == 1)[None], given[None])[0]])
-    for folder, values in seen.items():
-        if IGNORE_INDEX in values and 1 not in values:
-            raise ValueError(f"no mask in {folder} holds a 1, but some hold 255: write cloud as 1, 255 means unknown")
-    counts = pd.DataFrame(rows, columns=["chip_id", *COLUMNS])
+    folders = {folder: _Seen() for folder in (predictions, labels)}
+    rows, problems, unplaced = [], [], []
+    for name, label in given.items():
+        try:
+            if not _same_place(made[name], label):
+                unplaced.append(label.name)
+            masks = [_read(path, folders[path.parent]) for path in (made[name], label)]
+        except ValueError as error:
+            problems.append(str(error))
+        else:
+            rows.append([name, *confusion((masks[0] == 1)[None], masks[1][None])[0]])
+    if problems:
+        raise ValueError(named(f"{len(problems)} of {len(given)} masks cannot be compared", problems))
+    for folder, seen in folders.items():
+        _refuse_255_masks(folder, seen)
+    if unplaced:
+        log.warning("%d masks or labels say nothing of their place: %s", len(unplaced), listed(unplaced))
+    return _figures(pd.DataFrame(rows, columns=["chip_id", *COLUMNS]))
+
+
+@dataclass
+class _Seen:
+    """What the masks of a folder hold: all values, names of masks with a 1, and of those that may be 0/255 masks."""
+
+    values: set[int] = field(default_factory=set)
+    cloudy: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
+
+
+def _same_place(prediction: Path, label: Path) -> bool:
+    """Compare where two rasters are; False if one of them does not say.
+
+    Raises:
+        ChipError: one cannot be opened.
+        ValueError: they are of different places.
+    """
+    here, there = read_grid(prediction, "mask"), read_grid(label, "label")
+    sizes = (here.height, here.width), (there.height, there.width)
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"{prediction} has the shape {sizes[0]}, but {label} {sizes[1]}")
+    if not (here.placed and there.placed):
+        return False
+    if problem := here.differences(there):
+        raise ValueError(f"{prediction} is of another place than {label}: {problem}")
+    return True
+
+
+def _read(path: Path, seen: _Seen) -> NDArray[np.uint8]:
+    """A mask of {0, 1, 255}, H x W; adds what it holds to `seen`."""
+    mask = read_mask(path, "mask")[0]
+    seen.values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
+    if 1 in mask:
+        seen.cloudy.append(path.name)
+    elif IGNORE_INDEX in mask and not says_unknown(path):
+        seen.doubtful.append(path.name)
+    return mask
+
+
+def _refuse_255_masks(folder: Path, seen: _Seen) -> None:
+    if IGNORE_INDEX in seen.values and not seen.cloudy:
+        raise ValueError(f"no mask in {folder} holds a 1, but some hold 255: write cloud as 1, 255 means unknown")
+    if seen.doubtful:
+        raise ValueError(
+            f"{len(seen.cloudy)} masks in {folder} hold a 1, and {len(seen.doubtful)} only 0 and 255, such as "
+            f"{seen.doubtful[0]}: write cloud as 1; if 255 is unknown in them, let the files say so: "
+            "`gdal_edit.py -a_nodata 255 FILE`"
+        )
+
+
+def _figures(counts: pd.DataFrame) -> dict[str, float]:
     whole = by_group(counts.assign(all="all"), "all").iloc[0]
     return {
         "jaccard": float(whole["jaccard"]),
@@ -48,10 +114,3 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
         "recall": float(whole["recall"]),
         "chips": float(whole["chips"]),
     }
-
-
-def _read(path: Path, seen: set[int]) -> NDArray[np.uint8]:
-    """A mask of {0, 1, 255}, H x W; adds its values to `seen`."""
-    mask = read_mask(path, "mask")[0]
-    seen.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
-    return mask

@@ -1,136 +1,102 @@
-"""Evidence against labels from a model that has not seen their scene.
+"""Evidence about labels that needs no network: their chips' colours, and the votes of boosted trees.
 
-Axes: N chips, H x W pixels. Labels are uint8 of {0, 1, 255}; 255 is left out of every figure. Probabilities are
-those of cloud.
+It depends on the packed chips alone. `audit.judge_labels` adds what out-of-fold probabilities say.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage
+from sklearn.model_selection import GroupKFold
+from tqdm import tqdm
 
-from cloudcover.data.chips import IGNORE_INDEX
-from cloudcover.masks.overlap import iou
+from cloudcover.data import tables
+from cloudcover.data.store import ChipStore
+from cloudcover.labels.reading import read_labelled
+from cloudcover.labels.spectral import separability, spectral_evidence
+from cloudcover.labels.trees import TreeCommittee, draw, one_core_each
+from cloudcover.masks.codec import encode_predictions
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
-TOLERANCE_PIXELS = 3
-"""People draw outlines a few pixels outside the cloud: closer than this to a boundary nothing counts as wrong."""
-LEAST_CONFIDENCE = 0.55
-"""Below this probability of a class no model is confident."""
-TEMPERATURE = 0.1
-"""Of the soft minimum; the value of Lad & Mueller (2023)."""
-AGAINST = 0.4
-"""A prediction contradicts a label to which it gives less."""
+BATCH = 4
+"""Chips per task of a thread; so few fit the processor's cache."""
+TREE_FOLDS = 5
+"""Scene-disjoint folds of the trees, if there are as many scenes."""
 
 
-def dilate(masks: Bools, pixels: int) -> Bools:
-    """Grows N x H x W masks by a square of 2 `pixels` + 1."""
-    size = (1, 2 * pixels + 1, 2 * pixels + 1)
-    return np.asarray(ndimage.maximum_filter(masks.view(np.uint8), size, mode="nearest").view(np.bool_))
+class EvidenceError(ValueError):
+    """There is no evidence about these labels; the message says what to change."""
 
 
-def self_confidence(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> Floats:
-    """Soft minimum over pixels of the probability that the model gives to the label.
+def gather_evidence(
+    store: ChipStore, folds: pd.DataFrame, nodata: int, seed: int, threads: int = 1
+) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Gather the evidence about every label outside the test part.
 
-    Lad & Mueller 2023, "Estimating label quality and errors in semantic segmentation data via any model"
-    (arXiv:2307.05080): with q the probability of a pixel's label, the score is sum(q w), w = softmax((1 - q) / T).
-
-    Returns:
-        N float64 in [0, 1], low = suspicious; 1 for a chip without known pixels.
-    """
-    known = labels != IGNORE_INDEX
-    q = np.where(labels == 1, probabilities, 1 - probabilities)
-    weight = np.exp(-q / TEMPERATURE, dtype=np.float32) * known
-    total = weight.sum(axis=(1, 2), dtype=np.float64)
-    score = (q * weight).sum(axis=(1, 2), dtype=np.float64)
-    return np.asarray(np.divide(score, total, out=np.ones(len(q)), where=total > 0))
-
-
-def confident_levels(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> tuple[float, float]:
-    """From which probability a model is confident of a class: its mean probability of it where the label says so.
-
-    The thresholds of confident learning (Northcutt, Jiang & Chuang 2021, arXiv:1911.00068): a model that has learned
-    little, or is shy of one class, is measured by its own standard.
+    Memory holds a sample of cells (bounded, see `trees`), a few chips per thread, and the votes.
 
     Args:
-        probabilities: N x H x W float32 in [0, 1].
-        labels: N x H x W uint8 of {0, 1, 255}.
+        store: The packed chips.
+        folds: `tables.FOLDS`. A negative fold marks the test part, whose labels are neither judged nor learned from.
+        nodata: Value of pixels without data [DN]; they are left out.
+        seed: Random seed for the trees.
+        threads: Chips are looked at by this many threads. The result does not depend on it.
 
     Returns:
-        The levels for clear and for cloud, at least `LEAST_CONFIDENCE`; 0.8 for a class without pixels.
+        `tables.EVIDENCE`, sorted by chip; and N x 2 x S x S uint8, the trees' probabilities of cloud per cell, encoded
+        by `masks.codec`, in the rows that the table names: first by trees that have not seen the chip's scene, then by
+        trees that know other chips of it.
+
+    Raises:
+        EvidenceError: No chip has a label, or all labels are of one scene.
     """
-    levels = []
-    for value, confidence in ((0, 1 - probabilities), (1, probabilities)):
-        chosen = confidence[labels == value]
-        levels.append(max(float(chosen.mean(dtype=np.float64)), LEAST_CONFIDENCE) if chosen.size else 0.8)
-    return levels[0], levels[1]
+    chip_ids = _labelled(store, folds)
+    tree_folds = _scene_folds(store.index.loc[chip_ids, "scene"])
+    batches = [np.arange(i, min(i + BATCH, len(chip_ids))) for i in range(0, len(chip_ids), BATCH)]
+    with one_core_each(threads) as pool:
+        committee = TreeCommittee(draw(store, chip_ids, nodata, seed), tree_folds, seed, pool)
+        look = partial(_look, store, chip_ids, committee, nodata)
+        found = tqdm(pool.map(look, batches), total=len(batches), desc="evidence", unit="batch", disable=None)
+        parts, votes = zip(*found, strict=True)
+    table = pd.concat(parts, ignore_index=True).assign(
+        row=range(len(chip_ids)), tree_fold=tree_folds, early_agreement=committee.early_agreement
+    )
+    return tables.EVIDENCE.check(table, "evidence"), np.concatenate(votes)
 
 
-def model_evidence(
-    probabilities: NDArray[np.float32], labels: NDArray[np.uint8], levels: tuple[float, float]
-) -> dict[str, Floats]:
-    """Disagreement of labels and out-of-fold probabilities.
-
-    Args:
-        probabilities: N x H x W float32 in [0, 1].
-        labels: N x H x W uint8 of {0, 1, 255}.
-        levels: from `confident_levels`.
-
-    Returns:
-        N values each:
-        `oof_iou`, `tolerant_iou` (disagreement within the tolerance of both outlines forgiven), `self_confidence`;
-        `disagreement_share` = mean |p - y| and `uncertainty_share` = mean 2 p (1 - p), what it would be if the model
-        were right about its own doubt;
-        `missed_share`, `false_share`: pixels beyond the tolerance that the model is confident are cloud (clear);
-        `label_share`, `predicted_share`: cloud in the label and in the prediction.
-    """
-    known = labels != IGNORE_INDEX
-    label = labels == 1
-    predicted = (probabilities > 0.5) & known
-    number = np.maximum(known.sum(axis=(1, 2)), 1)
-    error = np.abs(probabilities - label, dtype=np.float32) * known
-    missed = (probabilities > levels[1]) & known & ~dilate(label, TOLERANCE_PIXELS)
-    false = label & (1 - probabilities > levels[0]) & ~dilate(predicted, TOLERANCE_PIXELS)
-    wrong = (predicted & ~dilate(label, TOLERANCE_PIXELS)) | (label & ~dilate(predicted, TOLERANCE_PIXELS))
-    wrong &= known
-    both = (predicted & label).sum(axis=(1, 2))
-    seen = both + wrong.sum(axis=(1, 2))
-    return {
-        "oof_iou": iou(predicted, label),
-        "tolerant_iou": np.where(seen > 0, both / np.maximum(seen, 1), 1.0),
-        "self_confidence": self_confidence(probabilities, labels),
-        "disagreement_share": error.sum(axis=(1, 2), dtype=np.float64) / number,
-        "uncertainty_share": (2 * probabilities * (1 - probabilities) * known).sum(axis=(1, 2), dtype=np.float64)
-        / number,
-        "missed_share": missed.sum(axis=(1, 2)) / number,
-        "false_share": false.sum(axis=(1, 2)) / number,
-        "label_share": label.sum(axis=(1, 2)) / number,
-        "predicted_share": predicted.sum(axis=(1, 2)) / number,
-    }
+def _look(
+    store: ChipStore, chip_ids: list[str], committee: TreeCommittee, nodata: int, rows: NDArray[np.int64]
+) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Describe the colours of some chips, and let the trees vote on them."""
+    batch, bands = [chip_ids[row] for row in rows], store.bands()
+    dn, labels = read_labelled(store, batch, nodata)
+    colours = {**spectral_evidence(dn, labels, bands, nodata), "label_separability_auc": separability(dn, labels)}
+    return pd.DataFrame({"chip_id": batch, **colours}), encode_predictions(committee.votes(dn, bands, rows))
 
 
-def committee_evidence(views: NDArray[np.float32], labels: NDArray[np.uint8]) -> dict[str, Floats]:
-    """What several predictions say together: where all contradict a label, hardly one of them errs by its own fault.
-
-    Args:
-        views: V x N x H x W float32 in [0, 1], probabilities by V models of different kinds.
-        labels: N x H x W uint8 of {0, 1, 255}.
-
-    Returns:
-        N values each: `all_against_share` and `any_against_share`, pixels to whose label all (any) of the views give
-        less than `AGAINST`, as shares of the known pixels.
-    """
-    known = labels != IGNORE_INDEX
-    number = np.maximum(known.sum(axis=(1, 2)), 1)
-    label = labels == 1
-    most, least = views.max(axis=0), views.min(axis=0)
-    return {
-        name: ((believed < AGAINST) & known).sum(axis=(1, 2)) / number
-        for name, believed in (
-            ("all_against_share", np.where(label, most, 1 - least)),
-            ("any_against_share", np.where(label, least, 1 - most)),
+def _labelled(store: ChipStore, folds: pd.DataFrame) -> list[str]:
+    """Labelled chips outside the test part, sorted."""
+    inside = set(folds.loc[folds["fold"] >= 0, "chip_id"])
+    chip_ids = [c for c in store.index.index[store.index["labelled"]] if c in inside]
+    if not chip_ids:
+        raise EvidenceError(
+            f"none of the {len(inside)} chips outside the test part has a label, so there is nothing to audit; "
+            "set labels.policy to human"
         )
-    }
+    return sorted(chip_ids)
+
+
+def _scene_folds(scenes: pd.Series) -> NDArray[np.int64]:
+    """Assign each chip to a fold of whole scenes."""
+    number = scenes.nunique()
+    if number < 2:
+        raise EvidenceError(
+            f"all {len(scenes)} labels are of the scene {scenes.iloc[0]}, but a label is judged by models that have "
+            "not seen its scene; add labels of another scene, or set labels.policy to human"
+        )
+    folds = np.empty(len(scenes), np.int64)
+    for fold, (_, rows) in enumerate(GroupKFold(min(TREE_FOLDS, number)).split(scenes, groups=scenes)):
+        folds[rows] = fold
+    return folds

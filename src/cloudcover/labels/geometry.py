@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from cloudcover.data.chips import IGNORE_INDEX
-from cloudcover.labels.evidence import dilate
+from cloudcover.labels.disagreement import dilate
 from cloudcover.masks.overlap import iou
 
 Floats = NDArray[np.float64]

@@ -10,6 +10,8 @@ import pandas as pd
 import yaml
 
 from cloudcover.data import tables
+from cloudcover.data.chips import stem_of
+from cloudcover.runtime.text import plain
 
 
 class ImportListError(ValueError):
@@ -22,9 +24,11 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
     - `.csv` by `tables.VERDICTS`: taken as it is;
     - `.csv` by `tables.MANIFEST`: the labels that it rejects;
     - `.csv` with a column chip_id: every chip is bad;
-    - `FILE.csv:COLUMN`: every chip with a 1 in the column is bad;
+    - `FILE.csv:COLUMN`: every chip with a 1 (or true) in the column is bad;
     - `.txt`: one chip id per line; blank lines and lines that begin with # are passed over;
     - `.yml`, `.yaml`: `overall: [chip ids]`.
+
+    A chip may be written as the name of its file, with or without its folder.
 
     Args:
         name: the file, with `:COLUMN` where it holds several reviews.
@@ -41,23 +45,25 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
     if ".csv:" in str(name):
         file, _, column = str(name).rpartition(":")
         path = Path(file)
-    if path.suffix == ".csv":
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        frame = _read_csv(path)
         if missing := {"chip_id", column} - {*frame, ""}:
             raise ImportListError(f"{path} has the columns {list(frame)}, but not {', '.join(sorted(missing))}")
         if column:
-            if not set(frame[column]) <= {"0", "1"}:
-                raise ImportListError(f"{path}: the column {column} holds other values than 0 and 1")
-            frame = frame[frame[column] == "1"]
+            try:
+                frame = frame[[tables.truth(text) for text in frame[column]]]
+            except ValueError:
+                raise ImportListError(f"{path}: the column {column} holds other values than 0 and 1") from None
         elif set(tables.VERDICTS.columns) <= set(frame):
-            return tables.VERDICTS.read(path)
+            return tables.VERDICTS.check(frame.assign(chip_id=frame["chip_id"].map(_chip)), path)
         elif set(tables.MANIFEST.columns) <= set(frame):
             frame = frame[frame["verdict"] == "bad"]
         chips = frame["chip_id"].tolist()
-    elif path.suffix == ".txt":
+    elif suffix == ".txt":
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         chips = [line for line in lines if line and not line.startswith("#")]
-    elif path.suffix in (".yml", ".yaml"):
+    elif suffix in (".yml", ".yaml"):
         # BaseLoader keeps ids as texts: an id such as 0123 or no must not become a number or a truth value.
         content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
         overall = content.get("overall") if isinstance(content, dict) else None
@@ -66,9 +72,22 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
         chips = overall
     else:
         raise ImportListError(f"{path}: lists of bad chips are .txt, .csv or .yml files")
-    frame = pd.DataFrame({"chip_id": chips})
-    frame = frame.assign(verdict="bad", reviewer=reviewer or column or path.stem, reason="", time="")
+    frame = pd.DataFrame({"chip_id": [_chip(text) for text in chips]})
+    frame = frame.assign(verdict="bad", reviewer=plain(reviewer or column or path.stem), reason="", time="")
     return tables.VERDICTS.check(frame, path)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return tables.read_csv(path)
+    except ValueError as error:
+        raise ImportListError(f"{path} cannot be read: {error}") from None
+
+
+def _chip(text: str) -> str:
+    """The chip that a line means: `00120`, or the name or path of its file, `train_labels/00120.tif`."""
+    name = text.strip().replace("\\", "/").rpartition("/")[2]
+    return stem_of(name) or name
 
 
 def agreement(lists: Mapping[str, Collection[str]], all_chips: Collection[str]) -> pd.DataFrame:

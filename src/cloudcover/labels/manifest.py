@@ -1,16 +1,16 @@
-"""The label-cleaning manifest: one verdict per chip, and who gave it."""
+"""The label-cleaning manifest: one verdict per chip, who gave it, and which label the next training learns from."""
 
 from __future__ import annotations
 
-import logging
 import math
 
 import pandas as pd
 
 from cloudcover.config.sections import LabelsParams
 from cloudcover.data import tables
-
-log = logging.getLogger(__name__)
+from cloudcover.data.folds import TEST
+from cloudcover.labels.known import refuse_changed
+from cloudcover.runtime.text import listed
 
 NOBODY = "none"
 """Source of a verdict that neither the audit nor a person gave: the label is kept, or there is none."""
@@ -21,37 +21,45 @@ class ManifestError(ValueError):
 
 
 def build_manifest(
-    audit: pd.DataFrame | None, verdicts: pd.DataFrame, index: pd.DataFrame, params: LabelsParams
+    audit: pd.DataFrame | None,
+    verdicts: pd.DataFrame,
+    index: pd.DataFrame,
+    folds: pd.DataFrame,
+    params: LabelsParams,
 ) -> pd.DataFrame:
-    """Decides for every chip whether its label is used.
+    """Decide for every chip whether its label is used.
 
     The policy says who decides: `auto` the audit alone (see `suspects`), `human` the reviewers alone (labels without a
     verdict are kept), `human_first` the reviewers and, where they say nothing or `unsure`, the audit.
-    A reviewer's `unsure` rejects nothing by itself.
+    A reviewer's `unsure` rejects nothing by itself. In the test part, which the audit does not judge, only reviewers
+    reject labels; nothing learns from either kind.
 
     Args:
         audit: `tables.AUDIT`; None is allowed if the policy is `human`.
         verdicts: `tables.VERDICTS`, possibly without rows; times are those of the reviews and are copied.
         index: `tables.INDEX`.
+        folds: `tables.FOLDS`.
         params: policy and threshold.
 
     Returns:
-        `tables.MANIFEST`, sorted by chip: `source` is `audit`, the reviewer's name or `none`; `score` is the suspicion
+        `tables.MANIFEST`, sorted by chip: `label` is `human` where training learns from the given label, otherwise
+        `none`; `source` is `audit`, the reviewer's name or `none`; `score` is the suspicion
         (NaN where the chip was not audited); `time` is that of the human verdict, otherwise empty.
 
     Raises:
         ManifestError: the policy needs the audit, but it is missing or lacks labelled chips.
+        UnknownChipsError: the policy needs the verdicts, but a spreadsheet has changed their ids, or none is known.
         TableError: a table breaks its schema.
     """
     verdicts = tables.VERDICTS.check(verdicts, "verdicts").set_index("chip_id")
-    unknown = verdicts.index.difference(pd.Index(index["chip_id"]))
-    if len(unknown):
-        log.warning("%d verdicts name chips that the store does not hold; ignored: %s", len(unknown), list(unknown[:5]))
+    if params.policy != "auto":
+        refuse_changed(verdicts.index, index["chip_id"], "verdicts (labels.policy: auto does without them)")
     chips = index.reset_index(drop=True).sort_values("chip_id")
     manifest = pd.DataFrame(
         {
             "chip_id": chips["chip_id"].to_numpy(),
             "verdict": chips["labelled"].map({True: "clean", False: "unlabelled"}).to_numpy(),
+            "label": "none",
             "source": NOBODY,
             "reason": "",
             "score": float("nan"),
@@ -59,19 +67,21 @@ def build_manifest(
         }
     ).set_index("chip_id", drop=False)
     labelled = manifest.index[manifest["verdict"] == "clean"]
+    test = folds.loc[folds["fold"] == TEST, "chip_id"]
+    judged = labelled.difference(pd.Index(test), sort=False)
     if audit is not None:
         audited = tables.AUDIT.check(audit, "audit").set_index("chip_id").reindex(manifest.index)
         manifest["score"] = audited["suspicion"]
     if params.policy != "human":
         if audit is None:
             raise ManifestError(f"labels.policy {params.policy} needs the audit: run it, or set labels.policy to human")
-        missing = labelled[manifest.loc[labelled, "score"].isna()]
+        missing = judged[manifest.loc[judged, "score"].isna()]
         if len(missing):
             raise ManifestError(
-                f"the audit lacks {len(missing)} labelled chips ({', '.join(missing[:5])}): run the audit again"
+                f"the audit lacks {len(missing)} labelled chips ({listed(missing)}): run the audit again"
             )
-        bad = suspects(manifest.loc[labelled, "score"], params.max_suspicion)
-        manifest.loc[labelled, "source"] = "audit"
+        bad = suspects(manifest.loc[judged, "score"], params.max_suspicion)
+        manifest.loc[judged, "source"] = "audit"
         manifest.loc[bad, "verdict"] = "bad"
         manifest.loc[bad, "reason"] = audited.loc[bad, "reasons"]
     if params.policy != "auto":
@@ -79,6 +89,8 @@ def build_manifest(
         decided = decided.loc[decided.index.intersection(labelled)]
         manifest.loc[decided.index, ["verdict", "reason", "time"]] = decided[["verdict", "reason", "time"]]
         manifest.loc[decided.index, "source"] = decided["reviewer"].where(decided["reviewer"] != "", "human")
+    used = judged[manifest.loc[judged, "verdict"] == "clean"]
+    manifest.loc[used, "label"] = "human"
     return tables.MANIFEST.check(manifest, "manifest")
 
 
@@ -88,10 +100,14 @@ def suspects(suspicion: pd.Series, limit: float | None) -> pd.Index:
     Args:
         suspicion: probability of each label to be wrong [0-1], indexed by chip.
         limit: labels above it are rejected. None: as many of the most suspicious as are wrong by the audit's own
-            estimate, the sum of the probabilities, so that what is rejected in error balances what is missed.
+            estimate, the sum of the probabilities, so that false rejections balance missed errors; but never a label
+            that is more likely right than wrong.
 
     Returns:
         The chips, most suspicious first; equal ones by name.
     """
     ranked = suspicion.sort_index().sort_values(ascending=False, kind="stable")
-    return ranked.index[: round(math.fsum(suspicion))] if limit is None else ranked.index[ranked > limit]
+    if limit is not None:
+        return ranked.index[ranked > limit]
+    most = ranked.iloc[: round(math.fsum(suspicion))]
+    return most.index[most > 0.5]

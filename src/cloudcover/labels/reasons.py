@@ -68,7 +68,7 @@ REASONS = {
         "{missed_share:.0%} of the chip",
     ),
 }
-"""The reasons that the audit names, see `labels.combine`; one that is not here is shown by its own name."""
+"""The reasons that the audit names, see `labels.score`; any other reason is shown by its own name."""
 
 
 def title(reason: str) -> str:

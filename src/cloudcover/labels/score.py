@@ -1,8 +1,8 @@
 """From many pieces of evidence to one probability that a label is wrong, with named reasons.
 
-A real set has no truth to learn from. So the weights of the evidence are fixed (fitted once on synthetic sets, see
-`benchmarks/audit.py --fit`), and what differs from set to set is estimated without truth: the usual disagreement of
-model and labels, and the share of wrong labels.
+A real set has no truth to learn from. So the weights of the evidence are fixed (`weights`, fitted once on synthetic
+sets), and what differs from set to set is estimated without truth: the usual disagreement of model and labels, and the
+share of wrong labels.
 """
 
 from __future__ import annotations
@@ -13,37 +13,14 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from cloudcover.data.label_errors import LABEL_ERRORS
+from cloudcover.labels.weights import INTERCEPT, PRIOR, WEIGHTS
 
 Floats = NDArray[np.float64]
 
 NAMED = 0.3
 """A kind is named as a reason at a strength of at least this."""
-PRIOR = 0.145
-"""Share of wrong labels in the sets that the weights were fitted on."""
-INTERCEPT = -5.23
-WEIGHTS = {
-    "empty_over_cloud": 0.84,
-    "inverted": 0.2,
-    "swapped": 0.94,
-    "shifted": 0.23,
-    "coarse": 0.2,
-    "artefact": 0.3,
-    "stripes": 1.69,
-    "false_cloud": 1.22,
-    "missed_cloud": 0.2,
-    "disagreement": 0.57,
-    "contradicted": 2.0,
-    "doubted": 1.03,
-    "low_iou": 1.11,
-    "low_confidence": 2.0,
-    "low_neighbour_iou": 1.9,
-    "learned_late": 1.85,
-    "inseparable": 2.0,
-    "separable": -0.93,
-    "odd_colours": 0.2,
-    "doubtful": -2.0,
-}
-"""Log-odds per unit of each column of `features`."""
+LEAST_DETERMINED = PRIOR / 3
+"""An estimated share of wrong labels below this may as well mean that the evidence is too weak to find them."""
 RELATIVE = (
     "disagreement",
     "contradicted",
@@ -148,11 +125,11 @@ def adjust_prior(posterior: Floats, prior: float, floor: float = 1e-4) -> tuple[
     return expit(odds + logit(share)), share
 
 
-def judge(evidence: pd.DataFrame) -> pd.DataFrame:
+def score_labels(evidence: pd.DataFrame) -> pd.DataFrame:
     """Adds `suspicion` and `reasons` to the evidence.
 
     Args:
-        evidence: a row per chip, from `audit`.
+        evidence: a row per chip, as `audit.judge_labels` gathers it.
 
     Returns:
         The frame with `suspicion`, probability that the label is wrong, and `reasons`: the kinds of error that the
@@ -177,3 +154,8 @@ def judge(evidence: pd.DataFrame) -> pd.DataFrame:
 def estimated_error_share(audit: pd.DataFrame) -> float:
     """Estimated share of wrong labels: the mean suspicion [0-1]."""
     return float(audit["suspicion"].mean())
+
+
+def is_determined(share: float) -> bool:
+    """Return whether an estimated share of wrong labels can be relied on, see `LEAST_DETERMINED`."""
+    return share >= LEAST_DETERMINED

@@ -9,17 +9,20 @@ Axes: N chips, B bands, S x S cells, F features.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.data.values import DN_PER_REFLECTANCE
 from cloudcover.labels.geometry import reduce
+from cloudcover.labels.reading import read_labelled
 from cloudcover.labels.spectral import haze
 from cloudcover.runtime.files import derive_seed
 
@@ -37,6 +40,18 @@ TREES = 50
 STAGES = (1, 3, 6, 12, 25, 50)
 """Numbers of trees at which a label's learning curve is read."""
 BATCH = 32
+
+
+def one_core_each(threads: int) -> ThreadPoolExecutor:
+    """Return a pool in which each thread's trees use one core.
+
+    By default each thread would start as many OpenMP threads as there are cores, which then wait for each other. With
+    one, the sums of a fit do not depend on the number of cores either.
+
+    Args:
+        threads: number of threads.
+    """
+    return ThreadPoolExecutor(threads, initializer=threadpool_limits, initargs=(1, "openmp"))
 
 
 def cells(side: int) -> int:
@@ -101,8 +116,7 @@ def draw(store: ChipStore, chip_ids: list[str], nodata: int, seed: int) -> Sampl
     number = max(1, min(CELLS_PER_CHIP, CELLS_IN_ALL // max(1, len(chip_ids))))
     bands, parts = store.bands(), []
     for batch in store.batches(chip_ids, BATCH):
-        dn, labels = store.chips(batch), store.labels(batch)
-        labels[(dn == nodata).any(axis=1)] = IGNORE_INDEX
+        dn, labels = read_labelled(store, batch, nodata)
         values = describe(dn, bands)
         side = values.shape[1]
         flat = values.reshape(len(batch), side * side, -1)
@@ -120,79 +134,85 @@ class Trees:
     Args:
         sample: cells of all chips, in the order of `folds`.
         folds: fold of each chip.
-        learn: M bool, the chips to learn from; the others are only judged.
-        seed: of the trees.
+        seed: random seed for the trees.
+        pool: classifiers are fitted in its threads, see `one_core_each`.
     """
 
-    def __init__(self, sample: Sample, folds: NDArray[np.int64], learn: NDArray[np.bool_], seed: int) -> None:
-        self.sample, self.folds, self.learn = sample, folds, learn
-        self.models: dict[int, HistGradientBoostingClassifier | float] = {}
-        for fold in np.unique(folds):
-            use = sample.known & (learn & (folds != fold))[:, None]
-            values, cloud = sample.values[use], sample.cloud[use]
-            if cloud.all() or not cloud.any():
-                self.models[int(fold)] = float(cloud[0]) if len(cloud) else 0.5
-                continue
-            model = HistGradientBoostingClassifier(
-                max_iter=TREES,
-                learning_rate=0.15,
-                max_leaf_nodes=15,
-                # More cells than three chips have: no leaf can learn a single wrong label by heart.
-                min_samples_leaf=max(1, min(3 * sample.values.shape[1], len(values) // 8)),
-                l2_regularization=1.0,
-                early_stopping=False,
-                random_state=seed % 2**32,
-            )
-            self.models[int(fold)] = model.fit(values, cloud)
+    def __init__(self, sample: Sample, folds: NDArray[np.int64], seed: int, pool: Executor) -> None:
+        self.sample, self.folds, self.seed = sample, folds, seed
+        numbers = np.unique(folds).tolist()
+        self.models = dict(zip(numbers, pool.map(self._fit, numbers), strict=True))
 
-    def probabilities(self, values: NDArray[np.float32], folds: NDArray[np.int64], height: int) -> NDArray[np.float32]:
-        """Probability of cloud by the classifiers that have not learned from the chips' folds.
+    def _fit(self, fold: int) -> HistGradientBoostingClassifier | float:
+        """Fit the classifier of a fold; a constant where the others know a single class."""
+        use = self.sample.known & (self.folds != fold)[:, None]
+        values, cloud = self.sample.values[use], self.sample.cloud[use]
+        if cloud.all() or not cloud.any():
+            return float(cloud[0]) if len(cloud) else 0.5
+        model = HistGradientBoostingClassifier(
+            max_iter=TREES,
+            learning_rate=0.15,
+            max_leaf_nodes=15,
+            # More cells than three chips have: no leaf can learn a single wrong label by heart.
+            min_samples_leaf=max(1, min(3 * self.sample.values.shape[1], len(values) // 8)),
+            l2_regularization=1.0,
+            early_stopping=False,
+            random_state=self.seed % 2**32,
+        )
+        return model.fit(values, cloud)
+
+    def probabilities(self, values: NDArray[np.float32], folds: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Predict the probability of cloud by the classifiers that have not learned from the chips' folds.
 
         Args:
             values: N x S x S x F, from `describe`.
             folds: N folds.
-            height: side of the chips [pixels].
 
         Returns:
-            N x `height` x `height` float32 in [0, 1], bilinear between the centres of cells.
+            N x S x S float32 in [0, 1]; `enlarge` resamples it to pixels.
         """
-        small = np.empty(values.shape[:3], np.float32)
+        cells = np.empty(values.shape[:3], np.float32)
         for fold in np.unique(folds):
             rows, model = folds == fold, self.models[int(fold)]
             if isinstance(model, float):
-                small[rows] = model
+                cells[rows] = model
             else:
                 flat = values[rows].reshape(-1, values.shape[-1])
-                small[rows] = model.predict_proba(flat)[:, 1].reshape(-1, *values.shape[1:3])
-        return enlarge(small, height)
+                cells[rows] = model.predict_proba(flat)[:, 1].reshape(-1, *values.shape[1:3])
+        return cells
 
-    def early_agreement(self) -> Floats:
+    def early_agreement(self, pool: Executor) -> Floats:
         """How early in training each label was learned, by classifiers that learned from it.
 
         Networks and boosted trees fit right labels first and wrong ones last, if at all (Arpit et al. 2017,
         arXiv:1706.05394; Pleiss et al. 2020, arXiv:2001.10528, whose area under the margin this follows).
 
+        Args:
+            pool: classifiers are evaluated in its threads.
+
         Returns:
             M float64 in [0, 1]: the probability given to the label, averaged over the chip's known cells, the stages
-            `STAGES` and the classifiers that learned from the chip (all of them, if it was rejected); late is low.
+            `STAGES` and the classifiers that learned from the chip; late is low, 1 where none learned anything.
         """
         total, number = np.zeros(len(self.folds)), np.zeros(len(self.folds))
-        for fold, model in self.models.items():
-            rows = np.flatnonzero((self.folds != fold) | ~self.learn)
-            if isinstance(model, float) or not len(rows):
-                continue
-            sample = self.sample.values[rows].reshape(-1, self.sample.values.shape[-1])
-            cloud, known = self.sample.cloud[rows], self.sample.known[rows]
-            curve = np.zeros(cloud.shape)
-            for stage, p in enumerate(model.staged_predict_proba(sample), start=1):
-                if stage in STAGES:
-                    cell = p[:, 1].reshape(cloud.shape)
-                    curve += np.where(cloud, cell, 1 - cell) / len(STAGES)
-            total[rows] += np.divide(
-                (curve * known).sum(axis=1), known.sum(axis=1), out=np.ones(len(rows)), where=known.any(axis=1)
-            )
+        fitted = [(fold, model) for fold, model in self.models.items() if not isinstance(model, float)]
+        learned = [np.flatnonzero(self.folds != fold) for fold, _ in fitted]
+        for rows, agreement in zip(learned, pool.map(self._agreement, [m for _, m in fitted], learned), strict=True):
+            total[rows] += agreement
             number[rows] += 1
         return np.asarray(np.divide(total, number, out=np.ones(len(total)), where=number > 0))
+
+    def _agreement(self, model: HistGradientBoostingClassifier, rows: NDArray[np.int64]) -> Floats:
+        """Average the probability that one classifier's stages give to the labels of some chips."""
+        cloud, known = self.sample.cloud[rows], self.sample.known[rows]
+        curve = np.zeros(cloud.shape)
+        flat = self.sample.values[rows].reshape(-1, self.sample.values.shape[-1])
+        for stage, p in enumerate(model.staged_predict_proba(flat), start=1):
+            if stage in STAGES:
+                cell = p[:, 1].reshape(cloud.shape)
+                curve += np.where(cloud, cell, 1 - cell) / len(STAGES)
+        number = known.sum(axis=1)
+        return np.asarray(np.divide((curve * known).sum(axis=1), number, out=np.ones(len(rows)), where=number > 0))
 
 
 class TreeCommittee:
@@ -203,40 +223,35 @@ class TreeCommittee:
     Args:
         sample: cells of all chips.
         folds: N folds of whole scenes.
-        learn: N bool, the chips to learn from.
-        seed: of the trees and of the folds of single chips.
+        seed: random seed for the trees and for the folds of single chips.
+        pool: classifiers are fitted and evaluated in its threads.
     """
 
-    def __init__(self, sample: Sample, folds: NDArray[np.int64], learn: NDArray[np.bool_], seed: int) -> None:
+    def __init__(self, sample: Sample, folds: NDArray[np.int64], seed: int, pool: Executor) -> None:
         self.folds = folds
         self.single = np.random.default_rng(derive_seed(seed, "neighbours")).permutation(len(folds)) % NEIGHBOUR_FOLDS
-        self.strangers = Trees(sample, folds, learn, seed)
-        self.neighbours = Trees(sample, self.single, learn, seed)
-        self.early_agreement = self.neighbours.early_agreement()
+        self.strangers = Trees(sample, folds, seed, pool)
+        self.neighbours = Trees(sample, self.single, seed, pool)
+        self.early_agreement = self.neighbours.early_agreement(pool)
 
-    def views(self, dn: NDArray[np.uint16], bands: list[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Probabilities of cloud by both.
+    def votes(self, dn: NDArray[np.uint16], bands: list[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Predict the probability of cloud in each cell by both sets of trees.
 
         Args:
             dn: N x B x H x W uint16 [DN].
             bands: names of the bands, in order.
-            rows: places of the N chips in `folds`.
+            rows: positions of the N chips in `folds`.
 
         Returns:
-            2 x N x H x W float32 in [0, 1]: by the trees that have not seen the scene, by those that know neighbours.
+            N x 2 x S x S float32 in [0, 1]: trees that have not seen the scene, trees that know its other chips.
         """
         values = describe(dn, bands)
-        height = dn.shape[2]
-        return np.stack(
-            [
-                self.strangers.probabilities(values, self.folds[rows], height),
-                self.neighbours.probabilities(values, self.single[rows], height),
-            ]
-        )
+        strangers = self.strangers.probabilities(values, self.folds[rows])
+        return np.stack([strangers, self.neighbours.probabilities(values, self.single[rows])], axis=1)
 
 
 def enlarge(values: NDArray[np.float32], height: int) -> NDArray[np.float32]:
-    """Bilinear: N x S x S to N x height x height, constant beyond the outer cells' centres."""
+    """Resample N x S x S to N x height x height bilinearly, constant beyond the centres of the outer cells."""
     side = values.shape[1]
     place = np.clip((np.arange(height) + 0.5) * side / height - 0.5, 0, side - 1)
     weights = np.maximum(1 - np.abs(place[:, None] - np.arange(side)), 0).astype(np.float32)

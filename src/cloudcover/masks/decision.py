@@ -40,11 +40,6 @@ class InferenceSettings(BaseModel):
         return weights
 
 
-def equal_weights(names: list[str]) -> dict[str, float]:
-    """The same weight for each model."""
-    return dict.fromkeys(names, 1 / len(names))
-
-
 def apply_temperature(probabilities: NDArray[np.floating] | float, temperature: float) -> NDArray[np.float32]:
     """Divides the logits by a temperature (Guo et al. 2017); above 1 it makes probabilities less sure.
 

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions on disk: every chip by the models that did not see its scene."""
+"""Held-out predictions on disk: every chip by the models that have not seen its scene."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from cloudcover.config.sections import Tta
 from cloudcover.data import tables
 from cloudcover.masks.codec import decode_predictions
+from cloudcover.runtime.arrays import open_array
 
 
 class OutOfFold:
-    """Out-of-fold probabilities of one or several runs; several are averaged with equal weights.
+    """Out-of-fold probabilities, or those of the test part, of one or several runs; several are averaged equally.
 
     Args:
         folders: outputs of `predict.oof.predict_oof` over the same chips.
@@ -27,5 +28,21 @@ class OutOfFold:
     def probabilities(self, chip_ids: Sequence[str], policy: Tta) -> NDArray[np.float32]:
         """N x H x W float32 in [0, 1]."""
         rows = self.table.loc[list(chip_ids), "row"].to_numpy()
-        arrays = [np.load(f / f"{policy}.npy", mmap_mode="r")[rows].astype(np.float32) for f in self.folders]
+        arrays = [open_array(f / f"{policy}.npy")[rows].astype(np.float32) for f in self.folders]
         return decode_predictions(np.mean(arrays, axis=0))
+
+
+class BundleMasks:
+    """The bundle's masks of the test part, exactly as it delivers them.
+
+    Args:
+        index: `tables.OOF`, beside `masks.npy`.
+    """
+
+    def __init__(self, index: Path) -> None:
+        self.table = tables.OOF.read(index).set_index("chip_id", drop=False)
+        self._masks: NDArray[np.uint8] = open_array(index.parent / "masks.npy")
+
+    def masks(self, chip_ids: Sequence[str]) -> NDArray[np.uint8]:
+        """N x H x W uint8 of {0, 1, 255}."""
+        return np.asarray(self._masks[self.table.loc[list(chip_ids), "row"].to_numpy()])

@@ -9,32 +9,32 @@ from numpy.typing import NDArray
 
 from cloudcover.data import tables
 from cloudcover.masks.codec import decode_soft_labels, harden_soft_labels
+from cloudcover.runtime.arrays import open_array
 
 HARD, SOFT = "masks.npy", "probabilities.npy"
 """Files of pseudo-labels, of which a folder has one: {0, 1, 255}, or the codes of `cloudcover.masks.codec`."""
 
 
-def by_student(table: Path) -> dict[int, PseudoLabels]:
-    """Open the pseudo-labels of a round for each student in its table, `pseudo_labels.csv`."""
-    return {student: PseudoLabels(table, student) for student in sorted(set(tables.PSEUDO.read(table)["student"]))}
-
-
 class PseudoLabels:
-    """The pseudo-labels of a round for one student: of a folder with `pseudo_labels.csv`, and `masks.npy` or soft ones.
+    """The pseudo-labels that a round has made, accepted or not.
 
     Args:
-        manifest: the table, `tables.PSEUDO`.
-        student: fold that the student does not see.
+        manifest: `tables.ROUND`, in a folder with `masks.npy` or `probabilities.npy`.
 
     Attributes:
-        soft: whether the folder holds probabilities. Only `targets` tell them; everything else sees masks.
+        table: The chips that have a pseudo-label, indexed by chip_id.
+        soft: Whether the folder holds probabilities. Only `targets` returns them; everything else sees masks.
     """
 
-    def __init__(self, manifest: Path, student: int) -> None:
-        table = tables.PSEUDO.read(manifest)
-        self.table = table[table["student"] == student].set_index("chip_id", drop=False)
+    def __init__(self, manifest: Path) -> None:
+        table = tables.ROUND.read(manifest)
+        self.table = table[table["row"] >= 0].set_index("chip_id", drop=False)
         self.soft = (manifest.parent / SOFT).exists()
-        self._codes: NDArray[np.uint8] = np.load(manifest.parent / (SOFT if self.soft else HARD), mmap_mode="r")
+        self._codes: NDArray[np.uint8] = open_array(manifest.parent / (SOFT if self.soft else HARD))
+
+    def accepted(self) -> list[str]:
+        """List the chips from whose pseudo-label the next training learns."""
+        return self.table.loc[self.table["label"] == "pseudo", "chip_id"].tolist()
 
     def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:
         """N x H x W uint8 of {0, 1, 255}."""

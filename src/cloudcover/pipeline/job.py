@@ -12,6 +12,7 @@ from typing import Any
 from cloudcover.config.params import Params, declared
 from cloudcover.runtime import gpu_slots
 from cloudcover.runtime import slurm as launch
+from cloudcover.runtime.signals import end_cleanly
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -37,6 +38,7 @@ def start(snakemake: Any) -> Params:
     Returns:
         The sections of the parameters that the rule declares, see `params.declared`.
     """
+    end_cleanly()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(snakemake.threads)
     path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)

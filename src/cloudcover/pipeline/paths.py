@@ -27,9 +27,14 @@ def weights(run: str, folds: Iterable[int]) -> list[str]:
     return [f"models/{run}/fold{fold}/model.safetensors" for fold in folds]
 
 
-def pseudo_labels(labels: str) -> str | None:
-    """Locate the table of pseudo-labels that a round has left; None for the manifest, which has none."""
-    return None if labels == MANIFEST else f"data/labels/{labels}/pseudo_labels.csv"
+def labels(name: str) -> str:
+    """Locate the table of labels to learn from: the manifest, or what a round has left."""
+    return f"data/labels/{name}" if name == MANIFEST else f"data/labels/{name}/{MANIFEST}"
+
+
+def run_folders(files: Iterable[str]) -> list[Path]:
+    """List the folders of runs, `data/test/RUN` or `data/oof/RUN`, from their files."""
+    return list(dict.fromkeys(Path(file).parent for file in files))
 
 
 def source_tables(data: DataParams, project: Path = Path()) -> list[str]:
@@ -54,5 +59,5 @@ def stage_name(rule: str, run: str | None = None) -> str:
     if member := member_of(run):
         return f"{rule}_{FINAL}@{member}"
     if is_round(run):
-        return f"{rule}_round@{run}" if rule in ("train", "predict_oof") else f"{rule}@{run}"
+        return f"{rule}@{run}" if rule == "pseudo_label" else f"{rule}_round@{run}"
     return f"{rule}_reference@{run}" if run == ORACLE else f"{rule}_{run}"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from cloudcover.config.sections import EvaluationParams, Tta
-from cloudcover.masks.decision import InferenceSettings, equal_weights
+from cloudcover.config.sections import Tta
+from cloudcover.masks.decision import InferenceSettings
 from cloudcover.models.folder import CARD, WEIGHTS, ModelFolderError, load_card
 from cloudcover.predict.predictor import Predictor
-from cloudcover.runtime.files import atomic, read_json, write_json, write_text
+from cloudcover.runtime.files import atomic, read_json, remove_leftovers, write_json, write_text
 
 BUNDLE = "bundle.json"
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+"""Folder of a model in a bundle: a plain name, because a bundle may come from elsewhere."""
 
 
 class Bundle(BaseModel):
@@ -25,12 +27,12 @@ class Bundle(BaseModel):
         models: names of the model folders in it.
         tta: test-time augmentation that the figures were measured with.
         settings: weights of the models, temperature, threshold and post-processing.
-        metrics: of the evaluation on held-out scenes.
+        metrics: Figures of this bundle on the test part, by given labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    models: list[str] = Field(min_length=1)
+    models: list[ModelName] = Field(min_length=1)
     tta: Tta
     settings: InferenceSettings
     metrics: dict[str, float]
@@ -44,20 +46,19 @@ class Bundle(BaseModel):
 
 def write_bundle(
     folders: Sequence[Path],
-    evaluation: EvaluationParams,
-    metrics: dict[str, Any],
+    tta: Tta,
+    settings: InferenceSettings,
     out: Path,
-    settings: InferenceSettings | None = None,
+    metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """Copies model folders into a bundle and writes its card; `bundle.json` comes last.
+    """Copy model folders into a bundle and write its card; `bundle.json` comes last.
 
     Args:
         folders: `models/final/<member>/fold<k>`.
-        evaluation: gives the policy (the last one).
-        metrics: `reports/metrics.json`.
-        out: the bundle's folder.
-        settings: what was chosen on held-out scenes, with a weight for each model, by `<member>-fold<k>`; None: equal
-            weights and the threshold of the evaluation.
+        tta: Test-time augmentation.
+        settings: What was chosen on held-out scenes, with a weight for each model, by `<member>-fold<k>`.
+        out: The bundle's folder.
+        metrics: Figures of this bundle; None before it is evaluated.
 
     Raises:
         ValueError: the settings are of other models.
@@ -66,14 +67,12 @@ def write_bundle(
     names = []
     for folder in folders:
         name = f"{folder.parent.name}-{folder.name}"
+        remove_leftovers(out / name)
         for part in (WEIGHTS, CARD):
             with atomic(out / name / part) as copy:
                 shutil.copyfile(folder / part, copy)
         names.append(name)
-    figures = {k: float(v) for k, v in metrics["final"].items()}
-    if settings is None:
-        settings = InferenceSettings(weights=equal_weights(names), threshold=evaluation.threshold)
-    bundle = Bundle(models=names, tta=evaluation.tta[-1], settings=settings, metrics=figures)
+    bundle = Bundle(models=names, tta=tta, settings=settings, metrics={k: float(v) for k, v in (metrics or {}).items()})
     write_text(out / "README.md", _card(bundle, folders[0]))
     write_json(out / BUNDLE, bundle.model_dump(mode="json"))
 
@@ -90,12 +89,21 @@ def load_bundle(folder: Path, device: str = "auto", precision: str = "auto", bat
                 f"{folder} holds neither {BUNDLE} nor {CARD}: it is not a bundle and not a model folder"
             )
         return Predictor([folder], "none", device, precision, batch)
-    try:
-        bundle = Bundle.model_validate(read_json(folder / BUNDLE))
-    except ValueError as error:
-        raise ModelFolderError(f"{folder / BUNDLE} is not a bundle's card: {error}") from None
+    bundle = read_bundle(folder)
     models = [folder / name for name in bundle.models]
     return Predictor(models, bundle.tta, device, precision, batch, bundle.settings)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Reads the card of a bundle.
+
+    Raises:
+        ModelFolderError: it is none; names of models must not lead out of the bundle.
+    """
+    try:
+        return Bundle.model_validate(read_json(folder / BUNDLE))
+    except ValueError as error:
+        raise ModelFolderError(f"{folder / BUNDLE} is not a bundle's card: {error}") from None
 
 
 def _steps(settings: InferenceSettings) -> str:
@@ -120,7 +128,7 @@ Post-processing: {_steps(bundle.settings)}.
 
     cloudcover predict --model FOLDER_OF_THIS_FILE CHIPS --out MASKS
 
-## Figures on held-out scenes, clean labels
+## Figures on chips that no model has seen, by given labels
 
 | figure | value |
 |---|---|

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -83,8 +84,7 @@ def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path, offset
         OSError: a mask cannot be written.
     """
     names = [c.name for c in chips]
-    if len(set(names)) != len(names):
-        twice = sorted({n for n in names if names.count(n) > 1})
+    if twice := sorted(name for name, number in Counter(names).items() if number > 1):
         raise ValueError(f"several chips are called {listed(twice)}: their masks would overwrite each other")
     card = predictor.card
     _reserve(chips, card.bands, out)

@@ -1,4 +1,4 @@
-"""Predicting every chip by the models that did not see its scene."""
+"""Prediction of every chip by the models that have not seen its scene."""
 
 from __future__ import annotations
 
@@ -29,20 +29,23 @@ def predict_oof(
     compute: ComputeParams,
     out: Path,
 ) -> pd.DataFrame:
-    """Predicts each chip by the models of its own fold, once per view; a policy is the mean of its views.
+    """Predict each chip by the models of its own fold, once per view; a policy is the mean of its views.
 
     Args:
-        store: the packed chips.
-        folds: `tables.FOLDS`.
-        models: model folders by the fold that they did not see.
-        policies: test-time augmentations.
-        compute: device, precision, batch.
-        out: gets `<policy>.npy` (N x H x W uint8, round(p x 255)), `seconds.csv` (`tables.SECONDS`: the views of
+        store: The packed chips.
+        folds: `tables.FOLDS` of the chips to predict; none are allowed.
+        models: Model folders by the fold that they have not seen; several of a fold are averaged.
+        policies: Test-time augmentations.
+        compute: Device, precision, batch.
+        out: Gets `<policy>.npy` (N x H x W uint8, round(p x 255)), `seconds.csv` (`tables.SECONDS`: the views of
             the policy, without reading chips and loading models) and `index.csv` (`tables.OOF`), last.
+
+    Raises:
+        KeyError: A fold has no model.
     """
     order = folds.sort_values("chip_id", ignore_index=True)
     order["row"] = order.index
-    size = store.chips(order["chip_id"][:1].tolist()).shape[-1]
+    size = store.chips(store.index.index[:1].tolist()).shape[-1]
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         arrays = {}
@@ -52,7 +55,7 @@ def predict_oof(
         views = list(dict.fromkeys(view for policy in policies for view in tta.POLICIES[policy]))
         seconds = dict.fromkeys(views, 0.0)
         bar = stack.enter_context(tqdm(total=len(order), desc="predict", unit="chip", disable=None))
-        for fold in sorted(models):
+        for fold in sorted(set(order["fold"])):
             predictor = Predictor(models[fold], "none", compute.device, compute.precision, compute.prediction_batch)
             chips = order[order["fold"] == fold]
             rows = dict(zip(chips["chip_id"], chips["row"], strict=True))

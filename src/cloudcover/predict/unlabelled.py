@@ -1,11 +1,13 @@
-"""Masks of the store's chips that have no label."""
+"""Masks of the store's chips by a bundle: of the test part for the evaluation, of unlabelled chips for people."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cloudcover.data import ownership, tables
@@ -14,7 +16,43 @@ from cloudcover.data.store import ChipStore
 from cloudcover.predict.files import write_mask
 from cloudcover.predict.folder import mask_of
 from cloudcover.predict.predictor import Predictor
-from cloudcover.runtime.files import sha256
+from cloudcover.runtime.arrays import create_array
+from cloudcover.runtime.files import atomic, sha256
+
+
+def predict_masks(
+    store: ChipStore, chip_ids: Sequence[str], predictor: Predictor
+) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
+    """Predict masks in batches: chip ids, and n x H x W uint8 of {0, 1, 255}; 255 where there is no data."""
+    with tqdm(total=len(chip_ids), desc="predict", unit="chip", disable=None) as bar:
+        for batch in store.batches(chip_ids, predictor.batch):
+            dn = store.chips(batch)
+            probabilities = predictor.probabilities(dn, store.percentiles(batch))
+            yield batch, mask_of(probabilities, dn, predictor.threshold, predictor.card.nodata, predictor.postprocess)
+            bar.update(len(batch))
+
+
+def predict_test(store: ChipStore, folds: pd.DataFrame, predictor: Predictor, masks: Path, index: Path) -> None:
+    """Write the masks of the test part for the evaluation.
+
+    Args:
+        store: The packed chips.
+        folds: `tables.FOLDS` of the test part.
+        predictor: The bundle.
+        masks: Gets N x H x W uint8 of {0, 1, 255}.
+        index: Gets `tables.OOF`: which row is which chip.
+    """
+    order = folds.sort_values("chip_id", ignore_index=True)
+    order["row"] = order.index
+    size = store.chips(store.index.index[:1].tolist()).shape[-1]
+    with atomic(masks) as part:
+        array = create_array(part, np.uint8, (len(order), size, size))
+        row = 0
+        for batch, made in predict_masks(store, order["chip_id"].tolist(), predictor):
+            array[row : row + len(batch)] = made
+            row += len(batch)
+        array.flush()
+    tables.OOF.write(order[["chip_id", "row", "fold"]], index)
 
 
 def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.DataFrame:
@@ -36,19 +74,12 @@ def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.
     ownership.claim(out)
     ownership.reserve(out, files)
     rows = []
-    bar = tqdm(total=len(chips), desc="predict", unit="chip", disable=None)
-    for batch in store.batches(chips["chip_id"], predictor.batch):
-        dn = store.chips(batch)
-        probabilities = predictor.probabilities(dn, store.percentiles(batch))
-        masks = mask_of(probabilities, dn, predictor.threshold, predictor.card.nodata, predictor.postprocess)
-        for chip_id, mask in zip(batch, masks, strict=True):
+    for batch, masks in predict_masks(store, chips["chip_id"].tolist(), predictor):
+        for chip_id, mask, place in zip(batch, masks, store.places(batch), strict=True):
             path = out / f"{chip_id}.tif"
-            crs, transform = map(str, chips.loc[chip_id, ["crs", "transform"]])
-            write_mask(path, mask, crs, [float(v) for v in transform.split()])
+            write_mask(path, mask, *place)
             coverage = float(np.mean(mask[mask != IGNORE_INDEX] == 1)) if (mask != IGNORE_INDEX).any() else float("nan")
             rows.append({"chip_id": chip_id, "path": path.name, "sha256": sha256(path), "coverage_share": coverage})
-        bar.update(len(batch))
-    bar.close()
     frame = pd.DataFrame(rows, columns=list(tables.PREDICTIONS.columns))
     ownership.prune(out, files)
     tables.PREDICTIONS.write(frame, out / "masks.csv")

@@ -7,32 +7,34 @@ import pandas as pd
 from cloudcover.data import tables
 
 
-def by_location(pseudo: pd.DataFrame, locations: pd.Series, number: int) -> pd.DataFrame:
-    """Counts a round's pseudo-labels by location, and compares confidence with agreement between rounds.
+def by_location(labels: pd.DataFrame, locations: pd.Series, number: int) -> pd.DataFrame:
+    """Count a round's pseudo-labels by location, and compares confidence with agreement between rounds.
 
     If confidence means anything, the labels of accepted chips change less between rounds than those of refused ones.
 
     Args:
-        pseudo: `tables.PSEUDO` of the round.
+        labels: `tables.ROUND` of the round.
         locations: location of each chip, indexed by chip_id.
-        number: of the round.
+        number: Number of the round.
 
     Returns:
-        `tables.PSEUDO_LOCATIONS`, sorted by location. A chip counts once for each student that it is a candidate of.
+        `tables.PSEUDO_LOCATIONS`, sorted by location.
         `confident_share` is the mean over candidates; `agreement_share` the mean share of pixels whose label is that of
         the round before, over all candidates, the accepted and the refused ones; NaN where there are none, and in the
         first round.
     """
+    pseudo = labels[labels["row"] >= 0]
+    accepted = pseudo["label"] == "pseudo"
     same = 1 - pseudo["changed_pixels_share"]
     columns = {
         "location": locations.loc[pseudo["chip_id"]].to_numpy(),
         "candidate_chips": 1,
-        "accepted_chips": pseudo["accepted"].astype(int),
+        "accepted_chips": accepted.astype(int),
         **{f"{change}_chips": (pseudo["change"] == change).astype(int) for change in ("added", "kept", "dropped")},
         "confident_share": pseudo["confident_share"],
         "agreement_share": same,
-        "agreement_accepted_share": same.where(pseudo["accepted"]),
-        "agreement_refused_share": same.where(~pseudo["accepted"]),
+        "agreement_accepted_share": same.where(accepted),
+        "agreement_refused_share": same.where(~accepted),
     }
     how = {name: "sum" if name.endswith("_chips") else "mean" for name in columns if name != "location"}
     found = pd.DataFrame(columns, index=pseudo.index).groupby("location", as_index=False).agg(how)

@@ -1,68 +1,63 @@
-"""Pseudo-labels: the models of a round predict the chips whose label was rejected or that have none.
+"""Pseudo-labels: new labels for the chips whose label was rejected or that have none, by a round's own predictions.
 
 The rule is the original's: a pixel is confident at p > c or p < 1 - c, a chip is accepted when more than a share of its
 pixels is confident. Chips accepted in earlier rounds are judged again.
-Students learn masks, or the probabilities themselves (`pseudo_labels.targets`); what is measured, is measured on masks.
-
-Each student learns from what its own teacher says: the model of the round before that was held back from the same
-fold. The original let all models vote, but those of the other folds have learned from the labels that the student is
-judged by, and what they know of them would reach it through the pseudo-labels.
+Probabilities are out of fold, so no model relabels a chip of a scene that it has learned from. Students learn masks, or
+the probabilities themselves (`pseudo_labels.targets`); all figures are of masks.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cloudcover.config.sections import PseudoLabelParams
+from cloudcover.config.sections import PseudoLabelParams, Tta
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.codec import encode_soft_labels, harden_soft_labels
+from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import HARD, SOFT, PseudoLabels
-from cloudcover.models.folder import ModelCard
-from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic
+from cloudcover.runtime.text import listed
 
 log = logging.getLogger(__name__)
 
+BATCH = 32
+"""Chips that are looked at together."""
+NO_ROW = -1
+"""Row of a chip without a pseudo-label."""
+
 
 class TeacherError(ValueError):
-    """A model must not teach, because it has seen what its student is judged by, or the label that it replaces."""
+    """The predictions must not relabel these chips: their models may have learned from the chips' scenes."""
 
 
-def candidates(manifest: pd.DataFrame, folds: pd.DataFrame, student: int) -> pd.DataFrame:
-    """Chips to pseudo-label for a student: chip_id, fold, candidate (`bad` or `unlabelled`), sorted by chip_id.
-
-    Chips of scenes that the student is judged by are none.
-    """
-    chips = manifest[manifest["verdict"] != "clean"].rename(columns={"verdict": "candidate"})
-    chips = chips.merge(folds[["chip_id", "fold"]], on="chip_id", validate="one_to_one")
-    chips = chips[chips["fold"] != student]
-    return chips[["chip_id", "fold", "candidate"]].sort_values("chip_id", ignore_index=True)
+def candidates(manifest: pd.DataFrame, folds: pd.DataFrame) -> list[str]:
+    """List the chips to pseudo-label, sorted: those outside the test part whose label is rejected or that have none."""
+    chips = manifest[manifest["verdict"] != "clean"].merge(folds, on="chip_id", validate="one_to_one")
+    return sorted(chips.loc[chips["fold"] != TEST, "chip_id"])
 
 
-def check_teacher(card: ModelCard, student: int) -> None:
-    """Refuses a model that has learned from the labels of the student's fold, or from rejected labels.
+def check_teacher(predictions: OutOfFold, folds: pd.DataFrame, chip_ids: list[str]) -> None:
+    """Refuse predictions that are not out of fold for some chips.
 
     Raises:
-        TeacherError: names the model.
+        TeacherError: Names the chips.
     """
-    if card.fold != student:
+    made = predictions.table["fold"].reindex(chip_ids)
+    wanted = folds.set_index("chip_id")["fold"].loc[chip_ids]
+    if (other := made[(made != wanted).to_numpy()]).size:
         raise TeacherError(
-            f"the model of {card.run}, fold {card.fold}, has seen the labels of fold {student}, by which its student "
-            "would be judged"
+            f"{predictions.folders[0]} has predictions of other folds for {listed(other.index)}: predict them again"
         )
-    if not card.run.startswith("round"):
-        raise TeacherError(f"the model of {card.run} may have learned from the rejected labels that it would replace")
 
 
 def confident_share(
@@ -100,91 +95,74 @@ def pseudo_label(
     store: ChipStore,
     manifest: pd.DataFrame,
     folds: pd.DataFrame,
-    teachers: Mapping[int, Predictor],
+    predictions: OutOfFold,
+    tta: Tta,
     params: PseudoLabelParams,
+    nodata: int,
     out: Path,
-    previous: Path | None = None,
+    previous: PseudoLabels | None = None,
 ) -> pd.DataFrame:
-    """Predicts the candidates of each student by its teacher and decides which masks are good enough to learn from.
+    """Relabel the candidates of a round, and decide which pseudo-labels are good enough to learn from.
 
     A round that accepts nothing is allowed.
 
     Args:
-        store: the packed chips.
-        manifest: `tables.MANIFEST`.
+        store: The packed chips.
+        manifest: `tables.MANIFEST`: the verdicts after the round.
         folds: `tables.FOLDS`.
-        teachers: by the fold that they and their students do not see.
-        params: the rule.
-        out: gets `masks.npy` (N x H x W uint8 of {0, 1, 255}, a row per student and candidate) or, if soft,
-            `probabilities.npy` (alike, see `cloudcover.masks.codec`), and `pseudo_labels.csv` (`tables.PSEUDO`).
-        previous: `pseudo_labels.csv` of the round before.
+        predictions: Out-of-fold probabilities of the round's models.
+        tta: Policy of these probabilities.
+        params: The rule.
+        nodata: Value of pixels without data [DN].
+        out: Gets `masks.npy` (N x H x W uint8 of {0, 1, 255}, a row per candidate) or, if soft, `probabilities.npy`
+            (alike, see `cloudcover.masks.codec`), and `manifest.csv` (`tables.ROUND`), last.
+        previous: The pseudo-labels of the round before.
 
     Returns:
-        What was written to `pseudo_labels.csv`.
+        What was written to `manifest.csv`.
 
     Raises:
-        TeacherError: see `check_teacher`.
+        TeacherError: See `check_teacher`.
     """
-    for student, teacher in teachers.items():
-        check_teacher(teacher.card, student)
-    chosen = {student: candidates(manifest, folds, student) for student in sorted(teachers)}
-    number = sum(map(len, chosen.values()))
-    parts = []
+    chip_ids = candidates(manifest, folds)
+    check_teacher(predictions, folds, chip_ids)
     out.mkdir(parents=True, exist_ok=True)
     for old in (HARD, SOFT):
         (out / old).unlink(missing_ok=True)
     file = out / (SOFT if params.targets == "soft" else HARD)
-    with atomic(file) as part, tqdm(total=number, desc="pseudo-label", unit="chip", disable=None) as bar:
-        size = teachers[min(teachers)].card.chip_size
-        labels = create_array(part, np.uint8, (number, size, size))
-        start = 0
-        for student, chips in chosen.items():
-            before = PseudoLabels(previous, student) if previous else None
-            own = labels[start : start + len(chips)]
-            judged = _judge(store, chips, teachers[student], params, own, bar)
-            judged = judged.assign(student=student, row=np.arange(start, start + len(chips)))
-            parts.append(pd.concat([judged, _churn(judged, own, before, params)], axis=1))
-            start += len(chips)
+    size = store.chips(store.index.index[:1].tolist()).shape[-1]
+    rows: list[dict[str, object]] = []
+    with atomic(file) as part, tqdm(total=len(chip_ids), desc="pseudo-label", unit="chip", disable=None) as bar:
+        labels = create_array(part, np.uint8, (len(chip_ids), size, size))
+        for batch in store.batches(chip_ids, BATCH):
+            probabilities = predictions.probabilities(batch, tta)
+            known = ~(store.chips(batch) == nodata).any(axis=1)
+            made = labels_of(probabilities, known, params)
+            labels[len(rows) : len(rows) + len(batch)] = made
+            masks = harden_soft_labels(made) if params.targets == "soft" else made
+            shares = confident_share(probabilities, known, params.pixel_confidence)
+            for chip_id, mask, given, share in zip(batch, masks, store.labels(batch), shares, strict=True):
+                accepted = bool(share > params.chip_confidence)
+                entry = {"chip_id": chip_id, "row": len(rows), "accepted": accepted, "confident_share": share}
+                rows.append({**entry, **_describe(mask, given), **_churn(chip_id, mask, accepted, previous)})
+            bar.update(len(batch))
         labels.flush()
-    table = tables.PSEUDO.check(pd.concat(parts, ignore_index=True), out / "pseudo_labels.csv")
-    tables.PSEUDO.write(table, out / "pseudo_labels.csv")
-    counts = table["change"].value_counts()
-    log.info(
-        "accepted %d of %d pseudo-labels: %d added, %d kept, %d dropped%s",
-        table["accepted"].sum(), len(table), counts.get("added", 0), counts.get("kept", 0), counts.get("dropped", 0),
-        "" if table["accepted"].any() else "; the next round learns from clean labels only",
-    )  # fmt: skip
+    table = _join(manifest, rows, previous)
+    tables.ROUND.write(table, out / "manifest.csv")
+    _report(table)
     return table
 
 
-def _judge(
-    store: ChipStore,
-    chips: pd.DataFrame,
-    teacher: Predictor,
-    params: PseudoLabelParams,
-    labels: NDArray[np.uint8],
-    bar: tqdm[NoReturn],
-) -> pd.DataFrame:
-    """Fills the labels of one student's candidates, and adds to `chips` what the rule says of them."""
-    rows: list[dict[str, object]] = []
-    for batch in store.batches(chips["chip_id"], teacher.batch):
-        dn = store.chips(batch)
-        known = ~(dn == teacher.card.nodata).any(axis=1)
-        probabilities = teacher.probabilities(dn, store.percentiles(batch))
-        shares = confident_share(probabilities, known, params.pixel_confidence)
-        start = len(rows)
-        made = labels[start : start + len(batch)] = labels_of(probabilities, known, params)
-        for i, (mask, given) in enumerate(zip(_masks(made, params), store.labels(batch), strict=True)):
-            entry = {"accepted": bool(shares[i] > params.chip_confidence), "confident_share": shares[i]}
-            rows.append({**entry, **_describe(mask, given)})
-        bar.update(len(batch))
-    columns = ["accepted", "confident_share", "coverage_share", "agreement_iou"]
-    return pd.concat([chips, pd.DataFrame(rows, columns=columns)], axis=1)
-
-
-def _masks(labels: NDArray[np.uint8], params: PseudoLabelParams) -> NDArray[np.uint8]:
-    """Labels as masks of {0, 1, 255}."""
-    return harden_soft_labels(labels) if params.targets == "soft" else labels
+def _join(manifest: pd.DataFrame, rows: list[dict[str, object]], previous: PseudoLabels | None) -> pd.DataFrame:
+    """Add to the verdicts what became of each candidate."""
+    columns = [name for name in tables.ROUND.columns if name not in tables.MANIFEST.columns]
+    made = pd.DataFrame(rows, columns=["chip_id", "accepted", *columns]).set_index("chip_id")
+    table = manifest[list(tables.MANIFEST.columns)].join(made, on="chip_id")
+    table.loc[table["accepted"].eq(True), "label"] = "pseudo"
+    table["row"] = table["row"].fillna(NO_ROW).astype(int)
+    returned = table["chip_id"].isin(previous.accepted() if previous else [])  # or, if still candidates, judged above
+    table["change"] = table["change"].fillna(returned.map({True: "dropped", False: "none"}))
+    return tables.ROUND.check(table.drop(columns="accepted"), "labels after a round")
 
 
 def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, float]:
@@ -198,15 +176,22 @@ def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, fl
 
 
 def _churn(
-    table: pd.DataFrame, labels: NDArray[np.uint8], before: PseudoLabels | None, params: PseudoLabelParams
-) -> pd.DataFrame:
-    """What changed since the round before: `change` of the acceptance and the share of changed pixels."""
-    changes, shares = [], []
-    for row, (chip_id, accepted) in enumerate(zip(table["chip_id"], table["accepted"], strict=True)):
-        was = before is not None and chip_id in before.table.index and bool(before.table.at[chip_id, "accepted"])
-        changes.append({(0, 1): "added", (1, 1): "kept", (1, 0): "dropped", (0, 0): "none"}[int(was), int(accepted)])
-        if before is not None and chip_id in before.table.index:
-            shares.append(float((before.masks([chip_id])[0] != _masks(labels[row], params)).mean()))
-        else:
-            shares.append(float("nan"))
-    return pd.DataFrame({"change": changes, "changed_pixels_share": shares})
+    chip_id: str, mask: NDArray[np.uint8], accepted: bool, previous: PseudoLabels | None
+) -> dict[str, str | float]:
+    """What changed since the round before: the acceptance, and the share of changed pixels."""
+    share, was = float("nan"), False
+    if previous is not None and chip_id in previous.table.index:
+        was = bool(previous.table.at[chip_id, "label"] == "pseudo")
+        share = float((previous.masks([chip_id])[0] != mask).mean())
+    changes = {(False, True): "added", (True, True): "kept", (True, False): "dropped", (False, False): "none"}
+    return {"change": changes[was, accepted], "changed_pixels_share": share}
+
+
+def _report(table: pd.DataFrame) -> None:
+    counts, accepted = table["change"].value_counts(), int((table["label"] == "pseudo").sum())
+    log.info(
+        "%d given labels are used, %d rejected; accepted %d of %d pseudo-labels: %d added, %d kept, %d dropped%s",
+        (table["label"] == "human").sum(), (table["verdict"] == "bad").sum(), accepted, (table["row"] >= 0).sum(),
+        counts.get("added", 0), counts.get("kept", 0), counts.get("dropped", 0),
+        "" if accepted else "; the next round learns from given labels only",
+    )  # fmt: skip

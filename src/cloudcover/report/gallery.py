@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from cloudcover.config.sections import Tta
 from cloudcover.data.store import ChipStore
-from cloudcover.masks.out_of_fold import OutOfFold
+from cloudcover.evaluate.runs import Masks
 from cloudcover.masks.overlap import COLUMNS, jaccard_index
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.report import pictures
@@ -46,15 +45,13 @@ def spread(ranking: Sequence[T], number: int = SHOWN) -> list[T]:
     return [ranking[i] for i in np.linspace(0, len(ranking) - 1, number).round().astype(int)]
 
 
-def worst_chips(store: ChipStore, counts: pd.DataFrame, final: OutOfFold, tta: Tta, threshold: float) -> list[Card]:
-    """The chips with the most wrong pixels, worst first.
+def worst_chips(store: ChipStore, counts: pd.DataFrame, masks: Masks) -> list[Card]:
+    """List the chips with the most wrong pixels, worst first.
 
     Args:
         store: the packed chips.
-        counts: `tables.COUNTS` of one run and policy.
-        final: that run's probabilities.
-        tta: the policy.
-        threshold: a pixel is cloud at a probability above this.
+        counts: `tables.COUNTS` of one run.
+        masks: that run's masks.
     """
     wrong = (counts["fp_pixels"] + counts["fn_pixels"]).rename("wrong")
     order = counts.assign(wrong=wrong).sort_values(["wrong", "chip_id"], ascending=[False, True])
@@ -63,7 +60,7 @@ def worst_chips(store: ChipStore, counts: pd.DataFrame, final: OutOfFold, tta: T
     for row in order.to_dict("records"):
         chip_id = row["chip_id"]
         dn, label = store.chips([chip_id])[0], store.labels([chip_id])[0]
-        predicted = final.probabilities([chip_id], tta)[0] > threshold
+        predicted = masks([chip_id])[0] == 1
         pixels = np.array([row[name] for name in COLUMNS])
         facts = [
             f"Jaccard {jaccard_index(pixels):.3f}",
@@ -81,13 +78,13 @@ def worst_chips(store: ChipStore, counts: pd.DataFrame, final: OutOfFold, tta: T
     return cards
 
 
-def rejected_labels(store: ChipStore, manifest: pd.DataFrame, pseudo: Sequence[PseudoLabels]) -> list[Card]:
+def rejected_labels(store: ChipStore, manifest: pd.DataFrame, pseudo: PseudoLabels) -> list[Card]:
     """Rejected labels from the most to the least suspicious, evenly sampled where there are many.
 
     Args:
         store: the packed chips.
         manifest: `tables.MANIFEST`.
-        pseudo: the last round, by student; of the students that may learn from a chip the first is shown.
+        pseudo: pseudo-labels of the last round, which has none for labels that it trusts.
     """
     rejected = manifest[manifest["verdict"] == "bad"].sort_values(["score", "chip_id"], ascending=[False, True])
     cards = []
@@ -99,11 +96,11 @@ def rejected_labels(store: ChipStore, manifest: pd.DataFrame, pseudo: Sequence[P
             ("given label", pictures.flat_uri(pictures.mask_picture(label))),
         ]
         facts, tag = _why(row), ""
-        if first := next((labels for labels in pseudo if chip_id in labels.table.index), None):
-            made = first.table.loc[chip_id]
-            shown.append(("pseudo-label", pictures.flat_uri(pictures.mask_picture(first.masks([chip_id])[0]))))
+        if chip_id in pseudo.table.index:
+            made = pseudo.table.loc[chip_id]
+            shown.append(("pseudo-label", pictures.flat_uri(pictures.mask_picture(pseudo.masks([chip_id])[0]))))
             facts.append(f"{100 * made['confident_share']:.0f}\N{NO-BREAK SPACE}% of pixels confident")
-            tag = "accepted" if made["accepted"] else "not accepted"
+            tag = "accepted" if made["label"] == "pseudo" else "not accepted"
         cards.append(Card(chip_id, facts, shown, tag))
     return cards
 

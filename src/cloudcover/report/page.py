@@ -25,7 +25,7 @@ def render_page(results: Results, params: Any) -> str:
 
     Args:
         results: what it shows.
-        params: the sections `data`, `labels`, `pseudo_labels` and `evaluation`.
+        params: the sections `data`, `labels`, `prediction`, `pseudo_labels` and `evaluation`.
     """
     metrics, truth = results.metrics, results.truth
     environment = jinja2.Environment(
@@ -78,10 +78,12 @@ def _labels(results: Results, params: Any) -> dict[str, Any]:
     """What became of the given labels, and the pseudo-labels of the rounds."""
     manifest, metrics, truth = results.manifest, results.metrics, results.truth
     names = rounds_of(metrics)
-    rounds = [{"name": name, **metrics["pseudo_labels"][name]} for name in names]
+    rounds = [{"name": name, **metrics["rounds"][name]} for name in names]
     for row in rounds:
-        row["truth"] = truth.get("pseudo_labels", {}).get(row["name"], {})
+        row["truth"] = truth.get("rounds", {}).get(row["name"], {})
     found: dict[str, Any] = {
+        "used": int((manifest["label"] == "human").sum()),
+        "test": int(metrics["test_chips"]),
         "given": int((manifest["verdict"] != "unlabelled").sum()),
         "rejected": int((manifest["verdict"] == "bad").sum()),
         "unlabelled": int((manifest["verdict"] == "unlabelled").sum()),
@@ -104,7 +106,7 @@ def _labels(results: Results, params: Any) -> dict[str, Any]:
 def _places(results: Results, params: Any) -> dict[str, Any]:
     """Figures by location, worst first."""
     table = results.locations
-    table = table[table["tta"] == params.evaluation.tta[-1]].sort_values(["jaccard", "location"])
+    table = table[table["tta"] == params.prediction.tta].sort_values(["jaccard", "location"])
     table.index = pd.Index(table["location"], name=None)
     final, baseline = table[table["run"] == "final"], table[table["run"] == "baseline"]["jaccard"]
     rows = final.assign(baseline=baseline).to_dict("records")
@@ -112,10 +114,9 @@ def _places(results: Results, params: Any) -> dict[str, Any]:
 
 
 def _galleries(results: Results, params: Any) -> dict[str, Any]:
-    policy, counts = params.evaluation.tta[-1], results.counts
-    counts = counts[(counts["run"] == "final") & (counts["tta"] == policy)]
+    counts = results.counts[results.counts["run"] == "final"]
     return {
-        "worst": gallery.worst_chips(results.store, counts, results.final, policy, params.evaluation.threshold),
+        "worst": gallery.worst_chips(results.store, counts, results.final),
         "rejected_cards": gallery.rejected_labels(results.store, results.manifest, results.pseudo),
     }
 

@@ -12,8 +12,8 @@ import pandas as pd
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.calibrate.calibration import Calibration
-from cloudcover.masks.out_of_fold import OutOfFold
-from cloudcover.masks.pseudo import PseudoLabels, by_student
+from cloudcover.evaluate.runs import Masks
+from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.runtime.files import read_json
 
 COMPARISONS = ("ensemble", "pairs", "coverage", "tta")
@@ -29,8 +29,8 @@ class Results:
         manifest: `tables.MANIFEST`.
         audit: `tables.AUDIT`, or None where the policy asks no audit.
         folds: from `fold_balance.balance`.
-        pseudo: pseudo-labels of the last round, by student.
-        final: the final ensemble's out-of-fold probabilities.
+        pseudo: pseudo-labels of the last round.
+        final: the final model's masks of the chips in `counts`.
         metrics: `reports/metrics.json`.
         truth: `reports/truth.json`.
         calibration: what was chosen for the final models.
@@ -46,8 +46,8 @@ class Results:
     manifest: pd.DataFrame
     audit: pd.DataFrame | None
     folds: pd.DataFrame
-    pseudo: list[PseudoLabels]
-    final: OutOfFold
+    pseudo: PseudoLabels
+    final: Masks
     metrics: dict[str, Any]
     truth: dict[str, Any]
     calibration: Calibration
@@ -58,27 +58,26 @@ class Results:
     curves: pd.DataFrame
 
 
-def read_results(paths: Mapping[str, str | Sequence[str]]) -> Results:
-    """Reads a run's results.
+def read_results(paths: Mapping[str, str | Sequence[str]], final: Masks) -> Results:
+    """Read a run's results.
 
     Args:
-        paths: files by name; `audit` is empty where the policy asks no audit, `pseudo` (rounds, in order) and `oof`
-            (members) are lists.
+        paths: files by name; `audit` is empty where the policy asks no audit, `rounds` (in order) is a list.
+        final: the final model's masks of the chips that it is judged on.
 
     Raises:
         TableError: a table breaks its schema.
         FileNotFoundError: a file is missing.
     """
     path = {name: Path(file) for name, file in paths.items() if isinstance(file, str)}
-    last = Path(paths["pseudo"][-1])
     return Results(
         store=ChipStore(path["index"].parent),
         quarantine=tables.QUARANTINE.read(path["quarantine"]),
         manifest=tables.MANIFEST.read(path["manifest"]),
         audit=tables.AUDIT.read(path["audit"]) if "audit" in path else None,
         folds=pd.read_csv(path["folds"]),
-        pseudo=list(by_student(last).values()),
-        final=OutOfFold([Path(file).parent for file in paths["oof"]]),
+        pseudo=PseudoLabels(Path(paths["rounds"][-1])),
+        final=final,
         metrics=read_json(path["metrics"]),
         truth=read_json(path["truth"]),
         calibration=Calibration.model_validate(read_json(path["calibration"])),

@@ -28,8 +28,8 @@ def runs_of(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def rounds_of(metrics: Mapping[str, Any]) -> list[str]:
-    """Names of the pseudo-labelling rounds, in order."""
-    return sorted(metrics.get("pseudo_labels", {}), key=lambda name: int(name.removeprefix("round")))
+    """Name the rounds, in order."""
+    return sorted(metrics.get("rounds", {}), key=lambda name: int(name.removeprefix("round")))
 
 
 def interval(figures: Mapping[str, float], sign: bool = False) -> str:
@@ -52,7 +52,8 @@ def final_table(metrics: Path, truth: Path) -> str:
     """
     figures, true = read_json(metrics), read_json(truth)
     known = bool(true["known"])
-    rows = [["run", "Jaccard on clean labels", *(["Jaccard on true masks"] if known else [])]]
+    tested = figures["test_chips"]
+    rows = [["run", "Jaccard on given labels", *(["Jaccard on true masks"] if known else [])]]
     for run in runs_of(figures):
         rows.append([run, interval(figures[run]), *([interval(true[run])] if known else [])])
     gains = [figures["gain_over_baseline"], *([true["gain_over_baseline"]] if known else [])]
@@ -60,7 +61,8 @@ def final_table(metrics: Path, truth: Path) -> str:
     if gap := true.get("closed_gap"):
         share = "{closed_share:.0%} ({closed_share_low:.0%} to {closed_share_high:.0%})".format(**gap)
         rows.append(["gap closed", "", share])
-    lines = ["Held-out scenes, global Jaccard with 95 % interval by location", "", *_aligned(rows), ""]
+    where = f"Test part of {tested} chips, which nothing has learned from" if tested else "Held-out scenes"
+    lines = [f"{where}: global Jaccard with 95 % interval by location", "", *_aligned(rows), ""]
     lines += _aligned(_label_rows(figures, true))
     return "\n".join(lines)
 
@@ -70,10 +72,10 @@ def _label_rows(figures: Mapping[str, Any], true: Mapping[str, Any]) -> list[lis
     given = labels.get("clean", 0) + labels.get("bad", 0)
     rows = [["labels", f"{given} given, {labels.get('bad', 0)} rejected, {labels.get('unlabelled', 0)} chips without"]]
     for name in rounds_of(figures):
-        row = figures["pseudo_labels"][name]
-        text = f"{row['accepted']} of {row['candidates']} pseudo-labels accepted"
+        row = figures["rounds"][name]
+        text = f"{row['given']} given labels used, {row['accepted']} of {row['candidates']} pseudo-labels accepted"
         text += f" ({row['added']} added, {row['kept']} kept, {row['dropped']} dropped)"
-        if "jaccard" in (quality := true.get("pseudo_labels", {}).get(name, {})):
+        if "jaccard" in (quality := true.get("rounds", {}).get(name, {})):
             text += f", Jaccard {quality['jaccard']:.4f} on true masks (given labels: {quality['jaccard_given']:.4f})"
         rows.append([name, text])
     if true["known"]:

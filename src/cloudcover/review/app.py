@@ -145,8 +145,8 @@ class Review:
         return chip_id
 
 
-def make_app(review: Review, port: int) -> Guard:
-    """The application behind its guard."""
+def make_app(review: Review, port: int, key: str) -> Guard:
+    """The application behind its guard; `key` is the reviewer's."""
     files = {name: (HERE / name).read_bytes() for name in ("review.css", "review.js")}
     kinds = {"review.css": "text/css", "review.js": "text/javascript"}
 
@@ -165,12 +165,18 @@ def make_app(review: Review, port: int) -> Guard:
         Route("/api/verdicts", review.judge, methods=["POST"]),
         Route("/api/undo", review.undo, methods=["POST"]),
     ]
-    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _explain}), port, review.token)
+    handlers = {HTTPException: _explain, ValueError: _broken, OSError: _broken}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), port, review.token, key)
 
 
 def _explain(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # the only kind that it is registered for
     return JSONResponse({"error": error.detail}, error.status_code)
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    """A file that cannot be used, such as a table that was edited meanwhile: the message names it."""
+    return JSONResponse({"error": str(error)}, 500)
 
 
 async def _body(request: Request) -> dict[str, Any]:

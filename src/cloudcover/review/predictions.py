@@ -1,4 +1,4 @@
-"""Where the page takes predictions from: the out-of-fold probabilities of the newest run."""
+"""Where the page takes suspicions and predictions from: those of the newest run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cloudcover.config.sections import Tta
 from cloudcover.masks.out_of_fold import OutOfFold
+from cloudcover.runtime.arrays import open_array
 
 THRESHOLD = 0.5
 """A pixel is cloud at a probability above this."""
@@ -20,11 +21,22 @@ class PredictionsError(ValueError):
     """The predictions cannot be shown; the message says which folder and why."""
 
 
+def newest_audit(folder: Path) -> Path | None:
+    """Find the judgement of the last round, or else of the baseline; None if there is none.
+
+    Args:
+        folder: `data/audit`.
+    """
+    rounds = {int(m[1]): path for path in folder.glob("*.csv") if (m := re.fullmatch(r"round(\d+)", path.stem))}
+    first = folder / "baseline.csv"
+    return rounds[max(rounds)] if rounds else first if first.exists() else None
+
+
 def newest(root: Path) -> list[Path]:
     """Folders of the newest run below `root`.
 
     The last round goes first: it learned from the cleanest labels. Then the members of the final ensemble, which are
-    averaged, and then any other run, such as the baseline or the audit's own.
+    averaged, and then any other run, such as the baseline.
 
     Args:
         root: `data/oof`, or the folder of one run.
@@ -59,7 +71,7 @@ class Predictions:
             raise PredictionsError(f"{folders[0]} holds no predictions, such as {get_args(Tta)[0]}.npy")
         self.policy: Tta = shared[-1]  # the one with the most views
         for folder in folders:
-            shape = np.load(folder / f"{self.policy}.npy", mmap_mode="r").shape
+            shape = open_array(folder / f"{self.policy}.npy").shape
             if shape[1:] != (size, size):
                 raise PredictionsError(f"{folder} is of {shape[1]} x {shape[2]} pixels, but the store's are {size}")
 

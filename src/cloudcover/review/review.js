@@ -9,6 +9,7 @@ const COLOURS = Object.fromEntries(["label", "prediction", "both", "unknown", "g
 const ZOOMS = [1, 3, 9], LARGEST_ZOOM = 32;
 const CELLS = [150, 230], GAP = 12, CAPTION = 22; // a grid's cell, least and largest width [CSS pixels]
 const AHEAD = 4; // chips fetched before they are asked for
+const TRIES = 5; // how often a change is sent again that the server could not save
 const KEPT = 24; // chips whose pictures stay in memory
 
 const find = (selector, root = document) => root.querySelector(selector);
@@ -39,8 +40,13 @@ const note = find("#note input");
 
 async function get(address) {
   const response = await fetch(address);
-  if (!response.ok) throw new Error((await response.json()).error);
+  if (!response.ok) throw new Error((await answerOf(response)).error);
   return response;
+}
+
+/** What the server says, also if it is no JSON. */
+async function answerOf(response) {
+  return response.json().catch(() => ({ error: `the server answers ${response.status} ${response.statusText}` }));
 }
 
 async function post(address, body) {
@@ -55,7 +61,7 @@ async function post(address, body) {
     session = fresh;
     response = await send();
   }
-  return { ok: response.ok, status: response.status, ...(await response.json()) };
+  return { ok: response.ok, status: response.status, ...(await answerOf(response)) };
 }
 
 const saving = { jobs: [], changes: [], busy: false, offline: false };
@@ -78,7 +84,7 @@ function recall() {
 async function save() {
   if (saving.busy) return;
   saving.busy = true;
-  while (saving.jobs.length) {
+  for (let refused = 0; saving.jobs.length;) {
     const job = saving.jobs[0];
     let answer;
     try {
@@ -89,6 +95,14 @@ async function save() {
       await new Promise((resolve) => setTimeout(resolve, 700));
       continue;
     }
+    if (answer.status >= 500) { // a broken file, a full disk: nothing is lost, but somebody has to mend it
+      saving.offline = true;
+      say(`Not saved yet: ${saving.jobs.length}. ${answer.error}. ${refused < TRIES ? "" : "Mend it, then reload the page or judge the next label."}`, true);
+      if (++refused > TRIES) break;
+      await new Promise((resolve) => setTimeout(resolve, 700));
+      continue;
+    }
+    refused = 0;
     if (saving.offline) {
       saving.offline = false;
       say("The server is back, everything is saved.");
@@ -320,6 +334,15 @@ async function showChip() {
   for (let i = 1; i <= AHEAD; i++) if (chips[at + i]) picture(chips[at + i].id).catch(() => {});
 }
 
+/** Says why there is nothing to show. */
+function fail(error) {
+  showNothing();
+  find("#single").classList.add("empty");
+  find("#chip").textContent = "The labels cannot be shown";
+  find("#scene").textContent = `${error.message}. Reload the page when this is mended.`;
+  document.body.dataset.failed = error.message;
+}
+
 function showNothing() {
   shown = null;
   all("#panels canvas, #difference").forEach((canvas) => canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height));
@@ -519,7 +542,12 @@ let listing = 0;
 async function list(keep = chips[at]?.id) {
   const mine = ++listing;
   all("select", filters).forEach((box) => box.classList.toggle("set", box.value !== ""));
-  const found = await (await get(`/api/chips?${new URLSearchParams(wanted())}`)).json();
+  let found;
+  try {
+    found = await (await get(`/api/chips?${new URLSearchParams(wanted())}`)).json();
+  } catch (error) {
+    return fail(error);
+  }
   if (mine !== listing) return; // the filters have changed meanwhile
   chips = found.chips.map(([id, suspicion, verdict, time]) => ({ id, suspicion, verdict, seen: [verdict, time] }));
   byId = new Map(chips.map((item) => [item.id, item]));
@@ -548,7 +576,7 @@ function fillFilters() {
 
 function keepAddress() {
   const parts = new URLSearchParams({ ...wanted(), ...(view === "grid" && { view }), ...(chips[at] && { chip: chips[at].id }) });
-  history.replaceState(null, "", `#${parts}`);
+  history.replaceState(null, "", `/#${parts}`); // without the key
 }
 
 let byPointer = false;
@@ -683,15 +711,19 @@ window.addEventListener("beforeunload", (event) => { if (saving.offline) event.p
 
 // ------------------------------------------------------------------------------------------------------------ start
 
-session = await (await get("/api/session")).json();
-recall();
-const address = new URLSearchParams(location.hash.slice(1));
-fillFilters();
-filters.location.value = address.get("location") ?? "";
-fillFilters();
-for (const box of all("select", filters)) if (address.has(box.name)) box.value = address.get(box.name);
-if (address.get("view") === "grid") view = "grid";
-showGrid();
-await list(address.get("chip"));
-remember();
-save();
+async function start() {
+  session = await (await get("/api/session")).json();
+  recall();
+  const address = new URLSearchParams(location.hash.slice(1));
+  fillFilters();
+  filters.location.value = address.get("location") ?? "";
+  fillFilters();
+  for (const box of all("select", filters)) if (address.has(box.name)) box.value = address.get(box.name);
+  if (address.get("view") === "grid") view = "grid";
+  showGrid();
+  await list(address.get("chip"));
+  remember();
+  save();
+}
+
+await start().catch(fail);

@@ -1,7 +1,8 @@
 """Only the page itself may talk to the server.
 
-Any program of this computer and any web site that its browser has open can reach a port on loopback. Refused are
+Any user of this computer and any web site that its browser has open can reach a port on loopback. Refused are
 
+- what does not carry the reviewer's key: the opened address holds it, and the page's answer leaves it in a cookie;
 - another `Host` than loopback with this port: a site whose name was pointed at 127.0.0.1 (DNS rebinding);
 - another `Origin`, or a browser's word that another site asks (`Sec-Fetch-Site`): forged requests;
 - a change without the token that only the page can read, without JSON, or longer than any selection of chips.
@@ -9,15 +10,21 @@ Any program of this computer and any web site that its browser has open can reac
 
 from __future__ import annotations
 
+import os
 import secrets
+from contextlib import suppress
+from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LONGEST_BODY = 4_000_000
 """Bytes: 40,000 chips selected at once."""
 TOKEN = "x-review-token"
+KEY = "key"
+"""Parameter of the opened address."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -35,10 +42,12 @@ class Guard:
         app: the application.
         port: on which it listens.
         token: what a change must carry in the header `TOKEN`.
+        key: what every request must carry, in its cookie or, for the page itself, in the address.
     """
 
-    def __init__(self, app: ASGIApp, port: int, token: str) -> None:
-        self.app, self.token = app, token
+    def __init__(self, app: ASGIApp, port: int, token: str, key: str) -> None:
+        self.app, self.token, self.key = app, token, key
+        self.cookie = f"review-{port}"  # browsers do not tell ports apart
         self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,15 +55,22 @@ class Guard:
         if scope["type"] != "http":
             return  # the page uses neither web sockets nor a lifespan
 
+        request = HTTPConnection(scope)
+        opened = scope["path"] == "/" and _equal(request.query_params.get(KEY, ""), self.key)
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if opened and not problem:
+                    headers["Set-Cookie"] = f"{self.cookie}={self.key}; Path=/; HttpOnly; SameSite=Strict"
                 for name, value in HEADERS.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        problem = self.problem(scope["method"], Headers(scope=scope))
+        problem = self.problem(scope["method"], request.headers)
+        if not problem and not opened and not _equal(request.cookies.get(self.cookie, ""), self.key):
+            problem = "open the whole address that `cloudcover review` has printed, with its key"
         app = JSONResponse({"error": problem}, 403) if problem else self.app
         await app(scope, receive, guarded)
 
@@ -70,7 +86,7 @@ class Guard:
             return "another site may not use the review page"
         if method in ("GET", "HEAD"):
             return ""
-        if origin is None or not secrets.compare_digest(headers.get(TOKEN, "").encode(), self.token.encode()):
+        if origin is None or not _equal(headers.get(TOKEN, ""), self.token):
             return "the page's token is missing or out of date"
         if headers.get("content-type") != "application/json":
             return "a change must be JSON"
@@ -78,3 +94,24 @@ class Guard:
         if not length.isdecimal() or int(length) > LONGEST_BODY:
             return f"a change must have a length of at most {LONGEST_BODY} bytes"
         return ""
+
+
+def own_key(file: Path) -> str:
+    """The reviewer's key, kept in a file that nobody else can read, so that an open page outlives a restart."""
+    with suppress(FileNotFoundError):
+        stat = file.stat()
+        if (
+            stat.st_uid == os.geteuid()
+            and not stat.st_mode & 0o077
+            and (key := file.read_text(encoding="ascii").strip())
+        ):
+            return key
+        file.unlink()
+    key = secrets.token_urlsafe(32)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as output:
+        output.write(key)
+    return key
+
+
+def _equal(given: str, expected: str) -> bool:
+    return secrets.compare_digest(given.encode(), expected.encode())

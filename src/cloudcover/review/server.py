@@ -17,6 +17,7 @@ from cloudcover.review.app import Review, make_app
 from cloudcover.review.pictures import Pictures
 from cloudcover.review.predictions import Predictions, newest
 from cloudcover.review.queue import Queue
+from cloudcover.review.security import KEY, own_key
 from cloudcover.review.verdicts import Verdicts
 
 LOOPBACK = "127.0.0.1"
@@ -27,12 +28,19 @@ class ReviewError(ValueError):
 
 
 def default_reviewer() -> str:
-    """Git's `user.name`, or the login name."""
+    """Git's `user.name`, or the login name.
+
+    Raises:
+        ReviewError: neither is known, as in a container whose user has no entry.
+    """
     with contextlib.suppress(OSError):
         done = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
         if name := done.stdout.strip():
             return name
-    return getpass.getuser()
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise ReviewError("nothing says who judges: give your name with --reviewer") from None
 
 
 def load(store: Path, audit: Path | None, predictions: list[Path], verdicts: Verdicts) -> Review:
@@ -71,7 +79,7 @@ def serve(
         predictions: folder below which the newest out-of-fold predictions are looked for.
         reviewer: who judges.
         port: on loopback; 0 takes a free one.
-        ready: called with the page's address once the port is open.
+        ready: called with the page's address, which holds the reviewer's key, once the port is open.
 
     Raises:
         ReviewError: the port is taken, or there is nothing to review.
@@ -86,9 +94,11 @@ def serve(
             raise ReviewError(f"port {port} cannot be used ({error.strerror}): --port 0 takes a free one") from None
         listener.listen()  # from here on the browser is answered, at the latest when uvicorn is up
         port = listener.getsockname()[1]
-        ready(f"http://{LOOPBACK}:{port}/", review)
+        file = verdicts.resolve()
+        key = own_key(file.with_name(f".{file.name}.key"))
+        ready(f"http://{LOOPBACK}:{port}/?{KEY}={key}", review)
         config = uvicorn.Config(
-            make_app(review, port), log_level="warning", access_log=False, server_header=False, lifespan="off",
+            make_app(review, port, key), log_level="warning", access_log=False, server_header=False, lifespan="off",
             ws="none", timeout_graceful_shutdown=2,
         )  # fmt: skip
         with contextlib.suppress(KeyboardInterrupt):

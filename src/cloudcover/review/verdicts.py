@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ import pandas as pd
 from cloudcover.data import tables
 from cloudcover.runtime.files import atomic
 from cloudcover.runtime.locks import hold
-from cloudcover.runtime.text import listed
+from cloudcover.runtime.text import listed, plain
 
 LONGEST_REASON = 500
 """Characters of a reviewer's note that are kept."""
@@ -53,6 +53,16 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def only_writer(path: Path) -> AbstractContextManager[None]:
+    """Keep other reviews and imports away from a file of verdicts, by whatever link they know it.
+
+    Raises:
+        FolderBusyError: another process writes the file.
+    """
+    file = path.resolve()
+    return hold(file.with_name(f".{file.name}.lock"), f"another review is open on {path}")
+
+
 class Verdicts:
     """The file of verdicts, held by a lock until `close`; safe to use from several threads.
 
@@ -60,7 +70,7 @@ class Verdicts:
     editor or by `git pull`, are read first and kept.
 
     Args:
-        path: the CSV (`tables.VERDICTS`); it need not exist.
+        path: the CSV (`tables.VERDICTS`); it need not exist, and a link to it stays one.
         reviewer: who judges.
         now: gives the time of a verdict, ISO 8601.
 
@@ -70,9 +80,9 @@ class Verdicts:
     """
 
     def __init__(self, path: Path, reviewer: str, now: Callable[[], str] = utc_now) -> None:
-        self.path, self.reviewer, self._now = path, reviewer, now
+        self.path, self.reviewer, self._now = path, plain(reviewer), now
         self._lock = ExitStack()
-        self._lock.enter_context(hold(path.with_name(f".{path.name}.lock"), f"another review is open on {path}"))
+        self._lock.enter_context(only_writer(path))
         self._threads = threading.Lock()
         self._changes: list[dict[str, tuple[Verdict | None, Verdict | None]]] = []
         self._known: tuple[int, int, int] | None = None
@@ -116,7 +126,7 @@ class Verdicts:
             ConflictError: see `seen`.
             TableError: the verdict is no such word, or the file was broken in the meantime.
         """
-        reason = " ".join(reason.split())[:LONGEST_REASON]
+        reason = plain(reason)[:LONGEST_REASON]
         time = self._now()
         new = {c: Verdict(c, verdict, self.reviewer, reason, time) if verdict else None for c in chip_ids}
         _check(row for row in new.values() if row)
@@ -158,7 +168,7 @@ class Verdicts:
         Only new rows are checked, by the caller: `Table.write` would check every row again with every verdict.
         """
         rows = {c: row for c, row in (self._rows | dict(new)).items() if row}
-        with atomic(self.path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        with atomic(self.path.resolve()) as part, part.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(Verdict._fields)
             writer.writerows(rows[c] for c in sorted(rows))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +24,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it into place when the block ends without an error.
 
-    Readers see the old file or the new one, never a half; after an error the temporary file is removed.
+    Readers see the old file or the new one, never a half; after an error the temporary file is removed, and after a
+    kill by the next process that writes to the folder.
     The name keeps its suffix, because writers such as pandas and numpy choose the format by it.
 
     Raises:
@@ -30,9 +33,10 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    if (folder := path.parent.resolve()) not in _swept:
+        remove_leftovers(folder)
+        _swept.add(folder)
+    handle, part = _temporary(path)
     try:
         yield part
         with part.open("rb+") as file:
@@ -47,6 +51,45 @@ def atomic(path: Path | str) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """Creates the temporary file of `atomic`, locked by this process as long as its handle is open."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent)
+        with suppress(OSError):  # a file system that cannot lock
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):  # noqa: PTH110
+            return handle, Path(name)
+        os.close(handle)  # another process took it for a leftover before it was locked
+
+
+_swept: set[Path] = set()
+"""Folders in which this process has looked for leftovers."""
+_LEFTOVER = re.compile(r"\..*-[a-z0-9_]{8}\.part(\.[^.]+)?")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files of `atomic` in a folder whose processes were killed.
+
+    Those of processes that still run are locked, and stay.
+    """
+    if not folder.is_dir():
+        return
+    for name in [entry.name for entry in os.scandir(folder) if _LEFTOVER.fullmatch(entry.name)]:
+        with suppress(OSError):
+            handle = os.open(folder / name, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / name).unlink()
+            finally:
+                os.close(handle)
+
+
+def part_of(target: Path) -> Path:
+    """The temporary name of a file that is written in steps: hidden, not taken for a TIFF, the same in each run."""
+    return target.with_name(f".{target.name}.part")
 
 
 def _umask() -> int:

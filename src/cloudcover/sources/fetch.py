@@ -71,7 +71,7 @@ def _refuse_overlaps(data: DataParams, raw: Path, truth: Path | None) -> None:
         if not folder:
             continue
         source = Path(folder)
-        images = [source / file for file in layout_files(source)] if key == "data.path" else source.glob("*/*.tif")
+        images = [source / file for file in layout_files(source)] if key == "data.path" else source.glob("*/*")
         ownership.refuse_overlap(source, raw, key, images)
         if truth:
             ownership.refuse_overlap(source, truth, key)

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
-import rasterio
 from rasterio.windows import Window
 from tqdm import tqdm
 
 from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership, tables
-from cloudcover.data.chips import check_gcps, image_size
-from cloudcover.data.geotiff import write_geotiff
-from cloudcover.data.layout import chip_files, layout_files, read_metadata, refuse_sidecars, remove_empty_folders
+from cloudcover.data.chips import ChipError, check_gcps, image_size, images, open_tiff
+from cloudcover.data.geotiff import encode_geotiff
+from cloudcover.data.layout import (
+    LayoutError,
+    labels_below,
+    layout_files,
+    read_metadata,
+    refuse_strays,
+    refuse_unusable,
+    remove_empty_folders,
+    stray_bands,
+    stray_labels,
+)
 from cloudcover.data.values import copy_meaning
-from cloudcover.runtime.files import atomic
+from cloudcover.runtime.files import atomic, part_of
+from cloudcover.runtime.text import named
 
 
 def fetch(params: DataParams, raw: Path) -> set[Path]:
@@ -31,26 +41,54 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
         The files of the set, relative to `raw`.
 
     Raises:
-        LayoutError: the folder is not in the challenge's layout, or a file beside an image says what its pixels mean.
-        ChipError: an image is missing, unreadable, smaller than a tile, or placed by ground control points.
+        LayoutError: the folder is not in the challenge's layout, too much of it is not recognised, or files cannot be
+            used: unreadable, smaller than a tile, or with their meaning in a file beside them. All others are brought.
         FolderError: a file in `raw` that is somebody else's would be overwritten.
     """
     assert params.path is not None  # DataParams checks it
     source = Path(params.path)
     chips = read_metadata(source)
-    wanted = _tile(source, chips, params, raw) if params.tile else _link(source, params, raw)
+    folders = [
+        source / f"{split}_features" / chip for chip, split in zip(chips["chip_id"], chips["split"], strict=True)
+    ]
+    strays = stray_labels(labels_below(source), chips) | stray_bands(source, folders, params.bands)
+    refuse_strays(source, strays, len(chips), params.max_quarantined)
+    if params.tile:
+        wanted = _tile(source, chips, params, raw)
+    else:
+        paths = list(layout_files(source))
+        ownership.reserve(raw, [path.as_posix() for path in paths])
+        bring({source / path: raw / path for path in paths}, params.link)
+        wanted = set(paths)
     ownership.prune(raw, [path.as_posix() for path in wanted])
     remove_empty_folders(raw)
     return wanted
 
 
-def _link(source: Path, params: DataParams, raw: Path) -> set[Path]:
-    paths = list(layout_files(source))
-    ownership.reserve(raw, [path.as_posix() for path in paths])
-    for path in tqdm(paths, desc=params.link, unit="file", disable=None):
-        refuse_sidecars(source / path)
-        place(source / path, raw / path, params.link)
-    return set(paths)
+def bring(files: Mapping[Path, Path], how: str) -> None:
+    """Places files at their targets; those that cannot be used are left out and named at the end.
+
+    Args:
+        files: source -> target.
+        how: `copy`, `hardlink` or `symlink`.
+
+    Raises:
+        LayoutError: names the files that cannot be used.
+    """
+    problems = []
+    for source, target in tqdm(files.items(), desc=how, unit="file", disable=None):
+        try:
+            refuse_unusable(source)
+        except LayoutError as error:
+            problems.append(str(error))
+        else:
+            place(source, target, how)
+    _raise(problems, "files")
+
+
+def _raise(problems: list[str], what: str) -> None:
+    if problems:
+        raise LayoutError(named(f"{len(problems)} {what} cannot be used, the others are done", problems))
 
 
 def place(source: Path, target: Path, how: str) -> None:
@@ -60,7 +98,7 @@ def place(source: Path, target: Path, how: str) -> None:
             shutil.copyfile(source, part)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
+    part = part_of(target)
     part.unlink(missing_ok=True)  # of a run that was killed
     if how == "hardlink":
         os.link(source, part)
@@ -78,41 +116,67 @@ def windows(height: int, width: int, size: int) -> Iterator[Window]:
 
 
 def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> set[Path]:
-    size = params.chip_size
+    labels = {split: images(source / f"{split}_labels") for split in chips["split"].unique()}
     cuts: dict[Path, tuple[Path, Window]] = {}
-    rows = []
+    rows, problems = [], []
     for chip in chips.to_dict("records"):
-        files = chip_files(source, chip["chip_id"], chip["split"])
-        height, width = image_size(files.bands / f"{params.bands[0]}.tif", params.bands[0])
-        if height < size or width < size:
-            raise ValueError(f"{files.bands} is {height} x {width} pixels, smaller than data.chip_size {size}")
-        for window in windows(height, width, size):
-            tile_id = f"{chip['chip_id']}_{window.row_off}_{window.col_off}"
-            outputs = {
-                files.bands / f"{b}.tif": Path(f"{chip['split']}_features", tile_id, f"{b}.tif") for b in params.bands
-            }
-            if files.label:
-                outputs[files.label] = Path(f"{chip['split']}_labels", f"{tile_id}.tif")
-            for image, target in outputs.items():
-                if image.exists():  # a missing band stays missing: packing lists it
-                    cuts[target] = image, window
-            rows.append({**chip, "chip_id": tile_id, "cloudpath": f"{chip['split']}_features/{tile_id}"})
+        chip_id, split = chip["chip_id"], chip["split"]
+        try:
+            files, shape = _images(source / f"{split}_features" / chip_id, labels[split].get(chip_id), params)
+        except ChipError as error:
+            problems.append(f"{chip_id} {error}")
+            continue
+        for window in windows(*shape, params.chip_size):
+            tile_id = f"{chip_id}_{window.row_off}_{window.col_off}"
+            for name, image in files.items():
+                place_of = f"labels/{tile_id}" if name == "label" else f"features/{tile_id}/{name}"
+                cuts[Path(f"{split}_{place_of}.tif")] = image, window
+            rows.append({**chip, "chip_id": tile_id, "cloudpath": f"{split}_features/{tile_id}"})
     parts = {
         Path(f"{split}_metadata.csv"): part.drop(columns=["split", "scene"])
-        for split, part in pd.DataFrame(rows).groupby("split")
+        for split, part in pd.DataFrame(rows, columns=chips.columns).groupby("split")
     }
     wanted = {*cuts, *parts}
     ownership.reserve(raw, [path.as_posix() for path in wanted])
     for target, (image, window) in tqdm(cuts.items(), desc="tile", unit="file", disable=None):
-        cut(image, raw / target, window)
+        try:
+            cut(image, raw / target, window)
+        except ChipError as error:
+            problems.append(f"{target.parent.name}/{target.name} {error}")
+    _raise(problems, "images")
     for path, part in parts.items():
         tables.METADATA.write(part, raw / path)
     return wanted
 
 
+def _images(folder: Path, label: Path | None, params: DataParams) -> tuple[dict[str, Path], tuple[int, int]]:
+    """Images of a chip by band, or `label`, and their size [pixels]; a missing band stays missing: packing lists it.
+
+    Raises:
+        ChipError: there is no band, one cannot be opened, they differ in size, or they are smaller than a tile.
+    """
+    found = {name: path for name, path in images(folder).items() if name in params.bands}
+    if not found:
+        raise ChipError(params.bands[0], f"{folder / params.bands[0]}.tif is missing, and so are all other bands")
+    found |= {"label": label} if label else {}
+    sizes = {name: image_size(path, name) for name, path in found.items()}
+    first, (height, width) = next(iter(sizes.items()))
+    for name, size in sizes.items():
+        if size != (height, width):
+            raise ChipError(name, f"is {size[0]} x {size[1]} pixels, but {first} {height} x {width}")
+    if min(height, width) < params.chip_size:
+        raise ChipError(first, f"is {height} x {width} pixels, smaller than data.chip_size {params.chip_size}")
+    return found, (height, width)
+
+
 def cut(image: Path, target: Path, window: Window) -> None:
-    """Writes a window of a GeoTIFF as a GeoTIFF of its own, with its own transform."""
-    with rasterio.open(image) as source:
+    """Writes a window of a GeoTIFF as a GeoTIFF of its own, with its own transform.
+
+    Raises:
+        ChipError: the image cannot be read, or is placed by ground control points.
+        OSError: the tile cannot be written.
+    """
+    with open_tiff(image, image.stem) as source:
         check_gcps(source, image, image.stem)
         profile = source.profile | {
             "transform": source.window_transform(window),
@@ -120,4 +184,7 @@ def cut(image: Path, target: Path, window: Window) -> None:
         }
         for key in ("blockxsize", "blockysize"):
             profile.pop(key, None)
-        write_geotiff(target, source.read(window=window), profile, lambda output: copy_meaning(source, output, window))
+        pixels = source.read(window=window)
+        encoded = encode_geotiff(pixels, profile, lambda output: copy_meaning(source, output, window))
+    with atomic(target) as part:
+        part.write_bytes(encoded)

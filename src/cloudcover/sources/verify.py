@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cloudcover.data import tables
-from cloudcover.data.layout import layout_files
+from cloudcover.data.layout import differences
 from cloudcover.runtime.files import hash_files
 
 
@@ -25,21 +25,12 @@ def verify(raw: Path) -> pd.DataFrame:
         TableError: it is not one.
     """
     manifest = tables.FILES.read(raw / "files.csv")
-    extra = {path.as_posix() for path in layout_files(raw)} - set(manifest["path"])
-    rows = [(path, "is not in the manifest") for path in extra]
-    expected = {}
-    for path, size, digest in manifest[["path", "bytes", "sha256"]].itertuples(index=False):
-        full = raw / path
-        if not full.is_file():
-            rows.append((path, "is missing"))
-        elif (found := full.stat().st_size) != size:
-            rows.append((path, f"has {found} bytes, expected {size}"))
-        else:
-            expected[path] = digest
+    problems = differences(raw, manifest)
+    expected = {
+        path: digest for path, digest in manifest[["path", "sha256"]].itertuples(index=False) if path not in problems
+    }
     digests = hash_files([raw / path for path in expected], "verify")
-    rows += [
-        (path, "has another SHA-256: its content changed")
-        for path, digest in zip(expected, digests, strict=True)
-        if digest != expected[path]
-    ]
-    return pd.DataFrame(sorted(rows), columns=["path", "problem"], dtype=str)
+    for path, digest in zip(expected, digests, strict=True):
+        if digest != expected[path]:
+            problems[path] = "has another SHA-256: its content changed"
+    return pd.DataFrame(sorted(problems.items()), columns=["path", "problem"], dtype=str)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.config.sections import CalibrationParams, EvaluationParams
+from cloudcover.config.sections import CalibrationParams, EvaluationParams, Tta
 from cloudcover.evaluate.calibrate.calibration import Calibration, Step, StepName
 from cloudcover.evaluate.calibrate.candidate import InferenceCandidate, Scorer
 from cloudcover.evaluate.calibrate.ensemble import Kind, weights_on
@@ -156,12 +156,13 @@ class Calibrator:
 
 
 def calibrate(
-    held: HeldOut, evaluation: EvaluationParams, params: CalibrationParams, seed: int, threads: int = 1
+    held: HeldOut, tta: Tta, evaluation: EvaluationParams, params: CalibrationParams, seed: int, threads: int = 1
 ) -> tuple[Calibration, pd.DataFrame, pd.DataFrame]:
     """Decides what is done with the members' predictions.
 
     Args:
-        held: their out-of-fold predictions under the policy `evaluation.tta[-1]`.
+        held: their out-of-fold predictions.
+        tta: the policy of these predictions.
         evaluation: threshold to start from, and resamples.
         params: number of trials.
         seed: of everything random.
@@ -198,7 +199,7 @@ def calibrate(
     estimates = [bootstrap(c, "location", evaluation.resamples, seed) for c in (before, after)]
     calibration = Calibration(
         settings=calibrator.used.settings(list(held.members), list(range(held.folds))),
-        tta=evaluation.tta[-1],
+        tta=tta,
         steps=calibrator.steps,
         jaccard_before=estimates[0],
         jaccard=estimates[1],

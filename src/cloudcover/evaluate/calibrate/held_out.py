@@ -16,6 +16,7 @@ from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.codec import PREDICTION_STEPS
+from cloudcover.runtime.arrays import open_array
 
 Weights = tuple[tuple[float, ...], ...]
 """Weights of the members [fold][member]; those of a fold sum to 1."""
@@ -67,17 +68,17 @@ class HeldOut:
 
 def load_held_out(
     store: ChipStore,
-    manifest: pd.DataFrame,
+    labels: pd.DataFrame,
     members: Mapping[str, Path],
     tta: Tta,
     params: CalibrationParams,
     seed: int,
 ) -> HeldOut:
-    """Reads the predictions of the members on chips with a clean label.
+    """Read the predictions of the members on the chips from whose given label they have learned in other folds.
 
     Args:
         store: the packed chips.
-        manifest: `tables.MANIFEST`.
+        labels: `tables.MANIFEST`, or `tables.ROUND`, that the members have learned from.
         members: folders of `predict_oof`, by name.
         tta: the policy that masks are made with.
         params: number of groups and of chips.
@@ -85,16 +86,16 @@ def load_held_out(
     """
     order = tables.OOF.read(next(iter(members.values())) / "index.csv")
     places = store.index[["chip_id", "location", "scene"]].reset_index(drop=True)
-    chips = manifest.loc[manifest["verdict"] == "clean", ["chip_id", "verdict"]].merge(order).merge(places)
+    chips = labels.loc[labels["label"] == "human", ["chip_id", "verdict"]].merge(order).merge(places)
     chips = spread(chips, params.chips, seed)
     chips["group"] = groups_of(chips["location"], params.groups)
     ids = chips["chip_id"].tolist()
     probabilities = []
     for folder in members.values():
         rows = tables.OOF.read(folder / "index.csv").set_index("chip_id").loc[ids, "row"].to_numpy()
-        probabilities.append(np.load(folder / f"{tta}.npy", mmap_mode="r")[rows])
-    labels, folds = store.labels(ids), int(order["fold"].max()) + 1
-    return HeldOut(chips.drop(columns="row"), list(members), np.stack(probabilities), labels, folds)
+        probabilities.append(open_array(folder / f"{tta}.npy")[rows])
+    folds = int(order["fold"].max()) + 1
+    return HeldOut(chips.drop(columns="row"), list(members), np.stack(probabilities), store.labels(ids), folds)
 
 
 def spread(chips: pd.DataFrame, number: int | None, seed: int) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from cloudcover.models.folder import ModelFolderError
 from cloudcover.runtime.files import read_json, sha256
@@ -29,7 +29,7 @@ class Export(BaseModel):
     Attributes:
         precision: what it computes in; int8 keeps what cannot be quantised in bf16.
         source_sha256: of the weights that it was made from, as in its `model.json`.
-        files_sha256: file name -> SHA-256.
+        files_sha256: `model.xml` and `model.bin` -> SHA-256.
         calibration_chips: ids of the chips that the int8 ranges were measured on.
         checked_chips: ids of the other chips that it was compared with torch in fp32 on.
         disagreement_share: share of the pixels of `checked_chips` that get another mask [0-1]; None without chips.
@@ -45,6 +45,14 @@ class Export(BaseModel):
     checked_chips: list[str] = []
     disagreement_share: float | None = None
     versions: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Export:
+        if sorted(self.files_sha256) != sorted((GRAPH, WEIGHTS)):
+            raise ValueError(
+                f"files_sha256 must hold the hashes of {GRAPH} and {WEIGHTS}, not {list(self.files_sha256)}"
+            )
+        return self
 
 
 def load_export(folder: Path) -> Export:

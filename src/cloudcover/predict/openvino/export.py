@@ -23,10 +23,10 @@ from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import CARD as MODEL_CARD
 from cloudcover.models.folder import ModelCard, ModelFolderError, load_model
 from cloudcover.models.normalize import Normalize
-from cloudcover.predict.bundle import BUNDLE, Bundle
+from cloudcover.predict.bundle import BUNDLE, read_bundle
 from cloudcover.predict.openvino.card import CARD, GRAPH, WEIGHTS, Export, ExportError, Precision, load_library
 from cloudcover.predict.predictor import Predictor
-from cloudcover.runtime.files import read_json, sha256, write_json
+from cloudcover.runtime.files import sha256, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ def export(
     if not (source / BUNDLE).exists():
         ownership.reserve(out, FILES)
         return [_export_model(source, out, precision, store, (seed, chips))]
-    bundle = Bundle.model_validate(read_json(source / BUNDLE))
+    bundle = read_bundle(source)
     ownership.reserve(out, [BUNDLE, "README.md", *(f"{name}/{file}" for name in bundle.models for file in FILES)])
     (out / BUNDLE).unlink(missing_ok=True)
     exports = [_export_model(source / name, out / name, precision, store, (seed, chips)) for name in bundle.models]
-    shutil.copyfile(source / "README.md", out / "README.md")
+    write_text(out / "README.md", (source / "README.md").read_text(encoding="utf-8"))
     write_json(out / BUNDLE, bundle.model_dump(mode="json"))
     return exports
 
@@ -86,10 +86,7 @@ def _export_model(
     graph = _graph(network, card)
     if precision == "int8":
         graph = _quantised(graph, _inputs(cast(ChipStore, store), calibration, card))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CARD).unlink(missing_ok=True)
-    load_library("openvino").save_model(graph, out / GRAPH, compress_to_fp16=False)
-    shutil.copyfile(source / MODEL_CARD, out / MODEL_CARD)
+    _save(graph, source / MODEL_CARD, out)
     made = Export(
         precision=precision,
         source_sha256=card.weights_sha256,
@@ -104,6 +101,29 @@ def _export_model(
     checked = made.model_copy(update={"disagreement_share": _disagreement(source, out, store, others)})
     write_json(out / CARD, checked.model_dump(mode="json"))
     return checked
+
+
+def _save(graph: Any, card: Path, out: Path) -> None:
+    """Write graph, weights and the model's card; an older export stays until all of them are complete.
+
+    Raises:
+        ExportError: the disk is full, which OpenVINO does not report by itself.
+    """
+    part, openvino = out / ".part", load_library("openvino")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part.mkdir(parents=True)
+    try:
+        try:
+            openvino.save_model(graph, part / GRAPH, compress_to_fp16=False)
+            openvino.Core().read_model(part / GRAPH)
+        except RuntimeError as error:
+            raise ExportError(f"{out} cannot be written, the disk may be full: {error}") from None
+        shutil.copyfile(card, part / MODEL_CARD)
+        (out / CARD).unlink(missing_ok=True)
+        for name in (GRAPH, WEIGHTS, MODEL_CARD):
+            (part / name).replace(out / name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _choose(store: ChipStore | None, card: ModelCard, seed: int, most: int) -> tuple[list[str], list[str]]:

@@ -24,11 +24,12 @@ from tqdm import tqdm
 from cloudcover.config.sections import DataParams
 from cloudcover.data import tables
 from cloudcover.data.layout import SPLITS, read_metadata
-from cloudcover.runtime.files import read_json, sha256, write_json
+from cloudcover.runtime.files import part_of, read_json, sha256, write_json
+from cloudcover.runtime.text import named
 from cloudcover.sources.archive.safe_gzip import ArchiveError, BoundedGzip
 from cloudcover.sources.archive.stac import Item, locations, parse_item
 from cloudcover.sources.remote.errors import ContentError, MissingError
-from cloudcover.sources.remote.fetch import finish, part_of, reserve
+from cloudcover.sources.remote.fetch import finish, reserve
 from cloudcover.sources.remote.http import Client, Received, check_space
 from cloudcover.sources.remote.journal import WORK, Entry, Journal, locked
 from cloudcover.sources.remote.stores import WebFolder
@@ -229,8 +230,10 @@ def unpack(path: Path, targets: dict[tuple[str, str], str], raw: Path, journal: 
         md5: of the archive; stands in the journal as the version of its files.
 
     Raises:
-        ArchiveError: an image is no TIFF of the right type; see also `inspect`.
+        ArchiveError: names the images that are no TIFFs of the right type, after all others are written; see also
+            `inspect`.
     """
+    problems = []
     with (
         _members(path) as members,
         tqdm(total=len(targets), desc=f"unpack {path.name}", unit="file", disable=None) as bar,
@@ -248,10 +251,12 @@ def unpack(path: Path, targets: dict[tuple[str, str], str], raw: Path, journal: 
                 check_tiff(part, "uint8" if "_labels/" in target else "uint16")
                 journal.publish(part, target, sha256(part), md5, f"{path.name}!{member.name}")
             except TiffError as error:
-                raise ArchiveError(f"{path}: {member.name} is not what it should be: {error}") from None
+                problems.append(f"{member.name} is not what it should be: {error}")
             finally:
                 part.unlink(missing_ok=True)
             bar.update()
+    if problems:
+        raise ArchiveError(named(f"{path}: {len(problems)} images cannot be used, the others are unpacked", problems))
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership, tables
-from cloudcover.data.layout import EXTRA, SPLITS, read_metadata, remove_empty_folders
-from cloudcover.runtime.files import sha256
+from cloudcover.data.chips import stem_of
+from cloudcover.data.layout import EXTRA, SPLITS, read_metadata, refuse_strays, remove_empty_folders, stray_labels
+from cloudcover.runtime.files import part_of, sha256
 from cloudcover.sources.remote.errors import AccessError, ContentError, DownloadError, MissingError
 from cloudcover.sources.remote.http import Client, Received, check_space
 from cloudcover.sources.remote.journal import WORK, Entry, Journal, locked
@@ -61,7 +62,7 @@ def fetch(params: DataParams, raw: Path, connections: int = CONNECTIONS, recheck
     Raises:
         DownloadError: a file cannot be fetched or is not what it should be, or the disk is too small.
         SecretError: see `stores.open_store`.
-        LayoutError: the set has no metadata, see `layout.read_metadata`.
+        LayoutError: the set has no metadata, see `layout.read_metadata`, or too many files that are no labels.
         SubsetError: see `subset.select`.
         FolderBusyError: another download works in `raw`.
         FolderError: a file in `raw` that is somebody else's would be overwritten.
@@ -71,7 +72,10 @@ def fetch(params: DataParams, raw: Path, connections: int = CONNECTIONS, recheck
         job = Job(store, client, journal, raw, connections)
         listing = store.files()
         folders = job.fetch_tables(listing)
-        chips = select(read_metadata(raw / WORK), list(params.splits), params.subset)
+        published = read_metadata(raw / WORK)
+        strays = stray_labels(map(Path, listing or ()), published)
+        refuse_strays(store.origin(""), strays, len(published), params.max_quarantined)
+        chips = select(published, list(params.splits), params.subset)
         wanted = plan(chips, params.bands, folders, listing)
         reserve(raw, {file.path for file in wanted})
         job.run(wanted, estimate=2 * params.chip_size**2)
@@ -94,17 +98,19 @@ def plan(
         folders: split -> folder below the root, for stores that cannot be listed.
         listing: what the store has, or None; bands that it lacks are logged, and packing lists their chips.
     """
+    names = {} if listing is None else {path.rpartition(".")[0]: path for path in listing if stem_of(path)}
     wanted, missing = [], []
     for chip, split in zip(chips["chip_id"], chips["split"], strict=True):
-        files = {f"{split}_features/{chip}/{band}.tif": "uint16" for band in bands}
-        files[f"{split}_labels/{chip}.tif"] = "uint8"
-        for path, dtype in files.items():
+        files = {f"{split}_features/{chip}/{band}": "uint16" for band in bands}
+        files[f"{split}_labels/{chip}"] = "uint8"
+        for stem, dtype in files.items():
             if listing is None:
+                path = f"{stem}.tif"
                 wanted.append(Wanted(path, Listed(folders[split] + path), dtype))
-            elif path in listing:
+            elif path := names.get(stem, ""):
                 wanted.append(Wanted(path, listing[path], dtype))
             elif dtype == "uint16":
-                missing.append(path)
+                missing.append(f"{stem}.tif")
     if missing:
         _warn_of(missing)
     return wanted
@@ -260,11 +266,6 @@ def _check_table(part: Path) -> None:
             raise TiffError("it is an HTML, XML or JSON page or empty, not a table")
 
 
-def part_of(target: Path) -> Path:
-    """The temporary name of a file: beside it, hidden, not taken for a TIFF, the same in each run."""
-    return target.with_name(f".{target.name}.part")
-
-
 async def gather_bounded(items: Iterable[T], do: Callable[[T], Awaitable[None]], most: int) -> None:
     """Works through items, `most` at once; the first exception cancels the others and is raised."""
     source = iter(items)
@@ -303,8 +304,6 @@ def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) ->
             kept.add(name)
     journal.keep(kept | {path for path in journal.entries if path.startswith(WORK)})
     present = {path: e for path, e in journal.entries.items() if path in kept and not e.absent}
-    for part in {part_of(raw / path) for path in ownership.owned(raw)}:
-        part.unlink(missing_ok=True)
     ownership.prune(raw, present)
     remove_empty_folders(raw)
     files = [present[path] for path in sorted(present)]
@@ -315,7 +314,7 @@ def finish(raw: Path, chips: pd.DataFrame, paths: set[str], journal: Journal) ->
 def _publish_table(raw: Path, name: str, rows: pd.DataFrame, journal: Journal) -> None:
     """A table as the source has it, or with the selected rows only."""
     entry = journal.entries[f"{WORK}/{name}"]
-    if len(pd.read_csv(raw / WORK / name, usecols=["chip_id"], dtype=str)) == len(rows):
+    if len(tables.METADATA.read(raw / WORK / name)) == len(rows):
         _copy(raw, name, journal, entry)
         return
     part = part_of(raw / name)

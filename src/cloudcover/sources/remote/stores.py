@@ -32,7 +32,7 @@ FOLDERS = ("", "public/", "private/")
 """Where a split may lie below the root: the challenge had it there, the mirrors keep `public/` and `private/`."""
 
 _LAYOUT = re.compile(
-    r"(?:public/|private/)?((?:train|test)_(?:features/[^/]+/[^/]+\.tif|labels/[^/]+\.tif|metadata\.csv)|chip_id_crosswalk\.csv)"
+    r"(?:public/|private/)?((?:train|test)_(?:features/[^/.][^/]*/[^/.][^/]*|labels/[^/.][^/]*|metadata\.csv)|chip_id_crosswalk\.csv)"
 )
 
 

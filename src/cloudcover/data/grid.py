@@ -1,0 +1,62 @@
+"""Where a raster is: its size, coordinate reference system and transform, compared as geography and not as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+TOLERANCE_PIXELS = 1e-3
+"""Two grids are the same if no corner differs by more: writers round the last digits of a transform differently."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Place of a chip: shape [pixels], CRS as text, and affine transform (six numbers, rasterio's order)."""
+
+    height: int
+    width: int
+    crs: str
+    transform: tuple[float, ...]
+
+    def differences(self, other: Grid) -> str:
+        """Name what differs, with both values; an empty text if nothing does."""
+        same = {
+            "height": self.height == other.height,
+            "width": self.width == other.width,
+            "crs": same_crs(self.crs, other.crs),
+            "transform": self._aligned(other),
+        }
+        wrong = [name for name, is_same in same.items() if not is_same]
+        return "; ".join(f"{name} {getattr(self, name)} against {getattr(other, name)}" for name in wrong)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the file says where it is."""
+        return bool(self.crs) or not Affine(*self.transform).is_identity
+
+    def _aligned(self, other: Grid) -> bool:
+        """Whether the corners of this grid are at the same pixels in both, within `TOLERANCE_PIXELS`."""
+        here, there = Affine(*self.transform), Affine(*other.transform)
+        if here == there:
+            return True
+        if here.is_degenerate or there.is_degenerate:
+            return False
+        moved = ~there @ here
+        corners = [(x, y) for x in (0, self.width) for y in (0, self.height)]
+        # A comparison with NaN is false.
+        return all(abs(a - b) <= TOLERANCE_PIXELS for at in corners for a, b in zip(moved @ at, at, strict=True))
+
+
+@lru_cache(maxsize=256)
+def same_crs(one: str, other: str) -> bool:
+    """Whether two texts, such as `EPSG:32633` and its WKT, are one CRS; an empty text equals only another one."""
+    if one == other or not (one and other):
+        return one == other
+    try:
+        return bool(CRS.from_user_input(one) == CRS.from_user_input(other))
+    except CRSError:
+        return False

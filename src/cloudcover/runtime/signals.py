@@ -1,0 +1,20 @@
+"""How a process ends that is told to."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+
+def end_cleanly() -> None:
+    """Let SIGTERM end this process like an exception, so that temporary files are removed and locks released.
+
+    It must be called in the main thread. Schedulers, `timeout` and a machine that is shut down send SIGTERM, by which
+    Python otherwise ends at once.
+    """
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

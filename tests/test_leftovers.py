@@ -1,0 +1,161 @@
+"""Processes that are killed or told to end: what they leave is never taken for a file, and the next run removes it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from conftest import make_layout
+from hypothesis import given
+from hypothesis import strategies as st
+from test_files import KILL, WRITERS
+from test_store import params
+
+from cloudcover.config.sections import DataParams, SyntheticParams
+from cloudcover.data import ownership, shards
+from cloudcover.data.layout import write_file_table
+from cloudcover.data.pack import pack
+from cloudcover.data.store import ChipStore
+from cloudcover.runtime.files import atomic, remove_leftovers, sha256, write_text
+from cloudcover.sources.fetch import fetch
+
+SEEDS = range(20)
+
+
+def parts(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if ".part" in path.name]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_there(tmp_path, name):
+    subprocess.run([sys.executable, "-c", KILL + WRITERS[name], tmp_path / name], capture_output=True, check=False)
+    assert parts(tmp_path)
+    subprocess.run([sys.executable, "-c", KILL.split("os.fsync")[0] + WRITERS[name], tmp_path / name], check=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_another_process_writes_at_the_moment_stays(tmp_path):
+    with atomic(tmp_path / "table.csv") as part:
+        remove_leftovers(tmp_path)
+        assert part.exists()
+        part.write_text("x")
+    assert (tmp_path / "table.csv").read_text() == "x"
+
+
+NAMES = st.from_regex(r"\.?[a-z-]{1,4}(-[a-z0-9_]{7,9})?(\.part)?(\.tif)?", fullmatch=True)
+
+
+@given(st.sets(NAMES, max_size=6))
+def test_only_names_of_temporary_files_are_removed(names):
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            Path(folder, name).write_text("x")
+        remove_leftovers(Path(folder))
+        left = {path.name for path in Path(folder).iterdir()}
+        assert {n for n in names if not re.fullmatch(r"\..*-[a-z0-9_]{8}\.part(\.tif)?", n)} == left
+
+
+def test_a_link_of_that_name_is_left_alone(tmp_path):
+    write_text(tmp_path / "mine.tif", "mine")
+    (tmp_path / ".x-abcdefgh.part.tif").symlink_to("mine.tif")
+    remove_leftovers(tmp_path)
+    assert (tmp_path / "mine.tif").exists()
+    assert (tmp_path / ".x-abcdefgh.part.tif").is_symlink()
+
+
+def test_a_stage_removes_what_was_left_beside_files_that_it_no_longer_writes(tmp_path):
+    ownership.claim(tmp_path)
+    ownership.reserve(tmp_path, ["a/old.tif", "b.tif"])
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/.old.tif.part").write_text("half")
+    (tmp_path / ".b-abcdefgh.part.tif").write_text("half")
+    ownership.reserve(tmp_path, ["c.tif"])
+    ownership.prune(tmp_path, ["c.tif"])
+    assert parts(tmp_path) == []
+
+
+def killed(work, *arguments, after_s: float) -> None:
+    """Runs a function in a process of its own, which is killed after a while."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+    process.start()
+    time.sleep(after_s)
+    process.kill()
+    process.join()
+
+
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    make_layout(folder, chips=12)
+    write_file_table(folder, "test")
+    return folder
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_packing_that_is_killed_changes_nothing_and_is_gone_on_with(chips, tmp_path, seed):
+    before, out = hashes(chips), tmp_path / "store"
+    arguments = (chips, out, tmp_path / "quarantine.csv", params(chips_per_shard=2))
+    killed(pack, *arguments, after_s=random.Random(seed).uniform(0, 0.6))
+    for path in out.glob("*.npy") if out.exists() else ():
+        assert path.stat().st_size > 128
+    pack(*arguments)
+    assert parts(tmp_path) == []
+    assert shards.verify(out).empty
+    assert len(ChipStore(out)) == 12
+    assert hashes(chips) == before
+
+
+@pytest.mark.parametrize("link", ["copy", "hardlink", "symlink"])
+@pytest.mark.parametrize("seed", SEEDS[:7])
+def test_a_download_that_is_killed_changes_nothing_and_is_gone_on_with(chips, tmp_path, seed, link):
+    before, raw = hashes(chips), tmp_path / "raw"
+    data = DataParams.model_validate({"source": "local", "path": str(chips), "chip_size": 64, "link": link})
+    arguments = (data, SyntheticParams(), 0, raw, tmp_path / "truth")
+    killed(fetch, *arguments, after_s=random.Random(seed).uniform(0, 0.2))
+    fetch(*arguments)
+    assert parts(tmp_path) == []
+    assert hashes(chips) == before
+    assert {path: digest for path, digest in hashes(raw).items() if path != "files.csv"} == {
+        path: digest for path, digest in before.items() if path != "files.csv"
+    }
+
+
+def test_sigterm_removes_what_is_half_written(tmp_path):
+    command = [sys.executable, "-m", "cloudcover", "synth", tmp_path / "set", "--chips", "400"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.rglob("[!.]*.tif")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(tmp_path.rglob("[!.]*.tif"))
+    assert not (tmp_path / "set/files.csv").exists()
+    assert parts(tmp_path) == []
+
+
+def test_sigterm_ends_a_write_like_an_error(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from cloudcover.runtime.files import atomic\n"
+        "from cloudcover.runtime.signals import end_cleanly; end_cleanly()\n"
+        "with atomic(Path(sys.argv[1])) as part:\n    part.write_text('half'); print('now', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "table.csv"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert parts(tmp_path)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
