@@ -471,3 +471,16 @@ def test_a_weight_of_zero_follows_the_pixels_of_its_chip():
     images, _, weights = augment_weighted(images, masks, weight, only(mosaic=1.0, crop_size=32), generator())
     assert torch.equal(weights, (images[:, 2].int() == 1).float())
     assert 0 < float(weights.mean()) < 1
+
+
+def test_processes_that_share_a_batch_draw_one_resolution():
+    params = only(multi_resolution=0.5, resolutions=[0.5, 1.0, 1.5], hflip=0.5)
+    for step in range(12):
+        sizes = set()
+        for rank in range(3):
+            images, masks, weight = numbered(height=64, width=64)
+            turned, _, _ = augment_weighted(
+                images, masks, weight, params, generator(100 * rank + step), of_batch=generator(step)
+            )
+            sizes.add(tuple(turned.shape[2:]))
+        assert len(sizes) == 1
