@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 from torch import nn
-from training import fit, learnable, needs_gpu, recipe_of
+from training import dying_after, fit, learnable, needs_gpu, recipe_of
 
 from cloudcover.config.params import load
 from cloudcover.config.training import TrainingConfig
@@ -84,18 +84,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_run_other_ones(chips, 
     fit(chips, tmp_path / "c", name="round2")
     digests = [sha256(tmp_path / x / "model" / "model.safetensors") for x in "abc"]
     assert digests[0] == digests[1] != digests[2]
-
-
-def dying_after(epochs: int):
-    """`save_state` of a run that is cut off as soon as so many epochs are saved."""
-    save = run.save_state
-
-    def save_and_die(folder, epoch, state):
-        save(folder, epoch, state)
-        if epoch + 1 == epochs:
-            raise KeyboardInterrupt
-
-    return save_and_die
 
 
 def test_a_training_cut_off_after_its_early_stop_does_not_train_on(chips, tmp_path, monkeypatch):
