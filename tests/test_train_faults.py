@@ -20,12 +20,14 @@ from torch import nn
 from training import fit, learnable, recipe_of
 
 from cloudcover.data import tables
+from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.runtime.device import DeviceError
 from cloudcover.runtime.files import sha256
 from cloudcover.train import run
 from cloudcover.train.data import BatchLoader
 from cloudcover.train.learner import Learner, NotFiniteError, OutOfMemoryError
+from cloudcover.train.split import Split, SplitError
 from cloudcover.train.state import last_state
 
 CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
@@ -232,3 +234,23 @@ def test_processes_share_each_batch_and_even_it_out_with_chips_that_do_not_count
         assert len({len(part["chip_id"]) for part in parts}) == 1
         counted = [c for part in parts for c, w in zip(part["chip_id"], part["weight"], strict=True) if w > 0]
         assert sorted(counted) == sorted(batch["chip_id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fold": TEST}, "chips of the test part in training or validation"),
+        ({"label": "pseudo"}, "pseudo-labels in validation"),
+        ({"scene": "of both"}, "scenes in training and in validation: of both"),
+    ],
+)
+def test_training_refuses_a_leak_before_it_begins(tmp_path, change, message):
+    store, split = learnable(tmp_path)
+    training = split.training.copy()
+    if "scene" in change:
+        training.loc[0, "scene"] = change["scene"]
+    leaking = Split(training, split.validation.assign(**change))
+    with pytest.raises(SplitError, match=message):
+        fit((store, leaking), tmp_path)
+    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "work").exists()
