@@ -252,7 +252,7 @@ def test_score_refuses_masks_of_another_place_and_names_each(scored: tuple[Path,
         moved(scored[1] / name, **changes)
     result = call("score", *scored)
     assert result.exit_code == 1
-    assert "2 of 2 masks cannot be compared" in result.output
+    assert "masks: 2 of 2 cannot be compared" in result.output
     assert result.output.count("is of another place than") == 2
     assert message in result.output
 
@@ -285,7 +285,7 @@ def test_score_refuses_a_mixture_of_0_1_and_0_255_masks_with_the_counts(scored: 
     for folder in scored:
         masks(folder, c=[[1, 0], [0, 0]])
     masks(scored[side], c=[[255, 0], [0, 0]])
-    compare(*scored)  # the file says that 255 is no data
+    compare(*scored)  # the file says that 255 is no data, and others show it
     moved(scored[side] / "c.tif", nodata=None)
     result = call("score", *scored)
     assert result.exit_code == 1

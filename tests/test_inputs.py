@@ -197,6 +197,7 @@ MISNAMED = {
     "c{}_labels.jp2": "`gdal_translate c001_labels.jp2 c001.tif` converts it",
     "c{}.vrt": "converts it",
     "label {}": "remove it",
+    "c{}": "it may be that of c001, which has none: put the label there as c001.tif",
 }
 
 
@@ -209,6 +210,16 @@ def test_labels_of_other_names_or_formats_are_listed_with_what_to_do(tmp_path, n
     with pytest.raises(LayoutError, match=r"6 files of .* are not recognised") as caught:
         bring(source, tmp_path / "raw")
     assert MISNAMED[name] in str(caught.value)
+
+
+def test_folders_beside_the_layout_are_named(tmp_path, caplog):
+    source = tmp_path / "source"
+    make_layout(source, chips=6)
+    (source / "train_labels").rename(source / "Train_Labels")
+    (source / ".git").mkdir()
+    bring(source, tmp_path / "raw")
+    assert "folders that are not part of the layout are left out: Train_Labels" in caplog.text
+    assert ".git" not in caplog.text
 
 
 def test_below_the_tolerated_share_they_are_warned_of(tmp_path, caplog):
@@ -378,7 +389,7 @@ def test_tiling_cuts_all_other_images_and_names_each_that_cannot_be_used(tmp_pat
     (source / "train_features/c003/B02.tif").write_text("<html>")
     path = source / "train_features/c004/B02.tif"
     path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(LayoutError, match="images cannot be used, the others are done") as caught:
+    with pytest.raises(ChipError, match="images: 7 cannot be used, the others are done") as caught:
         bring(source, tmp_path / "raw", tile=True, chip_size=32)
     for expected in ("c001 B03: is 60 x 64", "c002 ", "c003 B02: ", "c004_"):
         assert expected in str(caught.value)
@@ -410,20 +421,46 @@ def test_a_mixture_of_0_1_and_0_255_masks_is_refused_with_the_counts(chips):
                 run(raw)
 
 
-def test_a_clear_label_whose_file_says_that_255_is_unknown_is_used(layout):
-    raw = layout(chips=6)
-    path, label = raw / "train_labels/c001.tif", np.zeros((64, 64), np.uint8)
-    label[:8] = 255
-    write_tif(path, label)
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_a_nodata_value_alone_makes_no_0_255_mask_a_label(layout, all_of_them):
+    raw = layout(chips=6, unlabelled=0)
+    for path in sorted((raw / "train_labels").iterdir())[: 6 if all_of_them else 2]:
+        write_tif(path, pixels_of(path) * np.uint8(255))
+        with rasterio.open(path, "r+") as file:
+            file.nodata = 255  # copied from a good label
     write_file_table(raw, "test")
-    with pytest.raises(PackError, match="-a_nodata 255"):
+    with pytest.raises(PackError, match=r"labels hold 255, .*write cloud as 1"):
         run(raw)
-    with rasterio.open(path, "r+") as file:
+
+
+def test_a_clear_label_with_unknown_pixels_is_used_if_its_file_and_the_set_say_so(layout, caplog):
+    raw = layout(chips=6)
+    clear, cloudy = (raw / f"train_labels/{chip}.tif" for chip in ("c001", "c002"))
+    label, other = np.zeros((64, 64), np.uint8), pixels_of(cloudy)
+    label[:8] = other[:8] = 255
+    write_tif(clear, label)
+    write_tif(cloudy, other)
+    write_file_table(raw, "test")
+    with pytest.raises(PackError, match=r"1 labels hold 255, .*-a_nodata 255"):
+        run(raw)
+    with rasterio.open(clear, "r+") as file:
         file.nodata = 255
     write_file_table(raw, "test")
     row = run(raw)[0].index.loc["c001"]
     assert row["label_known_share"] == pytest.approx(7 / 8)
     assert row["label_coverage_share"] == 0
+    assert "1 labels hold 255 but no 1, taken for unknown and clear: c001" in caplog.text
+
+
+def test_a_clear_label_with_a_mask_of_its_own_is_used(layout):
+    raw = layout(chips=6)
+    path, known = raw / "train_labels/c001.tif", np.full((64, 64), 255, np.uint8)
+    known[:8] = 0
+    write_tif(path, np.zeros((64, 64), np.uint8))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(known)
+    write_file_table(raw, "test")
+    assert run(raw)[0].index.loc["c001", "label_known_share"] == pytest.approx(7 / 8)
 
 
 # --- pixels without data -------------------------------------------------------------------------------------------

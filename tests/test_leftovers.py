@@ -13,17 +13,26 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import make_layout
+import rasterio
+import torch
+from conftest import BANDS, make_layout
 from hypothesis import given
 from hypothesis import strategies as st
 from test_files import KILL, WRITERS
+from test_predict import ENCODER, card
 from test_store import params
 
-from cloudcover.config.sections import DataParams, SyntheticParams
+from cloudcover.config.sections import DataParams, ModelParams, SyntheticParams
 from cloudcover.data import ownership, shards
 from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
+from cloudcover.masks.decision import InferenceSettings
+from cloudcover.models.build import build_model
+from cloudcover.models.folder import save_model
+from cloudcover.predict.bundle import write_bundle
+from cloudcover.predict.folder import find_chips, predict_chips
+from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import atomic, remove_leftovers, sha256, write_text
 from cloudcover.sources.fetch import fetch
 
@@ -159,3 +168,64 @@ def test_sigterm_ends_a_write_like_an_error(tmp_path):
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
+
+
+# --- models and masks ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> list[Path]:
+    """Two model folders of random weights."""
+    root, made = tmp_path_factory.mktemp("models"), []
+    params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
+    for fold in range(2):
+        folder = root / "final/unet" / f"fold{fold}"
+        save_model(folder, build_model(params, 4), card(fold=fold))
+        made.append(folder)
+    return made
+
+
+def bundle_of(models: list[Path], out: Path) -> None:
+    settings = InferenceSettings(weights={f"unet-{folder.name}": 0.5 for folder in models}, threshold=0.5)
+    write_bundle(models, "none", settings, out)
+
+
+def predict_into(model: Path, chips: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    predict_chips(Predictor([model]), find_chips([chips], BANDS), out)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_bundle_that_is_killed_is_none_and_is_gone_on_with(models, tmp_path, seed):
+    before = [hashes(folder) for folder in models]
+    killed(bundle_of, models, tmp_path, after_s=random.Random(seed).uniform(0, 0.05))
+    complete = (tmp_path / "bundle.json").exists()
+    for name in ("unet-fold0", "unet-fold1"):
+        assert not complete or hashes(tmp_path / name) == before[int(name[-1])]
+    bundle_of(models, tmp_path)
+    assert parts(tmp_path) == []
+    assert [hashes(tmp_path / f"unet-fold{fold}") for fold in range(2)] == before
+    assert [hashes(folder) for folder in models] == before
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_prediction_that_is_killed_leaves_whole_masks_and_is_gone_on_with(models, chips, tmp_path, seed):
+    before, out = hashes(chips), tmp_path / "masks"
+    context = multiprocessing.get_context("forkserver")  # no threads of torch to be copied
+    context.set_forkserver_preload(["test_leftovers"])
+    process = context.Process(target=predict_into, args=(models[0], chips, out))
+    process.start()
+    wait = random.Random(seed).uniform(0, 1.5)
+    while process.is_alive() and not parts(tmp_path) and wait > 0:
+        time.sleep(0.005)
+        wait -= 0.005
+    time.sleep(random.Random(seed).uniform(0, 0.05))
+    process.kill()
+    process.join()
+    for path in out.glob("[!.]*.tif"):
+        with rasterio.open(path) as mask:
+            assert mask.read(1).shape == (64, 64)
+    predict_into(models[0], chips, out)
+    assert parts(tmp_path) == []
+    assert len(list(out.glob("[!.]*.tif"))) == 12
+    assert hashes(chips) == before

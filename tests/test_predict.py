@@ -1,14 +1,16 @@
 """Prediction: ensembles, bundles, masks on disk, and chips that a model was not made for."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
 import torch
-from conftest import BANDS, make_layout, write_tif
+from conftest import BANDS, SHARED, make_layout, write_tif
 from torch import nn
 from training import needs_gpu
 
@@ -363,3 +365,64 @@ def test_a_bundle_applies_exactly_what_was_chosen(bright, tmp_path):
         load_bundle(tmp_path / "bundle")
     with pytest.raises(EnsembleError, match="the settings have weights for"):
         Predictor(folders, settings=settings)
+
+
+# --- chips that are not as expected ---------------------------------------------------------------------------------
+
+
+def set_of(folder: Path, number: int = 3) -> Path:
+    for i in range(number):
+        for band in BANDS:
+            write_tif(folder / f"c{i}" / f"{band}.tif", np.full((64, 64), 900 + i, np.uint16))
+    return folder
+
+
+def masks_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("[!.]*"))
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_a_chip_without_a_band_is_named_and_all_others_are_done(bright, tmp_path, band):
+    chips = set_of(tmp_path / "set")
+    (chips / "c0" / f"{band}.tif").unlink()
+    with pytest.raises(UnusableChipsError, match=rf"1 of 3 chips have no mask.*\n  c0: .*{band}\.tif is missing"):
+        predict_chips(Predictor([bright()]), find_chips([chips], BANDS), tmp_path / "out")
+    assert masks_in(tmp_path / "out") == ["c1.tif", "c2.tif"]
+
+
+def test_the_given_chip_without_its_first_band_is_named():
+    if not (SHARED / "failing-inputs/missingfirst").exists():
+        pytest.skip("shared/failing-inputs is not beside the project")
+    assert [chip.name for chip in find_chips([SHARED / "failing-inputs/missingfirst"], BANDS)] == ["c0", "c1"]
+
+
+def test_a_chip_of_another_format_is_named_with_what_to_do(bright, tmp_path):
+    chips = set_of(tmp_path / "set")
+    for band in BANDS:
+        (chips / "c1" / f"{band}.tif").rename(chips / "c1" / f"{band}.jp2")
+    with pytest.raises(UnusableChipsError, match=r"c1: .*but B02\.jp2 is there: .*`gdal_translate` converts it"):
+        predict_chips(Predictor([bright()]), find_chips([chips], BANDS), tmp_path / "out")
+    assert masks_in(tmp_path / "out") == ["c0.tif", "c2.tif"]
+
+
+@pytest.mark.parametrize("suffix", [".TIF", ".tiff", ".TIFF"])
+def test_chips_are_found_by_either_suffix_in_any_case_and_through_links(bright, tmp_path, suffix):
+    chips = set_of(tmp_path / "set")
+    for path in sorted(chips.rglob("*.tif")):
+        path.rename(path.with_suffix(suffix))
+    apart = set_of(tmp_path / "apart", 1)
+    (apart / "c0").rename(apart / "c9")
+    (chips / "c9").symlink_to(apart / "c9")
+    (chips / "loop").symlink_to(chips)
+    (chips / ".trash").mkdir()
+    (chips / "c2").rename(chips / ".trash/c2")
+    predict_chips(Predictor([bright()]), find_chips([chips], BANDS), tmp_path / "out")
+    assert masks_in(tmp_path / "out") == ["c0.tif", "c1.tif", "c9.tif"]
+
+
+def test_a_hundred_thousand_names_are_compared_in_seconds(tmp_path):
+    names = [Path(f"chips/c{i:06d}") for i in range(100_000)]
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="several chips are called c000000"):
+        predict_chips(SimpleNamespace(card=None), [*names, names[0]], tmp_path / "out")
+    assert time.process_time() - begin < 10

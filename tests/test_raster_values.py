@@ -188,7 +188,7 @@ def test_a_raster_placed_by_ground_control_points_is_refused(tmp_path):
     with pytest.raises(ChipError, match=message):
         read_mask(label, "label")
     (root / "train_metadata.csv").write_text("chip_id,location,datetime,cloudpath\nc0,a,2020-01-01T00:00:00Z,\n")
-    with pytest.raises(LayoutError, match=message):
+    with pytest.raises(ChipError, match=message):
         bring(root, tmp_path / "out", tile=True, chip_size=32, bands=["B02"])
 
 

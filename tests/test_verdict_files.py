@@ -52,7 +52,10 @@ def test_an_id_without_its_zeros_or_case_is_traced_back(chip):
     assert changed_ids(["zz"], [chip]) == {}
 
 
-@pytest.mark.parametrize(("changed", "was"), [("120", "00120"), ("7", "0007"), ("120000", "12e4"), ("ABCD", "abCd")])
+@pytest.mark.parametrize(
+    ("changed", "was"),
+    [("120", "00120"), ("7", "0007"), ("120000", "12e4"), ("ABCD", "abCd"), ("00120.tif", "00120"), ("7.TIFF", "0007")],
+)
 def test_verdicts_on_changed_ids_are_refused_with_both(changed, was, tmp_path):
     given_verdicts, store = verdicts(changed, "a1"), index_of(*IDS)
     with pytest.raises(UnknownChipsError, match=rf"{changed} \(the store has {was}\).*as text"):
@@ -110,6 +113,26 @@ def test_a_column_with_empty_cells_or_surplus_fields_is_refused(tmp_path, text):
     (tmp_path / "votes.csv").write_text(text)
     result = call(f"{tmp_path}/votes.csv:ana", "--verdicts", tmp_path / "v.csv", "--store", tmp_path)
     assert result.exit_code == 1
+    assert not (tmp_path / "v.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.yml", b"overall: [a, b"),
+        ("list.yml", b"overall: {a: [}"),
+        ("list.txt", b"\xff\xfe\x00a"),
+        ("list.csv", b'chip_id\n"a\n'),
+        ("list.csv", b""),
+        ("mine.csv", b"chip_id,verdict,reviewer,reason,time\na,maybe,,,\n"),
+        ("list.txt", b"../a b\n"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_one_message_and_changes_nothing(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    result = call(tmp_path / name, "--verdicts", tmp_path / "v.csv", "--store", tmp_path)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
     assert not (tmp_path / "v.csv").exists()
 
 

@@ -19,6 +19,8 @@ from cloudcover.data.values import Stored, read_dn
 
 IGNORE_INDEX = 255
 """Value of label pixels that nobody knows: left out of loss, metric, coverage and audit."""
+UNDECLARED, DECLARED = "undeclared-255", "declared-255"
+"""Flags of chips whose label may be a 0/255 mask, see `doubt_of`."""
 LARGEST_MASK = 1 << 28
 """Pixels of a mask that are read at most; a whole Sentinel-2 scene has less than half of it."""
 
@@ -41,15 +43,14 @@ class Chip:
         label: H x W uint8 of {0, 1, 255}, 255 also where any band has no data; or None.
         grid: where it lies.
         conversion: how the files' values were scaled and shifted to become DN, empty if they were not.
-        doubtful: the label may be a 0/255 mask: it holds no 1, but 255 where the bands have data, and its file does not
-            say that 255 is unknown.
+        doubt: `UNDECLARED` or `DECLARED` if the label may be a 0/255 mask, else empty.
     """
 
     bands: NDArray[np.uint16]
     label: NDArray[np.uint8] | None
     grid: Grid
     conversion: str = ""
-    doubtful: bool = False
+    doubt: str = ""
 
 
 def stem_of(name: str) -> str | None:
@@ -72,6 +73,11 @@ def images(folder: Path) -> dict[str, Path]:
             raise ChipError(stem, f"{found[stem]} and {path.name} have one name: remove one of them")
         found[stem] = path
     return found
+
+
+def band_file(folder: Path, band: str) -> Path:
+    """The TIFF of a band by either suffix in any case, or its expected name where there is none; raises as `images`."""
+    return images(folder).get(band, folder / f"{band}.tif")
 
 
 def instead(path: Path) -> str:
@@ -227,11 +233,18 @@ def read_mask(
         return mask, grid
 
 
-def says_unknown(path: Path) -> bool:
-    """Whether a label's file itself says that its 255 are unknown: by its nodata value, or by a mask."""
+def doubt_of(path: Path) -> str:
+    """How much a mask that holds 255 but no 1 looks like a 0/255 mask.
+
+    Returns:
+        `UNDECLARED`: its file does not say that 255 is unknown. `DECLARED`: it is the file's nodata value, which is
+        often copied from another file. Empty: the file has a mask that says which pixels are known.
+    """
     with open_tiff(path, "label") as source:
         says = Stored.of(source)
-        return says.masked or says.nodata == IGNORE_INDEX
+        if says.masked:
+            return ""
+        return DECLARED if says.nodata == IGNORE_INDEX else UNDECLARED
 
 
 def image_size(path: Path, name: str) -> tuple[int, int]:
@@ -290,10 +303,11 @@ def read_chip(
         conversions.append(conversion)
     assert first is not None
     pixels = np.stack(layers)
-    mask, doubtful = None, False
+    mask, doubt = None, ""
     if label is not None:
         mask = read_mask(label, "label", window, like=first)[0]
         empty = (pixels == nodata).any(axis=0)
-        doubtful = 1 not in mask and IGNORE_INDEX in mask[~empty] and not says_unknown(label)
+        if 1 not in mask and IGNORE_INDEX in mask[~empty]:
+            doubt = doubt_of(label)
         mask[empty] = IGNORE_INDEX  # nobody knows what is where nothing was seen
-    return Chip(pixels, mask, first, "|".join(dict.fromkeys(filter(None, conversions))), doubtful)
+    return Chip(pixels, mask, first, "|".join(dict.fromkeys(filter(None, conversions))), doubt)

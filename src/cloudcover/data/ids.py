@@ -1,20 +1,23 @@
-"""Chip ids that a spreadsheet has changed: `00120` became `120`, `12e4` became `120000`, `abc` became `ABC`."""
+"""Chip ids that a spreadsheet or a list of files has changed: `00120` became `120`, `12e4` `120000`, `ab` `AB.tif`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from cloudcover.data.chips import stem_of
+
 
 def core(chip_id: str) -> str:
-    """What a spreadsheet leaves of an id: its value as a number, or its letters without case."""
+    """What is left of an id: its value as a number, or its letters without case; without the suffix of a TIFF."""
+    name = stem_of(chip_id) or chip_id
     try:
-        return repr(float(chip_id))
+        return repr(float(name))
     except ValueError:
-        return chip_id.lower()
+        return name.lower()
 
 
 def changed_ids(ids: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Find ids that are not known, but differ from a known one only as a spreadsheet changes them.
+    """Find ids that are not known, but differ from a known one only in their form.
 
     Returns:
         The changed id -> the known one.

@@ -103,6 +103,12 @@ def stray_labels(paths: Iterable[Path], chips: pd.DataFrame) -> dict[str, str]:
     return strays
 
 
+def stray_folders(root: Path) -> list[str]:
+    """Names of the folders below `root` that are not part of the layout, such as `labels` or `Train_Labels`."""
+    known = {f"{split}_{part}" for split in (*SPLITS, UNLABELLED) for part in ("features", "labels")}
+    return [path.name for path in visible(root) if path.is_dir() and path.name not in known]
+
+
 def labels_below(root: Path) -> Iterator[Path]:
     """What lies in the folders of labels, relative to `root`."""
     folders = [root / f"{split}_labels" for split in (*SPLITS, UNLABELLED)]
@@ -111,14 +117,18 @@ def labels_below(root: Path) -> Iterator[Path]:
 
 def _meant(name: str, chips: dict[str, str]) -> str | None:
     """The chip, by `ids.core`, whose id is a part of a name, such as c000 of `c000_mask.tif` and `mask-C000.png`."""
-    stem = name.rpartition(".")[0]
+    stem = name.rpartition(".")[0] or name
     edges = [-1, *(match.start() for match in re.finditer(r"[_\-. ]", stem)), len(stem)]
     parts = sorted((stem[start + 1 : end] for start, end in combinations(edges, 2)), key=len, reverse=True)
     return next((chips[core(part)] for part in parts if core(part) in chips), None)
 
 
 def _to_label(path: Path, chip: str) -> str:
-    return f"rename it to {chip}.tif" if stem_of(path.name) else f"`gdal_translate {path.name} {chip}.tif` converts it"
+    if stem_of(path.name):
+        return f"rename it to {chip}.tif"
+    if not path.suffix:
+        return f"put the label there as {chip}.tif"
+    return f"`gdal_translate {path.name} {chip}.tif` converts it"
 
 
 def stray_bands(root: Path, folders: Iterable[Path], bands: list[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ the shard is the first bits of the id's SHA-256, as many as keep the mean at `ch
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from cloudcover.config.sections import DataParams
 from cloudcover.data import shards, tables
-from cloudcover.data.chips import IGNORE_INDEX, Chip, ChipError, read_chip, stem_of
+from cloudcover.data.chips import DECLARED, IGNORE_INDEX, UNDECLARED, Chip, ChipError, read_chip, stem_of
 from cloudcover.data.layout import differences, labels_below, orphans, read_metadata, stray_labels
 from cloudcover.data.statistics import band_statistics, flags
 from cloudcover.data.values import report, suspected_offset
@@ -31,8 +32,8 @@ from cloudcover.runtime.text import listed, named
 from cloudcover.runtime.workers import exit_with_parent
 
 CONVERTED, SUSPECTED = "converted:", "suspected-offset"
-DOUBTFUL = "doubtful-label"
-"""Flag of a chip whose label may be a 0/255 mask, see `Chip`."""
+
+log = logging.getLogger(__name__)
 
 
 class PackError(ValueError):
@@ -67,8 +68,8 @@ def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: in
         workers: processes.
 
     Raises:
-        PackError: more than `max_quarantined` of the chips are unusable, no chip is left, or a label may be a 0/255
-            mask, see `Chip`.
+        PackError: more than `max_quarantined` of the chips are unusable, no chip is left, or labels may be 0/255
+            masks.
         TableError: the metadata or the manifest breaks its schema.
     """
     chips = read_metadata(raw)
@@ -229,10 +230,10 @@ def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, ob
 
 
 def _flags(chip: Chip, params: DataParams) -> list[str]:
-    """Flags of the pixels (`statistics.flags`), of the label (`DOUBTFUL`), and of the values as in `values.report`."""
+    """Flags of the pixels (`statistics.flags`), the label (`Chip.doubt`), and the values (see `values.report`)."""
     found = flags(chip.bands, params.bands, params.nodata).split()
-    if chip.doubtful:
-        found.append(DOUBTFUL)
+    if chip.doubt:
+        found.append(chip.doubt)
     if chip.conversion:
         found.append(f"{CONVERTED}{chip.conversion}")
     elif suspected_offset(chip.bands, params.nodata):
@@ -258,12 +259,21 @@ def _tolerate(quarantined: pd.DataFrame, total: int, params: DataParams) -> None
 
 
 def _refuse_255_masks(index: pd.DataFrame) -> None:
-    """Refuse a set in which some labels may be 0/255 masks: their cloud would be unknown, and nobody would notice."""
-    doubtful = index.loc[[DOUBTFUL in found.split() for found in index["flags"]], "chip_id"].tolist()
-    if doubtful:
-        with_cloud = int((index["label_coverage_share"] > 0).sum())
+    """Refuse a set in which some labels may be 0/255 masks: their cloud would be unknown, and nobody would notice.
+
+    That a file declares 255 as unknown is believed only if labels with cloud hold 255 as well.
+    """
+    undeclared, declared = (
+        index.loc[[flag in found.split() for found in index["flags"]], "chip_id"].tolist()
+        for flag in (UNDECLARED, DECLARED)
+    )
+    cloudy = index[index["label_coverage_share"] > 0]
+    unknown = (1 - cloudy["label_known_share"] - cloudy["nodata_share"] > 1e-9).any()
+    if doubtful := undeclared if unknown else undeclared + declared:
         raise PackError(
-            f"{len(doubtful)} labels hold 255, which means unknown, but no 1, and {with_cloud} labels hold a 1: "
-            f"{listed(doubtful)} look like 0/255 masks; write cloud as 1. If 255 is unknown in them, let the files say "
-            "so: `gdal_edit.py -a_nodata 255 FILE`"
+            f"{len(doubtful)} labels hold 255, which means unknown, but no 1, and {len(cloudy)} labels hold a 1: "
+            f"{listed(doubtful)} look like 0/255 masks; write cloud as 1. If 255 is unknown in them, the files must "
+            "say so (`gdal_edit.py -a_nodata 255 FILE`), and a label with cloud must hold 255, too; else remove them"
         )
+    if declared:
+        log.warning("%d labels hold 255 but no 1, taken for unknown and clear: %s", len(declared), listed(declared))

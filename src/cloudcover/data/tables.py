@@ -145,7 +145,7 @@ class Table:
                         frame[column] = pd.to_numeric(frame[column].replace("", None), errors="raise")
         except FileNotFoundError:
             raise
-        except (ValueError, OSError, csv.Error) as error:
+        except (ValueError, OSError) as error:
             raise TableError(f"{path} ({self.name}) cannot be read: {error}") from None
         return self.check(frame, path)
 
@@ -158,16 +158,17 @@ def read_csv(path: Path | str) -> pd.DataFrame:
     """
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
-        header = next(reader, [])
-        rows = []
-        for row in reader:
-            if row and len(row) != len(header):
-                raise ValueError(f"line {reader.line_num} has {len(row)} fields, but the header {len(header)}")
-            if row:
-                rows.append(row)
+        try:
+            numbered = [(reader.line_num, row) for row in reader if row]
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from None
+    header = numbered[0][1] if numbered else []
+    for line, row in numbered:
+        if len(row) != len(header):
+            raise ValueError(f"line {line} has {len(row)} fields, but the header {len(header)}")
     if not header or len(set(header)) < len(header):
         raise ValueError(f"its first line must name each column once, found {header}")
-    return pd.DataFrame(rows, columns=header, dtype=str)
+    return pd.DataFrame([row for _, row in numbered[1:]], columns=header, dtype=str)
 
 
 def truth(text: str) -> bool:

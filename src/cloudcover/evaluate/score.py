@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.data.chips import IGNORE_INDEX, images, read_grid, read_mask, says_unknown
+from cloudcover.data.chips import IGNORE_INDEX, UNDECLARED, ChipError, doubt_of, images, read_grid, read_mask
 from cloudcover.evaluate.metrics import by_group
 from cloudcover.masks.overlap import COLUMNS, confusion
 from cloudcover.runtime.text import listed, named
@@ -25,9 +25,9 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
 
     Raises:
         FileNotFoundError: there are no labels, or a label has no prediction.
-        ChipError: two files of a folder have one name.
-        ValueError: names the files that cannot be compared: no single-band raster of bytes, other values, another
-            shape, CRS or transform; or a folder seems to hold 0/255 masks.
+        ChipError: names the files that cannot be compared: no single-band raster of bytes, other values, another shape,
+            CRS or transform; or two files of a folder have one name.
+        ValueError: a folder seems to hold 0/255 masks.
     """
     given, made = images(labels), images(predictions)
     if not given:
@@ -48,7 +48,7 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
         else:
             rows.append([name, *confusion((masks[0] == 1)[None], masks[1][None])[0]])
     if problems:
-        raise ValueError(named(f"{len(problems)} of {len(given)} masks cannot be compared", problems))
+        raise ChipError("masks", named(f"{len(problems)} of {len(given)} cannot be compared", problems))
     for folder, seen in folders.items():
         _refuse_255_masks(folder, seen)
     if unplaced:
@@ -58,11 +58,12 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
 
 @dataclass
 class _Seen:
-    """What the masks of a folder hold: all values, names of masks with a 1, and of those that may be 0/255 masks."""
+    """What a folder holds: all values, the number of masks with a 1, those of them with 255, and doubtful masks."""
 
     values: set[int] = field(default_factory=set)
-    cloudy: list[str] = field(default_factory=list)
-    doubtful: list[str] = field(default_factory=list)
+    cloudy: int = 0
+    unknown: int = 0
+    doubtful: dict[str, list[str]] = field(default_factory=dict)
 
 
 def _same_place(prediction: Path, label: Path) -> bool:
@@ -88,21 +89,25 @@ def _read(path: Path, seen: _Seen) -> NDArray[np.uint8]:
     mask = read_mask(path, "mask")[0]
     seen.values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
     if 1 in mask:
-        seen.cloudy.append(path.name)
-    elif IGNORE_INDEX in mask and not says_unknown(path):
-        seen.doubtful.append(path.name)
+        seen.cloudy += 1
+        seen.unknown += IGNORE_INDEX in mask
+    elif IGNORE_INDEX in mask and (doubt := doubt_of(path)):
+        seen.doubtful.setdefault(doubt, []).append(path.name)
     return mask
 
 
 def _refuse_255_masks(folder: Path, seen: _Seen) -> None:
     if IGNORE_INDEX in seen.values and not seen.cloudy:
         raise ValueError(f"no mask in {folder} holds a 1, but some hold 255: write cloud as 1, 255 means unknown")
-    if seen.doubtful:
-        raise ValueError(
-            f"{len(seen.cloudy)} masks in {folder} hold a 1, and {len(seen.doubtful)} only 0 and 255, such as "
-            f"{seen.doubtful[0]}: write cloud as 1; if 255 is unknown in them, let the files say so: "
-            "`gdal_edit.py -a_nodata 255 FILE`"
-        )
+    for doubt, names in seen.doubtful.items():
+        text = f"{seen.cloudy} masks in {folder} hold a 1, and {len(names)} only 0 and 255, such as {names[0]}"
+        if doubt == UNDECLARED:
+            raise ValueError(
+                f"{text}: write cloud as 1; if 255 is unknown in them, let the files say so: "
+                "`gdal_edit.py -a_nodata 255 FILE`"
+            )
+        if not seen.unknown:
+            log.warning("%s: if these are 0/255 masks, write cloud as 1", text)
 
 
 def _figures(counts: pd.DataFrame) -> dict[str, float]:

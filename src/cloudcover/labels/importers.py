@@ -65,7 +65,10 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
         chips = [line for line in lines if line and not line.startswith("#")]
     elif suffix in (".yml", ".yaml"):
         # BaseLoader keeps ids as texts: an id such as 0123 or no must not become a number or a truth value.
-        content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+        except yaml.YAMLError as error:
+            raise ImportListError(f"{path} is not valid YAML: {error}") from None
         overall = content.get("overall") if isinstance(content, dict) else None
         if not isinstance(overall, list) or not all(isinstance(c, str) for c in overall):
             raise ImportListError(f"{path} must hold a list of chip ids under the key overall")

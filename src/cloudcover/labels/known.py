@@ -24,15 +24,15 @@ def refuse_changed(ids: Iterable[str], known: Collection[str], origin: str) -> N
         origin: what holds the ids, for messages.
 
     Raises:
-        UnknownChipsError: a spreadsheet has changed ids, or no id is known.
+        UnknownChipsError: ids are written in another form, or no id is known.
     """
     given, there = set(ids), set(known)
     unknown = sorted(given - there)
     if changed := changed_ids(unknown, there):
         pairs = listed([f"{new} (the store has {old})" for new, old in changed.items()])
         raise UnknownChipsError(
-            f"{origin}: {len(changed)} ids look as if a spreadsheet had changed them: {pairs}. Write them as they "
-            "were; spreadsheets keep them in columns that are formatted as text"
+            f"{origin}: {len(changed)} ids are written in another form than in the store: {pairs}. Write them as they "
+            "are there; spreadsheets keep them in columns that are formatted as text"
         )
     if unknown and len(unknown) == len(given):
         raise UnknownChipsError(

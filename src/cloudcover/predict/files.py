@@ -26,7 +26,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-from cloudcover.data.chips import IGNORE_INDEX, ChipError, image_size, read_chip
+from cloudcover.data.chips import IGNORE_INDEX, ChipError, band_file, image_size, read_chip
 from cloudcover.data.geotiff import write_geotiff
 from cloudcover.data.statistics import exact_percentiles
 from cloudcover.data.values import suspected_offset
@@ -306,7 +306,7 @@ def _sizes(band: str, folders: Sequence[Path]) -> list[tuple[int, int] | str]:
 
 def _size(folder: Path, band: str) -> tuple[int, int] | str:
     try:
-        return image_size(folder / f"{band}.tif", band)
+        return image_size(band_file(folder, band), band)
     except ChipError as error:
         return str(error)
 

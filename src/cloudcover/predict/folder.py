@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,17 +47,32 @@ def mask_of(
 def find_chips(paths: Sequence[Path], bands: list[str]) -> list[Path]:
     """Chip folders among `paths`: a path is one itself, or a folder of chip folders at any depth.
 
+    A folder is a chip if it holds any of the bands, in whatever format: what it lacks is found when it is read. Links
+    to folders are followed, hidden folders are not.
+
     Raises:
         FileNotFoundError: a path does not exist or holds no chip.
     """
     found: list[Path] = []
     for path in paths:
-        below = sorted({p.parent for p in path.rglob(f"{bands[0]}.tif")})
+        below = sorted(folder for folder, names in _folders(path) if any(Path(n).stem in bands for n in names))
         if not below:
             raise FileNotFoundError(f"{path} holds no chip: expected folders with {bands[0]}.tif and so on")
         # The folder that somebody stands in has a name too, which becomes that of its mask.
         found += [chip if chip.name not in ("", "..") else chip.resolve() for chip in below]
     return found
+
+
+def _folders(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and all below it with the names of their visible files; a loop of links is entered once."""
+    seen = set()
+    for root, folders, names in os.walk(top, followlinks=True):
+        if (place := Path(root).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield Path(root), [name for name in names if not name.startswith(".")]
 
 
 def predict_chips(predictor: Predictor, chips: Sequence[Path], out: Path, offset: int = 0) -> list[Path]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
+from threading import current_thread, main_thread
 from types import FrameType
 
 
 def end_cleanly() -> None:
     """Let SIGTERM end this process like an exception, so that temporary files are removed and locks released.
 
-    It must be called in the main thread. Schedulers, `timeout` and a machine that is shut down send SIGTERM, by which
-    Python otherwise ends at once.
+    Schedulers, `timeout` and a machine that is shut down send SIGTERM, by which Python otherwise ends at once. Only the
+    main thread can change that; elsewhere nothing happens.
     """
-    signal.signal(signal.SIGTERM, _end)
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, _end)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

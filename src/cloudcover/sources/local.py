@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,11 +25,14 @@ from cloudcover.data.layout import (
     refuse_unusable,
     remove_empty_folders,
     stray_bands,
+    stray_folders,
     stray_labels,
 )
 from cloudcover.data.values import copy_meaning
 from cloudcover.runtime.files import atomic, part_of
-from cloudcover.runtime.text import named
+from cloudcover.runtime.text import listed, named
+
+log = logging.getLogger(__name__)
 
 
 def fetch(params: DataParams, raw: Path) -> set[Path]:
@@ -42,7 +46,8 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
 
     Raises:
         LayoutError: the folder is not in the challenge's layout, too much of it is not recognised, or files cannot be
-            used: unreadable, smaller than a tile, or with their meaning in a file beside them. All others are brought.
+            read or have their meaning in a file beside them; all others are brought.
+        ChipError: images cannot be cut into tiles; all others are.
         FolderError: a file in `raw` that is somebody else's would be overwritten.
     """
     assert params.path is not None  # DataParams checks it
@@ -53,6 +58,8 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
     ]
     strays = stray_labels(labels_below(source), chips) | stray_bands(source, folders, params.bands)
     refuse_strays(source, strays, len(chips), params.max_quarantined)
+    if others := stray_folders(source):
+        log.warning("%s: folders that are not part of the layout are left out: %s", source, listed(others))
     if params.tile:
         wanted = _tile(source, chips, params, raw)
     else:
@@ -83,12 +90,8 @@ def bring(files: Mapping[Path, Path], how: str) -> None:
             problems.append(str(error))
         else:
             place(source, target, how)
-    _raise(problems, "files")
-
-
-def _raise(problems: list[str], what: str) -> None:
     if problems:
-        raise LayoutError(named(f"{len(problems)} {what} cannot be used, the others are done", problems))
+        raise LayoutError(named(f"{len(problems)} files cannot be used, the others are done", problems))
 
 
 def place(source: Path, target: Path, how: str) -> None:
@@ -143,7 +146,8 @@ def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> s
             cut(image, raw / target, window)
         except ChipError as error:
             problems.append(f"{target.parent.name}/{target.name} {error}")
-    _raise(problems, "images")
+    if problems:
+        raise ChipError("images", named(f"{len(problems)} cannot be used, the others are done", problems))
     for path, part in parts.items():
         tables.METADATA.write(part, raw / path)
     return wanted
