@@ -98,7 +98,7 @@ def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float
         if options.device == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        if len(list((out / "masks").iterdir())) != len(links):
+        if len(list((out / "masks").glob("*.tif"))) != len(links):
             raise RuntimeError(f"{way} did not write all masks")
     return seconds
 

@@ -4,8 +4,8 @@
     python benchmarks/proof.py --seeds 5 --json proof.json
 
 Runs `workflow/proof.smk` (what is current is not run again) and prints the figures of its tables: global Jaccard on
-the true masks of held-out scenes, all sets together, of models that learn from all given labels (`noisy`), from what
-the audit leaves (`clean`), from clean labels and the pseudo-labels of round 1, 2, 3, and from the true masks
+the true masks of the test parts, all sets together, of models that learn from all given labels (`noisy`), from what
+the audit leaves (`clean`), from what round 1, 2, 3 leave, pseudo-labels included, and from the true masks
 (`oracle`); the share of the gap between noisy and oracle that round 3 closes; the pseudo-labels of round 3 against the
 truth; and the share of wrong labels that they replace.
 """

@@ -129,7 +129,7 @@ def ours(options: argparse.Namespace, store: ChipStore, resident: bool) -> float
     """Seconds of a step by `train()`."""
     TimedLearner.clock, TimedLearner.resident = Clock(), resident
     items = store.index[["chip_id", "scene"]].reset_index(drop=True).assign(label="human", weight=1.0)[: options.chips]
-    split = Split(items[VALIDATED:], items[:VALIDATED].assign(scene="held out"))
+    split = Split(items[VALIDATED:].assign(fold=1), items[:VALIDATED].assign(scene="held out", fold=0))
     with tempfile.TemporaryDirectory() as folder:
         run.Learner = TimedLearner  # type: ignore[misc]
         start = time.perf_counter()

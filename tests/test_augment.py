@@ -376,6 +376,19 @@ def test_brightness_keeps_nodata_makes_none_and_stays_in_range(nodata):
     assert not torch.equal(images, before)
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**31), nodata=st.sampled_from([0, 255, 3000, 65535]), dark=st.integers(1, 3000))
+def test_brightness_never_turns_the_order_of_a_bands_pixels_round(seed, nodata, dark):
+    levels = torch.linspace(dark, 60_000, 4096).round().to(torch.int32)
+    levels[levels == nodata] += 1 if nodata < 65535 else -1
+    images = levels.reshape(1, 1, 64, 64).to(torch.uint16)
+    params = only(brightness_contrast=1.0, brightness=0.4, contrast=0.6)
+    augment(images, torch.zeros(1, 64, 64, dtype=torch.uint8), params, generator(seed), nodata=nodata)
+    after = images.flatten().int()
+    assert bool((after.diff() >= 0).all())
+    assert not bool((after == nodata).any())
+
+
 def test_a_chip_without_any_data_stays_as_it_is():
     images, masks = torch.zeros(2, 2, 64, 64, dtype=torch.uint16), torch.full((2, 64, 64), 255, dtype=torch.uint8)
     augment(images, masks, only(**dict.fromkeys(AUGMENTATIONS, 1.0)), generator())
@@ -471,3 +484,16 @@ def test_a_weight_of_zero_follows_the_pixels_of_its_chip():
     images, _, weights = augment_weighted(images, masks, weight, only(mosaic=1.0, crop_size=32), generator())
     assert torch.equal(weights, (images[:, 2].int() == 1).float())
     assert 0 < float(weights.mean()) < 1
+
+
+def test_processes_that_share_a_batch_draw_one_resolution():
+    params = only(multi_resolution=0.5, resolutions=[0.5, 1.0, 1.5], hflip=0.5)
+    for step in range(12):
+        sizes = set()
+        for rank in range(3):
+            images, masks, weight = numbered(height=64, width=64)
+            turned, _, _ = augment_weighted(
+                images, masks, weight, params, generator(100 * rank + step), of_batch=generator(step)
+            )
+            sizes.add(tuple(turned.shape[2:]))
+        assert len(sizes) == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 import yaml
 from affine import Affine
 from click.testing import CliRunner, Result
@@ -167,6 +168,10 @@ def test_predict_writes_a_mask_for_each_chip_that_score_can_read(chips: Path, tm
     save_model(tmp_path / "model", build_model(params, 4, pretrained=False), card)
     out = tmp_path / "masks"
     arguments = ["--model", tmp_path / "model", "--out", out, "--device", "cpu", "--tta", "flips"]
+    if not torch.cuda.is_available():
+        result = call("predict", chips / "train_features", *arguments[:-4], "--device", "cuda")
+        assert (result.exit_code, result.output.count("\n")) == (1, 1)
+        assert result.output.startswith("Error: the device cuda was asked for")
     result = call("predict", chips / "train_features", *arguments)
     assert result.exit_code == 0, result.output
     labels = {path.name for path in (chips / "train_labels").glob("*.tif")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.models.folder import ModelCard
+from cloudcover.train import run
 from cloudcover.train.run import train
 from cloudcover.train.split import Split, select
 
@@ -59,3 +61,15 @@ def fit(
     """Trains fold 0 into `folder/model`, with its state in `folder/work`."""
     store, selection = chips
     return train(config or recipe_of(), store, selection, folder / "model", folder / "work", run=name, fold=0)
+
+
+def dying_after(epochs: int) -> Callable[[Path, int, dict[str, Any]], None]:
+    """`save_state` of a run that is cut off as soon as so many epochs are saved."""
+    save = run.save_state
+
+    def save_and_die(folder: Path, epoch: int, state: dict[str, Any]) -> None:
+        save(folder, epoch, state)
+        if epoch + 1 == epochs:
+            raise KeyboardInterrupt
+
+    return save_and_die

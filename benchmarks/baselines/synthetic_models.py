@@ -62,10 +62,10 @@ class Trainer:
         if folder.exists():
             return folder
         held = self.synthetic["location"].isin(sorted(self.synthetic["location"].unique())[::VALIDATION])
-        columns = ["chip_id", "label", "weight", "scene"]
+        columns = ["chip_id", "label", "weight", "scene", "fold"]
         parts = [
-            part.assign(label="human", weight=1.0)[columns].reset_index(drop=True)
-            for part in (self.synthetic[~held], self.synthetic[held])
+            part.assign(label="human", weight=1.0, fold=fold)[columns].reset_index(drop=True)
+            for fold, part in ((1, self.synthetic[~held]), (0, self.synthetic[held]))
         ]
         config = TrainingConfig.of(self.params)
         train(config, self.store, Split(*parts), folder, self.work / "state", run="alone", fold=0)

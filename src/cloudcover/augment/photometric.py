@@ -11,10 +11,11 @@ from cloudcover.config.sections import AugmentationParams
 def brightness_contrast(
     batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator
 ) -> None:
-    """Moves the mean m of each band of a chip to b m, and stretches the distances from it by c.
+    """Move the mean m of each band of a chip to b m, and stretch the distances from it by c.
 
     b and c are drawn for each band, up to `brightness` and `contrast` away from 1. Pixels without data keep their
-    value, and no other pixel gets it; whole numbers stay within the range of their type.
+    value. A pixel that would get it becomes its neighbour, so that the order of a band's pixels never turns round; whole
+    numbers stay within the range of their type.
     """
     shape = (len(drawn), batch.images.shape[1], 1, 1)
     device, dtype = batch.images.device, batch.images.dtype
@@ -29,5 +30,6 @@ def brightness_contrast(
         if not dtype.is_floating_point:
             limits = torch.iinfo(dtype)
             new.round_().clamp_(limits.min, limits.max)
-        valid.mul_(has_data(new, batch.nodata))
+            taken = 1 - has_data(new, batch.nodata)
+            new.add_(taken, alpha=1 if batch.nodata < limits.max else -1)
         batch.images[i] = new.sub_(old).mul_(valid).add_(old)

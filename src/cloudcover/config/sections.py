@@ -328,7 +328,7 @@ class MemberParams(Section):
 
 
 class FinalParams(Section):
-    """The final training, on clean labels and the pseudo-labels of a round."""
+    """The final training, on the labels that a round has left."""
 
     labels: str = Field("round3", description="labels to learn from: a round, or manifest.csv (no pseudo-labels)")
     members: dict[Annotated[str, StringConstraints(pattern=rf"^{MEMBER}$")], MemberParams] = Field(

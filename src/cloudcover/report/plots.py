@@ -30,11 +30,11 @@ _STYLE: Any = {
 
 
 def runs(figures: Mapping[str, Mapping[str, float]], true: Mapping[str, Mapping[str, float]] | None) -> str:
-    """Global Jaccard of each run with its interval, on clean labels and, if given, on true masks."""
+    """Global Jaccard of each run with its interval, by given labels and, if given, by true masks."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(WIDTH, 0.9 + 0.36 * len(figures))
         for values, shift, colour, name in (
-            (figures, 0.0, SERIES[0], "clean labels"),
+            (figures, 0.0, SERIES[0], "given labels"),
             (true, 0.22, SERIES[1], "true masks"),
         ):
             if values is not None:
@@ -116,7 +116,7 @@ def locations(final: pd.Series, baseline: pd.Series) -> str:
         axes.scatter(final, place, color=SERIES[0], s=22, label="final", zorder=3)
         axes.set_yticks(place, list(final.index))
         axes.set_ylim(len(final) - 0.4, -0.6)
-        axes.set_xlabel("Jaccard of the location's clean labels [0-1]")
+        axes.set_xlabel("Jaccard of the location's given labels [0-1]")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _svg(figure, "locations")
 

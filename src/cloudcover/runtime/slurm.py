@@ -20,7 +20,7 @@ def tasks() -> int:
 def is_first() -> bool:
     """Whether this is the first or only process of its job.
 
-    The others of a training were started by Lightning (`LOCAL_RANK`) or by SLURM (`SLURM_PROCID`).
+    The others of a training were started by the first (`LOCAL_RANK`) or by SLURM (`SLURM_PROCID`).
     """
     return all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "SLURM_PROCID"))
 
