@@ -14,8 +14,8 @@ def brightness_contrast(
     """Move the mean m of each band of a chip to b m, and stretch the distances from it by c.
 
     b and c are drawn for each band, up to `brightness` and `contrast` away from 1. Pixels without data keep their
-    value. A pixel that would get it becomes its neighbour, so that the order of a band's pixels never turns round; whole
-    numbers stay within the range of their type.
+    value. A pixel that would get it is moved one step away, so that the order of a band's pixels never turns round;
+    whole numbers stay within the range of their type.
     """
     shape = (len(drawn), batch.images.shape[1], 1, 1)
     device, dtype = batch.images.device, batch.images.dtype
