@@ -143,9 +143,9 @@ def main() -> None:
     """Prints the tables and writes the files that are asked for."""
     defaults = Params()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chips", type=int, default=270, help="chips of a set (%(default)s)")
-    parser.add_argument("--scenes", type=int, default=30, help="scenes of a set (%(default)s)")
-    parser.add_argument("--size", type=int, default=96, help="side of a chip [pixels] (%(default)s)")
+    parser.add_argument("--chips", type=int, default=330, help="chips of a set (%(default)s)")
+    parser.add_argument("--scenes", type=int, default=33, help="scenes of a set (%(default)s)")
+    parser.add_argument("--size", type=int, default=128, help="side of a chip [pixels] (%(default)s)")
     parser.add_argument("--folds", type=int, default=3, help="folds of the networks (%(default)s)")
     parser.add_argument("--epochs", type=int, default=defaults.training.epochs, help="epochs (%(default)s)")
     parser.add_argument("--errors", type=float, default=defaults.synthetic.label_errors, help="share of wrong labels")

@@ -2,27 +2,27 @@
 
 PRIOR = 0.145
 """Share of wrong labels in the sets that the weights were fitted on."""
-INTERCEPT = -5.23
+INTERCEPT = -5.36
 WEIGHTS = {
-    "empty_over_cloud": 0.84,
-    "inverted": 0.2,
-    "swapped": 0.94,
-    "shifted": 0.23,
-    "coarse": 0.2,
-    "artefact": 0.3,
-    "stripes": 1.69,
-    "false_cloud": 1.22,
-    "missed_cloud": 0.2,
-    "disagreement": 0.57,
-    "contradicted": 2.0,
-    "doubted": 1.03,
-    "low_iou": 1.11,
-    "low_confidence": 2.0,
-    "low_neighbour_iou": 1.9,
-    "learned_late": 1.85,
-    "inseparable": 2.0,
-    "separable": -0.93,
-    "odd_colours": 0.2,
-    "doubtful": -2.0,
+    "empty_over_cloud": 2.11,
+    "inverted": 0.00,
+    "swapped": 1.39,
+    "shifted": 0.00,
+    "coarse": 0.00,
+    "artefact": 0.00,
+    "stripes": 2.71,
+    "false_cloud": 0.88,
+    "missed_cloud": 0.00,
+    "disagreement": 0.95,
+    "contradicted": 2.75,
+    "doubted": 0.74,
+    "low_iou": 0.76,
+    "low_confidence": 1.40,
+    "low_neighbour_iou": 1.22,
+    "learned_late": 3.29,
+    "inseparable": 3.22,
+    "separable": -0.02,
+    "odd_colours": 0.00,
+    "doubtful": -0.56,
 }
 """Log-odds per unit of each column of `score.features`."""
