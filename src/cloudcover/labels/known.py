@@ -40,4 +40,4 @@ def refuse_changed(ids: Iterable[str], known: Collection[str], origin: str) -> N
             "be of another set"
         )
     if unknown:
-        log.warning("%d verdicts name chips that the store does not hold; ignored: %s", len(unknown), list(unknown[:5]))
+        log.warning("%d verdicts name chips that the store does not hold; ignored: %s", len(unknown), listed(unknown))

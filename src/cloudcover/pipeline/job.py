@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from cloudcover.config.params import Params, declared
-from cloudcover.runtime import gpu_slots
-from cloudcover.runtime import slurm as launch
+from cloudcover.runtime import gpu_slots, slurm
 from cloudcover.runtime.signals import end_cleanly
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -42,7 +41,7 @@ def start(snakemake: Any) -> Params:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(snakemake.threads)
     path = Path(snakemake.log[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    first = launch.is_first()
+    first = slurm.is_first()
     to_file, to_terminal = logging.FileHandler(path, mode="w" if first else "a"), logging.StreamHandler()
     to_file.setFormatter(logging.Formatter(FORMAT))
     to_terminal.setFormatter(logging.Formatter("%(message)s"))
@@ -60,7 +59,7 @@ def start(snakemake: Any) -> Params:
     params = declared(dict(snakemake.params.cfg))
     gpus = snakemake.resources.get("gpu", 0)
     if (nodes := snakemake.resources.get("nodes", 1)) > 1:
-        launch.spread(nodes, params.compute.devices, snakemake.threads)
-    if gpus and first and launch.tasks() == 1:
+        slurm.spread(nodes, params.compute.devices, snakemake.threads)
+    if gpus and first and slurm.tasks() == 1:
         gpu_slots.take(gpus)
     return params
