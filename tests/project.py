@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from conftest import ROOT
+from conftest import ROOT, python_path
 from forked import BIN, programs
 
 from cloudcover.config.params import load, validate
@@ -72,7 +72,7 @@ class Project:
     def environment(self, *, forks: bool = False) -> dict[str, str]:
         """The variables for commands: this environment's programs, and the project's own library."""
         path = f"{programs()}:{BIN}" if forks else str(BIN)
-        return {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "PYTHONPATH": str(self.folder / "src")}
+        return {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "PYTHONPATH": python_path(self.folder / "src")}
 
     def run(self, *command: str, check: bool = True, forks: bool | None = None) -> str:
         """Runs a command of the environment and returns what it printed; with `check` it must succeed."""

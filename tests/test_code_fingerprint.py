@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, python_path
 
 from cloudcover.pipeline.code_fingerprint import PACKAGE, code_fingerprint, dependencies
 
@@ -90,7 +90,7 @@ def test_the_fingerprint_is_the_same_wherever_the_library_is_installed(tmp_path)
     )
     printed = [
         subprocess.run(
-            [sys.executable, "-c", ask, scripts], env={**os.environ, "PYTHONPATH": str(library)}, check=True,
+            [sys.executable, "-c", ask, scripts], env={**os.environ, "PYTHONPATH": python_path(library)}, check=True,
             capture_output=True, text=True,
         ).stdout
         for library, scripts in ((place, tmp_path / "AA" / "scripts"), (PACKAGE.parent, ROOT / "workflow/scripts"))

@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, python_path
 from project import TINY, Project
 
 from cloudcover.runtime import gpu_slots
@@ -35,7 +35,7 @@ def machine(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\nprintf 'GPU-a\\nGPU-b\\nGPU-c\\n'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{BIN}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.setenv("PYTHONPATH", python_path(ROOT / "src"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.delenv(gpu_slots.VISIBLE, raising=False)

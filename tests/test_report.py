@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from cloudcover.config.params import Params, validate
@@ -27,7 +31,7 @@ from cloudcover.masks.out_of_fold import BundleMasks
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
 from cloudcover.predict.files import write_mask
-from cloudcover.report import pictures
+from cloudcover.report import pictures, plots
 from cloudcover.report.gallery import SHOWN, spread
 from cloudcover.report.page import render_page
 from cloudcover.report.results import read_results
@@ -39,7 +43,10 @@ GRID = (10.0, 0.0, 500000.0, 0.0, -10.0, 4000000.0)
 
 
 class Run:
-    """Inputs of the report for a set of `chips` chips, as the stages before it write them."""
+    """Inputs of the report for a set of `chips` chips, as the stages before it write them.
+
+    `text` ends everything that a person may write freely; the first label is then rejected by a person.
+    """
 
     def __init__(
         self,
@@ -53,11 +60,14 @@ class Run:
         accept: bool = True,
         unlabelled: int = 2,
         rounds: int = 1,
+        text: str = "",
+        prefix: str = "chip",
+        member: str = "unet",
     ) -> None:
-        self.root, self.rounds = root, rounds
+        self.root, self.rounds, self.text, self.member = root, rounds, text, member
         self.rng = np.random.default_rng(0)
         self.params = self._params(bands)
-        self.ids = [f"chip{i:03d}" for i in range(chips)]
+        self.ids = [f"{prefix}{i:03d}" for i in range(chips)]
         self.bad, self.without = self.ids[:wrong], self.ids[wrong : wrong + unlabelled]
         fields = gaussian_filter(self.rng.standard_normal((chips, SIZE, SIZE)), (0, 6, 6))
         self.true = (fields > np.quantile(fields, 0.5)).astype(np.uint8)
@@ -92,7 +102,7 @@ class Run:
         labels[[self.ids.index(c) for c in self.without]] = 255
         labels[-1, :8] = 255
         np.save(folder / "labels-00000.npy", labels)
-        location = [f"place {i % 4}" for i in range(len(self.ids))]
+        location = [f"place {i % 4}{self.text}" for i in range(len(self.ids))]
         when = [f"2020-0{1 + i % 3}-01T10:00:00Z" for i in range(len(self.ids))]
         index = pd.DataFrame({"chip_id": self.ids, "location": location, "datetime": when})
         index["scene"] = index["location"] + "@" + index["datetime"]
@@ -106,7 +116,7 @@ class Run:
             index[f"mean_{band}_dn"] = 3000.0
         tables.INDEX.write(index, folder / "index.parquet")
         self.index = index
-        quarantine = pd.DataFrame({"chip_id": ["broken<b>"[:6]], "band": ["B03"], "reason": ["<script>truncated"]})
+        quarantine = pd.DataFrame({name: [f"{name}{self.text}"] for name in ("chip_id", "band", "reason")})
         tables.QUARANTINE.write(quarantine, self.root / "quarantine.csv")
 
     def _labels(self, audit: bool) -> None:
@@ -115,6 +125,8 @@ class Run:
         manifest = pd.DataFrame({"chip_id": self.ids, "verdict": verdict, "score": score if audit else np.nan})
         manifest = manifest.assign(source="audit" if audit else "none", reason="", time="")
         manifest.loc[manifest["verdict"] == "bad", "reason"] = "inverted"
+        if self.text:
+            manifest.loc[0, ["source", "reason"]] = [f"reviewer{self.text}", f"note{self.text}"]
         stratified = self.index[["chip_id", "location", "datetime"]].assign(coverage_share=0.5)
         self.folds = split(stratified, self.params.folds, 0)
         balance(self.folds, stratified, self.params.folds).to_csv(self.root / "folds.csv", index=False)
@@ -157,7 +169,7 @@ class Run:
         tables.TRUTH.write(table, self.root / "truth/masks.csv")
 
     def _evaluate(self, audit: bool) -> None:
-        runs = ["baseline", *(f"round{number}" for number in range(1, self.rounds + 1)), "final/unet"]
+        runs = ["baseline", *(f"round{number}" for number in range(1, self.rounds + 1)), f"final/{self.member}"]
         folders, history = [], []
         for number, run in enumerate(runs):
             folder = self.root / "oof" / run
@@ -182,8 +194,8 @@ class Run:
         loaded = judged_runs(runs, folders, bundle, prediction, evaluation.threshold)
         self.final = loaded[-1].masks
         held = load_held_out(
-            ChipStore(self.root / "store"), tables.MANIFEST.read(self.root / "manifest.csv"), {"unet": folders[-1]},
-            prediction.tta, self.params.calibration, 0,
+            ChipStore(self.root / "store"), tables.MANIFEST.read(self.root / "manifest.csv"),
+            {self.member: folders[-1]}, prediction.tta, self.params.calibration, 0,
         )  # fmt: skip
         calibration, ensemble, reliability = calibrate(held, prediction.tta, evaluation, self.params.calibration, 0)
         write_json(self.root / "calibration.json", calibration.model_dump(mode="json"))
@@ -247,7 +259,7 @@ def page(run: Run) -> str:
 
 
 class Outline(HTMLParser):
-    """Checks that tags nest, and collects headings, addresses and cells."""
+    """Checks that tags nest, and collects elements, attributes, addresses, texts and the cells of tables."""
 
     VOID = frozenset({"meta", "img", "br", "link", "path", "use"})
 
@@ -256,11 +268,17 @@ class Outline(HTMLParser):
         self.open: list[str] = []
         self.addresses: list[str] = []
         self.seen: list[str] = []
+        self.attributes: list[str] = []
+        self.texts: list[str] = []
+        self.cells: list[str] = []
         self.feed(page)
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append(tag)
+        if tag == "td":
+            self.cells.append("")
+        self.attributes += [name for name, _ in attrs]
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
         if tag not in self.VOID:
             self.open.append(tag)
@@ -269,6 +287,11 @@ class Outline(HTMLParser):
         self.handle_starttag(tag, attrs)
         if tag not in self.VOID:
             self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+        if "td" in self.open:
+            self.cells[-1] += data
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:
@@ -305,8 +328,46 @@ def test_equal_inputs_give_equal_bytes(run: Run, page: str) -> None:
     assert run.page() == page
 
 
-def test_text_of_the_inputs_is_escaped(page: str) -> None:
-    assert "&lt;script&gt;truncated" in page
+def test_every_text_of_a_person_is_shown_as_it_was_written_and_obeyed_nowhere(tmp_path: Path) -> None:
+    text = """</td></text><x-evil id="x" onload="y" style="font-family: z">&lt; $x^$ {run} #040404 '%s' 地点"""
+    run = Run(tmp_path / "run", chips=12, text=text, prefix="a-_.", member="null")
+    outline = Outline(run.page())
+    assert "x-evil" not in outline.seen
+    assert "onload" not in outline.attributes
+    shown = [f"{name}{text}" for name in ("place 0", "place 1", "place 2", "place 3", "chip_id", "band", "reason")]
+    judged = pd.read_csv(run.inputs["locations"])["location"]
+    assert set(judged) < set(shown)
+    assert {*judged, *shown[4:], "null"} <= set(outline.cells)
+    texts = "".join(outline.texts)
+    for part in (f"rejected by reviewer{text}", f"note{text}", f"{judged[0]}@2020", "a-_.000"):
+        assert part in texts
+
+
+NAMES = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=60)
+
+
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(st.lists(NAMES, min_size=1, max_size=5, unique=True))
+@example(["$x^$", r"$\alpha$", "$", ' id="x"', "font-family: a; b", "#040404 #010101", "]]><!--", "_", "x" * 500])
+def test_plots_show_names_as_they_are(names: list[str]) -> None:
+    figures = pd.Series(np.linspace(0, 1, len(names)), index=names)
+    bounds = {"jaccard": 0.5, "jaccard_low": 0.4, "jaccard_high": 0.6}
+    drawn = [plots.locations(figures, figures), plots.runs(dict.fromkeys(names, bounds), None)]
+    if len(names) < 3:
+        epochs = {"epoch": [0], "fold": [0], "validation_jaccard": [0.5], "train_loss": [1.0], "validation_loss": [1.0]}
+        drawn.append(plots.curves(pd.concat([pd.DataFrame({"run": [name], **epochs}) for name in names])))
+    for svg in drawn:
+        texts = [element.text or "" for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("}text")]
+        for name in names:
+            short = name if len(name) <= plots.LONGEST_NAME else name[: plots.LONGEST_NAME - 1] + "…"
+            assert short in texts or not short.strip()
+
+
+def test_a_name_without_end_leaves_room_for_the_plot() -> None:
+    figures = pd.Series([0.25, 0.75], index=["W" * 1000, "W" * 999 + "V"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "constrained_layout not applied because axes sizes collapsed to zero"
+        assert "W" * (plots.LONGEST_NAME - 1) + "…" in plots.locations(figures, figures)
 
 
 def test_plots_follow_the_colours_of_the_page(page: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from conftest import ROOT, python_path
 
 from cloudcover.cli import main
 from cloudcover.data import tables
@@ -124,7 +124,7 @@ def test_another_python_is_taken_when_it_is_named_and_only_then(tmp_path: Path) 
 def test_a_python_that_is_too_old_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
     program = "import environment as e; e.OLDEST = e.NEWEST = (3, 99); e.main()"
-    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(folder / "workflow")}
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": python_path(folder / "workflow")}
     command = [sys.executable, "-c", program, "demo"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1

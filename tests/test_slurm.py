@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import Cluster, run_cluster
-from project import BIN, ONE_ROUND, TINY, Project
+from project import ONE_ROUND, TINY, Project
 
 VALUES = {
     **TINY,
@@ -98,7 +98,7 @@ def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
 def test_training_that_the_scheduler_cancels_is_sent_again_and_goes_on(cluster, project):
     project.change("training", "epochs", 30)
     project.change("training", "patience", 30)
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(project.folder / "src")}
+    environment = project.environment()
     command, cwd = on_cluster(cluster, project, *ROUND1), project.folder
     with subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         number = cancel_in_epoch(4, cluster, project)

@@ -12,8 +12,11 @@ from cloudcover.data.folds import TEST
 from cloudcover.labels.known import refuse_changed
 from cloudcover.runtime.text import listed
 
+AUDIT = "audit"
 NOBODY = "none"
 """Source of a verdict that neither the audit nor a person gave: the label is kept, or there is none."""
+PERSON = "human"
+"""Source of a verdict by a person without a name, or with one of the two names above."""
 
 
 class ManifestError(ValueError):
@@ -43,7 +46,8 @@ def build_manifest(
 
     Returns:
         `tables.MANIFEST`, sorted by chip: `label` is `human` where training learns from the given label, otherwise
-        `none`; `source` is `audit`, the reviewer's name or `none`; `score` is the suspicion
+        `none`; `source` is `audit`, the reviewer's name (`human` if it is empty, `audit` or `none`) or `none`;
+        `score` is the suspicion
         (NaN where the chip was not audited); `time` is that of the human verdict, otherwise empty.
 
     Raises:
@@ -81,14 +85,16 @@ def build_manifest(
                 f"the audit lacks {len(missing)} labelled chips ({listed(missing)}): run the audit again"
             )
         bad = suspects(manifest.loc[judged, "score"], params.max_suspicion)
-        manifest.loc[judged, "source"] = "audit"
+        manifest.loc[judged, "source"] = AUDIT
         manifest.loc[bad, "verdict"] = "bad"
         manifest.loc[bad, "reason"] = audited.loc[bad, "reasons"]
     if params.policy != "auto":
         decided = verdicts[verdicts["verdict"] != "unsure"]
         decided = decided.loc[decided.index.intersection(labelled)]
         manifest.loc[decided.index, ["verdict", "reason", "time"]] = decided[["verdict", "reason", "time"]]
-        manifest.loc[decided.index, "source"] = decided["reviewer"].where(decided["reviewer"] != "", "human")
+        manifest.loc[decided.index, "source"] = decided["reviewer"].mask(
+            decided["reviewer"].isin(["", AUDIT, NOBODY]), PERSON
+        )
     used = judged[manifest.loc[judged, "verdict"] == "clean"]
     manifest.loc[used, "label"] = "human"
     return tables.MANIFEST.check(manifest, "manifest")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -20,12 +21,14 @@ INK, MUTED, LINE = "#010101", "#020202", "#030303"
 SERIES = ("#040404", "#050505", "#060606", "#070707", "#080808")
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line"} | {c: f"series{i}" for i, c in enumerate(SERIES, 1)}
 """Stand-ins that `_svg` replaces by the page's CSS variables."""
+LONGEST_NAME = 28
+"""Characters of a name beside an axis; a longer one would leave no room for the plot."""
 
 _STYLE: Any = {
     "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": LINE, "xtick.color": MUTED, "ytick.color": MUTED,
     "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False,
-    "axes.titlesize": 9, "axes.titleweight": "bold",
+    "axes.titlesize": 9, "axes.titleweight": "bold", "text.parse_math": False,  # a dollar sign in a name is one
 }  # fmt: skip
 
 
@@ -51,7 +54,7 @@ def runs(figures: Mapping[str, Mapping[str, float]], true: Mapping[str, Mapping[
                     markersize=5,
                     label=name,
                 )
-        axes.set_yticks(np.arange(len(figures)), list(figures))
+        axes.set_yticks(np.arange(len(figures)), _shortened(figures))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("global Jaccard on held-out scenes [0-1], 95 % interval by location")
@@ -74,6 +77,7 @@ def reliability(diagram: pd.DataFrame) -> str:
             bottom.step(part["low"], part["pixels"] / part["pixels"].sum(), where="post", color=colour)
         top.set_ylabel("share of cloud [0-1]")
         bottom.set_yscale("log")
+        bottom.yaxis.set_major_formatter("{x:g}")
         bottom.set_ylabel("pixels [0-1]")
         bottom.set_xlabel("predicted probability of cloud [0-1]")
         top.legend(loc="upper left")
@@ -96,7 +100,7 @@ def curves(history: pd.DataFrame) -> str:
                 top.plot(part["epoch"], part["validation_jaccard"], color=colour, label=f"fold {fold}")
                 bottom.plot(part["epoch"], part["train_loss"], color=colour)
                 bottom.plot(part["epoch"], part["validation_loss"], color=colour, linestyle=":")
-            top.set_title(name)
+            top.set_title(*_shortened([name]))
             bottom.set_xlabel("epoch")
         grid[0, 0].set_ylabel("validation Jaccard [0-1]")
         grid[1, 0].set_ylabel("loss (dotted: validation)")
@@ -114,7 +118,7 @@ def locations(final: pd.Series, baseline: pd.Series) -> str:
         axes.hlines(place, np.minimum(before, final), np.maximum(before, final), color=LINE, linewidth=2)
         axes.scatter(before, place, color=MUTED, s=14, label="baseline", zorder=3)
         axes.scatter(final, place, color=SERIES[0], s=22, label="final", zorder=3)
-        axes.set_yticks(place, list(final.index))
+        axes.set_yticks(place, _shortened(final.index))
         axes.set_ylim(len(final) - 0.4, -0.6)
         axes.set_xlabel("Jaccard of the location's given labels [0-1]")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
@@ -172,6 +176,11 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _shortened(names: Iterable[str]) -> list[str]:
+    """Names that fit beside an axis; the page's tables show them whole."""
+    return [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
@@ -186,20 +195,27 @@ def _figures(width: float, height: float, ratios: Sequence[float]) -> tuple[Figu
 def _svg(figure: Figure, name: str) -> str:
     """The figure as an `<svg>` element: equal bytes for equal figures, the page's font, colours by CSS variables."""
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        # Matplotlib only measures the text with its own font: the browser draws it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    for pattern, replacement in (
-        (r"(?s)<metadata>.*?</metadata>", ""),
-        (r"font-family: [^;\"]*;? ?", ""),
-        (r' id="(?![mp][0-9a-f]{8,}")[^"]*"', ""),  # only markers and clip paths are referred to
-        (r'(<svg[^>]*?) width="[^"]*"', r"\1"),
-        (r'(<svg[^>]*?) height="[^"]*"', r"\1"),
-    ):
-        text = re.sub(pattern, replacement, text)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var(--{variable})")
+    text = re.sub(r"(?s)<metadata>.*?</metadata>", "", text[text.index("<svg") :])
+    text = re.sub(r"<[^>]*>", lambda tag: _restyled(tag[0]), text)
     width = 72 * figure.get_size_inches()[0]
     size = f"min-width:{0.85 * width:.0f}px;max-width:{1.4 * width:.0f}px"
     return text.replace("<svg", f'<svg role="img" aria-label="plot: {name}" style="{size}"', 1)
+
+
+def _restyled(tag: str) -> str:
+    """A tag without ids, fonts and sizes of its own, and with CSS variables as colours; texts between tags stay."""
+    for pattern, replacement in (
+        (r"font-family: [^;\"]*;? ?", ""),
+        (r' id="(?![mp][0-9a-f]{8,}")[^"]*"', ""),  # only markers and clip paths are referred to
+        (r'^(<svg.*?) width="[^"]*"', r"\1"),
+        (r'^(<svg.*?) height="[^"]*"', r"\1"),
+    ):
+        tag = re.sub(pattern, replacement, tag)
+    for colour, variable in _VARIABLES.items():
+        tag = tag.replace(colour, f"var(--{variable})")
+    return tag

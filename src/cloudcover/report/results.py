@@ -84,6 +84,7 @@ def read_results(paths: Mapping[str, str | Sequence[str]], final: Masks) -> Resu
         reliability=pd.read_csv(path["reliability"]),
         counts=tables.COUNTS.read(path["chips"]),
         locations=pd.read_csv(path["locations"], dtype={"location": str}, keep_default_na=False),
-        comparisons={name: pd.read_csv(path[name]) for name in COMPARISONS},
+        # a member of the ensemble may be called `null`; only an empty field is no number
+        comparisons={n: pd.read_csv(path[n], keep_default_na=False, na_values=[""]) for n in COMPARISONS},
         curves=pd.read_csv(path["curves"]),
     )
