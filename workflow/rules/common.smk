@@ -137,7 +137,10 @@ def predictions(part, names):
     return [
         f"data/{part}/{run}/{file}"
         for run in names
-        for file in ["index.csv", *[f"{policy}.npy" for policy in policies_of(part, run)]]
+        for file in [
+            "index.csv",
+            *[f"{policy}.npy" for policy in policies_of(part, run)],
+        ]
     ]
 
 
