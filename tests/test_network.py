@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import multiprocessing
 import os
@@ -13,7 +14,6 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import _socket
 import pytest
 from forked import programs
 from project import Project
