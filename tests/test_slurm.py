@@ -86,8 +86,8 @@ def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
     assert {"baseline", "round1", "final"} <= metrics.keys()
     sent = [comment for _, state, comment in jobs(cluster) if state == "COMPLETED"]
     rules = {comment.split("_wildcards_")[0] for comment in sent}
-    assert {"rule_download", "rule_pack", "rule_evidence", "rule_train", "rule_predict"} <= rules
-    assert len(sent) == 18  # groups are one each: audit and manifest, audit and pseudo_label
+    assert {"rule_download", "rule_evidence", "rule_audit", "rule_train", "rule_predict"} <= rules
+    assert len(sent) == 19  # groups are one each: pack and folds
     log = (project.folder / LOG).read_text()
     assert "runs on GPU GPU-of-n" in log
     assert "epoch 2/2" in log
