@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ from cloudcover.models.build import build_model
 from cloudcover.models.folder import save_model
 from cloudcover.predict.bundle import write_bundle
 from cloudcover.predict.folder import find_chips, predict_chips
+from cloudcover.predict.openvino.card import load_export
+from cloudcover.predict.openvino.export import export
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import atomic, remove_leftovers, sha256, write_text
 from cloudcover.sources.fetch import fetch
@@ -186,7 +189,7 @@ def models(tmp_path_factory) -> list[Path]:
 
 
 def bundle_of(models: list[Path], out: Path) -> None:
-    settings = InferenceSettings(weights={f"unet-{folder.name}": 0.5 for folder in models}, threshold=0.5)
+    settings = InferenceSettings(weights={f"unet-{folder.name}": 1 / len(models) for folder in models}, threshold=0.5)
     write_bundle(models, "none", settings, out)
 
 
@@ -229,3 +232,44 @@ def test_a_prediction_that_is_killed_leaves_whole_masks_and_is_gone_on_with(mode
     assert parts(tmp_path) == []
     assert len(list(out.glob("[!.]*.tif"))) == 12
     assert hashes(chips) == before
+
+
+def export_into(bundle: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    export(bundle, out, "fp32")
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra cloudcover[openvino]")
+def test_exports_that_are_killed_are_none_and_are_gone_on_with(models, tmp_path):
+    """One after the other into the same folder: each meets what the one before left, and the last is complete."""
+    bundle, out = tmp_path / "bundle", tmp_path / "fast"
+    bundle_of(models[:1], bundle)
+    before = hashes(bundle)
+    context = multiprocessing.get_context("forkserver")  # no threads of torch to be copied
+    context.set_forkserver_preload(["test_leftovers"])
+    export_into(bundle, out)
+    complete = hashes(out)
+    ended = []
+    for seed in SEEDS:
+        generator = random.Random(seed)
+        process = context.Process(target=export_into, args=(bundle, out))
+        process.start()
+        writes = generator.random() < 0.7  # most of the time is spent on the graph, before anything is written
+        deadline = time.monotonic() + (60 if writes else generator.uniform(0, 1))
+        while process.is_alive() and time.monotonic() < deadline and not (writes and parts(tmp_path)):
+            time.sleep(0.001)
+        time.sleep(generator.uniform(0, 0.1) if writes else 0)
+        process.kill()
+        process.join()
+        ended.append(process.exitcode)
+        model = out / "unet-fold0"
+        if (out / "bundle.json").exists():
+            assert hashes(out).keys() == complete.keys()
+        if (model / "export.json").exists():
+            load_export(model)
+        assert hashes(bundle) == before
+    assert ended.count(-signal.SIGKILL) >= 5
+    export_into(bundle, out)
+    assert parts(tmp_path) == []
+    assert hashes(out).keys() == complete.keys()
+    load_export(model)

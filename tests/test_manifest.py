@@ -68,6 +68,12 @@ def test_a_human_verdict_comes_first_and_unsure_leaves_it_to_the_audit(index, au
     assert manifest["score"].tolist()[:3] == [0.1, 0.5, 0.9]
 
 
+@pytest.mark.parametrize("name", ["", "audit", "none"])
+def test_a_reviewer_cannot_be_taken_for_the_audit_or_for_nobody(index, audit, name):
+    manifest = build_manifest(audit, verdicts(a="bad").assign(reviewer=name), index, FOLDS, params("human_first"))
+    assert manifest.set_index("chip_id").loc["a", ["verdict", "source"]].tolist() == ["bad", "human"]
+
+
 def test_human_keeps_labels_without_a_verdict_and_needs_no_audit(index):
     manifest = build_manifest(None, verdicts(a="bad", c="unsure"), index, FOLDS, params("human"))
     assert verdict_of(manifest) == {"a": "bad", "b": "clean", "c": "clean", "d": "unlabelled"}

@@ -210,6 +210,8 @@ def test_what_people_write_arrives_in_every_table_of_the_chain(hostile):
     for chip_id, note in NOTES.items():
         assert (manifest.loc[chip_id, "verdict"], manifest.loc[chip_id, "reason"]) == ("bad", note)
     assert manifest.loc[list(NOTES), "source"].tolist() == [*list(REVIEWERS.values())[:3], "human"]
+    queue = Queue(index.assign(chip_id=index.index), tables.AUDIT.read(hostile.folder / "data/audit/baseline.csv"))
+    assert {queue.describe(chip)["location"] for chip in queue.table.index} == set(PLACES)
     metrics = json.loads((reports / "metrics.json").read_text())
     assert {f"final/{member}" for member in MEMBERS} <= metrics.keys()
     bundle = json.loads((hostile.folder / "models/bundle/bundle.json").read_text())
