@@ -27,8 +27,8 @@ from cloudcover.config.params import load
 from cloudcover.models.build import build_model
 from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.device import precision
-from cloudcover.train.average import AverageWeights
 from cloudcover.train.data import Batch
+from cloudcover.train.ema import EMA
 from cloudcover.train.learner import Learner
 from cloudcover.train.run import _deterministic
 
@@ -92,7 +92,7 @@ def main() -> None:
     learner = Learner(
         network, normalize, training, params.augmentation, 1_000, 0, precision=wanted, compiled=options.compile
     )
-    average = AverageWeights(network, 0.98)
+    average = EMA(network, 0.98)
     batch = random_batch(options.batch, size, options.device)
     with _deterministic(options.device):
         measure(

@@ -77,12 +77,11 @@ def recipe(preset: Path, seed: int, device: str) -> Params:
 
 def by_model(predictor: Predictor, chips: dict[str, NDArray[np.uint16]]) -> Masks:
     """Masks of a predictor, with its own threshold."""
-    from cloudcover.predict.folder import chip_percentiles, mask_of
+    from cloudcover.predict.files import chip_percentiles
 
     masks = {}
     for name, chip in chips.items():
-        probabilities = predictor.probabilities(chip[None], chip_percentiles(chip[None], 0))
-        masks[name] = mask_of(probabilities, chip[None], predictor.threshold, 0)[0]
+        masks[name] = predictor.masks(chip[None], chip_percentiles(chip[None], 0))[0]
     return masks
 
 

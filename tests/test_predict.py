@@ -20,7 +20,7 @@ from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
-from cloudcover.masks.decision import InferenceSettings, apply_temperature
+from cloudcover.masks.decision import InferenceSettings, apply_temperature, mask_of
 from cloudcover.masks.postprocess import Postprocess
 from cloudcover.models import folder as model_folder
 from cloudcover.models.build import build_model
@@ -28,7 +28,7 @@ from cloudcover.models.folder import ModelCard, ModelFolderError, save_model
 from cloudcover.predict import folder as predict_folder
 from cloudcover.predict.bundle import load_bundle, write_bundle
 from cloudcover.predict.files import chip_percentiles
-from cloudcover.predict.folder import UnusableChipsError, find_chips, mask_of, predict_chips
+from cloudcover.predict.folder import UnusableChipsError, find_chips, predict_chips
 from cloudcover.predict.oof import predict_oof
 from cloudcover.predict.predictor import EnsembleError, NotFiniteError, Predictor
 from cloudcover.runtime.device import DeviceMemoryError
@@ -356,7 +356,7 @@ def test_a_bundle_applies_exactly_what_was_chosen(bright, tmp_path):
     expected = apply_temperature(0.8 * parts[0] + 0.2 * parts[1], 2.0)
     found = predictor.probabilities(dn, percentiles)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    masks = mask_of(found, dn, predictor.threshold, 0, predictor.postprocess)
+    masks = predictor.masks(dn, percentiles)
     np.testing.assert_array_equal(masks, settings.postprocess.masks(found, 0.4))
     card = read_json(tmp_path / "bundle" / "bundle.json")
     card["settings"]["weights"] = {"unet-fold0": 1.0}

@@ -18,8 +18,8 @@ from cloudcover.models.folder import load_model
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import read_json, sha256
 from cloudcover.train import learner, run
-from cloudcover.train.average import AverageWeights
 from cloudcover.train.data import BatchLoader
+from cloudcover.train.ema import EMA
 from cloudcover.train.learner import NotFiniteError, cosine
 from cloudcover.train.run import train, training_fingerprint
 from cloudcover.train.split import Split
@@ -204,7 +204,7 @@ def test_the_card_tells_where_the_model_came_from(chips, tmp_path):
 
 def test_the_average_is_the_formula_and_is_only_lent_to_the_network():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    average, expected = AverageWeights(network, 0.9), {}
+    average, expected = EMA(network, 0.9), {}
     with average.applied():
         pass  # before the first step there is nothing to apply
     for step in range(1, 30):
@@ -223,7 +223,7 @@ def test_the_average_is_the_formula_and_is_only_lent_to_the_network():
 
 
 def test_a_resumed_average_of_the_weights_moves_to_the_device_of_the_weights():
-    average = AverageWeights(nn.Linear(2, 1, device="meta"), 0.9)
+    average = EMA(nn.Linear(2, 1, device="meta"), 0.9)
     average.load_state_dict({"steps": 3, "average": {"weight": torch.zeros(1, 2), "bias": torch.zeros(1)}})
     assert [tensor.device.type for tensor in average.state_dict()["average"].values()] == ["meta", "meta"]
 

@@ -16,7 +16,6 @@ from cloudcover.data import tables
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.predict.bundle import load_bundle
-from cloudcover.predict.folder import mask_of
 from cloudcover.runtime.files import sha256
 
 
@@ -79,9 +78,7 @@ def test_the_metric_is_one_global_jaccard_of_what_the_bundle_predicts_on_the_tes
     for chip_id in sorted(test & set(manifest.loc[manifest["verdict"] == "clean", "chip_id"])):
         place = index.loc[chip_id]
         label = np.load(data / f"store/labels-{place['shard']:05d}.npy")[place["row"]]
-        dn = store.chips([chip_id])
-        probabilities = bundle.probabilities(dn, store.percentiles([chip_id]))
-        predicted = mask_of(probabilities, dn, bundle.threshold, 0, bundle.postprocess)[0] == 1
+        predicted = bundle.masks(store.chips([chip_id]), store.percentiles([chip_id]))[0] == 1
         intersection += int((predicted & (label == 1)).sum())
         union += int((predicted | (label == 1)).sum())
     metrics = json.loads((chain.folder / "reports/metrics.json").read_text())

@@ -73,8 +73,8 @@ def training_threads():
 # Memory and time that the rules ask a cluster for; a run on one machine ignores them. They are for 11,748 chips of 512
 # pixels and one GPU of the last years. Time is what docs/scaling.md derives from measured rates, ten times and more:
 # who asks for too much waits a little, who is cut off starts again. Memory is what the demo's jobs held at their peak
-# (0.1 to 0.2 GB without a network, 0.6 to 0.8 GB with one), and for 512 pixels on a GPU about
-# 3 GB for CUDA and three batches of 32 chips (0.3 GB), doubled or more.
+# (0.1 to 0.2 GB without a network, 0.6 to 0.8 GB with one), and for 512 pixels on a GPU about 3 GB for CUDA and three
+# batches of 32 chips (0.3 GB), doubled or more.
 def grows(first):
     """A resource: so much in the first attempt, twice as much in the second."""
     return lambda wildcards, attempt: first * attempt

@@ -46,9 +46,8 @@ def build_manifest(
 
     Returns:
         `tables.MANIFEST`, sorted by chip: `label` is `human` where training learns from the given label, otherwise
-        `none`; `source` is `audit`, the reviewer's name (`human` if it is empty, `audit` or `none`) or `none`;
-        `score` is the suspicion
-        (NaN where the chip was not audited); `time` is that of the human verdict, otherwise empty.
+        `none`; `source` is `audit`, the reviewer's name (`human` if it is empty, `audit` or `none`) or `none`; `score`
+        is the suspicion (NaN where the chip was not audited); `time` is that of the human verdict, otherwise empty.
 
     Raises:
         ManifestError: the policy needs the audit, but it is missing or lacks labelled chips.

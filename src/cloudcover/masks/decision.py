@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from scipy.special import expit, logit
 
+from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 
 LEAST = 1 / 510
@@ -38,6 +39,30 @@ class InferenceSettings(BaseModel):
         if min(weights.values()) < 0 or not math.isclose(sum(weights.values()), 1, abs_tol=1e-6):
             raise ValueError(f"weights must be 0 or more and sum to 1, got {weights}")
         return weights
+
+
+def mask_of(
+    probabilities: NDArray[np.float32],
+    chips: NDArray[np.uint16],
+    threshold: float,
+    nodata: int,
+    postprocess: Postprocess = NOTHING,
+) -> NDArray[np.uint8]:
+    """Make masks of calibrated probabilities.
+
+    Args:
+        probabilities: N x H x W, in [0, 1].
+        chips: N x B x H x W [DN].
+        threshold: a pixel is cloud at a probability above this.
+        nodata: value of pixels without data [DN].
+        postprocess: filters of the probabilities and of the mask.
+
+    Returns:
+        N x H x W uint8: 1 for cloud, 0 for clear, 255 where any band has no data.
+    """
+    masks = postprocess.masks(probabilities, threshold).astype(np.uint8)
+    masks[(chips == nodata).any(axis=1)] = IGNORE_INDEX
+    return masks
 
 
 def apply_temperature(probabilities: NDArray[np.floating] | float, temperature: float) -> NDArray[np.float32]:

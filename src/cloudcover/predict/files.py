@@ -112,8 +112,8 @@ class Shape(NamedTuple):
 
 
 @dataclass
-class ChipBatch:
-    """Chips of one size.
+class FileBatch:
+    """Chips of one size, read from files.
 
     Attributes:
         folders: of the chips.
@@ -223,7 +223,7 @@ class ChipFiles:
         for task, sizes in zip(tasks, found, strict=True):
             yield from zip(task, sizes, strict=True)
 
-    def read(self, given: tuple[tuple[int, int] | str, list[Path]]) -> ChipBatch:
+    def read(self, given: tuple[tuple[int, int] | str, list[Path]]) -> FileBatch:
         """Read a batch of `batches`; what cannot be read is noted."""
         found, folders = given
         size = (1, 1) if isinstance(found, str) else found
@@ -231,10 +231,10 @@ class ChipFiles:
         percentiles = np.zeros((shape.chips, shape.bands, 2), np.float32)
         if isinstance(found, str):
             dn, masks = shape.arrays(np.empty(shape.bytes, np.uint8))
-            return ChipBatch(folders, shape, dn, masks, percentiles, [Note(problem=found)] * len(folders))
+            return FileBatch(folders, shape, dn, masks, percentiles, [Note(problem=found)] * len(folders))
         if self._pool is None or shape.bytes > self._slot_bytes:
             dn, masks = shape.arrays(np.empty(shape.bytes, np.uint8))
-            return ChipBatch(folders, shape, dn, masks, percentiles, _read(folders, dn, percentiles, size, self.spec))
+            return FileBatch(folders, shape, dn, masks, percentiles, _read(folders, dn, percentiles, size, self.spec))
         slot = self._free.get()
         dn, masks = shape.arrays(self._memory, slot)
         notes: list[Note] = []
@@ -246,9 +246,9 @@ class ChipFiles:
             more, found_percentiles = task.result()
             percentiles[len(notes) : len(notes) + len(more)] = found_percentiles
             notes += more
-        return ChipBatch(folders, shape, dn, masks, percentiles, notes, slot)
+        return FileBatch(folders, shape, dn, masks, percentiles, notes, slot)
 
-    def write(self, batch: ChipBatch) -> ChipBatch:
+    def write(self, batch: FileBatch) -> FileBatch:
         """Write the masks of the chips that have no problem.
 
         Raises:

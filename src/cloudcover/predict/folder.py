@@ -9,16 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cloudcover.augment import tta
 from cloudcover.data import ownership
-from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.values import report
-from cloudcover.masks.postprocess import NOTHING, Postprocess
-from cloudcover.predict.files import ChipBatch, ChipFiles, Note, Spec, processes_for
+from cloudcover.predict.files import ChipFiles, FileBatch, Note, Spec, processes_for
 from cloudcover.predict.predictor import NotFiniteError, Predictor
 from cloudcover.runtime.prefetch import prefetch
 from cloudcover.runtime.text import listed
@@ -29,19 +25,6 @@ READERS = 2
 
 class UnusableChipsError(ValueError):
     """Some chips have no mask; the message names them and says why. The masks of all others are written."""
-
-
-def mask_of(
-    probabilities: NDArray[np.float32],
-    chips: NDArray[np.uint16],
-    threshold: float,
-    nodata: int,
-    postprocess: Postprocess = NOTHING,
-) -> NDArray[np.uint8]:
-    """1 above the threshold, post-processed, 0 elsewhere, 255 where any band has no data: N x H x W uint8."""
-    masks = postprocess.masks(probabilities, threshold).astype(np.uint8)
-    masks[(chips == nodata).any(axis=1)] = IGNORE_INDEX
-    return masks
 
 
 def find_chips(paths: Sequence[Path], bands: list[str]) -> list[Path]:
@@ -148,7 +131,7 @@ def _processes(chips: int, gpu: bool) -> int:
     return processes_for(chips) if gpu else 0
 
 
-def _fill(predictor: Predictor, batch: ChipBatch) -> ChipBatch:
+def _fill(predictor: Predictor, batch: FileBatch) -> FileBatch:
     """Predict the masks of a batch; a policy that does not fit its size is noted as a problem of its chips.
 
     Raises:
@@ -158,13 +141,7 @@ def _fill(predictor: Predictor, batch: ChipBatch) -> ChipBatch:
         return batch
     _, _, height, width = batch.shape
     try:
-        if predictor.postprocess == NOTHING:
-            batch.masks[:] = predictor.masks(batch.dn, batch.percentiles)[:, :height, :width]
-        else:
-            probabilities = predictor.probabilities(batch.dn, batch.percentiles)[:, :height, :width]
-            chips = batch.dn[:, :, :height, :width]
-            threshold, nodata = predictor.threshold, predictor.card.nodata
-            batch.masks[:] = mask_of(probabilities, chips, threshold, nodata, predictor.postprocess)
+        batch.masks[:] = predictor.masks(batch.dn, batch.percentiles, (height, width))
     except NotFiniteError as error:
         raise NotFiniteError(error.row, f"chip {batch.folders[error.row].name}: {error}") from None
     except tta.PolicyError as error:

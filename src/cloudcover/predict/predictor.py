@@ -16,7 +16,7 @@ from torch import Tensor
 from cloudcover.augment import tta
 from cloudcover.config.sections import Tta
 from cloudcover.data.chips import IGNORE_INDEX
-from cloudcover.masks.decision import LEAST, InferenceSettings, apply_temperature
+from cloudcover.masks.decision import LEAST, InferenceSettings, apply_temperature, mask_of
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 from cloudcover.models.folder import ModelCard
 from cloudcover.models.normalize import Normalize
@@ -139,12 +139,31 @@ class Predictor:
         means = self._of_policy(dn, percentiles, np.float32, lambda mean, _: mean)
         return apply_temperature(means, self._settings.temperature) if self._settings else means
 
-    def masks(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Masks without post-processing, made on the device; arguments and errors as `probabilities`.
+    def masks(
+        self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32], size: tuple[int, int] | None = None
+    ) -> NDArray[np.uint8]:
+        """Masks by the settings, as everybody gets them; without post-processing they are made on the device.
+
+        Args:
+            dn: As for `probabilities`.
+            percentiles: As for `probabilities`.
+            size: Height and width of the chips without their padding [pixels]; None: they have none.
 
         Returns:
-            N x H x W uint8: 1 above the threshold, 0 elsewhere, 255 where any band has no data.
+            N x height x width uint8: 1 for cloud, 0 for clear, 255 where any band has no data.
+
+        Raises:
+            EnsembleError: As `probabilities`, and so are NotFiniteError and DeviceMemoryError.
         """
+        height, width = size or dn.shape[2:]
+        if self.postprocess != NOTHING:
+            chips = dn[:, :, :height, :width]
+            probabilities = self.probabilities(dn, percentiles)[:, :height, :width]
+            return mask_of(probabilities, chips, self.threshold, self.card.nodata, self.postprocess)
+        return self._masks_on_device(dn, percentiles)[:, :height, :width]
+
+    def _masks_on_device(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Masks without post-processing, N x H x W."""
         temperature = self._settings.temperature if self._settings else 1.0
         nodata = int(np.array(self.card.nodata, np.uint16).view(np.int16))  # torch compares int16, not uint16
 

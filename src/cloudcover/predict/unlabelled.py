@@ -14,7 +14,6 @@ from cloudcover.data import ownership, tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.predict.files import write_mask
-from cloudcover.predict.folder import mask_of
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic, sha256
@@ -26,9 +25,7 @@ def predict_masks(
     """Predict masks in batches: chip ids, and n x H x W uint8 of {0, 1, 255}; 255 where there is no data."""
     with tqdm(total=len(chip_ids), desc="predict", unit="chip", disable=None) as bar:
         for batch in store.batches(chip_ids, predictor.batch):
-            dn = store.chips(batch)
-            probabilities = predictor.probabilities(dn, store.percentiles(batch))
-            yield batch, mask_of(probabilities, dn, predictor.threshold, predictor.card.nodata, predictor.postprocess)
+            yield batch, predictor.masks(store.chips(batch), store.percentiles(batch))
             bar.update(len(batch))
 
 

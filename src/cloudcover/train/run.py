@@ -26,8 +26,8 @@ from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.device import precision, resolve_device
 from cloudcover.runtime.files import derive_seed, fingerprint
 from cloudcover.train import distributed
-from cloudcover.train.average import AverageWeights
 from cloudcover.train.data import BatchLoader, Masks, fits
+from cloudcover.train.ema import EMA
 from cloudcover.train.learner import Learner
 from cloudcover.train.split import Split, check
 from cloudcover.train.state import last_state, load_state, save_state
@@ -118,7 +118,7 @@ def train(
         place=place,
         compiled=compiled,
     )
-    average = AverageWeights(network, p.ema_decay) if p.ema_decay is not None else None
+    average = EMA(network, p.ema_decay) if p.ema_decay is not None else None
     progress = _Progress(f"validation_{p.monitor}")
     if place.size > 1:
         log.info("%s is trained by %d processes on %d nodes", name, place.size, distributed.nodes())
@@ -196,7 +196,7 @@ class _Progress:
 
 def _epoch(
     learner: Learner,
-    average: AverageWeights | None,
+    average: EMA | None,
     progress: _Progress,
     training: BatchLoader,
     validation: BatchLoader,
@@ -224,7 +224,7 @@ def _report(name: str, progress: _Progress, epochs: int, rate: float, device: st
     )  # fmt: skip
 
 
-def _state(learner: Learner, average: AverageWeights | None, progress: _Progress) -> dict[str, Any]:
+def _state(learner: Learner, average: EMA | None, progress: _Progress) -> dict[str, Any]:
     return {
         "learner": learner.state_dict(),
         "average": average.state_dict() if average else None,
@@ -232,7 +232,7 @@ def _state(learner: Learner, average: AverageWeights | None, progress: _Progress
     }
 
 
-def _restore(state: dict[str, Any], learner: Learner, average: AverageWeights | None, progress: _Progress) -> None:
+def _restore(state: dict[str, Any], learner: Learner, average: EMA | None, progress: _Progress) -> None:
     learner.load_state_dict(state["learner"])
     if average:
         average.load_state_dict(state["average"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class AverageWeights:
+class EMA:
     """Exponential moving average of a network's weights and floating-point buffers.
 
     Polyak & Juditsky 1992. The decay grows with the steps, min(decay, (1 + t) / (10 + t)), so that early averages
