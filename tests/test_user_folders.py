@@ -28,7 +28,6 @@ from cloudcover.data.layout import layout_files
 from cloudcover.data.ownership import FolderError
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
-from cloudcover.masks.postprocess import NOTHING
 from cloudcover.predict import folder as predict_masks
 from cloudcover.predict.files import write_mask
 from cloudcover.predict.unlabelled import predict_unlabelled
@@ -259,10 +258,7 @@ def test_masks_overwrite_neither_bands_nor_labels_but_earlier_masks(tmp_path):
 def test_masks_of_the_store_replace_earlier_ones_only(layout, tmp_path):
     raw, store, out = layout(chips=4), tmp_path / "store", tmp_path / "predictions"
     pack(raw, store, tmp_path / "q.csv", validate({"data": {"chip_size": 64}}).data)
-    predictor = SimpleNamespace(
-        batch=2, threshold=0.5, postprocess=NOTHING, card=SimpleNamespace(nodata=0),
-        probabilities=lambda chips, percentiles: np.ones((len(chips), 64, 64), np.float32),
-    )  # fmt: skip
+    predictor = SimpleNamespace(batch=2, masks=lambda chips, percentiles: np.ones((len(chips), 64, 64), np.uint8))
     ownership.claim(out)
     ownership.reserve(out, ["old.tif"])
     for name in ("old.tif", "mine.tif"):
