@@ -13,6 +13,7 @@ one optimizer step to the next within an epoch; the median counts, and the best 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import statistics
@@ -32,6 +33,7 @@ from chips512 import make
 
 from cloudcover.config.params import load
 from cloudcover.config.training import TrainingConfig
+from cloudcover.data.shards import array_path
 from cloudcover.data.store import ChipStore
 from cloudcover.runtime.files import write_json
 from cloudcover.train import run
@@ -96,11 +98,16 @@ class TimedLearner(Learner):
 def enlarged(store: Path, chips: int, folder: Path) -> ChipStore:
     """A store that has each chip several times, under other names."""
     index = pd.read_parquet(store / "index.parquet")
-    times = -(-chips // len(index))
-    copies = [index.assign(chip_id=index["chip_id"] + f"-{copy}") for copy in range(times)]
+    times, shards = -(-chips // len(index)), index["shard"].max() + 1
+    copies = [
+        index.assign(chip_id=index["chip_id"] + f"-{copy}", shard=index["shard"] + copy * shards)
+        for copy in range(times)
+    ]
     folder.mkdir(parents=True)
-    for shard in store.glob("*.npy"):
-        (folder / shard.name).symlink_to(shard.resolve())
+    for copy in range(times):
+        for kind, shard in itertools.product(("chips", "labels"), range(shards)):
+            source = array_path(store, kind, shard).resolve()
+            array_path(folder, kind, copy * shards + shard).symlink_to(source)
     pd.concat(copies).sort_values("chip_id", ignore_index=True).to_parquet(folder / "index.parquet")
     return ChipStore(folder)
 
@@ -191,6 +198,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.encoder, options.batch, options.chips, options.original_steps = "tu-mobilenetv3_small_050", 2, 20, 8
+    least = VALIDATED + (WARM_UP + 2) * options.batch
+    if options.chips < least:
+        parser.error(f"--chips {options.chips}: at least {least} are needed for batches of {options.batch}")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((options.set / "inductor").absolute()))
 
     raw, packed = make(options.set, 32 if options.quick else 64, options.seed)

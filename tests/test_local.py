@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
-from cloudcover.data.layout import LayoutError, layout_files
+from cloudcover.data.layout import LayoutError, layout_files, read_metadata
 from cloudcover.runtime.files import sha256
 from cloudcover.sources.fetch import fetch
 from cloudcover.sources.local import windows
@@ -80,6 +80,12 @@ def test_tiles_cover_an_image_and_stay_inside(more_rows, more_columns, size):
         assert covered[rows, columns].shape == (size, size)
         covered[rows, columns] = True
     assert covered.all()
+
+
+def test_a_pulled_table_without_its_raw_files_names_the_command_that_fetches_them(tmp_path):
+    (tmp_path / "files.csv").write_text("")
+    with pytest.raises(LayoutError, match=r"train_metadata\.csv is missing.*--forcerun download"):
+        read_metadata(tmp_path)
 
 
 def test_a_folder_of_another_layout_says_what_was_expected(tmp_path):

@@ -40,11 +40,20 @@ def read_metadata(root: Path) -> pd.DataFrame:
         if path.exists():
             frames.append(tables.METADATA.read(path).assign(split=split))
         elif split == "train":
-            raise LayoutError(f"{path} is missing: expected train_metadata.csv with {list(tables.METADATA.columns)}")
+            raise LayoutError(f"{path} is missing: {_remedy(root)}")
     chips = tables.METADATA.check(pd.concat(frames), root / "*_metadata.csv")
     if chips.empty:
         raise LayoutError(f"{root}/train_metadata.csv lists no chips")
     return chips.assign(scene=scene_of(chips["location"], chips["datetime"]))
+
+
+def _remedy(root: Path) -> str:
+    """Tell how to get `train_metadata.csv`; where the table of the files is, its files have been here before."""
+    if (root / "files.csv").exists():
+        return (
+            "raw files are not versioned; `snakemake --cores 1 --forcerun download -- data/raw/files.csv` fetches them"
+        )
+    return f"expected train_metadata.csv with {list(tables.METADATA.columns)}"
 
 
 def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
