@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="of the original's DataLoader")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", type=Path, help="a trained bundle or model folder, for the cost of precision")
+    parser.add_argument("--ways", nargs="+", help="this project's ways to time (the table names them); else all")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--folders", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -172,6 +173,9 @@ def main() -> None:
     cpu = options.device == "cpu"
     precisions = ["bf16", "int8"] if cpu else []
     ways = ["torch-bf16", *([] if cpu else ["torch-bf16-compiled"]), *(f"openvino-{name}" for name in precisions)]
+    if options.ways and not set(options.ways) <= set(ways):
+        parser.error(f"--ways: choose from {', '.join(ways)}")
+    ways = options.ways or ways
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
