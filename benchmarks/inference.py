@@ -46,10 +46,11 @@ def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None
     torch.manual_seed(0)
     model = ModelParams(encoder=encoder, decoder_channels=None)  # type: ignore[call-arg]
     card = ModelCard(
-        architecture="unet", encoder=encoder, decoder_channels=None, bands=["B02", "B03", "B04", "B08"], nodata=0,
-        input=InputParams(), chip_size=512, fingerprint="", run="benchmark", fold=0, seed=0,  # type: ignore[call-arg]
+        architecture="unet", encoder=encoder, decoder_channels=None, border=model.border,
+        bands=["B02", "B03", "B04", "B08"], nodata=0, input=InputParams(), chip_size=512,  # type: ignore[call-arg]
+        fingerprint="", run="benchmark", fold=0, seed=0,
     )  # fmt: skip
-    save_model(out / "torch", build_model(model, 4), card)
+    save_model(out / "torch", build_model(model, card.bands), card)
     for precision in precisions:
         export(out / "torch", out / precision, precision, ChipStore(store) if precision == "int8" else None, chips=8)  # type: ignore[arg-type]
 

@@ -87,7 +87,7 @@ def train(folder: Path, steps: int | None, seed: int, device: str) -> dict[str, 
     params, store, device = Params(), ChipStore(folder), resolve_device(device)
     items = pd.DataFrame({"chip_id": store.index["chip_id"].to_numpy(), "label": "human", "weight": 1.0})
     batches = BatchLoader(store, items, params.training.batch_size, seed, device=device)
-    network = build_model(params.model, 4).to(device)
+    network = build_model(params.model, params.data.bands).to(device)
     scaler = Normalize(params.input, params.data, reuse=device == "cpu")
     learner = Learner(network, scaler, params.training, params.augmentation, len(batches), seed)
     peak = Peak()

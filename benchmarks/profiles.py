@@ -85,7 +85,7 @@ def main() -> None:
 
     params = load(Path(__file__).parents[1] / "config/presets/full.yaml")
     model = params.model.model_copy(update={"encoder": options.encoder, "encoder_weights": None})
-    network = build_model(model, 4).to(options.device)
+    network = build_model(model, params.data.bands).to(options.device)
     normalize = Normalize(params.input, params.data, reuse=options.device == "cpu")
     wanted = precision("auto", options.device)
     training = params.training.model_copy(update={"batch_size": options.batch})

@@ -98,9 +98,10 @@ def _losses(dn: torch.Tensor, target: torch.Tensor) -> Arrays:
 def _logits(dn: torch.Tensor) -> Arrays:
     """Logits of every architecture at every 16th pixel."""
     found: Arrays = {}
-    inputs = Normalize(InputParams(), DataParams())(dn)
+    data = DataParams()
+    inputs = Normalize(InputParams(), data)(dn)
     for name in ARCHITECTURES:
-        network = build_model(ModelParams.model_validate({"architecture": name}), 4).eval()
+        network = build_model(ModelParams.model_validate({"architecture": name, "border": 0}), data.bands).eval()
         state = network.state_dict()
         network.load_state_dict({key: _formula(key, value) for key, value in state.items()})
         with torch.no_grad():

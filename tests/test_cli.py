@@ -14,7 +14,7 @@ import torch
 import yaml
 from affine import Affine
 from click.testing import CliRunner, Result
-from conftest import ROOT
+from conftest import BANDS, ROOT
 from rasterio.crs import CRS
 
 from cloudcover.cli import main
@@ -160,12 +160,12 @@ def test_predict_writes_a_mask_for_each_chip_that_score_can_read(chips: Path, tm
     params = ModelParams.model_validate({"encoder": "tu-mobilenetv3_small_050", "decoder_channels": [8] * 5})
     card = ModelCard.model_validate(
         {
-            **params.model_dump(include={"architecture", "encoder", "decoder_channels"}),
-            "bands": ["B02", "B03", "B04", "B08"], "nodata": 0, "input": validate({}).input, "chip_size": 64,
+            **params.model_dump(include={"architecture", "encoder", "decoder_channels", "border"}),
+            "bands": BANDS, "nodata": 0, "input": validate({}).input, "chip_size": 64,
             "fingerprint": "", "run": "round1", "fold": 0, "seed": 0,
         }
     )  # fmt: skip
-    save_model(tmp_path / "model", build_model(params, 4, pretrained=False), card)
+    save_model(tmp_path / "model", build_model(params, BANDS, pretrained=False), card)
     out = tmp_path / "masks"
     arguments = ["--model", tmp_path / "model", "--out", out, "--device", "cpu", "--tta", "flips"]
     if not torch.cuda.is_available():

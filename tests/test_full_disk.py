@@ -74,7 +74,7 @@ def disk(tmp_path):
 @pytest.fixture
 def model(tmp_path):
     params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
-    save_model(tmp_path / "model", build_model(params, 4), card())
+    save_model(tmp_path / "model", build_model(params, BANDS), card())
     return tmp_path / "model"
 
 
@@ -198,11 +198,11 @@ def test_packing_names_the_shard(disk, tmp_path):
 
 def test_a_model_without_room_for_its_weights_is_named_and_the_old_model_is_kept(disk):
     params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
-    save_model(disk.path / "model", build_model(params, 4), card())
+    save_model(disk.path / "model", build_model(params, BANDS), card())
     before = disk.files()
     disk.leave(3)
     with pytest.raises(OSError, match=r"No space left.*model/model\.safetensors"):
-        save_model(disk.path / "model", build_model(params, 4), card())
+        save_model(disk.path / "model", build_model(params, BANDS), card())
     assert disk.files() == before
 
 
@@ -235,7 +235,7 @@ folds = store.index[["scene"]].reset_index().assign(fold=0)
 def test_a_memory_map_without_room_is_an_error_and_not_a_killed_process(disk, tmp_path, program, name):
     make_store(tmp_path, chips=6)
     params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
-    save_model(tmp_path / "model", build_model(params, 4), card(run="round1", fold=0))
+    save_model(tmp_path / "model", build_model(params, BANDS), card(run="round1", fold=0))
     disk.leave(3)
     words = [sys.executable, "-c", MAPPED + program, tmp_path / "store", tmp_path / "model", disk.path / "out"]
     result = subprocess.run(words, capture_output=True, text=True)

@@ -183,7 +183,7 @@ def models(tmp_path_factory) -> list[Path]:
     params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
     for fold in range(2):
         folder = root / "final/unet" / f"fold{fold}"
-        save_model(folder, build_model(params, 4), card(fold=fold))
+        save_model(folder, build_model(params, BANDS), card(fold=fold))
         made.append(folder)
     return made
 

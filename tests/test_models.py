@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import BANDS
 from safetensors.torch import load_file, save_file
 
 from cloudcover.config import encoders
 from cloudcover.config.encoders import unknown_encoder
 from cloudcover.config.sections import InputParams, ModelParams
-from cloudcover.models.build import ARCHITECTURES, EncoderWeightsError, ModelError, build_model
+from cloudcover.models.build import ARCHITECTURES, EncoderWeightsError, ModelError, build_model, filters
 from cloudcover.models.folder import ModelCard, ModelFolderError, load_card, load_model, save_model
 from cloudcover.models.normalize import Normalize
 from cloudcover.models.upsample import repeat_pixels
@@ -39,8 +40,8 @@ def params(**values) -> ModelParams:
 
 def card(**values) -> ModelCard:
     given = {
-        "architecture": "unet", "encoder": TINY, "decoder_channels": [16, 8, 8, 8, 4],
-        "bands": ["B02", "B03", "B04", "B08"], "nodata": 0, "input": InputParams(), "chip_size": 64,
+        "architecture": "unet", "encoder": TINY, "decoder_channels": [16, 8, 8, 8, 4], "border": 16,
+        "bands": BANDS, "nodata": 0, "input": InputParams(), "chip_size": 64,
         "fingerprint": "f" * 64, "run": "round1", "fold": 0, "seed": 7, "metrics": {"jaccard": 0.9},
     }  # fmt: skip
     return ModelCard(**{**given, **values})
@@ -48,14 +49,14 @@ def card(**values) -> ModelCard:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    save_model(tmp_path / "model", build_model(params(), 4), card())
+    save_model(tmp_path / "model", build_model(params(), BANDS), card())
     return tmp_path / "model"
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 @pytest.mark.parametrize("bands", [1, 4])
 def test_every_architecture_gives_one_logit_per_pixel(architecture, bands):
-    model = build_model(params(architecture=architecture), bands).eval()
+    model = build_model(params(architecture=architecture), BANDS[:bands]).eval()
     with torch.no_grad():
         logits = model(torch.randn(2, bands, 64, 64) * 5)
     assert logits.shape == (2, 1, 64, 64)
@@ -71,14 +72,14 @@ def test_parameters_and_registry_offer_the_same_architectures():
 
 
 def test_decoder_channels_shape_the_unet():
-    small, own = build_model(params(), 4), build_model(params(decoder_channels=None), 4)
-    assert small.segmentation_head[0].in_channels == 4
-    assert own.segmentation_head[0].in_channels == 16
+    small, own = build_model(params(), BANDS), build_model(params(decoder_channels=None), BANDS)
+    assert small.network.segmentation_head[0].in_channels == 4
+    assert own.network.segmentation_head[0].in_channels == 16
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_a_saved_model_predicts_the_same_after_loading(tmp_path, architecture):
-    model = build_model(params(architecture=architecture), 4).to(memory_format=torch.channels_last).eval()
+    model = build_model(params(architecture=architecture), BANDS).to(memory_format=torch.channels_last).eval()
     save_model(tmp_path, model, card(architecture=architecture))
     loaded, found = load_model(tmp_path)
     loaded = loaded.to(memory_format=torch.channels_last)
@@ -91,7 +92,7 @@ def test_a_saved_model_predicts_the_same_after_loading(tmp_path, architecture):
 
 
 def test_a_compiled_model_saves_plain_weights(tmp_path):
-    plain, model = build_model(params(), 4), build_model(params(), 4)
+    plain, model = build_model(params(), BANDS), build_model(params(), BANDS)
     model.compile(backend="eager")
     model(torch.zeros(2, 4, 64, 64))
     save_model(tmp_path, model, card())
@@ -110,7 +111,7 @@ def test_the_card_is_complete(saved):
 
 
 def test_weights_of_another_hash_are_refused(saved, tmp_path):
-    save_model(tmp_path / "other", build_model(params(), 4), card())
+    save_model(tmp_path / "other", build_model(params(), BANDS), card())
     (tmp_path / "other" / "model.safetensors").replace(saved / "model.safetensors")
     with pytest.raises(ModelFolderError, match="is corrupt or belongs to another model"):
         load_model(saved)
@@ -165,7 +166,7 @@ def test_incomplete_and_foreign_folders_are_named(saved, tmp_path):
     (saved / "model.json").write_text("{")
     with pytest.raises(ModelFolderError, match="not valid JSON"):
         load_model(saved)
-    save_model(saved, build_model(params(), 4), card())
+    save_model(saved, build_model(params(), BANDS), card())
     (saved / "model.safetensors").unlink()
     with pytest.raises(ModelFolderError, match=r"model\.safetensors is missing"):
         load_model(saved)
@@ -190,7 +191,7 @@ def test_common_encoders_exist():
 def test_an_unknown_encoder_gets_the_nearest_name(name, nearest):
     assert f"did you mean {nearest}" in unknown_encoder(name)
     with pytest.raises(ModelError, match=nearest):
-        build_model(params(encoder=name), 4)
+        build_model(params(encoder=name), BANDS)
 
 
 def test_checking_a_common_encoder_loads_no_library():
@@ -204,11 +205,11 @@ def test_checking_a_common_encoder_loads_no_library():
 
 def test_unknown_architecture_and_unfit_parts_are_named():
     with pytest.raises(ModelError, match="unknown architecture 'unet3'; options: unet, unetplusplus"):
-        build_model(params().model_copy(update={"architecture": "unet3"}), 4)
+        build_model(params().model_copy(update={"architecture": "unet3"}), BANDS)
     with pytest.raises(ModelError, match="architecture linknet cannot be built with encoder mit_b0"):
-        build_model(params(architecture="linknet", encoder="mit_b0"), 4)
+        build_model(params(architecture="linknet", encoder="mit_b0"), BANDS)
     with pytest.raises(ModelError, match=r"decoder_channels \[8, 8\]"):
-        build_model(params(decoder_channels=[8, 8]), 4)
+        build_model(params(decoder_channels=[8, 8]), BANDS)
 
 
 def published_weights(encoder: str) -> dict[str, torch.Tensor]:
@@ -223,26 +224,49 @@ def published_weights(encoder: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("architecture", "encoder", "bands"),
-    [("unet", TINY, 3), ("unet", TINY, 4), ("deeplabv3plus", TINY, 4), ("unet", "resnet18", 4)],
+    [
+        ("unet", TINY, ["B02", "B03", "B04"]),  # three bands, but not in the order of the filters
+        ("unet", TINY, BANDS),
+        ("deeplabv3plus", TINY, BANDS),
+        ("unet", "resnet18", BANDS),
+        ("unet", "resnet18", ["B08"]),
+        ("unet", "tu-mobileone_s1", BANDS),  # several layers see the bands
+    ],
 )
-def test_a_local_file_fills_the_encoder_and_adapts_to_the_bands(tmp_path, architecture, encoder, bands):
+def test_a_local_file_fills_the_encoder_and_gives_bands_the_filters_of_their_colour(
+    tmp_path, architecture, encoder, bands
+):
     path = tmp_path / "weights.safetensors"
     source = published_weights(encoder)
     save_file(source, path)
     given = params(
         architecture=architecture, encoder=encoder, encoder_weights=str(path), encoder_weights_sha256=sha256(path)
     )
-    first = source["conv_stem.weight" if encoder == TINY else "conv1.weight"]
-    name = "encoder.model.conv_stem.weight" if encoder == TINY else "encoder.conv1.weight"
-    found = build_model(given, bands).state_dict()[name]
-    expected = torch.stack([first[:, i % 3] for i in range(bands)], 1) * 3 / bands
-    assert torch.allclose(found, expected, atol=1e-6)
+    state = build_model(given, bands).state_dict()
+    firsts = [name for name, tensor in source.items() if tensor.ndim == 4 and tensor.shape[1] == 3]
+    assert firsts
+    for name in firsts:
+        red, green, blue = source[name].unbind(1)
+        colours = {"B04": red, "B03": green, "B02": blue, "B08": (red + green + blue) / 3}
+        expected = torch.stack([colours[band] for band in bands], 1) * 3 / len(bands)
+        found = state[f"encoder.{'model.' * encoder.startswith('tu-')}{name}"]
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_gray_pixels_get_the_response_that_the_pretrained_layer_gives():
+    rgb = torch.randn(8, 3, 3, 3)
+    gray = torch.rand(1, 1, 9, 9)
+    before, after = (
+        torch.nn.functional.conv2d(gray.expand(-1, weight.shape[1], -1, -1), weight)
+        for weight in (rgb, filters(rgb, BANDS))
+    )
+    torch.testing.assert_close(after, before)
 
 
 def test_a_local_pth_file_works_and_a_poisoned_one_never_runs(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(published_weights("resnet18"), path)
-    build_model(params(encoder="resnet18", encoder_weights=str(path)), 4)
+    build_model(params(encoder="resnet18", encoder_weights=str(path)), BANDS)
 
     class Poison:
         def __reduce__(self):
@@ -251,20 +275,20 @@ def test_a_local_pth_file_works_and_a_poisoned_one_never_runs(tmp_path):
     torch.save({"conv1.weight": Poison()}, path)
     for encoder in ("resnet18", TINY):
         with pytest.raises(EncoderWeightsError, match="does not hold weights of encoder"):
-            build_model(params(encoder=encoder, encoder_weights=str(path)), 4)
+            build_model(params(encoder=encoder, encoder_weights=str(path)), BANDS)
     assert not (tmp_path / "poisoned").exists()
 
 
 def test_local_weights_that_are_missing_wrong_or_foreign_are_refused(tmp_path):
     with pytest.raises(EncoderWeightsError, match=r"there is no file .*nothing\.pth"):
-        build_model(params(encoder_weights=str(tmp_path / "nothing.pth")), 4)
+        build_model(params(encoder_weights=str(tmp_path / "nothing.pth")), BANDS)
     path = tmp_path / "weights.safetensors"
     save_file({"other": torch.zeros(1)}, path)
     with pytest.raises(EncoderWeightsError, match=f"SHA-256 {sha256(path)}, but .* is {'0' * 64}"):
-        build_model(params(encoder_weights=str(path), encoder_weights_sha256="0" * 64), 4)
+        build_model(params(encoder_weights=str(path), encoder_weights_sha256="0" * 64), BANDS)
     for encoder in ("resnet18", TINY):
         with pytest.raises(EncoderWeightsError, match=f"does not hold weights of encoder {encoder}"):
-            build_model(params(encoder=encoder, encoder_weights=str(path)), 4)
+            build_model(params(encoder=encoder, encoder_weights=str(path)), BANDS)
 
 
 @pytest.mark.parametrize("encoder", [TINY, "resnet18"])
@@ -274,18 +298,19 @@ def test_unreachable_weights_name_the_file_to_provide(encoder, monkeypatch, tmp_
     with pytest.raises(
         EncoderWeightsError, match=r"model\.safetensors of the Hugging Face repository .*encoder_weights"
     ):
-        build_model(params(encoder=encoder, encoder_weights="imagenet"), 4)
+        build_model(params(encoder=encoder, encoder_weights="imagenet"), BANDS)
 
 
 @pytest.mark.parametrize("weights", ["imagenet", "/nowhere/weights.pth"])
 def test_without_pretraining_weights_are_neither_fetched_nor_opened(weights):
-    build_model(params(encoder_weights=weights), 4, pretrained=False)
+    build_model(params(encoder_weights=weights), BANDS, pretrained=False)
 
 
 def test_repeated_pixels_are_those_of_nearest_upsampling():
     torch.manual_seed(0)
     network = build_model(
-        ModelParams.model_validate({"encoder": "tu-mobilenetv3_small_050", "decoder_channels": [16, 16, 8, 8, 8]}), 4
+        ModelParams.model_validate({"encoder": "tu-mobilenetv3_small_050", "decoder_channels": [16, 16, 8, 8, 8]}),
+        BANDS,
     )
     network = network.to(memory_format=torch.channels_last).eval()
     chips = torch.randn(2, 4, 64, 96).contiguous(memory_format=torch.channels_last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import BANDS
 
 from cloudcover.config.sections import ModelParams
 from cloudcover.models.build import build_model
@@ -73,4 +74,4 @@ def test_sizes_that_cannot_be_halved_five_times_are_refused():
 
 def test_cloudnet_leaves_encoder_weights_aside():
     given = ModelParams(architecture="cloudnet", encoder_weights="imagenet")
-    assert build_model(given, 4)(torch.zeros(2, 4, 32, 32)).shape == (2, 1, 32, 32)
+    assert build_model(given, BANDS)(torch.zeros(2, 4, 32, 32)).shape == (2, 1, 32, 32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import BANDS
 from torch.nn.functional import interpolate
 
 from cloudcover.config.params import ParamsError, validate
@@ -43,13 +44,14 @@ def test_photographs_of_a_palace_and_a_flower_are_recognised():
     assert int(flower.argmax()) == DAISY
 
 
-@pytest.mark.parametrize(("architecture", "bands"), [("unet", 3), ("fpn", 4), ("deeplabv3plus", 4)])
-def test_the_weights_fill_the_encoder_and_adapt_to_the_bands(architecture, bands):
+@pytest.mark.parametrize(("architecture", "bands"), [("unet", BANDS[:3]), ("fpn", BANDS), ("deeplabv3plus", BANDS)])
+def test_the_weights_fill_the_encoder_and_give_bands_the_filters_of_their_colour(architecture, bands):
     source = packaged()
     given = ModelParams(architecture=architecture, encoder=lite0.ENCODER, encoder_weights="lite0")
-    state = build_model(given, bands).encoder.model.state_dict()
-    first = source["conv_stem.weight"]
-    expected = torch.stack([first[:, i % 3] for i in range(bands)], 1) * 3 / bands
+    state = build_model(given, bands).network.encoder.model.state_dict()
+    red, green, blue = source["conv_stem.weight"].unbind(1)
+    colours = {"B02": blue, "B03": green, "B04": red, "B08": (red + green + blue) / 3}
+    expected = torch.stack([colours[band] for band in bands], 1) * 3 / len(bands)
     assert torch.allclose(state.pop("conv_stem.weight"), expected)
     assert all(torch.equal(tensor, source[name]) for name, tensor in state.items())
 
@@ -59,7 +61,7 @@ def test_another_encoder_is_refused_before_anything_runs():
         validate({"model": {"encoder": "resnet18", "encoder_weights": "lite0"}})
     member = ModelParams(encoder=lite0.ENCODER, encoder_weights="lite0").model_copy(update={"encoder": "resnet18"})
     with pytest.raises(EncoderWeightsError, match="lite0 is for tu-tf_efficientnet_lite0, not for resnet18"):
-        build_model(member, 4)
+        build_model(member, BANDS)
 
 
 def test_without_the_package_the_message_says_how_to_get_it(monkeypatch):
@@ -68,7 +70,7 @@ def test_without_the_package_the_message_says_how_to_get_it(monkeypatch):
 
     monkeypatch.setattr(lite0, "import_module", missing)
     with pytest.raises(EncoderWeightsError, match=r"cloudcover\[lite0\]"):
-        build_model(ModelParams(encoder=lite0.ENCODER, encoder_weights="lite0"), 4)
+        build_model(ModelParams(encoder=lite0.ENCODER, encoder_weights="lite0"), BANDS)
 
 
 def test_a_corrupt_file_is_refused(monkeypatch, tmp_path):
@@ -79,4 +81,4 @@ def test_a_corrupt_file_is_refused(monkeypatch, tmp_path):
         lambda: str(tmp_path / "weights.pth"),
     )
     with pytest.raises(EncoderWeightsError, match="has SHA-256"):
-        build_model(ModelParams(encoder=lite0.ENCODER, encoder_weights="lite0"), 4)
+        build_model(ModelParams(encoder=lite0.ENCODER, encoder_weights="lite0"), BANDS)

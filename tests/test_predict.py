@@ -163,7 +163,7 @@ def test_a_mask_is_one_above_the_threshold_only():
 
 def test_a_real_network_predicts_chips_of_any_size(tmp_path):
     model = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
-    save_model(tmp_path / "m", build_model(model, 4), card())
+    save_model(tmp_path / "m", build_model(model, BANDS), card())
     make_layout(tmp_path / "set", chips=2, size=80, unlabelled=0)
     written = predict_chips(Predictor([tmp_path / "m"]), find_chips([tmp_path / "set"], BANDS), tmp_path / "out")
     with rasterio.open(written[0]) as mask:
@@ -274,7 +274,7 @@ def test_too_little_memory_of_a_gpu_says_what_to_lower(bright, monkeypatch):
 @needs_gpu
 def test_a_compiled_network_gives_the_masks_of_the_eager_one(tmp_path):
     model = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
-    save_model(tmp_path / "m", build_model(model, 4), card())
+    save_model(tmp_path / "m", build_model(model, BANDS), card())
     dn = np.random.default_rng(0).integers(500, 9000, (8, 4, 64, 64)).astype(np.uint16)
     percentiles = chip_percentiles(dn, 0)
     predictor = Predictor([tmp_path / "m"], "vflip", "cuda", "fp32", batch=8)

@@ -239,7 +239,7 @@ def predictor(tmp_path):
         "bands": BANDS, "nodata": 0, "input": InputParams.model_validate({}), "chip_size": 96, "fingerprint": "",
         "run": "round1", "fold": 0, "seed": 0,
     }  # fmt: skip
-    network = build_model(params, 4, pretrained=False)
+    network = build_model(params, BANDS, pretrained=False)
     save_model(tmp_path / "model", network, ModelCard.model_validate(values))
     chips = np.stack([read_chip(c, None, BANDS, (96, 96)).bands for c in find_chips([tmp_path / "set"], BANDS)])
     median = float(np.median(Predictor([tmp_path / "model"]).probabilities(chips, np.zeros((2, 4, 2), np.float32))))

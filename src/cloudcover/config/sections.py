@@ -182,6 +182,12 @@ class ModelParams(Section):
     decoder_channels: list[int] | None = Field(
         [64, 32, 16, 16, 8], description="U-Net decoders: channels of each block; null: the library's default"
     )
+    border: int = Field(
+        16,
+        ge=0,
+        description="mirrored pixels that the network adds around a chip, lest zero padding turn its border into "
+        "cloud; height and width are rounded up to multiples of 32 [pixels]",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ModelParams:

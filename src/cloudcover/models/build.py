@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,20 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import get_encoder
-from torch import nn
+from torch import Tensor, nn
 
 from cloudcover.config.encoders import unknown_encoder
 from cloudcover.config.sections import ModelParams
 from cloudcover.models import lite0
+from cloudcover.models.border import Bordered
 from cloudcover.models.cloudnet import CloudNet
 from cloudcover.runtime.files import sha256
 from cloudcover.runtime.text import listed
 
 Builder = Callable[[ModelParams, int], nn.Module]
+
+COLOURS = {"B04": 0, "B03": 1, "B02": 2}
+"""Channel of a band's colour among red, green and blue."""
 
 
 class ModelError(ValueError):
@@ -52,15 +56,14 @@ ARCHITECTURES: dict[str, Builder] = {
 """Architecture -> function that builds it with random weights; another one is another entry."""
 
 
-def build_model(model: ModelParams, in_channels: int, *, pretrained: bool = True) -> nn.Module:
-    """Builds a network that gives one logit per pixel.
+def build_model(model: ModelParams, bands: Sequence[str], *, pretrained: bool = True) -> Bordered:
+    """Build a network that gives one logit per pixel of chips of any height and width.
 
     Args:
-        model: architecture, encoder, its weights; `decoder_channels` applies to the U-Nets. Cloud-Net has no encoder
-            and leaves all three aside.
-        in_channels: number of bands. Weights made for three channels are repeated over the bands and scaled by
-            3 / `in_channels`, so that the first layer's response keeps its size (as timm does).
-        pretrained: whether to load `model.encoder_weights`; False never touches the network.
+        model: Architecture, encoder, its weights, and border; `decoder_channels` applies to the U-Nets. Cloud-Net has
+            no encoder, and only `border` applies to it.
+        bands: Names of the bands, in channel order; they decide which pretrained filters each band gets (`filters`).
+        pretrained: Whether to load `model.encoder_weights`; False never touches the network.
 
     Raises:
         ModelError: unknown architecture or encoder, or two that do not fit together.
@@ -71,32 +74,53 @@ def build_model(model: ModelParams, in_channels: int, *, pretrained: bool = True
     if problem := unknown_encoder(model.encoder):
         raise ModelError(problem)
     try:
-        network = ARCHITECTURES[model.architecture](model, in_channels)
+        network = ARCHITECTURES[model.architecture](model, len(bands))
     except (ValueError, KeyError, TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(
             f"architecture {model.architecture} cannot be built with encoder {model.encoder} "
             f"and decoder_channels {model.decoder_channels}: {error}"
         ) from error
     if pretrained and model.encoder_weights is not None and hasattr(network, "encoder"):
-        _load_encoder(network, model, in_channels)
-    return network
+        _load_encoder(network, model, bands)
+    return Bordered(network, model.border)
 
 
-def _load_encoder(network: nn.Module, model: ModelParams, in_channels: int) -> None:
+def filters(rgb: Tensor, bands: Sequence[str]) -> Tensor:
+    """Give each band the pretrained filters of its colour.
+
+    Args:
+        rgb: O x 3 x ..., filters of red, green and blue.
+        bands: Names of the bands. B04, B03 and B02 get the filters of red, green and blue, every other band their mean.
+
+    Returns:
+        O x B x ..., scaled by 3 / B, so that the size of the layer's response stays (as timm scales them).
+    """
+    mean = rgb.mean(dim=1)
+    chosen = [rgb[:, COLOURS[band]] if band in COLOURS else mean for band in bands]
+    return torch.stack(chosen, dim=1) * (rgb.shape[1] / len(bands))
+
+
+def _load_encoder(network: nn.Module, model: ModelParams, bands: Sequence[str]) -> None:
     if model.encoder_weights == "imagenet":
-        encoder = _downloaded_encoder(model, in_channels)
+        encoder = _downloaded_encoder(model)
     elif model.encoder_weights == "lite0":
-        encoder = _lite0_encoder(model, in_channels)
+        encoder = _lite0_encoder(model)
     else:
-        encoder = _local_encoder(model, in_channels)
+        encoder = _local_encoder(model)
+    state = encoder.state_dict()
+    # Which weights see the bands shows in their shape; some encoders have several such layers.
+    gray = get_encoder(model.encoder, in_channels=1, weights=None).state_dict()
+    for name, tensor in state.items():
+        if tensor.shape != gray[name].shape:
+            state[name] = filters(tensor, bands)
     # Dilated convolutions (DeepLab) have the same weights, so one plain encoder serves all architectures.
-    network.get_submodule("encoder").load_state_dict(encoder.state_dict(), strict=True)
+    network.get_submodule("encoder").load_state_dict(state, strict=True)
 
 
-def _downloaded_encoder(model: ModelParams, in_channels: int) -> nn.Module:
+def _downloaded_encoder(model: ModelParams) -> nn.Module:
     weights: str | bool = True if model.encoder.startswith("tu-") else "imagenet"
     try:
-        encoder: nn.Module = get_encoder(model.encoder, in_channels=in_channels, weights=weights)
+        encoder: nn.Module = get_encoder(model.encoder, in_channels=3, weights=weights)
     except Exception as error:  # each HTTP library has its own
         raise EncoderWeightsError(
             f"the ImageNet weights of {model.encoder} could not be downloaded ({type(error).__name__}: {error}). "
@@ -120,7 +144,7 @@ def _source(name: str) -> str:
     return f"model.safetensors of the Hugging Face repository {hub}" if hub else "a weight file of this encoder"
 
 
-def _local_encoder(model: ModelParams, in_channels: int) -> nn.Module:
+def _local_encoder(model: ModelParams) -> nn.Module:
     path = Path(str(model.encoder_weights))
     if not path.is_file():
         raise EncoderWeightsError(f"model.encoder_weights: there is no file {path} (or write imagenet, lite0 or null)")
@@ -129,17 +153,16 @@ def _local_encoder(model: ModelParams, in_channels: int) -> nn.Module:
         raise EncoderWeightsError(f"{path} has SHA-256 {found}, but model.encoder_weights_sha256 is {expected}")
     try:
         if model.encoder.startswith("tu-"):
-            return _timm_encoder(model.encoder, in_channels, {"file": str(path)})
+            return _timm_encoder(model.encoder, {"file": str(path)})
         encoder = get_encoder(model.encoder, in_channels=3, weights=None)
         encoder.load_state_dict(_read_weights(path))
-        encoder.set_in_channels(in_channels, pretrained=True)
     except Exception as error:
         raise EncoderWeightsError(f"{path} does not hold weights of encoder {model.encoder}: {error}") from error
     plain: nn.Module = encoder
     return plain
 
 
-def _lite0_encoder(model: ModelParams, in_channels: int) -> nn.Module:
+def _lite0_encoder(model: ModelParams) -> nn.Module:
     if model.encoder != lite0.ENCODER:
         raise EncoderWeightsError(f"model.encoder_weights: lite0 is for {lite0.ENCODER}, not for {model.encoder}")
     try:
@@ -147,22 +170,21 @@ def _lite0_encoder(model: ModelParams, in_channels: int) -> nn.Module:
     except (ImportError, ValueError) as error:
         raise EncoderWeightsError(f"model.encoder_weights: lite0 cannot be had: {error}") from error
     encoder = {name: tensor for name, tensor in weights.items() if not name.startswith(lite0.HEAD)}
-    return _timm_encoder(model.encoder, in_channels, {"state_dict": encoder})
+    return _timm_encoder(model.encoder, {"state_dict": encoder})
 
 
-def _timm_encoder(name: str, in_channels: int, source: dict[str, Any]) -> nn.Module:
-    """An encoder of timm filled from a file or a state; timm translates every layout that it ever published.
+def _timm_encoder(name: str, source: dict[str, Any]) -> nn.Module:
+    """An RGB encoder of timm filled from a file or a state; timm translates every layout that it ever published.
 
     Args:
         name: the encoder, with the prefix `tu-`.
-        in_channels: number of bands.
         source: `file` or `state_dict`, overriding the same key of timm's `pretrained_cfg`.
     """
 
     def load(seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder: nn.Module = get_encoder(name, in_channels=in_channels, weights=True, pretrained_cfg_overlay=source)
+            encoder: nn.Module = get_encoder(name, in_channels=3, weights=True, pretrained_cfg_overlay=source)
         return encoder
 
     # timm only logs the weights that a file lacks. They stay random, so they differ between two seeds.

@@ -33,6 +33,7 @@ class ModelCard(BaseModel):
         architecture: network, see `ModelParams`.
         encoder: its encoder.
         decoder_channels: channels of the decoder's blocks, or None for the library's own.
+        border: mirrored pixels that the network adds on each side of a chip; cards without it were written for 0.
         bands: bands of the input, in order.
         nodata: value of pixels without data [DN].
         input: how digital numbers become the network's input.
@@ -53,6 +54,7 @@ class ModelCard(BaseModel):
     architecture: Architecture
     encoder: str
     decoder_channels: list[int] | None
+    border: int = Field(default=0, ge=0)
     bands: list[str] = Field(min_length=1)
     nodata: int
     input: InputParams
@@ -75,6 +77,7 @@ class ModelCard(BaseModel):
             encoder_weights=None,
             encoder_weights_sha256=None,
             decoder_channels=self.decoder_channels,
+            border=self.border,
         )
 
     def data_params(self) -> DataParams:
@@ -144,7 +147,7 @@ def load_model(folder: Path, device: str = "cpu") -> tuple[nn.Module, ModelCard]
             "the file is corrupt or belongs to another model"
         )
     try:
-        module = build_model(card.model_params(), len(card.bands), pretrained=False)
+        module = build_model(card.model_params(), card.bands, pretrained=False)
         module.load_state_dict(load_file(path, device="cpu"), strict=True)
     except (SafetensorError, RuntimeError, ModelError) as error:
         raise ModelFolderError(f"{folder} cannot be loaded: {error}") from error

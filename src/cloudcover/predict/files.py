@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
+from math import prod
 from multiprocessing import get_context
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,11 +31,9 @@ from cloudcover.data.chips import IGNORE_INDEX, LARGEST_MASK, ChipError, band_fi
 from cloudcover.data.geotiff import write_geotiff
 from cloudcover.data.statistics import exact_percentiles
 from cloudcover.data.values import suspected_offset
+from cloudcover.models.border import STRIDE
 from cloudcover.runtime.prefetch import prefetch
 from cloudcover.runtime.workers import exit_with_parent
-
-SIDE_STEP = 32
-"""Sizes of batches are multiples of it, because the encoders halve theirs five times [pixels]."""
 
 CHIPS_PER_PROCESS = 16
 """So many chips are worth the start of a process."""
@@ -86,16 +85,10 @@ class Shape(NamedTuple):
     width: int
 
     @property
-    def padded(self) -> tuple[int, int, int, int]:
-        """The same with a height and width that the network can take."""
-        height, width = (side + -side % SIDE_STEP for side in (self.height, self.width))
-        return self.chips, self.bands, height, width
-
-    @property
     def numbers(self) -> tuple[int, int]:
         """Of digital numbers and of mask pixels in the batch."""
-        chips, bands, height, width = self.padded
-        return chips * bands * height * width, chips * self.height * self.width
+        pixels = self.chips * self.height * self.width
+        return pixels * self.bands, pixels
 
     @property
     def bytes(self) -> int:
@@ -104,9 +97,9 @@ class Shape(NamedTuple):
         return 2 * dn + mask
 
     def arrays(self, memory: Any, start: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-        """Digital numbers, padded, and masks, not padded, in a piece of memory from byte `start` on."""
+        """Digital numbers and masks in a piece of memory from byte `start` on."""
         dn, mask = self.numbers
-        chips = np.frombuffer(memory, np.uint16, dn, start).reshape(self.padded)
+        chips = np.frombuffer(memory, np.uint16, dn, start).reshape(self)
         masks = np.frombuffer(memory, np.uint8, mask, start + 2 * dn)
         return chips, masks.reshape(self.chips, self.height, self.width)
 
@@ -118,7 +111,7 @@ class FileBatch:
     Attributes:
         folders: of the chips.
         shape: number and size.
-        dn: N x B x H x W uint16 [DN]; height and width are padded by pixels without data.
+        dn: N x B x H x W uint16 [DN].
         masks: N x H x W uint8, to be filled.
         percentiles: N x B x 2 float32 [DN], zeros if nobody needs them.
         notes: what is known of each chip; one with a problem has no data.
@@ -207,8 +200,7 @@ class ChipFiles:
             folders = (folder for folder, _ in run)
             most = len(chips)
             if not isinstance(found, str):
-                _, _, height, width = Shape(1, 1, *found).padded
-                most = max(1, self._pixels // (height * width))
+                most = max(1, self._pixels // prod(max(side, STRIDE) for side in found))
             while batch := list(islice(folders, most)):
                 yield found, batch
 
@@ -321,19 +313,16 @@ def _read(
     size: tuple[int, int],
     spec: Spec,
 ) -> list[Note]:
-    """Read chips into N x B x H x W, padded, and return what is known of them."""
-    height, width = size
+    """Read chips into N x B x H x W and return what is known of them."""
     notes = []
     for i, folder in enumerate(folders):
-        if dn.shape[2:] != size:
-            dn[i] = spec.nodata
         try:
             chip = read_chip(folder, None, spec.bands, size, nodata=spec.nodata, offset=spec.offset)
         except ChipError as error:
             dn[i] = spec.nodata
             notes.append(Note(problem=str(error)))
             continue
-        dn[i, :, :height, :width] = chip.bands
+        dn[i] = chip.bands
         if spec.percentiles:
             percentiles[i] = chip_percentiles(chip.bands[np.newaxis], spec.nodata)[0]
         suspected = not chip.conversion and suspected_offset(chip.bands, spec.nodata)

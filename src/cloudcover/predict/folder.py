@@ -139,9 +139,8 @@ def _fill(predictor: Predictor, batch: FileBatch) -> FileBatch:
     """
     if all(note.problem for note in batch.notes):
         return batch
-    _, _, height, width = batch.shape
     try:
-        batch.masks[:] = predictor.masks(batch.dn, batch.percentiles, (height, width))
+        batch.masks[:] = predictor.masks(batch.dn, batch.percentiles)
     except NotFiniteError as error:
         raise NotFiniteError(error.row, f"chip {batch.folders[error.row].name}: {error}") from None
     except tta.PolicyError as error:

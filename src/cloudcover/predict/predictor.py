@@ -125,7 +125,7 @@ class Predictor:
         """Calibrated, weighted mean probability of cloud over models and views.
 
         Args:
-            dn: N x B x H x W uint16 [DN], bands as in the card.
+            dn: N x B x H x W uint16 [DN], bands as in the card, of any height and width.
             percentiles: N x B x 2 float32, 2nd and 98th percentile of each band [DN].
 
         Returns:
@@ -139,28 +139,23 @@ class Predictor:
         means = self._of_policy(dn, percentiles, np.float32, lambda mean, _: mean)
         return apply_temperature(means, self._settings.temperature) if self._settings else means
 
-    def masks(
-        self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32], size: tuple[int, int] | None = None
-    ) -> NDArray[np.uint8]:
+    def masks(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Masks by the settings, as everybody gets them; without post-processing they are made on the device.
 
         Args:
             dn: As for `probabilities`.
             percentiles: As for `probabilities`.
-            size: Height and width of the chips without their padding [pixels]; None: they have none.
 
         Returns:
-            N x height x width uint8: 1 for cloud, 0 for clear, 255 where any band has no data.
+            N x H x W uint8: 1 for cloud, 0 for clear, 255 where any band has no data.
 
         Raises:
             EnsembleError: As `probabilities`, and so are NotFiniteError and DeviceMemoryError.
         """
-        height, width = size or dn.shape[2:]
         if self.postprocess != NOTHING:
-            chips = dn[:, :, :height, :width]
-            probabilities = self.probabilities(dn, percentiles)[:, :height, :width]
-            return mask_of(probabilities, chips, self.threshold, self.card.nodata, self.postprocess)
-        return self._masks_on_device(dn, percentiles)[:, :height, :width]
+            probabilities = self.probabilities(dn, percentiles)
+            return mask_of(probabilities, dn, self.threshold, self.card.nodata, self.postprocess)
+        return self._masks_on_device(dn, percentiles)
 
     def _masks_on_device(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Masks without post-processing, N x H x W."""

@@ -93,7 +93,7 @@ def train(
     place = distributed.connect(compute.devices, device)
     here = torch.device(device, place.local_rank) if device == "cuda" else torch.device(device)
     torch.manual_seed(seed)
-    network = build_model(config.model, len(config.data.bands)).to(here)
+    network = build_model(config.model, config.data.bands).to(here)
     if place.size > 1 and device == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     resident = device == "cuda" and _resident(compute, store, split, masks)
@@ -142,6 +142,7 @@ def train(
         architecture=config.model.architecture,
         encoder=config.model.encoder,
         decoder_channels=config.model.decoder_channels,
+        border=config.model.border,
         bands=config.data.bands,
         nodata=config.data.nodata,
         chip_size=config.data.chip_size,
