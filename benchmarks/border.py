@@ -128,7 +128,7 @@ def real_chips(folders: list[Path], bands: list[str]) -> Chips:
         table = read_metadata(folder)
         votes = pd.Series(dtype=int)
         if (folder / "label_votes.csv").exists():
-            votes = pd.read_csv(folder / "label_votes.csv", index_col=0).iloc[:, 0]
+            votes = pd.read_csv(folder / "label_votes.csv", index_col="chip_id")["votes"]
         for name in table.loc[table["split"] == "train", "chip_id"]:
             if votes.get(name, 0) <= MOST_VOTES:
                 label = folder / "train_labels" / f"{name}.tif"
