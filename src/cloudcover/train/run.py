@@ -23,6 +23,7 @@ from cloudcover.data.store import ChipStore
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, library_versions, save_model
 from cloudcover.models.normalize import Normalize
+from cloudcover.runtime.allocator import keep_buffers
 from cloudcover.runtime.device import precision, resolve_device
 from cloudcover.runtime.files import derive_seed, fingerprint
 from cloudcover.train import distributed
@@ -90,6 +91,8 @@ def train(
     name = f"{run} fold {fold}"
     p, compute = config.training, config.compute
     device = resolve_device(compute.device)
+    if device == "cpu":
+        keep_buffers()
     place = distributed.connect(compute.devices, device)
     here = torch.device(device, place.local_rank) if device == "cuda" else torch.device(device)
     torch.manual_seed(seed)
