@@ -50,9 +50,7 @@ def read_metadata(root: Path) -> pd.DataFrame:
 def _remedy(root: Path) -> str:
     """Tell how to get `train_metadata.csv`; where the table of the files is, its files have been here before."""
     if (root / "files.csv").exists():
-        return (
-            "raw files are not versioned; `snakemake --cores 1 --forcerun download -- data/raw/files.csv` gets them"
-        )
+        return "raw files are not versioned; `snakemake --cores 1 --forcerun download -- data/raw/files.csv` gets them"
     return f"expected train_metadata.csv with {list(tables.METADATA.columns)}"
 
 
