@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 from filelock import FileLock
 
 AZURITE_VERSION = "3.35.0"
@@ -198,6 +199,7 @@ class Web:
         trouble: (path, how often it was asked for, from 1) -> trouble, or None to serve the file.
         requests: (method, path, status, bytes sent, time [s]).
         etags, ranges: whether it sends ETags, and parts of files.
+        upstream: address of another server that answers in place of the folder, such as `http://127.0.0.1:10000`.
     """
 
     url: str
@@ -207,9 +209,11 @@ class Web:
     seen: Counter[str] = field(default_factory=Counter)
     etags: bool = True
     ranges: bool = True
+    upstream: str = ""
 
-    def files_sent(self) -> list[str]:
-        return [path for method, path, status, size, _ in self.requests if method == "GET" and status < 300 and size]
+    def images_sent(self) -> list[str]:
+        sent = [path for method, path, status, size, _ in self.requests if method == "GET" and status < 300 and size]
+        return [path for path in sent if path.endswith(".tif")]
 
 
 @contextmanager
@@ -234,7 +238,9 @@ def run_web(root: Path) -> Iterator[Web]:
             time.sleep(trouble.delay)
             status, headers, body = trouble.status, dict(trouble.headers), trouble.body
             file = web.root / path
-            if status == 200 and body is None:
+            if status == 200 and body is None and web.upstream:
+                status, body = self.forwarded(headers)
+            elif status == 200 and body is None:
                 status, body = (200, file.read_bytes()) if file.is_file() else (404, b"<html>not found</html>")
                 if status == 200:
                     status, body = self.conditional(body, headers)
@@ -252,6 +258,13 @@ def run_web(root: Path) -> Iterator[Web]:
                 self.wfile.flush()
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
+
+        def forwarded(self, headers: dict[str, str]) -> tuple[int, bytes]:
+            answer = requests.request(self.command, web.upstream + self.path, headers=dict(self.headers))
+            for name in ("ETag", "Last-Modified", "Content-Range", "Content-Type", "Content-MD5"):
+                if name in answer.headers:
+                    headers.setdefault(name, answer.headers[name])
+            return answer.status_code, answer.content
 
         def conditional(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
             etag = f'"{hashlib.sha1(body).hexdigest()}x"'

@@ -19,10 +19,11 @@ from servers import Trouble
 from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
 from cloudcover.data.layout import layout_files, read_metadata
-from cloudcover.sources.archive import fetch as archive
-from cloudcover.sources.archive.fetch import STEM, inspect
-from cloudcover.sources.archive.safe_gzip import ArchiveError, BoundedGzip
-from cloudcover.sources.archive.stac import Item, locations, parse_item
+from cloudcover.sources.archive import store as archive
+from cloudcover.sources.archive import tar as tar_module
+from cloudcover.sources.archive.stac import ArchiveError, Item, locations, parse_item
+from cloudcover.sources.archive.store import STEM, inspect
+from cloudcover.sources.archive.tar import BoundedGzip
 from cloudcover.sources.fetch import fetch
 from cloudcover.sources.remote.errors import DownloadError
 from cloudcover.sources.verify import verify
@@ -154,6 +155,20 @@ def test_a_second_run_does_not_read_the_archives(source, tmp_path, monkeypatch):
     assert_images(raw, source)
 
 
+def test_an_archive_is_read_twice_in_whatever_order_its_members_are(source, tmp_path, monkeypatch):
+    folder = pack(source, tmp_path / "archives", ("train",))
+    path = folder / f"{STEM}_train_source.tar.gz"
+    with tarfile.open(path) as tar:
+        members = [(member.name, tar.extractfile(member).read()) for member in tar if member.isfile()]
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in reversed(members):
+            add(tar, name, content)
+    opened: list[str] = []
+    monkeypatch.setattr(tar_module, "BoundedGzip", lambda path: opened.append(path.name) or BoundedGzip(path))
+    assert_images(bring(tmp_path / "raw", path=str(folder), checksums=str(checksums(folder)), splits=["train"]), source)
+    assert sorted(opened) == [f"{STEM}_train_{part}.tar.gz" for part in ("labels", "labels", "source", "source")]
+
+
 def test_what_is_missing_is_unpacked_again_and_a_subset_is_kept_to(source, tmp_path):
     folder = pack(source, tmp_path / "archives", ("train",))
     data = {"path": str(folder), "checksums": str(folder / "md5sums.txt"), "splits": ["train"]}
@@ -193,17 +208,17 @@ def test_a_damaged_archive_from_an_address_is_refused(web, source, tmp_path):
     damaged = bytearray((web.root / f"{STEM}_train_source.tar.gz").read_bytes())
     damaged[3000] ^= 1
     (web.root / f"{STEM}_train_source.tar.gz").write_bytes(damaged)
-    with pytest.raises(DownloadError, match=r"train_source\.tar\.gz arrived with MD5 .*, expected"):
+    with pytest.raises(ArchiveError, match=r"train_source\.tar\.gz has MD5 .*, expected"):
         bring(tmp_path / "raw", url=web.url, checksums=str(web.root / "md5sums.txt"), splits=["train"])
-    assert not list((tmp_path / "raw").rglob("*.tif"))
+    assert not list((tmp_path / "raw").rglob("*.tif*"))
 
 
 def test_space_for_an_archive_is_checked_before_its_first_byte(web, source, tmp_path, monkeypatch):
-    from cloudcover.sources.remote import http
+    from cloudcover.sources.remote import content
 
     web.root = pack(source, tmp_path / "archives", ("train",))
-    usage = http.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(http.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    usage = content.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(content.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     with pytest.raises(DownloadError, match="are free: make room"):
         bring(tmp_path / "raw", url=web.url, checksums=str(web.root / "md5sums.txt"), splits=["train"])
     assert [method for method, *_ in web.requests] == ["HEAD"]
@@ -214,12 +229,16 @@ def test_space_for_an_archive_is_checked_before_its_first_byte(web, source, tmp_
 
 @pytest.mark.parametrize("part", ["source", "labels"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_an_archive_of_another_md5_is_refused_before_it_is_read(source, tmp_path, split, part):
-    folder = pack(source, tmp_path / "archives")
+def test_an_archive_of_another_md5_is_refused_before_it_is_read(tmp_path, split, part):
+    make_layout(tmp_path / "source", chips=6, scenes=3, size=32)
+    folder = pack(tmp_path / "source", tmp_path / "archives")
     expected = archive.MD5[f"{STEM}_{split}_{part}.tar.gz"]
-    wrong = archive.Archive(split, part, DataParams(source="archive", path=str(folder)), archive.MD5, tmp_path)
-    with pytest.raises(ArchiveError, match=rf"has MD5 [0-9a-f]{{32}}, expected {expected}"):
-        wrong.contents()
+    lines = (folder / "md5sums.txt").read_text()
+    own = re.search(rf"[0-9a-f]{{32}}(?=  {STEM}_{split}_{part})", lines)[0]
+    (folder / "md5sums.txt").write_text(lines.replace(own, expected))
+    with pytest.raises(ArchiveError, match=rf"{split}_{part}.* has MD5 {own}, expected {expected}"):
+        bring(tmp_path / "raw", path=str(folder), checksums=str(folder / "md5sums.txt"))
+    assert not list((tmp_path / "raw").rglob("*.tif"))
 
 
 def test_a_missing_archive_is_named(tmp_path):
@@ -271,23 +290,15 @@ def test_members_that_could_harm_are_refused_and_nothing_is_written(tmp_path, wr
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
-    import gzip
-
-    with gzip.open(tmp_path / "bomb.tar.gz", "wb") as file:
-        file.write(bytes(4 << 20))
-    monkeypatch.setattr(BoundedGzip, "__init__", bounded_to(1 << 20))
-    with BoundedGzip(tmp_path / "bomb.tar.gz") as stream, pytest.raises(ArchiveError, match="a decompression bomb"):
-        stream.seek(4 << 20)
-
-
-def bounded_to(limit: int) -> Callable[..., None]:
-    original = BoundedGzip.__init__
-
-    def init(self: BoundedGzip, path: Path) -> None:
-        original(self, path)
-        self._limit = limit
-
-    return init
+    path = tmp_path / f"{STEM}_train_source.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for number in range(8):
+            add(tar, f"{INSIDE}/{number}.tif", bytes(1 << 19))
+    monkeypatch.setattr(tar_module, "_LEAST_LIMIT", 1 << 20)
+    with pytest.raises(ArchiveError, match="more than 1048576 bytes: a decompression bomb"):
+        inspect(path)
+    with BoundedGzip(path) as stream, pytest.raises(ArchiveError, match="a header claims -1 bytes"):
+        stream.read()
 
 
 def test_a_header_that_claims_gigabytes_is_refused_without_reading_them(tmp_path):
@@ -331,8 +342,10 @@ def test_an_image_that_is_no_tiff_is_refused_and_leaves_no_file(source, tmp_path
     for path in ("train_features/c002/B03.tif", "train_labels/c001.tif"):
         (source / path).write_bytes(b"<html>error</html>")
     folder = pack(source, tmp_path / "archives", ("train",))
-    with pytest.raises(ArchiveError, match=r"c002/B03\.tif is not what it should be: it is an HTML"):
+    with pytest.raises(DownloadError, match=r"2 of 30 files failed") as caught:
         bring(tmp_path / "raw", path=str(folder), checksums=str(folder / "md5sums.txt"), splits=["train"])
+    assert "train_features/c002/B03.tif is not what it should be: it is an HTML" in str(caught.value)
+    assert "train_labels/c001.tif is not what it should be" in str(caught.value)
     assert not (tmp_path / "raw" / "train_features" / "c002" / "B03.tif").exists()
     chips = list((source / "train_features").iterdir())
     assert len(list((tmp_path / "raw/train_features").glob("*/*.tif"))) == 4 * len(chips) - 1

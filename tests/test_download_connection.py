@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
+import requests
 
-from cloudcover.sources.remote import connection
+from cloudcover.sources.remote import http
 from cloudcover.sources.remote.errors import DownloadError
-from cloudcover.sources.remote.http import Client
+from cloudcover.sources.remote.http import WebFolder, refuse_downgrade
+from cloudcover.sources.remote.stores import Listed
 
 Serve = Callable[..., str]
 
@@ -68,32 +67,35 @@ def chunked(parts: list[bytes]) -> bytes:
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nTrailer: x\r\n\r\n"
 
 
-def fetched(client: Client, url: str, folder: Path) -> bytes:
-    """What a client brings from an address."""
-    client.run(client.download(url, folder / "part", "file", lambda part, received: None))
-    return (folder / "part").read_bytes()
+def fetched(folder: WebFolder, key: str, target: Path) -> bytes:
+    """What is brought from an address."""
+    folder.fetch(key, target / "part")
+    return (target / "part").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "ATTEMPTS", 2)
+    monkeypatch.setattr(http, "BACKOFF_S", 0.0)
 
 
 def test_one_connection_serves_many_requests(serve, tmp_path):
     requests: list[bytes] = []
-    netloc = serve(answer(b"one"), chunked([b"tw", b"o" * 20]), answer(b""), requests=requests)
-    with Client(attempts=1) as client:
-        bodies = [fetched(client, f"http://{netloc}/{i}%20?sig=a%2Fb%3D", tmp_path) for i in range(3)]
-    assert bodies == [b"one", b"tw" + b"o" * 20, b""]
-    assert requests[1].startswith(b"GET /1%20?sig=a%2Fb%3D HTTP/1.1\r\nHost: 127.0.0.1:")
+    folder = WebFolder("http://" + serve(answer(b"one"), chunked([b"tw", b"o" * 20]), answer(b""), requests=requests))
+    assert [fetched(folder, f"{i} ä", tmp_path) for i in range(3)] == [b"one", b"tw" + b"o" * 20, b""]
+    assert requests[1].startswith(b"GET /1%20%C3%A4 HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert b"Accept-Encoding: identity" in requests[1]
 
 
 def test_a_body_without_length_ends_with_the_connection(serve, tmp_path):
     netloc = serve(b"HTTP/1.0 200 OK\r\n\r\nall of it", close=True)
-    with Client(attempts=1) as client:
-        assert fetched(client, f"http://{netloc}/", tmp_path) == b"all of it"
+    assert fetched(WebFolder(f"http://{netloc}"), "x", tmp_path) == b"all of it"
 
 
-def test_the_length_of_a_file_is_asked_for_without_its_body(serve):
-    netloc = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n")
-    with Client(attempts=1) as client:
-        assert client.run(client.length(f"http://{netloc}/", "file")) == 9
-        assert client.run(client.length(f"http://{netloc}/", "file")) is None
+def test_length_and_version_of_a_file_are_asked_for_without_its_body(serve):
+    head = b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\nETag: W/"v"\r\n\r\n'
+    folder = WebFolder("http://" + serve(head, b"HTTP/1.1 200 OK\r\n\r\n"))
+    assert [folder.find("x"), folder.find("y")] == [Listed("x", 9, "v"), Listed("y")]
 
 
 @pytest.mark.parametrize(
@@ -110,48 +112,43 @@ def test_the_length_of_a_file_is_asked_for_without_its_body(serve):
     ],
 )
 def test_a_broken_answer_is_tried_again(serve, tmp_path, broken):
-    netloc = serve(broken, answer(b"whole"), close=True)
-    with Client(attempts=2, backoff_s=0) as client:
-        assert fetched(client, f"http://{netloc}/", tmp_path) == b"whole"
+    folder = WebFolder("http://" + serve(broken, answer(b"whole"), close=True))
+    assert fetched(folder, "x", tmp_path) == b"whole"
 
 
 def test_a_kept_connection_that_the_server_closed_is_no_failure(serve, tmp_path):
-    netloc = serve(answer(b"one"), answer(b"two"), close=True)
-    with Client(attempts=2, backoff_s=0) as client:
-        assert [fetched(client, f"http://{netloc}/", tmp_path) for _ in range(2)] == [b"one", b"two"]
-
-
-def test_compressed_bodies_are_refused(serve, tmp_path):
-    netloc = serve(answer(b"x", "Content-Encoding: gzip"))
-    with Client() as client, pytest.raises(DownloadError, match="sends it as gzip"):
-        fetched(client, f"http://{netloc}/", tmp_path)
+    folder = WebFolder("http://" + serve(answer(b"one"), answer(b"two"), close=True))
+    assert [fetched(folder, "x", tmp_path) for _ in range(2)] == [b"one", b"two"]
 
 
 def test_a_proxy_of_the_environment_is_used(serve, monkeypatch, tmp_path):
     requests: list[bytes] = []
-    proxy = serve(answer(b"x"), requests=requests)
-    monkeypatch.setattr(connection, "getproxies", lambda: {"http": f"user:word@{proxy}", "no": "elsewhere"})
-    monkeypatch.setattr(connection, "proxy_bypass", lambda host: False)
-    with Client(attempts=1) as client:
-        assert fetched(client, "http://data.example/a?b=c", tmp_path) == b"x"
-    assert requests[0].startswith(b"GET http://data.example/a?b=c HTTP/1.1\r\n")
+    monkeypatch.setenv("http_proxy", f"http://user:word@{serve(answer(b'x'), requests=requests)}")
+    assert fetched(WebFolder("http://data.example"), "a", tmp_path) == b"x"
+    assert requests[0].startswith(b"GET http://data.example/a HTTP/1.1\r\n")
     assert b"dXNlcjp3b3Jk" in requests[0]
 
 
-def test_a_redirect_from_https_to_http_is_refused(monkeypatch, tmp_path):
-    async def send(*request: object) -> Any:
-        redirect = MagicMock(status=302, headers={"Location": "http://elsewhere/"})
-        redirect.__aenter__.return_value = redirect
-        return redirect
+def test_a_redirect_from_https_to_http_is_refused():
+    response = requests.Response()
+    response.status_code, response.url = 302, "https://host/a?token=secret"
+    response.headers["Location"] = "http://elsewhere/"
+    with pytest.raises(DownloadError, match=r"https://host/a.* from https to http; refused") as caught:
+        refuse_downgrade(response)
+    assert "secret" not in str(caught.value)
+    response.headers["Location"] = "/b"
+    refuse_downgrade(response)
 
-    with Client() as client:
-        monkeypatch.setattr(client.connections, "_send", send)
-        with pytest.raises(DownloadError, match="redirects from https to http; refused"):
-            fetched(client, "https://host/a", tmp_path)
+
+def test_redirects_without_an_end_are_given_up(serve, tmp_path):
+    loop = [b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n"] * 6
+    with pytest.raises(DownloadError, match="5 redirects"):
+        fetched(WebFolder("http://" + serve(*loop)), "x", tmp_path)
 
 
-def test_no_level_of_logging_shows_an_address(serve, tmp_path, caplog):
-    netloc = serve(answer(b"x"))
-    with caplog.at_level(logging.DEBUG), Client() as client:
-        fetched(client, f"http://{netloc}/a?sig=secret", tmp_path)
-    assert "secret" not in caplog.text
+def test_cookies_are_neither_kept_nor_sent(serve, tmp_path):
+    seen: list[bytes] = []
+    folder = WebFolder("http://" + serve(answer(b"x", "Set-Cookie: a=b"), answer(b"x"), requests=seen))
+    for _ in range(2):
+        fetched(folder, "x", tmp_path)
+    assert b"ookie" not in seen[1]

@@ -281,12 +281,11 @@ def test_the_listing_of_a_store_is_compared_with_the_metadata():
         "train_labels/c1_mask.tif",
     ]
     listing = {path: Listed(path) for path in paths}
-    wanted = plan(chips, ["B02"], {}, listing)
-    assert [(file.path, file.dtype) for file in wanted] == [
-        ("train_features/c0/B02.TIF", "uint16"),
-        ("train_labels/c0.tiff", "uint8"),
-        ("train_features/c1/B02.tif", "uint16"),
-    ]
+    assert set(plan(chips, ["B02"], listing)) == {
+        "train_features/c0/B02.TIF",
+        "train_labels/c0.tiff",
+        "train_features/c1/B02.tif",
+    }
     assert list(stray_labels(map(Path, listing), chips)) == ["train_labels/c1_mask.tif"]
 
 

@@ -1,4 +1,4 @@
-"""The download stage: brings the configured source to `data/raw` and lists its files with their hashes."""
+"""The download stage: bring the configured source to `data/raw` and list its files with their hashes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def fetch(
     workers: int = 1,
     recheck: bool = False,
 ) -> None:
-    """Fills `raw` in the challenge's layout with its manifest, and `truth` with the true masks, if there are any.
+    """Fill `raw` in the challenge's layout with its manifest, and `truth` with the true masks, if there are any.
 
     Args:
-        data: says which source.
-        synthetic: what the synthetic source makes.
-        seed: of the synthetic source.
-        raw: gets the chips and `files.csv` (`tables.FILES`).
-        truth: gets `masks.csv` (`tables.TRUTH`), without rows for sources whose truth nobody knows; None: nothing is
+        data: Names the source.
+        synthetic: What the synthetic source makes.
+        seed: Random seed of the synthetic source.
+        raw: Gets the chips and `files.csv` (`tables.FILES`).
+        truth: Gets `masks.csv` (`tables.TRUTH`), without rows for sources whose truth nobody knows; None: nothing is
             written, for other sources than the synthetic one.
-        workers: processes of the synthetic source; what comes over the network has its own number of connections.
-        recheck: network sources: read what is there and compare hashes, instead of trusting modification times.
+        workers: Processes of the synthetic source; what comes over the network has its own number of connections.
+        recheck: Network sources: read what is there and compare hashes, instead of trusting modification times.
 
     Raises:
-        FolderError: a folder to read from overlaps with `raw` or `truth`, or these hold files of somebody else.
+        FolderError: A folder to read from overlaps with `raw` or `truth`, or these hold files of somebody else.
     """
     _refuse_overlaps(data, raw, truth)
     ownership.claim(raw, journal.paths(raw))
@@ -50,14 +50,10 @@ def fetch(
         from cloudcover.sources.local import fetch as fetch_local
 
         write_file_table(raw, "local", paths=fetch_local(data, raw))
-    elif data.source == "archive":
-        from cloudcover.sources.archive.fetch import fetch as fetch_archives
-
-        fetch_archives(data, raw, recheck)
     else:
-        from cloudcover.sources.remote.fetch import fetch as fetch_remote
+        from cloudcover.sources.remote.fetch import fetch as fetch_files
 
-        fetch_remote(data, raw, recheck=recheck)
+        fetch_files(data, raw, recheck)
     if data.unlabelled:
         unlabelled.add(data, raw)
     if truth:
@@ -65,7 +61,7 @@ def fetch(
 
 
 def _refuse_overlaps(data: DataParams, raw: Path, truth: Path | None) -> None:
-    """Refuses to read from folders that are written to, or that hold links into `raw`."""
+    """Refuse to read from folders that are written to, or that hold links into `raw`."""
     path = data.path if data.source in ("local", "archive") else None
     for key, folder in (("data.path", path), ("data.unlabelled", data.unlabelled)):
         if not folder:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
-from cloudcover.sources.archive.safe_gzip import ArchiveError
+from sklearn.cluster import DBSCAN
 
 K = TypeVar("K", bound=Hashable)
 
 _CELL_DEGREES = 0.25
+
+
+class ArchiveError(ValueError):
+    """An archive cannot be used; the message names it, what is wrong and where."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Item:
 
     Attributes:
         datetime: ISO 8601 text, or empty.
-        centre: longitude and latitude [degrees], or None.
-        source: of a label item: the chip that its link `rel=source` names; else empty.
+        centre: Longitude and latitude [degrees], or None.
+        source: Of a label's item: the chip that its link `rel=source` names; else empty.
     """
 
     datetime: str
@@ -38,15 +39,7 @@ class Item:
 
 
 def parse_item(text: bytes, name: str) -> Item:
-    """Reads an item.
-
-    Args:
-        text: JSON.
-        name: what to call it in messages.
-
-    Raises:
-        ArchiveError: it is not JSON, or not a STAC item.
-    """
+    """Read an item from JSON; `ArchiveError` names it by `name` if it is none."""
     try:
         item = json.loads(text)
         properties, bbox = item["properties"], item.get("bbox")
@@ -68,27 +61,18 @@ def _chip(link: str) -> str:
 
 
 def locations(items: Mapping[K, Item]) -> dict[K, str]:
-    """Names the location of each chip, which the archives don't: `lon32.5_lat-2.7`, the mean centre of its chips.
+    """Name the location of each chip, which the archives don't: `lon32.5_lat-2.7`, the mean centre of its chips.
 
     Chips in one cell of a quarter of a degree, or in cells that touch, are one location: so no image is cut in two, and
     folds that keep locations together keep neighbours together. An item without an extent has no location.
     """
-    known = [key for key, item in items.items() if item.centre is not None]
-    centres = np.array([items[key].centre for key in known], dtype=np.float64).reshape(-1, 2)
-    cells, index = np.unique(np.floor(centres / _CELL_DEGREES).astype(np.int64), axis=0, return_inverse=True)
-    number = {tuple(cell): i for i, cell in enumerate(cells.tolist())}
-    pairs = [
-        (i, number[x + dx, y + dy])
-        for (x, y), i in number.items()
-        for dx, dy in ((1, -1), (1, 0), (1, 1), (0, 1))
-        if (x + dx, y + dy) in number
-    ]
-    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(cells), len(cells)))
-    group = connected_components(graph, directed=False)[1][index.ravel()] if len(cells) else np.zeros(0, np.int64)
     names = dict.fromkeys(items, "")
-    for label in np.unique(group):
-        lon, lat = centres[group == label].mean(axis=0)
-        for i in np.flatnonzero(group == label):
-            names[known[i]] = f"lon{lon:.1f}_lat{lat:.1f}"
+    known = [key for key, item in items.items() if item.centre is not None]
+    if known:
+        centres = np.array([items[key].centre for key in known], dtype=np.float64)
+        cells, index = np.unique(np.floor(centres / _CELL_DEGREES), axis=0, return_inverse=True)
+        group = DBSCAN(eps=1, min_samples=1, metric="chebyshev").fit_predict(cells)[index.ravel()]
+        for label in np.unique(group):
+            lon, lat = centres[group == label].mean(axis=0)
+            names |= {known[i]: f"lon{lon:.1f}_lat{lat:.1f}" for i in np.flatnonzero(group == label)}
     return names
