@@ -75,8 +75,7 @@ def fetched(folder: WebFolder, key: str, target: Path) -> bytes:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "ATTEMPTS", 2)
-    monkeypatch.setattr(http, "BACKOFF_S", 0.0)
+    monkeypatch.setattr(http, "RETRIES", http.RETRIES.new(total=1, backoff_factor=0.0, backoff_jitter=0.0))
 
 
 def test_one_connection_serves_many_requests(serve, tmp_path):

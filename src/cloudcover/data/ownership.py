@@ -61,17 +61,13 @@ def _inside(inner: Path, outer: Path) -> bool:
     )
 
 
-def claim(root: Path, known: Collection[str] = ()) -> None:
-    """Makes a folder the program's, by its record; a folder with nothing but hidden files can be one.
-
-    Args:
-        root: the folder; it is made if need be.
-        known: files of the program below `root` that neither the record nor a table may list.
+def claim(root: Path) -> None:
+    """Makes a folder the program's, by its record; it is made if need be, and may hold hidden files of others.
 
     Raises:
         FolderError: the folder holds files, but no record or table of this program.
     """
-    files = owned(root) | set(known)
+    files = owned(root)
     if not files and not (root / RECORD).exists() and not _tables(root):
         names = sorted(entry.name for entry in os.scandir(root)) if root.exists() else []
         if foreign := [name for name in names if not name.startswith(".")]:

@@ -8,7 +8,6 @@ from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.layout import layout_files, write_file_table
 from cloudcover.sources import unlabelled
-from cloudcover.sources.remote import journal
 
 
 def fetch(
@@ -29,16 +28,15 @@ def fetch(
         raw: Gets the chips and `files.csv` (`tables.FILES`).
         truth: Gets `masks.csv` (`tables.TRUTH`), without rows for sources whose truth nobody knows; None: nothing is
             written, for other sources than the synthetic one.
-        workers: Processes of the synthetic source; what comes over the network has its own number of connections.
+        workers: Processes of the synthetic source.
         recheck: Network sources: read what is there and compare hashes, instead of trusting modification times.
 
     Raises:
         FolderError: A folder to read from overlaps with `raw` or `truth`, or these hold files of somebody else.
     """
     _refuse_overlaps(data, raw, truth)
-    ownership.claim(raw, journal.paths(raw))
-    if truth:
-        ownership.claim(truth)
+    for folder in filter(None, (raw, truth)):
+        ownership.claim(folder)
     if data.source == "synthetic":
         from cloudcover.synthetic.generate import generate
 

@@ -6,13 +6,13 @@ learns the chips from the STAC items. The second unpacks what is missing, to nam
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import shutil
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import IO
 
@@ -20,17 +20,19 @@ import pandas as pd
 
 from cloudcover.config.sections import DataParams
 from cloudcover.data import tables
-from cloudcover.runtime.files import part_of, read_json, write_json
+from cloudcover.runtime.files import hash_files, part_of, read_json, write_json
 from cloudcover.sources.archive.stac import ArchiveError, Item, locations, parse_item
 from cloudcover.sources.archive.tar import members
 from cloudcover.sources.remote.content import check_space
 from cloudcover.sources.remote.errors import MissingError
 from cloudcover.sources.remote.http import WebFolder
 from cloudcover.sources.remote.journal import WORK
-from cloudcover.sources.remote.stores import Listed, Store
+from cloudcover.sources.remote.stores import Listed
 
 logger = logging.getLogger(__name__)
 
+ARCHIVES = "archives"
+"""Folder below the work folder for archives that are fetched."""
 STEM = "ref_cloud_cover_detection_challenge_v1"
 
 MD5 = {
@@ -50,16 +52,17 @@ class Contents:
     images: dict[str, int] = field(default_factory=dict)
 
 
-class Archives(Store):
+class Archives:
     """The archives of the splits of `data.splits`; they are fetched and checked only when they must be read."""
 
+    lists = True
     connections = 1
 
     def __init__(self, params: DataParams, raw: Path) -> None:
         """Raise `ArchiveError` if the list `data.checksums` cannot be read."""
         self._params = params
         self._work = raw / WORK
-        self._folder = Path(params.path) if params.path else self._work / "archives"
+        self._folder = Path(params.path) if params.path else self._work / ARCHIVES
         self._md5 = _checksums(Path(params.checksums)) if params.checksums else MD5
         self._checked: set[str] = set()
         self._tables: dict[str, pd.DataFrame] = {}
@@ -74,41 +77,35 @@ class Archives(Store):
         """
         listing: dict[str, Listed] = {}
         items: dict[tuple[str, str], Item] = {}
-        for split in self._params.splits:
-            source, labels = (f"{STEM}_{split}_{part}.tar.gz" for part in ("source", "labels"))
-            contents = self._contents(source)
-            items |= {(split, chip): item for chip, item in contents.items.items()}
-            for member, size in contents.images.items():
-                listing[f"{split}_features/{'/'.join(_match(source, member))}"] = self._listed(source, member, size)
+        for split, part in product(self._params.splits, ("source", "labels")):
+            name = f"{STEM}_{split}_{part}.tar.gz"
             try:
-                contents = self._contents(labels)
+                contents = self._contents(name)
             except MissingError:
-                if split != "test":  # the labels of the test chips were not always at hand
+                if (split, part) != ("test", "labels"):  # they were not always at hand
                     raise
                 continue
             for member, size in contents.images.items():
-                chip, file = _match(labels, member)
-                path = f"{split}_labels/{contents.items[chip].source or chip}.tif"
+                chip, file = _match(name, member)
+                path = f"{split}_features/{chip}/{file}"
+                if part == "labels":
+                    path = f"{split}_labels/{contents.items[chip].source or chip}.tif"
                 if path in listing:
-                    raise ArchiveError(f"{labels}: two labels name the same source item: {path}")
-                if file == "labels.tif":
-                    listing[path] = self._listed(labels, member, size)
-        return listing | self._list_tables(items)
-
-    def _listed(self, name: str, member: str, size: int) -> Listed:
-        return Listed(f"{name}!{member}", size, self._md5[name])
-
-    def _list_tables(self, items: dict[tuple[str, str], Item]) -> dict[str, Listed]:
-        """The metadata tables, from the STAC items of the images by split and chip."""
+                    raise ArchiveError(f"{name}: two images are {path}: {listing[path].key} and {member}")
+                listing[path] = Listed(f"{name}!{member}", size, self._md5[name])
+            if part == "source":
+                items |= {(split, chip): item for chip, item in contents.items.items()}
         places = locations(items)
-        rows = [
-            (split, chip, places[split, chip], item.datetime, f"{split}_features/{chip}")
-            for (split, chip), item in sorted(items.items())
-        ]
-        frame = pd.DataFrame(rows, columns=["split", "chip_id", "location", "datetime", "cloudpath"])
-        keys: dict[str, str] = {split: f"{STEM}_{split}_source.tar.gz (STAC items)" for split in self._params.splits}
-        self._tables = {keys[str(split)]: part.drop(columns="split") for split, part in frame.groupby("split")}
-        return {f"{split}_metadata.csv": Listed(key) for split, key in keys.items() if key in self._tables}
+        for split in self._params.splits:
+            rows = [
+                (chip, places[of, chip], item.datetime, f"{split}_features/{chip}")
+                for (of, chip), item in sorted(items.items())
+                if of == split
+            ]
+            key = f"{STEM}_{split}_source.tar.gz (STAC items)"
+            self._tables[key] = pd.DataFrame(rows, columns=["chip_id", "location", "datetime", "cloudpath"])
+            listing[f"{split}_metadata.csv"] = Listed(key)
+        return listing
 
     def fetch(self, key: str, part: Path) -> str:
         """Unpack one member, or write a table; the members of an archive are cheapest in its order."""
@@ -129,10 +126,6 @@ class Archives(Store):
         """Archive and member."""
         return key or str(self._folder)
 
-    def close(self) -> None:
-        """Remove the archives that were fetched, once all is unpacked."""
-        shutil.rmtree(self._work / "archives", ignore_errors=True)
-
     def _contents(self, name: str) -> Contents:
         """What an archive holds, from an earlier run where its MD5 is the same."""
         if name not in self._md5:
@@ -148,23 +141,20 @@ class Archives(Store):
     def _path(self, name: str) -> Path:
         """Where an archive is, after its MD5 was compared; it is fetched if need be."""
         path = self._folder / name
-        if name in self._checked:
-            return path
-        if self._params.url and not path.exists():
-            self._download(WebFolder(self._params.url), path)
-        if not path.exists():
-            raise MissingError(f"{path} is missing: see docs/data.md, or leave the split out of data.splits")
-        logger.info("checking %s", name)
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        if found != self._md5[name]:
-            if self._params.url:
-                path.unlink()
-            raise ArchiveError(
-                f"{path} has MD5 {found}, expected {self._md5[name]}: it is damaged or another file; fetch it "
-                "again, or list the MD5 of an archive of your own in data.checksums"
-            )
-        self._checked.add(name)
+        if name not in self._checked:
+            if self._params.url and not path.exists():
+                self._download(WebFolder(self._params.url), path)
+            if not path.exists():
+                raise MissingError(f"{path} is missing: see docs/data.md, or leave the split out of data.splits")
+            (found,) = hash_files([path], f"check {name}", algorithm="md5")
+            if found != self._md5[name]:
+                if self._params.url:
+                    path.unlink()
+                raise ArchiveError(
+                    f"{path} has MD5 {found}, expected {self._md5[name]}: it is damaged or another file; fetch it "
+                    "again, or list the MD5 of an archive of your own in data.checksums"
+                )
+            self._checked.add(name)
         return path
 
     def _download(self, web: WebFolder, path: Path) -> None:
@@ -202,7 +192,8 @@ def inspect(path: Path) -> Contents:
 def _match(archive: str, member: str) -> tuple[str, str]:
     """Chip and file of a member `<stem>/<stem>_<chip>/<file>`, or two empty texts for what is not needed."""
     stem = re.escape(archive.removesuffix(".tar.gz"))
-    found = re.fullmatch(rf"(?:\./)?{stem}/{stem}_({tables.CHIP_ID.pattern})/(\w+\.tif|stac\.json)", member)
+    image = "labels" if archive.endswith("_labels.tar.gz") else r"\w+"
+    found = re.fullmatch(rf"(?:\./)?{stem}/{stem}_({tables.CHIP_ID.pattern})/({image}\.tif|stac\.json)", member)
     return (found[1], found[2]) if found else ("", "")
 
 

@@ -13,20 +13,15 @@ from cloudcover.sources.archive.stac import ArchiveError
 
 LARGEST_MEMBER = 64 << 20
 """Longest file in an archive [bytes]; a band of 512 x 512 pixels has half a megabyte."""
-
-_CHUNK = 1 << 20
-_LEAST_LIMIT = 1 << 30
 _MOST_MEMBERS = 2_000_000
-_GROWTH = 200
-"""Most bytes per byte of the archive; its images are compressed already, a whole archive hardly grows."""
+_GROWTH, _LEAST_LIMIT = 200, 1 << 30
+"""Most bytes per byte of an archive, whose images are compressed already; and what any archive may hold [bytes]."""
+_CHUNK = 1 << 20
+"""Most bytes at once. `tarfile` reads headers of any length that an archive claims in one go, files in portions."""
 
 
 class BoundedGzip(gzip.GzipFile):
-    """A gzip file that yields at most 200 times its length, or 1 GiB, and only 1 MiB at once.
-
-    `tarfile` reads headers of any length that an archive claims in one go; a file's own bytes it reads in the portions
-    that its user asks for.
-    """
+    """A gzip file that can't blow up: neither the sum of its bytes nor a single read is without limit."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -52,27 +47,22 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
         with BoundedGzip(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             number = 0
             while member := archive.next():
-                number += 1
                 archive.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every member
-                _refuse(path, member, number)
-                if member.isfile():
-                    file = archive.extractfile(member)
-                    assert file is not None
+                number += 1
+                if reason := _harm(member, number):
+                    raise ArchiveError(f"{path}: refused at {member.name!r}: {reason}; nothing of it is kept")
+                if file := archive.extractfile(member):
                     yield member, file
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ArchiveError(f"{path} cannot be read to its end: {error}") from None
 
 
-def _refuse(path: Path, member: tarfile.TarInfo, number: int) -> None:
+def _harm(member: tarfile.TarInfo, number: int) -> str | None:
     name = PurePosixPath(member.name)
-    reason = None
     if name.is_absolute() or ".." in name.parts or "\\" in member.name or "\0" in member.name:
-        reason = "its name leads out of the archive"
-    elif not (member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
-        reason = "it is a link, a device or another special file"
-    elif member.size > LARGEST_MEMBER:
-        reason = f"it has {member.size} bytes, more than {LARGEST_MEMBER}"
-    elif number > _MOST_MEMBERS:
-        reason = f"the archive has more than {_MOST_MEMBERS} members"
-    if reason:
-        raise ArchiveError(f"{path}: refused at {member.name!r}: {reason}; nothing of it is kept")
+        return "its name leads out of the archive"
+    if not (member.isdir() or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
+        return "it is a link, a device or another special file"
+    if member.size > LARGEST_MEMBER:
+        return f"it has {member.size} bytes, more than {LARGEST_MEMBER}"
+    return f"the archive has more than {_MOST_MEMBERS} members" if number > _MOST_MEMBERS else None

@@ -1,8 +1,4 @@
-"""Whether files fit on the disk, and whether what has arrived is what should be there.
-
-A TIFF's own table of contents is read, a few hundred bytes instead of the pixels. It shows what GDAL leaves for
-later: strips or tiles that reach beyond the end of the file.
-"""
+"""Whether files fit on the disk, and whether what has arrived is what should be there."""
 
 from __future__ import annotations
 
@@ -33,10 +29,9 @@ def check(part: Path, path: str, length: int | None = None) -> int:
     if length not in (None, size):
         raise ContentError(f"{path} has {size} bytes, but the listing says {length}")
     with part.open("rb") as file:
-        start = file.read(512)
-    table, dtype = path.endswith(".csv"), "uint8" if "_labels/" in path else "uint16"
-    wrong = None if table else _wrong_with(part, size, dtype)
-    if start.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"<", b"{") or not start:
+        start = file.read(512).lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
+    wrong = None if path.endswith(".csv") else _wrong_with(part, size, "uint8" if "_labels/" in path else "uint16")
+    if start in (b"<", b"{", b""):
         wrong = "it is an HTML, XML or JSON page, or empty"
     if wrong:
         raise ContentError(f"{path} is not what it should be: {wrong}")
@@ -44,29 +39,27 @@ def check(part: Path, path: str, length: int | None = None) -> int:
 
 
 def _wrong_with(part: Path, size: int, dtype: str) -> str | None:
-    """What is wrong with a TIFF."""
+    """What is wrong with a TIFF, by its header: GDAL would leave pixels beyond the end of the file for later."""
     try:
         with tifffile.TiffFile(part) as tiff:
             page = tiff.pages.first
-            found, bands = str(page.dtype), page.samplesperpixel
+            found = f"{page.samplesperpixel} bands of {page.dtype}"
             end = max(begin + count for begin, count in zip(page.dataoffsets, page.databytecounts, strict=True))
     except (tifffile.TiffFileError, struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"its TIFF header cannot be read ({error or type(error).__name__})"
     if end > size:
         return f"it is cut off: pixels reach to byte {end}, the file has {size}"
-    if (bands, found) != (1, dtype):
-        return f"it has {bands} bands of {found}, expected one of {dtype}"
-    return None
+    return None if found == f"1 bands of {dtype}" else f"it has {found}, expected one of {dtype}"
 
 
-def check_space(folder: Path, need: int, reserve: int = 64 << 20) -> None:
-    """Refuse to begin what would not fit into `folder`: `need` bytes, and `reserve` bytes that must stay free.
+def check_space(folder: Path, need: int) -> None:
+    """Refuse to begin what would not fit into `folder`: `need` bytes, and 64 MiB that must stay free.
 
     Raises:
         DownloadError: Names need, free space and folder.
     """
     free = shutil.disk_usage(folder).free
-    if need + reserve > free:
+    if need + (64 << 20) > free:
         raise DownloadError(
             f"{folder} needs {need / 1e9:.2f} GB for the files that are missing, but only {free / 1e9:.2f} GB are "
             "free: make room, or start with a part of the set (data.subset)"

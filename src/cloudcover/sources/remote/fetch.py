@@ -21,15 +21,17 @@ from cloudcover.data.strays import refuse_strays, stray_labels
 from cloudcover.runtime.files import atomic, part_of
 from cloudcover.runtime.locks import hold
 from cloudcover.runtime.text import named
-from cloudcover.sources.archive.store import Archives
+from cloudcover.sources.archive.store import ARCHIVES, Archives
 from cloudcover.sources.remote import content, stores
 from cloudcover.sources.remote.errors import AccessError, DownloadError, MissingError
 from cloudcover.sources.remote.http import WebFolder
 from cloudcover.sources.remote.journal import WORK, Entry, Journal
-from cloudcover.sources.remote.stores import TABLES, Listed, Store
+from cloudcover.sources.remote.stores import TABLES, Listed, ObjectStore
 from cloudcover.sources.subset import select
 
 logger = logging.getLogger(__name__)
+
+Store = ObjectStore | WebFolder | Archives
 
 _TOLERATED = 10
 """Files that may fail for good before the others are given up, too; in a large set 2 %."""
@@ -40,8 +42,7 @@ def open_store(params: DataParams, raw: Path) -> Store:
 
     Raises:
         SecretError: No SAS where one is named, or a token without an address.
-        DownloadError: An address that fits no container or bucket.
-        ArchiveError: The list `data.checksums` cannot be read.
+        DownloadError, ArchiveError: An address that fits no container or bucket, or an unreadable `data.checksums`.
     """
     if params.source == "archive":
         return Archives(params, raw)
@@ -55,30 +56,23 @@ def open_store(params: DataParams, raw: Path) -> Store:
         return stores.azure_container(params.url or stores.MIRROR)
     address, _, token = secret.rpartition("?")
     if not (params.url or address):
-        raise SecretError(
-            f"{SAS_URL} holds a token without an address: set data.url to https://ACCOUNT.blob.core.windows.net/CONTAINER"
-        )
+        container = "https://ACCOUNT.blob.core.windows.net/CONTAINER"
+        raise SecretError(f"{SAS_URL} holds a token without an address: set data.url to {container}")
     return stores.azure_container(params.url or address, token)
 
 
 def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
     """Bring the chips that `params` asks for from a source on the network, or from archives, into `raw`.
 
-    What `raw` has from an earlier run is kept, what the selection does not name is removed, and `files.csv` is
-    written at the end.
-
-    Args:
-        params: Where the set is, and which part of it is asked for.
-        raw: Gets the challenge's layout.
-        recheck: Read the files that are there and compare their hashes, instead of trusting their modification times.
+    What `raw` has from an earlier run is kept, what the selection does not name is removed, and `files.csv` is written
+    at the end. With `recheck` the files that are there are read and compared, and no modification time is trusted.
 
     Raises:
         DownloadError: A file cannot be fetched or is not what it should be, or the disk is too small.
         LayoutError: The set has no metadata, see `layout.read_metadata`, or too many files that are no labels.
-        SubsetError: See `subset.select`.
-        SecretError, ArchiveError: See `open_store` and `archive.store`.
         FolderBusyError: Another download works in `raw`.
         FolderError: A file in `raw` that is somebody else's would be overwritten.
+        SubsetError, SecretError, ArchiveError: See `subset.select`, `open_store` and `archive.store`.
     """
     store, busy = open_store(params, raw), f"another download works in {raw}"
     with hold(raw / WORK / "lock", busy), closing(Journal(raw, recheck)) as journal:
@@ -91,14 +85,12 @@ def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
         wanted = plan(chips, params.bands, listing, store.lists)
         ownership.reserve(raw, {*wanted, *TABLES})
         _fetch_missing(store, wanted, journal, estimate=2 * params.chip_size**2)
-        kept = {*wanted, *_publish_tables(store, listing, chips, journal)}
-        journal.keep(kept)
-        present = [entry for _, entry in sorted(journal.entries.items()) if not entry.absent]
-        ownership.prune(raw, [entry.path for entry in present])
+        journal.keep({*wanted, *_publish_tables(store, listing, chips, journal)})
+        present = [vars(entry) for _, entry in sorted(journal.entries.items()) if not entry.absent]
+        ownership.prune(raw, [entry["path"] for entry in present])
         remove_empty_folders(raw)
-        columns = {name: [getattr(entry, name) for entry in present] for name in tables.FILES.columns}
-        tables.FILES.write(pd.DataFrame(columns), raw / "files.csv")
-        store.close()
+        tables.FILES.write(pd.DataFrame(present, columns=list(tables.FILES.columns)), raw / "files.csv")
+        shutil.rmtree(raw / WORK / ARCHIVES, ignore_errors=True)
 
 
 def plan(chips: pd.DataFrame, bands: list[str], listing: dict[str, Listed], lists: bool = True) -> dict[str, Listed]:
@@ -108,8 +100,8 @@ def plan(chips: pd.DataFrame, bands: list[str], listing: dict[str, Listed], list
         chips: chip_id, split.
         bands: Names of the bands.
         listing: What the store has, by path.
-        lists: The listing has all files, not only the tables; see `Store`. Bands that it lacks are logged, and packing
-            lists their chips.
+        lists: The listing has all files, not only the tables. Bands that it lacks are logged, and packing lists their
+            chips.
     """
     stems = [
         stem
@@ -146,13 +138,7 @@ def _fetch_tables(store: Store, listing: dict[str, Listed], raw: Path) -> None:
 
 
 def _fetch_missing(store: Store, wanted: dict[str, Listed], journal: Journal, estimate: int) -> None:
-    """Fetch the files that the folder does not have.
-
-    Args:
-        store: Where they are.
-        wanted: All files by path.
-        journal: Of the folder.
-        estimate: Length of a file of which the store reports none [bytes].
+    """Fetch the files that the folder does not have, of `estimate` bytes where the store reports no length.
 
     Raises:
         DownloadError: Names the files that failed; the others are there.
@@ -180,17 +166,13 @@ def _fetch_missing(store: Store, wanted: dict[str, Listed], journal: Journal, es
                     lacking += [path] if "_features/" in path else []
                     if len(lacking) > most:
                         raise
-                except AccessError:
-                    raise
                 except DownloadError as error:
                     failed.append(str(error))
-                    if len(failed) > most:
+                    if isinstance(error, AccessError) or len(failed) > most:
                         raise
-                rate = received / 1e6 / (time.monotonic() - start)
-                bar.set_postfix_str(f"{received / 1e6:,.0f} MB, {rate:,.1f} MB/s", refresh=False)
+                bar.set_postfix_str(f"{received / 1e6:,.0f} MB", refresh=False)
                 bar.update()
         except BaseException:
-            store.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     _warn_of(lacking)
@@ -207,9 +189,9 @@ def _fetch_one(store: Store, path: str, listed: Listed, journal: Journal) -> int
         etag = store.fetch(listed.key, part)
         length = content.check(part, path, listed.bytes)
         journal.publish(part, path, etag or listed.etag, store.origin(listed.key))
-        return length
     finally:
         part.unlink(missing_ok=True)
+    return length
 
 
 def _publish_tables(store: Store, listing: dict[str, Listed], chips: pd.DataFrame, journal: Journal) -> set[str]:

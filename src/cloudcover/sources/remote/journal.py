@@ -1,7 +1,7 @@
 """What a folder of downloaded files already holds: a line per finished file, so that a later run fetches the rest.
 
-The journal is in `data/raw/.download/`, next to what is needed only until a download ends. A line is written before
-the file is renamed into place: a file without a line is not trusted, and a line without its file means nothing.
+A line is written before the file is renamed into place: a file without a line is not trusted, and a line without its
+file means nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,54 +41,41 @@ class Entry:
     absent: bool = False
 
 
-def paths(root: Path) -> set[str]:
-    """Files that the journal below `root` names, if there is one."""
-    return {entry.path for entry in _entries(root / WORK / "journal.jsonl")}
-
-
 class Journal:
-    """The finished files of a folder; threads may share it."""
+    """The finished files of the folder `root`; threads may share it."""
 
     def __init__(self, root: Path, recheck: bool = False) -> None:
-        """Read the journal below `root`.
-
-        Args:
-            root: Folder of downloaded files.
-            recheck: Do not trust modification times: read every file once and compare its hash.
-        """
+        """Read the journal; with `recheck` no modification time is trusted, and every file is read and compared."""
         self.root = root
+        self.entries: dict[str, Entry] = {}
         self._recheck = recheck
         self._lock = threading.Lock()
         self._file = root / WORK / "journal.jsonl"
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self.entries = {entry.path: entry for entry in _entries(self._file)}
+        for line in self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else ():
+            try:
+                entry = Entry(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # the last line of a run that was killed
+            self.entries[entry.path] = entry
         self._write()
 
     def intact(self, path: str, size: int | None = None, etag: str = "") -> bool:
-        """Whether a file is on disk as it was fetched, and still the version that the source has.
-
-        Args:
-            path: In the challenge's layout.
-            size: Length that the source reports [bytes], or None.
-            etag: Version that the source reports, or empty.
-        """
-        entry = self.entries.get(path)
+        """Whether a file is on disk as it was fetched, with the length [bytes] and version that the source reports."""
+        entry, full = self.entries.get(path), self.root / path
         if entry is None or (etag and entry.etag and etag != entry.etag):
             return False
         if entry.absent:
             return not self._recheck and size is None
         try:
-            found = os.lstat(self.root / path)
+            found = os.lstat(full)
         except OSError:
             return False
         if found.st_size != entry.bytes or size not in (None, entry.bytes):
             return False
-        if found.st_mtime_ns == entry.mtime_ns and not self._recheck:
-            return True
-        if sha256(self.root / path) != entry.sha256:
-            return False
-        if found.st_mtime_ns != entry.mtime_ns:  # touched or copied, the content is the same
-            self.add(replace(entry, mtime_ns=found.st_mtime_ns))
+        if self._recheck or found.st_mtime_ns != entry.mtime_ns:
+            if sha256(full) != entry.sha256:
+                return False
+            self.add(replace(entry, mtime_ns=found.st_mtime_ns))  # touched or copied, the content is the same
         return True
 
     def add(self, entry: Entry) -> None:
@@ -100,7 +86,7 @@ class Journal:
             self._output.flush()
 
     def publish(self, part: Path, path: str, etag: str, origin: str) -> None:
-        """Record a checked temporary file and rename it to `path` in the same folder; see `Entry` for the rest."""
+        """Record a checked temporary file and rename it to `path`, in the same folder; see `Entry`."""
         digest, found = sha256(part), part.stat()
         self.add(Entry(path, found.st_size, digest, found.st_mtime_ns, etag, origin))
         part.replace(self.root / path)
@@ -119,14 +105,6 @@ class Journal:
         with atomic(self._file) as part:
             part.write_text("".join(map(_line, self.entries.values())), encoding="utf-8")
         self._output = self._file.open("a", encoding="utf-8")
-
-
-def _entries(file: Path) -> Iterator[Entry]:
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            yield Entry(**json.loads(line))
-        except (ValueError, TypeError):
-            continue  # the last line of a run that was killed
 
 
 def _line(entry: Entry) -> str:

@@ -1,4 +1,4 @@
-"""Where a set is kept: what every source has in common, and Azure containers and S3 buckets, read by obstore.
+"""Azure containers and S3 buckets, read by obstore.
 
 obstore lists, transfers, retries and resumes. Web folders are in `http`, tar archives in `archive.store`.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -49,8 +48,8 @@ class Listed:
     etag: str = ""
 
 
-class Store(ABC):
-    """Where a set is kept.
+class ObjectStore:
+    """A container or bucket, or a folder in it.
 
     Attributes:
         lists: `files` finds all files; otherwise only the tables, from which all else follows.
@@ -60,39 +59,12 @@ class Store(ABC):
     lists = True
     connections = 16
 
-    @abstractmethod
-    def files(self) -> dict[str, Listed]:
-        """Find the files by their path in the challenge's layout; raises `DownloadError`."""
-
-    @abstractmethod
-    def fetch(self, key: str, part: Path) -> str:
-        """Write a file to the temporary name `part`, and return its version or an empty text.
-
-        Raises:
-            DownloadError: See `errors`.
-            OSError: The disk is full or the folder is read-only.
-        """
-
-    @abstractmethod
-    def origin(self, key: str) -> str:
-        """Address of a file for people, without secrets."""
-
-    def stop(self) -> None:  # noqa: B027  (not all of them wait)
-        """End the waits of all threads."""
-
-    def close(self) -> None:  # noqa: B027
-        """Remove what was needed only until all files were there."""
-
-
-class ObjectStore(Store):
-    """A container or bucket, or a folder in it."""
-
     def __init__(self, store: AzureStore | S3Store, root: str) -> None:
         self._store = store
         self._root = root
 
     def files(self) -> dict[str, Listed]:
-        """List the store; a split that exists in two places is taken from the root."""
+        """Find the files of the challenge's layout by path; a split in two places is taken from the root."""
         found: dict[str, Listed] = {}
         try:
             for item in (item for page in obstore.list(self._store, chunk_size=1000) for item in page):
@@ -104,7 +76,12 @@ class ObjectStore(Store):
         return found
 
     def fetch(self, key: str, part: Path) -> str:
-        """Read one object."""
+        """Write an object to the temporary name `part`, and return its version.
+
+        Raises:
+            DownloadError: See `errors`.
+            OSError: The disk is full or the folder is read-only.
+        """
         with part.open("wb") as file:
             try:
                 answer = obstore.get(self._store, key)
@@ -117,7 +94,7 @@ class ObjectStore(Store):
         return plain_etag(answer.meta["e_tag"])
 
     def origin(self, key: str) -> str:
-        """Join root and key."""
+        """Address of an object for people, without secrets."""
         return f"{self._root}/{quote(key)}"
 
 
