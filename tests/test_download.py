@@ -165,24 +165,6 @@ def test_azure_brings_500_chips_and_a_second_run_transfers_nothing(azurite, many
     assert tiffs == {path: (raw / path).stat().st_mtime_ns for path in tiffs}
 
 
-@pytest.mark.slow
-def test_s3_brings_500_chips(moto, many_chips, tmp_path, monkeypatch):
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
-    moto.upload("many", many_chips)
-    assert_same(bring(tmp_path / "raw", source="s3", url="s3://many", endpoint=moto.url), many_chips)
-
-
-@pytest.mark.slow
-def test_http_brings_500_chips_and_a_second_run_sends_not_one_file(web, many_chips, tmp_path):
-    web.root = many_chips
-    raw = bring(tmp_path / "raw", source="http", url=web.url)
-    assert_same(raw, many_chips)
-    web.requests.clear()
-    bring(tmp_path / "raw", source="http", url=web.url)
-    assert web.images_sent() == []
-    assert len(web.requests) < 20
-
-
 # --- what a later run fetches --------------------------------------------------------------------------------------
 
 

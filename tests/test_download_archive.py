@@ -116,14 +116,6 @@ def test_local_archives_bring_the_real_chips(real_chips, tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_local_archives_bring_500_chips(tmp_path):
-    make_layout(tmp_path / "source", chips=500, scenes=20, size=32, unlabelled=0)
-    folder = pack(tmp_path / "source", tmp_path / "archives", ("train",))
-    raw = bring(tmp_path / "raw", path=str(folder), checksums=str(folder / "md5sums.txt"), splits=["train"])
-    assert_images(raw, tmp_path / "source")
-
-
 def test_a_label_belongs_to_the_chip_that_its_item_links_to(source, tmp_path):
     folder = pack(source, tmp_path / "archives", ("train",))
     stem = f"{STEM}_train_labels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -133,6 +134,7 @@ def test_the_command_line_downloads_and_verifies_without_a_word_of_the_signature
     (tmp_path / "sas.txt").write_text(url)
     monkeypatch.delenv("CLOUDCOVER_SAS_URL", raising=False)
     monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.DEBUG)
     out = tmp_path / "data" / "raw"
     options = ["--source", "azure", "--sas-file", "sas.txt", "--out", str(out), "--subset"]
     result = CliRunner().invoke(download, [*options, "1"], catch_exceptions=False)

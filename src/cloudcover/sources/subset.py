@@ -15,7 +15,7 @@ class SubsetError(ValueError):
 
 
 def select(chips: pd.DataFrame, splits: list[str], subset: int | float | list[str] | str | None) -> pd.DataFrame:
-    """The chips that `data.splits` and `data.subset` ask for, in their order.
+    """Choose the chips that `data.splits` and `data.subset` ask for, in their order.
 
     A share or number is drawn by a hash of the chip's id within each split: it needs no seed, and a larger part
     contains every smaller one, so that a set can grow without fetching a file twice.

@@ -1,4 +1,4 @@
-"""Compares the files of `data/raw` with its manifest, byte by byte."""
+"""Compare the files of `data/raw` with its manifest, byte by byte."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ from cloudcover.runtime.files import hash_files
 
 
 def verify(raw: Path) -> pd.DataFrame:
-    """Reads every file and names what differs.
-
-    Args:
-        raw: folder with `files.csv`.
+    """Read every file that `files.csv` in `raw` lists, and name what differs.
 
     Returns:
-        path, problem: a row per file that is missing, has another length or hash, or is not in the manifest; sorted.
+        path, problem: A row per file that is missing, has another length or hash, or is not in the manifest; sorted.
 
     Raises:
-        FileNotFoundError: there is no manifest.
-        TableError: it is not one.
+        FileNotFoundError, TableError: There is no manifest, or it is not one.
     """
     manifest = tables.FILES.read(raw / "files.csv")
     problems = differences(raw, manifest)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from sklearn.cluster import DBSCAN
@@ -23,8 +22,7 @@ class ArchiveError(ValueError):
     """An archive cannot be used; the message names it, what is wrong and where."""
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A STAC item.
 
     Attributes:

@@ -11,7 +11,6 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import IO
@@ -44,12 +43,8 @@ MD5 = {
 """MD5 of the published archives."""
 
 
-@dataclass
-class Contents:
-    """What the first pass learns of an archive: items by chip, and the lengths of its images by member [bytes]."""
-
-    items: dict[str, Item] = field(default_factory=dict)
-    images: dict[str, int] = field(default_factory=dict)
+Contents = tuple[dict[str, Item], dict[str, int]]
+"""What the first pass learns of an archive: items by chip, and the lengths of its images by member [bytes]."""
 
 
 class Archives:
@@ -80,21 +75,21 @@ class Archives:
         for split, part in product(self._params.splits, ("source", "labels")):
             name = f"{STEM}_{split}_{part}.tar.gz"
             try:
-                contents = self._contents(name)
+                found, images = self._contents(name)
             except MissingError:
                 if (split, part) != ("test", "labels"):  # they were not always at hand
                     raise
                 continue
-            for member, size in contents.images.items():
+            for member, size in images.items():
                 chip, file = _match(name, member)
                 path = f"{split}_features/{chip}/{file}"
                 if part == "labels":
-                    path = f"{split}_labels/{contents.items[chip].source or chip}.tif"
+                    path = f"{split}_labels/{found[chip].source or chip}.tif"
                 if path in listing:
                     raise ArchiveError(f"{name}: two images are {path}: {listing[path].key} and {member}")
                 listing[path] = Listed(f"{name}!{member}", size, self._md5[name])
             if part == "source":
-                items |= {(split, chip): item for chip, item in contents.items.items()}
+                items |= {(split, chip): item for chip, item in found.items()}
         places = locations(items)
         for split in self._params.splits:
             rows = [
@@ -132,11 +127,10 @@ class Archives:
             raise ArchiveError(f"data.checksums names no MD5 of {name}")
         index = self._work / f"{name}.members.json"
         if index.exists() and (known := read_json(index))["md5"] == self._md5[name]:
-            return Contents({chip: Item(**item) for chip, item in known["items"].items()}, known["images"])
-        contents = inspect(self._path(name))
-        items = {chip: vars(item) for chip, item in contents.items.items()}
-        write_json(index, {"md5": self._md5[name], "items": items, "images": contents.images})
-        return contents
+            return {chip: Item(*item) for chip, item in known["items"].items()}, known["images"]
+        items, images = inspect(self._path(name))
+        write_json(index, {"md5": self._md5[name], "items": items, "images": images})
+        return items, images
 
     def _path(self, name: str) -> Path:
         """Where an archive is, after its MD5 was compared; it is fetched if need be."""
@@ -174,19 +168,20 @@ def inspect(path: Path) -> Contents:
     Raises:
         ArchiveError: See `tar.members`; or an image without a STAC item, or no images at all.
     """
-    contents = Contents()
+    items: dict[str, Item] = {}
+    images: dict[str, int] = {}
     for member, file in members(path):
         chip, name = _match(path.name, member.name)
         if name == "stac.json":
-            contents.items[chip] = parse_item(file.read(), f"{path.name}: {member.name}")
+            items[chip] = parse_item(file.read(), f"{path.name}: {member.name}")
         elif name:
-            contents.images[member.name] = member.size
-    if not contents.images:
+            images[member.name] = member.size
+    if not images:
         stem = path.name.removesuffix(".tar.gz")
         raise ArchiveError(f"{path} holds no images: expected {stem}/{stem}_<chip>/<band>.tif")
-    if orphans := sorted({_match(path.name, member)[0] for member in contents.images} - set(contents.items)):
+    if orphans := sorted({_match(path.name, member)[0] for member in images} - set(items)):
         raise ArchiveError(f"{path}: {len(orphans)} chips have no stac.json, such as {orphans[0]}")
-    return contents
+    return items, images
 
 
 def _match(archive: str, member: str) -> tuple[str, str]:

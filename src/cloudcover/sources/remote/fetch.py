@@ -113,9 +113,8 @@ def plan(chips: pd.DataFrame, bands: list[str], listing: dict[str, Listed], list
         _warn_of([f"{stem}.tif" for stem in stems if "_features/" in stem and stem not in names])
         chosen = set(stems)
         return {path: listing[path] for stem, path in names.items() if stem in chosen}
-    tables_of = {stem: f"{stem.partition('_')[0]}_metadata.csv" for stem in stems}
-    folders = {stem: listing[table].key.removesuffix(table) for stem, table in tables_of.items()}
-    return {f"{stem}.tif": Listed(f"{folders[stem]}{stem}.tif") for stem in stems}
+    split_tables = ((stem, f"{stem.partition('_')[0]}_metadata.csv") for stem in stems)
+    return {f"{s}.tif": Listed(f"{listing[table].key.removesuffix(table)}{s}.tif") for s, table in split_tables}
 
 
 def _warn_of(bands: list[str]) -> None:

@@ -29,11 +29,7 @@ MIRROR = "https://radiantearth.blob.core.windows.net/mlhub/ref_cloud_cover_detec
 FOLDERS = ("", "public/", "private/")
 """Where a split may be below the root: the challenge had it there, the mirrors keep `public/` and `private/`."""
 TABLES = (*(f"{split}_metadata.csv" for split in SPLITS), *EXTRA)
-RETRIES: RetryConfig = {
-    "max_retries": 10,
-    "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=15), "base": 2},
-    "retry_timeout": timedelta(minutes=2),
-}
+RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
 _LAYOUT = re.compile(
     r"(?:public/|private/)?((?:train|test)_(?:features/[^/.][^/]*/[^/.][^/]*|labels/[^/.][^/]*|metadata\.csv)|chip_id_crosswalk\.csv)"
 )
@@ -135,15 +131,11 @@ def s3_bucket(url: str, endpoint: str | None) -> ObjectStore:
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc:
         raise DownloadError(f"{redact(url)} is no bucket: expected s3://BUCKET/PREFIX")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    endpoint = (endpoint or f"https://s3.{region}.amazonaws.com").rstrip("/")
-    store = S3Store(
-        parts.netloc,
-        prefix=parts.path.strip("/") or None,
-        endpoint=endpoint,
-        region=region,
+    store = S3Store.from_url(
+        url.rstrip("/"),
+        config={"endpoint": endpoint.rstrip("/")} if endpoint else {},
         skip_signature="AWS_ACCESS_KEY_ID" not in os.environ,
-        client_options=_client(endpoint),
+        client_options=_client(endpoint or "https:"),
         retry_config=RETRIES,
     )
     return ObjectStore(store, url.rstrip("/"))
