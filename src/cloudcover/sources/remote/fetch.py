@@ -6,7 +6,6 @@ import logging
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -74,9 +73,9 @@ def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
         FolderError: A file in `raw` that is somebody else's would be overwritten.
         SubsetError, SecretError, ArchiveError: See `subset.select`, `open_store` and `archive.store`.
     """
-    store, busy = open_store(params, raw), f"another download works in {raw}"
-    with hold(raw / WORK / "lock", busy), closing(Journal(raw, recheck)) as journal:
-        listing = store.files()
+    store = open_store(params, raw)
+    with hold(raw / WORK / "lock", f"another download works in {raw}"):
+        journal, listing = Journal(raw, recheck), store.files()
         _fetch_tables(store, listing, raw)
         published = read_metadata(raw / WORK)
         strays = stray_labels(map(Path, listing), published)

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudcover.runtime.files import atomic, sha256
+from cloudcover.runtime.files import sha256, write_text
 
 WORK = ".download"
 """Folder below `data/raw` for the journal, the lock, the source's tables and unfinished archives."""
@@ -57,7 +57,7 @@ class Journal:
             except (ValueError, TypeError):
                 continue  # the last line of a run that was killed
             self.entries[entry.path] = entry
-        self._write()
+        self.keep(set(self.entries))
 
     def intact(self, path: str, size: int | None = None, etag: str = "") -> bool:
         """Whether a file is on disk as it was fetched, with the length [bytes] and version that the source reports."""
@@ -80,10 +80,9 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Record a finished file."""
-        with self._lock:
+        with self._lock, self._file.open("a", encoding="utf-8") as output:
             self.entries[entry.path] = entry
-            self._output.write(_line(entry))
-            self._output.flush()
+            output.write(_line(entry))
 
     def publish(self, part: Path, path: str, etag: str, origin: str) -> None:
         """Record a checked temporary file and rename it to `path`, in the same folder; see `Entry`."""
@@ -94,17 +93,7 @@ class Journal:
     def keep(self, paths: set[str]) -> None:
         """Forget all other files."""
         self.entries = {path: entry for path, entry in self.entries.items() if path in paths}
-        self.close()
-        self._write()
-
-    def close(self) -> None:
-        """End the journal of this run."""
-        self._output.close()
-
-    def _write(self) -> None:
-        with atomic(self._file) as part:
-            part.write_text("".join(map(_line, self.entries.values())), encoding="utf-8")
-        self._output = self._file.open("a", encoding="utf-8")
+        write_text(self._file, "".join(map(_line, self.entries.values())))
 
 
 def _line(entry: Entry) -> str:

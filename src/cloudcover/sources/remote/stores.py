@@ -95,11 +95,7 @@ class ObjectStore:
 
 
 def azure_container(url: str, token: str = "") -> ObjectStore:
-    """Open a container of Azure Blob Storage or a folder in it, public or by the SAS `token`.
-
-    Raises:
-        DownloadError: The address is not that of a container.
-    """
+    """Open a container of Azure Blob Storage or a folder in it, public or by a SAS; `DownloadError` if it is none."""
     parts = urlsplit(url)
     path = parts.path.strip("/").split("/")
     endpoint, host = f"{parts.scheme}://{parts.netloc}", parts.hostname or ""
@@ -123,10 +119,8 @@ def azure_container(url: str, token: str = "") -> ObjectStore:
 def s3_bucket(url: str, endpoint: str | None) -> ObjectStore:
     """Open a bucket of S3, or of a compatible service at `endpoint`, or a folder in it: `s3://BUCKET/PREFIX`.
 
-    It is read anonymously, unless the environment has AWS_ACCESS_KEY_ID: then requests are signed.
-
-    Raises:
-        DownloadError: The address is not that of a bucket.
+    It is read anonymously, unless the environment has AWS_ACCESS_KEY_ID: then requests are signed. Raises
+    `DownloadError` if the address is not that of a bucket.
     """
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc:
