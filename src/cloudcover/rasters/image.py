@@ -19,6 +19,7 @@ class Image(Protocol):
         grid: height, width, CRS and transform.
         says: what was found and done, such as `Sentinel-2 L2A, baseline 05.09, offset -1000 DN`.
         conversion: how stored values become DN (`values.Stored.conversion`), empty if they are taken as they are.
+        doubtful: whether nothing states an offset, so that the values must be looked at (`values.suspected_offset`).
         files: local files that it is read from, which no output may overwrite.
     """
 
@@ -30,6 +31,8 @@ class Image(Protocol):
     def says(self) -> str: ...  # noqa: D102
     @property
     def conversion(self) -> str: ...  # noqa: D102
+    @property
+    def doubtful(self) -> bool: ...  # noqa: D102
     @property
     def files(self) -> tuple[Path, ...]: ...  # noqa: D102
 
