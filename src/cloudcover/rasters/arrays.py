@@ -39,7 +39,8 @@ class ArrayImage:
         if kind not in "uif":
             raise ValueError(f"the array is {self._array.dtype}, expected DN as integers or reflectance as floats")
         self.name = name
-        self.grid = Grid(*self._array.shape[1:], crs="", transform=IDENTITY)
+        _, height, width = self._array.shape
+        self.grid = Grid(height, width, "", IDENTITY)
         self.files: tuple[Path, ...] = ()
         self._stored = Stored(1.0 if scale is None else scale, 0.0, None, reflectance=kind == "f")
         self._nodata, self._offset = nodata, offset
@@ -74,7 +75,7 @@ def bands_first(array: Any) -> Any:
     return values.transpose(axis, *(i for i in range(3) if i != axis)) if axis else values
 
 
-def _two_bytes(values: NDArray[Any]) -> NDArray[np.int16] | NDArray[np.uint16]:
+def _two_bytes(values: NDArray[Any]) -> NDArray[np.generic]:
     """Integers of another size in two bytes; raises `ValueError` for those that do not fit."""
     if not values.size:
         return values.astype(np.uint16)

@@ -10,8 +10,12 @@ from cloudcover.rasters.layers import Layer, Plan, Request, local
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """The folder itself, if it holds any of the bands, in whatever format: what it lacks is found when it is read."""
-    return {"": folder.name} if any(Path(name).stem in request.bands for name in names) else {}
+    """The folder itself, if it holds any of the bands, in whatever format: what it lacks is found when it is read.
+
+    One that holds JPEG 2000 files only is left to the reader of single-band rasters.
+    """
+    bands = [name for name in names if Path(name).stem in request.bands]
+    return {} if all(name.lower().endswith(".jp2") for name in bands) else {"": folder.name}
 
 
 def plan(place: str, part: str, request: Request) -> Plan:

@@ -1,8 +1,8 @@
 """Landsat Collection 2, Level 1 and 2: GeoTIFFs at 30 m and a metadata file `*_MTL.txt` or `*_MTL.json`.
 
-USGS, Landsat 8-9 Collection 2 Level 2 Science Product Guide (LSDS-1619) and Level 1 Data Format Control Book (LSDS-1822):
-reflectance = REFLECTANCE_MULT x stored + REFLECTANCE_ADD, of Level 1 also divided by the sine of the sun's elevation; 0 is
-fill.
+USGS, Landsat 8-9 Collection 2 Level 2 Science Product Guide (LSDS-1619) and Level 1 Data Format Control Book
+(LSDS-1822): reflectance = REFLECTANCE_MULT x stored + REFLECTANCE_ADD; that of Level 1 is also divided by the sine of
+the sun's elevation. A stored 0 is fill.
 """
 
 from __future__ import annotations
@@ -55,8 +55,6 @@ def plan(place: str, part: str, request: Request) -> Plan:
         )
     spacecraft = _group(groups, "IMAGE_ATTRIBUTES", metadata.name).get("SPACECRAFT_ID", "")
     layers = tuple(_layer(folder, metadata.name, groups, _number(spacecraft, band), band) for band in request.bands)
-    said = layers[0].says
-    assert said is not None
     return Plan(layers, f"{spacecraft} {level} by {metadata.name}", doubtful=False)
 
 

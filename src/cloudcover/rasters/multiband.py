@@ -60,7 +60,7 @@ def _described(descriptions: Sequence[str | None], file: Layer, request: Request
     if missing := [band for band in wanted if own.count(band) != 1]:
         raise ChipError(
             missing[0],
-            f"{file.shown} describes its {len(own)} bands as {', '.join(text or '(nothing)' for text in descriptions)}: "
-            "say which bands to take, such as `--bands 1,2,3,4`",
+            f"{file.shown} calls its {len(own)} bands {', '.join(text or '(nothing)' for text in descriptions)}: "
+            "say which to take, such as `--bands 1,2,3,4`",
         )
     return tuple(own.index(band) + 1 for band in wanted)

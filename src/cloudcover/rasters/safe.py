@@ -121,6 +121,6 @@ def _offset(root: ElementTree.Element, level: Level, band: str, baseline: float,
         return -float(given)
     raise ChipError(
         name,
-        f"has the baseline {baseline:05.2f} but no {level.offset} for {band}: download the metadata again, or state the "
-        "offset with `--offset 1000`",
+        f"has the baseline {baseline:05.2f} but no {level.offset} for {band}: download the metadata again, or state "
+        "the offset with `--offset 1000`",
     )

@@ -22,7 +22,6 @@ from cloudcover.rasters.layers import (
     Plan,
     Request,
     described_band,
-    plain_band,
     without_query,
 )
 from cloudcover.rasters.safe import SHIFTED_SINCE
@@ -36,11 +35,11 @@ TIMEOUT = 60
 
 
 class Asset(NamedTuple):
-    """A band of an asset: the key of the asset, its content, and the number of the band, from 0."""
+    """A band of an asset: the key of the asset, its content, and the place of the band in it, from 0."""
 
     key: str
     content: Mapping[str, Any]
-    index: int
+    place: int
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
@@ -117,13 +116,13 @@ def _asset(assets: Mapping[str, Any], band: str, shown: str) -> Asset:
 
 
 def _index(asset: Asset) -> int | None:
-    return asset.index + 1 if len(_bands(asset.content)) > 1 else None
+    return asset.place + 1 if len(_bands(asset.content)) > 1 else None
 
 
 def _says(asset: Asset, properties: Mapping[str, Any], given: int, shown: str) -> Stored | None:
     """What the item states of an asset's values; None if it states nothing."""
     own: Sequence[Any] = asset.content.get("raster:bands") or _bands(asset.content)
-    described: Mapping[str, Any] = own[asset.index] if asset.index < len(own) else {}
+    described: Mapping[str, Any] = own[asset.place] if asset.place < len(own) else {}
 
     def stated(key: str) -> Any:
         for place in (described, asset.content):

@@ -15,16 +15,17 @@ from cloudcover.data.chips import ChipError
 from cloudcover.rasters.documents import parse_xml, read_document
 from cloudcover.rasters.layers import DRIVERS
 
-ELEMENTS = frozenset(
-    "vrtdataset srs geotransform metadata mdi vrtrasterband description colorinterp nodatavalue hidenodatavalue scale "
-    "offset unittype simplesource complexsource sourcefilename sourceband sourceproperties srcrect dstrect nodata "
-    "scaleoffset scaleratio usemaskband maskband".split()
-)
+ELEMENTS = {
+    *("vrtdataset", "srs", "geotransform", "metadata", "mdi", "vrtrasterband", "maskband", "description"),
+    *("colorinterp", "nodatavalue", "hidenodatavalue", "scale", "offset", "unittype", "simplesource", "complexsource"),
+    *("sourcefilename", "sourceband", "sourceproperties", "srcrect", "dstrect", "nodata", "scaleoffset", "scaleratio"),
+    "usemaskband",
+}
 """Of stacks and mosaics by `gdalbuildvrt` and `gdal_translate`, without case, as GDAL reads them."""
-ATTRIBUTES = frozenset(
-    "rasterxsize rasterysize datatype band blockxsize blockysize relativetovrt shared xoff yoff xsize ysize key domain "
-    "dataaxistosrsaxismapping resampling coordinateepoch".split()
-)
+ATTRIBUTES = {
+    *("rasterxsize", "rasterysize", "datatype", "band", "blockxsize", "blockysize", "relativetovrt", "shared", "xoff"),
+    *("yoff", "xsize", "ysize", "key", "domain", "dataaxistosrsaxismapping", "resampling", "coordinateepoch"),
+}
 REMEDY = "write it as a GeoTIFF: `gdal_translate IN OUT`"
 
 
