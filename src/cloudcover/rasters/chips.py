@@ -27,4 +27,4 @@ def _layer(folder: Path, band: str) -> Layer:
     path = band_file(folder, band)
     if not path.exists():
         raise ChipError(band, f"{path} is missing{instead(path)}")
-    return local(band, path, drivers=("GTiff",), dtypes=("uint16",))
+    return local(band, path, dtypes=("uint16",))

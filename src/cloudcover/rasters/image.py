@@ -20,7 +20,7 @@ class Image(Protocol):
         says: what was found and done, such as `Sentinel-2 L2A, baseline 05.09, offset -1000 DN`.
         conversion: how stored values become DN (`values.Stored.conversion`), empty if they are taken as they are.
         doubtful: whether nothing states an offset, so that the values must be looked at (`values.suspected_offset`).
-        files: local files that it is read from, which no output may overwrite.
+        files: files on this machine that it is read from, without links, which no output may overwrite.
     """
 
     @property

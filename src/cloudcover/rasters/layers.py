@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from cloudcover.data.values import DTYPES, Stored
 
-DRIVERS = ("GTiff", "JP2OpenJPEG")
-"""GDAL's drivers that files are opened by: other formats can name any file or address."""
+GTIFF, JPEG2000, VRT = "GTiff", "JP2OpenJPEG", "VRT"
+"""GDAL's drivers that files are opened by, one for each file: other formats can name any file or address."""
 COMMON_NAMES = {
     "coastal": "B01",
     "blue": "B02",
@@ -52,7 +53,7 @@ class Layer:
         path: the file that holds it on this machine, or None if it is elsewhere.
         says: what metadata beside the file state of its values; None: the file's own tags count.
         index: number of the band in the file, from 1; None: the file must hold no other one.
-        drivers: GDAL's drivers that may open it.
+        driver: GDAL's driver that opens it.
         dtypes: data types that it may have.
         scaled: whether the file must state a scale or an offset itself.
     """
@@ -62,7 +63,7 @@ class Layer:
     path: Path | None
     says: Stored | None = None
     index: int | None = None
-    drivers: tuple[str, ...] = DRIVERS
+    driver: str = GTIFF
     dtypes: tuple[str, ...] = DTYPES
     scaled: bool = False
 
@@ -88,9 +89,14 @@ class Plan:
     doubtful: bool = True
 
 
-def local(band: str, path: Path, **more: object) -> Layer:
-    """A layer of a file on this machine."""
-    return Layer(band, str(path), path, **more)  # type: ignore[arg-type]
+def local(band: str, path: Path, **more: Any) -> Layer:
+    """A layer of a file on this machine, by the driver for its suffix."""
+    return Layer(band, str(path), path, driver=driver_of(path.name), **more)
+
+
+def driver_of(name: str) -> str:
+    """GDAL's driver for a file's name: JPEG 2000 by its suffix, otherwise GeoTIFF."""
+    return JPEG2000 if name.lower().endswith(".jp2") else GTIFF
 
 
 def plain_band(text: str) -> str:

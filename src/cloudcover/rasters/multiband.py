@@ -8,7 +8,7 @@ from pathlib import Path
 import rasterio
 
 from cloudcover.data.chips import ChipError
-from cloudcover.rasters.layers import Layer, Plan, Request, described_band, without_query
+from cloudcover.rasters.layers import VRT, Layer, Plan, Request, described_band, driver_of, local, without_query
 from cloudcover.rasters.stack import errors_of, open_layer, options
 from cloudcover.rasters.vrt import check_vrt
 
@@ -36,7 +36,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
                 f"for {', '.join(request.bands)}: give one number from 1 to {source.count} for each",
             )
     layers = tuple(
-        Layer(band, file.uri, file.path, index=index, drivers=file.drivers)
+        Layer(band, file.uri, file.path, index=index, driver=file.driver)
         for band, index in zip(request.bands, numbers, strict=True)
     )
     return Plan(layers, f"bands {', '.join(map(str, numbers))} of a raster")
@@ -45,12 +45,13 @@ def plan(place: str, part: str, request: Request) -> Plan:
 def _file(place: str, part: str) -> Layer:
     """The file as a layer for opening it."""
     if "://" in place:
-        return Layer(without_query(place).rpartition("/")[2], f"/vsicurl/{place}", None)
+        name = without_query(place).rpartition("/")[2]
+        return Layer(name, f"/vsicurl/{place}", None, driver=driver_of(name))
     path = Path(place, part)
     if path.suffix.lower() == ".vrt":
         check_vrt(path)
-        return Layer(path.name, str(path), path, drivers=("VRT",))
-    return Layer(path.name, str(path), path)
+        return Layer(path.name, str(path), path, driver=VRT)
+    return local(path.name, path)
 
 
 def _described(descriptions: Sequence[str | None], file: Layer, request: Request) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from cloudcover.data.chips import ChipError
 from cloudcover.rasters.layers import Layer, Plan, Request, local, plain_band
 
 NAME = re.compile(
-    r"(?:(?P<part>.+)[_.\-])?(?P<band>[A-Za-z0-9]+?)(?:_(?P<metres>\d\d)m)?\.(?:tiff?|jp2)", re.IGNORECASE
+    r"(?:(?P<part>.+?)[_.\-])?(?P<band>[A-Za-z0-9]+?)(?:_(?P<metres>\d\d)m)?\.(?:tiff?|jp2)", re.IGNORECASE
 )
 """What precedes the band is the name of the image; a pixel's size may follow, as in Level-2A products."""
 

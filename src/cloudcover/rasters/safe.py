@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from cloudcover.data.chips import ChipError
 from cloudcover.data.values import Stored
 from cloudcover.rasters.documents import number, parse_xml
-from cloudcover.rasters.layers import Layer, Plan, Request, plain_band
+from cloudcover.rasters.layers import JPEG2000, Layer, Plan, Request, plain_band
 from cloudcover.rasters.trees import FolderTree, Tree, ZipTree
 
 BAND_IDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
@@ -89,7 +89,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
             raise ChipError(band, f"{name} lists no image of 10 m for it: those of {', '.join(images)} are there")
         offsets.append(_offset(root, level, key, baseline, request.offset, name))
         says = Stored(scale=1 / quantification, offset=offsets[-1] / quantification, nodata=0)
-        layers.append(Layer(band, tree.uri(images[key]), tree.path(images[key]), says, drivers=("JP2OpenJPEG",)))
+        layers.append(Layer(band, tree.uri(images[key]), tree.path(images[key]), says, driver=JPEG2000))
     moved = ", ".join(f"{offset:+g}" for offset in dict.fromkeys(offsets))
     says_so = f"Sentinel-2 {level.name}, baseline {baseline:05.2f}, quantification {quantification:g}, offset {moved}"
     return Plan(tuple(layers), says_so, doubtful=False)

@@ -18,10 +18,12 @@ from cloudcover.data.values import DN_PER_REFLECTANCE, Stored
 from cloudcover.rasters.documents import LARGEST_DOCUMENT, checked_size, number, parse_json, read_document
 from cloudcover.rasters.layers import (
     COMMON_NAMES,
+    JPEG2000,
     Layer,
     Plan,
     Request,
     described_band,
+    driver_of,
     without_query,
 )
 from cloudcover.rasters.safe import SHIFTED_SINCE
@@ -65,7 +67,8 @@ def plan(place: str, part: str, request: Request) -> Plan:
         asset = _asset(assets, band, shown)
         taken.append(asset.key)
         uri, path = _resolve(asset, where, shown)
-        layers.append(Layer(band, uri, path, _says(asset, properties, request.offset, shown), _index(asset)))
+        driver = JPEG2000 if _media_type(asset.content) == "image/jp2" else driver_of(urlsplit(uri).path)
+        layers.append(Layer(band, uri, path, _says(asset, properties, request.offset, shown), _index(asset), driver))
     return Plan(tuple(layers), f"STAC item, assets {', '.join(dict.fromkeys(taken))}", _doubtful(properties))
 
 
@@ -77,6 +80,11 @@ def _content(where: str, shown: str) -> bytes:
             return checked_size(answer.read(LARGEST_DOCUMENT + 1), shown)
     except (URLError, OSError, ValueError) as error:
         raise ChipError(shown, f"{without_query(where)} cannot be fetched: {error}") from None
+
+
+def _media_type(content: Mapping[str, Any]) -> str:
+    """Media type of an asset without its parameters; a GeoTIFF if it has none."""
+    return str(content.get("type") or RASTERS[0]).split(";")[0].strip().lower()
 
 
 def _bands(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -91,7 +99,7 @@ def _asset(assets: Mapping[str, Any], band: str, shown: str) -> Asset:
     for key, content in assets.items():
         if not isinstance(content, dict):
             continue
-        kind = str(content.get("type", "image/tiff")).split(";")[0].strip().lower()
+        kind = _media_type(content)
         if kind not in RASTERS or PICTURES & set(content.get("roles") or ()):
             continue
         bands = _bands(content) or [{}]

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from cloudcover.data.chips import LARGEST_MASK, ChipError, check_gcps
 from cloudcover.data.grid import Grid
 from cloudcover.data.values import Stored, read_dn
-from cloudcover.rasters.layers import Layer, Plan, Request
+from cloudcover.rasters.layers import GTIFF, JPEG2000, VRT, Layer, Plan, Request
 
 GDAL = {"GDAL_NUM_THREADS": "1"}
 """Several threads lose the errors of JPEG 2000: pixels of a truncated file would be garbage."""
@@ -30,7 +30,7 @@ REMOTE = {
     "GDAL_HTTP_RETRY_DELAY": "1",
 }
 """For files elsewhere: nothing beside them is asked for, and a server that says nothing is given up."""
-FORMATS = {"GTiff": "GeoTIFF", "JP2OpenJPEG": "JPEG 2000", "VRT": "VRT"}
+FORMATS = {GTIFF: "GeoTIFF", JPEG2000: "JPEG 2000", VRT: "VRT"}
 """Names of GDAL's drivers for people."""
 
 
@@ -41,7 +41,7 @@ class Stack:
         self, name: str, plan: Plan, request: Request, sources: dict[str, DatasetReader], says: Sequence[Stored]
     ) -> None:
         self.name = name
-        self.files = tuple(dict.fromkeys(layer.path for layer in plan.layers if layer.path))
+        self.files = tuple(dict.fromkeys(layer.path.resolve() for layer in plan.layers if layer.path))
         self.grid = grid_of(sources[plan.layers[0].uri])
         self._request = request
         self._layers = plan.layers
@@ -117,10 +117,10 @@ def options(layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def open_layer(layer: Layer) -> DatasetReader:
-    """Open the file of a layer by the drivers that it may have; raises as rasterio, or `ChipError` if it is missing."""
+    """Open the file of a layer by its driver and no other; raises as rasterio, or `ChipError` if it is missing."""
     if layer.path is not None and not layer.path.exists():
         raise ChipError(layer.band, f"{layer.path} is missing")
-    return rasterio.open(layer.uri, driver=list(layer.drivers))
+    return rasterio.open(layer.uri, driver=layer.driver)
 
 
 @contextmanager
@@ -130,8 +130,7 @@ def errors_of(layer: Layer) -> Iterator[None]:
         yield
     except RasterioError as error:
         reason = str(error.__cause__ or error).replace(layer.uri, layer.shown)
-        formats = " or ".join(FORMATS[driver] for driver in layer.drivers)
-        cause = f"{'' if layer.path else 'out of reach, '}truncated or not a {formats}"
+        cause = f"{'' if layer.path else 'out of reach, '}truncated or not a {FORMATS[layer.driver]}"
         raise ChipError(layer.band, f"{layer.shown} cannot be read ({reason}): {cause}") from None
     except OSError as error:
         raise ChipError(layer.band, f"{layer.shown} cannot be read: {error.strerror or error}") from None

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 
 from cloudcover.data.chips import ChipError
 from cloudcover.rasters.documents import parse_xml, read_document
-from cloudcover.rasters.layers import DRIVERS
+from cloudcover.rasters.layers import driver_of
 
 ELEMENTS = {
     *("vrtdataset", "srs", "geotransform", "metadata", "mdi", "vrtrasterband", "maskband", "description"),
@@ -48,7 +48,7 @@ def _check_source(vrt: Path, element: ElementTree.Element) -> None:
     if not source.is_file():
         raise ChipError(vrt.name, f"takes pixels from {text!r}, which is no file on this machine: {REMEDY}")
     try:
-        with rasterio.open(source, driver=list(DRIVERS)):
+        with rasterio.open(source, driver=driver_of(text)):
             return
     except RasterioError:
         raise ChipError(vrt.name, f"takes pixels from {text!r}, which is neither a TIFF nor a JPEG 2000") from None
