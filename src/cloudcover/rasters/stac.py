@@ -30,6 +30,8 @@ from cloudcover.rasters.safe import SHIFTED_SINCE
 
 PICTURES = {"visual", "overview", "thumbnail"}
 """Roles of assets whose values are colours."""
+ELSEWHERE = {"pan", "lwir", "lwir11", "lwir12"}
+"""Common names of bands that Sentinel-2 does not have."""
 RASTERS = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff")
 BASELINE, APPLIED = "s2:processing_baseline", "earthsearch:boa_offset_applied"
 TIMEOUT = 60
@@ -95,32 +97,42 @@ def _bands(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _asset(assets: Mapping[str, Any], band: str, shown: str) -> Asset:
     """The asset of a band: GeoTIFFs before JPEG 2000, those of one band before others; raises `ChipError`."""
     wanted = described_band(band)
-    found = []
-    for key, content in assets.items():
-        if not isinstance(content, dict):
-            continue
-        kind = _media_type(content)
-        if kind not in RASTERS or PICTURES & set(content.get("roles") or ()):
-            continue
-        bands = _bands(content) or [{}]
-        for index, described in enumerate(bands):
-            common = str(described.get("eo:common_name") or described.get("common_name"))
-            names = [described.get("name"), key] if len(bands) == 1 else [described.get("name")]
-            # A common name decides where it is: B8 of Landsat is another band than B08 of Sentinel-2.
-            own = (
-                [COMMON_NAMES[common]]
-                if common in COMMON_NAMES
-                else [described_band(str(name)) for name in names if name]
-            )
-            if wanted in own:
-                found.append(((len(bands) > 1, kind == "image/jp2"), Asset(key, content, index)))
-    found.sort(key=lambda entry: entry[0])
+    found = _holders(assets, wanted)
+    if not found and wanted == COMMON_NAMES["nir"]:  # Landsat has one near infrared, by the narrower one's name
+        found = _holders(assets, COMMON_NAMES["nir08"])
     if not found:
         raise ChipError(band, f"{shown} has no raster for it among its assets {', '.join(assets)}")
-    best = [asset for order, asset in found if order == found[0][0]]
+    first = min(order for order, _ in found)
+    best = [asset for order, asset in found if order == first]
     if len(best) > 1:
         raise ChipError(band, f"{shown} has several rasters for it: {', '.join(asset.key for asset in best)}")
     return best[0]
+
+
+def _holders(assets: Mapping[str, Any], wanted: str) -> list[tuple[tuple[bool, bool], Asset]]:
+    """Assets that hold a band, and what they are ordered by."""
+    found = []
+    for key, content in assets.items():
+        if not isinstance(content, dict) or PICTURES & set(content.get("roles") or ()):
+            continue
+        kind, bands = _media_type(content), _bands(content) or [{}]
+        if kind not in RASTERS:
+            continue
+        for place, described in enumerate(bands):
+            if wanted in _names(described, key if len(bands) == 1 else None):
+                found.append(((len(bands) > 1, kind == "image/jp2"), Asset(key, content, place)))
+    return found
+
+
+def _names(described: Mapping[str, Any], key: str | None) -> list[str]:
+    """What a band is called, in Sentinel-2's names.
+
+    A common name decides where there is one: B8 and B11 of Landsat are other bands than those of Sentinel-2.
+    """
+    common = str(described.get("eo:common_name") or described.get("common_name"))
+    if common in COMMON_NAMES:
+        return [COMMON_NAMES[common]]
+    return [] if common in ELSEWHERE else [described_band(str(name)) for name in (described.get("name"), key) if name]
 
 
 def _index(asset: Asset) -> int | None:
