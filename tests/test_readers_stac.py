@@ -122,8 +122,20 @@ def test_items_of_stac_1_1_with_scale_beside_the_bands(tmp_path):
             "raster:scale": 0.0001,
             "raster:offset": -0.1,
             "roles": ["data", "reflectance", "sampling:original"],
+            "gsd": 10,
         }
+        for metres in (20, 60):
+            write(tmp_path / f"{band}_{metres}m.jp2", stored(i, 24), metres=20)
+            more = {"href": f"{band}_{metres}m.jp2", "gsd": metres}
+            assets = {f"{band}_{metres}m": {**assets[f"{band}_10m"], **more}, **assets}
     np.testing.assert_array_equal(read(write_item(tmp_path, assets))[2], shifted(stored(2), -1000))
+
+
+@pytest.mark.parametrize(("platform", "expected"), [("sentinel-2c", -1000), ("landsat-8", 0)])
+def test_the_processing_version_is_a_baseline_for_sentinel_2_only(tmp_path, platform, expected):
+    path, pixels = earth_search(tmp_path, offset=None, platform=platform, **{"processing:version": "05.11"})
+    np.testing.assert_array_equal(read(path)[1], shifted(pixels["B03"], expected))
+    assert opened(path)[3] is (expected == 0)
 
 
 def test_an_asset_may_hold_all_bands_in_its_own_order(tmp_path):
@@ -158,8 +170,14 @@ def change(path, key, value):
         (lambda p: change(p, "href", "/vsicurl/http://127.0.0.1/B04.tif"), "the asset red is /vsicurl"),
         (lambda p: change(p, "href", ""), "the asset red is nowhere"),
         (lambda p: change(p, "href", "B04_.tif"), r"B04: .*B04_\.tif is missing"),
-        (lambda p: change(p, "raster:bands", [{"scale": "x"}]), "scale of red is 'x', expected a number"),
-        (lambda p: change(p, "raster:bands", [{"scale": -1}]), r"B04: .* has the scale -1 .*expected a positive scale"),
+        (
+            lambda p: change(p, "raster:bands", [{"scale": "x", "spatial_resolution": 10}]),
+            "scale of red is 'x', expected a number",
+        ),
+        (
+            lambda p: change(p, "raster:bands", [{"scale": -1, "spatial_resolution": 10}]),
+            r"B04: .* has the scale -1 .*expected a positive scale",
+        ),
         (lambda p: (p.parent / "B04.tif").write_bytes(b"<VRTDataset/>"), r"B04: .*cannot be read .*not a GeoTIFF"),
         (lambda p: write(p.parent / "B04.tif", stored(2), crs="EPSG:4326"), "B04: .*differs from B02: crs"),
         (lambda p: p.write_text(p.read_text()[:500]), "is no JSON .*truncated"),

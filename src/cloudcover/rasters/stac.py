@@ -1,11 +1,13 @@
 """STAC items: a JSON file or an address whose assets are rasters, one for each band or one for all.
 
 Read are, of STAC 1.0 and 1.1, `eo:bands` or `bands` (`name`, `common_name`, `eo:common_name`), `raster:bands` (`scale`,
-`offset`, `nodata`), and of items of Sentinel-2 `s2:processing_baseline` and `earthsearch:boa_offset_applied`.
+`offset`, `nodata`, `spatial_resolution`), and of items of Sentinel-2 the processing baseline
+(`s2:processing_baseline`, `processing:version`) and `earthsearch:boa_offset_applied`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +35,7 @@ PICTURES = {"visual", "overview", "thumbnail"}
 ELSEWHERE = {"pan", "lwir", "lwir11", "lwir12"}
 """Common names of bands that Sentinel-2 does not have."""
 RASTERS = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff")
-BASELINE, APPLIED = "s2:processing_baseline", "earthsearch:boa_offset_applied"
+APPLIED = "earthsearch:boa_offset_applied"
 TIMEOUT = 60
 """Seconds that a server may say nothing."""
 
@@ -95,7 +97,10 @@ def _bands(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _asset(assets: Mapping[str, Any], band: str, shown: str) -> Asset:
-    """The asset of a band: GeoTIFFs before JPEG 2000, those of one band before others; raises `ChipError`."""
+    """The asset of a band; raises `ChipError`.
+
+    Those of one band come before others, then those of smaller pixels, then GeoTIFFs before JPEG 2000.
+    """
     wanted = described_band(band)
     found = _holders(assets, wanted)
     if not found and wanted == COMMON_NAMES["nir"]:  # Landsat has one near infrared, by the narrower one's name
@@ -109,7 +114,7 @@ def _asset(assets: Mapping[str, Any], band: str, shown: str) -> Asset:
     return best[0]
 
 
-def _holders(assets: Mapping[str, Any], wanted: str) -> list[tuple[tuple[bool, bool], Asset]]:
+def _holders(assets: Mapping[str, Any], wanted: str) -> list[tuple[tuple[bool, float, bool], Asset]]:
     """Assets that hold a band, and what they are ordered by."""
     found = []
     for key, content in assets.items():
@@ -120,7 +125,8 @@ def _holders(assets: Mapping[str, Any], wanted: str) -> list[tuple[tuple[bool, b
             continue
         for place, described in enumerate(bands):
             if wanted in _names(described, key if len(bands) == 1 else None):
-                found.append(((len(bands) > 1, kind == "image/jp2"), Asset(key, content, place)))
+                asset = Asset(key, content, place)
+                found.append(((len(bands) > 1, _metres(asset), kind == "image/jp2"), asset))
     return found
 
 
@@ -141,18 +147,8 @@ def _index(asset: Asset) -> int | None:
 
 def _says(asset: Asset, properties: Mapping[str, Any], given: int, shown: str) -> Stored | None:
     """What the item states of an asset's values; None if it states nothing."""
-    own: Sequence[Any] = asset.content.get("raster:bands") or _bands(asset.content)
-    described: Mapping[str, Any] = own[asset.place] if asset.place < len(own) else {}
-
-    def stated(key: str) -> Any:
-        for place in (described, asset.content):
-            for name in (f"raster:{key}", key):
-                if place.get(name) is not None:
-                    return place[name]
-        return None
-
-    scale, offset, nodata = stated("scale"), stated("offset"), stated("nodata")
-    baseline = properties.get(BASELINE)
+    scale, offset, nodata = (_stated(asset, key) for key in ("scale", "offset", "nodata"))
+    baseline = _baseline(properties)
     if scale is None and offset is None and baseline is None:
         return None
     factor = 0.0001 if scale is None else number(scale, f"scale of {asset.key}", shown)
@@ -161,7 +157,7 @@ def _says(asset: Asset, properties: Mapping[str, Any], given: int, shown: str) -
     elif offset is not None:
         shift = number(offset, f"offset of {asset.key}", shown)
     elif baseline is not None:
-        shift = -0.1 if number(baseline, BASELINE, shown) >= SHIFTED_SINCE else 0.0
+        shift = -0.1 if number(baseline, "the processing baseline", shown) >= SHIFTED_SINCE else 0.0
     else:
         shift = -given / DN_PER_REFLECTANCE
     return Stored(factor, shift, 0 if nodata is None else number(nodata, f"nodata of {asset.key}", shown))
@@ -169,7 +165,33 @@ def _says(asset: Asset, properties: Mapping[str, Any], given: int, shown: str) -
 
 def _doubtful(properties: Mapping[str, Any]) -> bool:
     """Whether nothing says if the offset of baseline 04.00 is in the values."""
-    return BASELINE not in properties and APPLIED not in properties
+    return _baseline(properties) is None and APPLIED not in properties
+
+
+def _baseline(properties: Mapping[str, Any]) -> Any:
+    """Processing baseline of an item of Sentinel-2, or None."""
+    own = properties.get("s2:processing_baseline")
+    newer = str(properties.get("platform", "")).lower().startswith("sentinel-2")
+    return properties.get("processing:version") if own is None and newer else own
+
+
+def _stated(asset: Asset, key: str) -> Any:
+    """What an item says of a band of an asset, or else of the asset; None if nothing."""
+    own: Sequence[Any] = asset.content.get("raster:bands") or _bands(asset.content)
+    described = own[asset.place] if asset.place < len(own) else {}
+    for place in (described, asset.content):
+        for name in (f"raster:{key}", key):
+            if place.get(name) is not None:
+                return place[name]
+    return None
+
+
+def _metres(asset: Asset) -> float:
+    """Size of a pixel [m]; infinite if nothing states it."""
+    for key in ("spatial_resolution", "gsd"):
+        if isinstance(size := _stated(asset, key), int | float):
+            return size
+    return math.inf
 
 
 def _resolve(asset: Asset, where: str, shown: str) -> tuple[str, Path | None]:
