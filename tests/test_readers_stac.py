@@ -131,6 +131,12 @@ def test_items_of_stac_1_1_with_scale_beside_the_bands(tmp_path):
     np.testing.assert_array_equal(read(write_item(tmp_path, assets))[2], shifted(stored(2), -1000))
 
 
+def test_items_of_landsats_level_1_are_refused(tmp_path):
+    path, _ = earth_search(tmp_path, **{"landsat:correction": "L1TP"})
+    with pytest.raises(ChipError, match=r"is of Landsat's Level 1.*name the folder of the product"):
+        read(path)
+
+
 @pytest.mark.parametrize(("platform", "expected"), [("sentinel-2c", -1000), ("landsat-8", 0)])
 def test_the_processing_version_is_a_baseline_for_sentinel_2_only(tmp_path, platform, expected):
     path, pixels = earth_search(tmp_path, offset=None, platform=platform, **{"processing:version": "05.11"})
@@ -278,11 +284,17 @@ def test_what_is_not_finite_has_no_data_and_a_scale_counts():
     )
 
 
+def test_masked_arrays_have_no_data_where_they_say_so():
+    masked = np.ma.masked_less(STACK, 500)
+    np.testing.assert_array_equal(dn_of(masked), np.where(STACK < 500, 0, STACK))
+    np.testing.assert_array_equal(dn_of(masked[np.newaxis] / 10_000)[0], np.where(STACK < 500, 0, STACK))
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.ones((4, 4), np.uint16), r"has the shape \(4, 4\), expected bands x height x width"),
-        (np.ones((4, 4, 4), bool), "is bool, expected DN as integers or reflectance as floats"),
+        (np.array(["x"]), "is <U1, expected DN as integers"),
+        (np.ones((4, 4, 4), bool), "is bool, expected DN as integers or reflectance as floating-point"),
         (np.full((4, 4, 4), 70_000), "holds values from 70000 to 70000"),
         (np.full((4, 4, 4), 3000.0), r"largest value 3000\.0 would be 30000000 DN"),
     ],
@@ -309,7 +321,12 @@ def test_a_chunked_array_is_computed_block_by_block(caplog):
     assert blocks == [(0, 1, 0)]
 
 
+def test_an_image_has_three_axes():
+    with pytest.raises(ValueError, match=r"has the shape \(4, 4\), expected bands x height x width"):
+        ArrayImage(np.ones((4, 4), np.uint16))
+
+
 def test_xarrays_bands_may_come_last(tmp_path):
     values = xarray.DataArray(STACK.transpose(1, 2, 0), dims=("y", "x", "band"))
-    np.testing.assert_array_equal(dn_of(values), STACK)
-    np.testing.assert_array_equal(dn_of(values.chunk({"x": 10})), STACK)
+    for image in (ArrayImage(values), ArrayImage(values.chunk({"x": 10}))):
+        np.testing.assert_array_equal(image.read(slice(0, SIZE), slice(5, 25)), STACK[:, :, 5:25])

@@ -20,11 +20,11 @@ class ArrayImage:
     """An array as an image (`image.Image`); only what is asked for is computed.
 
     Args:
-        array: B x H x W of DN as integers, or of reflectance as floating-point numbers; an array of xarray may have its
-            bands last, if its axis of bands has one of the names in `BAND_AXES`.
-        scale: reflectance of a stored value of 1; None: 1 for floating-point numbers, 0.0001 for integers.
-        offset: what was added to the DN; subtracted [DN].
-        nodata: value of pixels without data in the result, and in an array of integers [DN].
+        array: B x H x W as of `dn_of`; an array of xarray may have its bands last, if its axis of bands has one of the
+            names in `BAND_AXES`.
+        scale: see `dn_of`.
+        offset: see `dn_of`.
+        nodata: see `dn_of`.
         name: stem of the mask's file name.
 
     Raises:
@@ -35,30 +35,47 @@ class ArrayImage:
         self, array: Any, scale: float | None = None, offset: int = 0, nodata: int = 0, name: str = "array"
     ) -> None:
         self._array = bands_first(array)
-        kind = np.dtype(self._array.dtype).kind
-        if kind not in "uif":
-            raise ValueError(f"the array is {self._array.dtype}, expected DN as integers or reflectance as floats")
-        self.name = name
+        self._scale, self._offset, self._nodata = scale, offset, nodata
+        stored = _stored(self._array.dtype, scale)
         _, height, width = self._array.shape
+        self.name = name
         self.grid = Grid(height, width, "", IDENTITY)
         self.files: tuple[Path, ...] = ()
-        self._stored = Stored(1.0 if scale is None else scale, 0.0, None, reflectance=kind == "f")
-        self._nodata, self._offset = nodata, offset
-        self.conversion = self._stored.conversion(offset) if self._stored.to_dn(offset) != (1, 0) else ""
-        self.doubtful = not self.conversion
+        self.conversion = stored.conversion(offset) if stored.to_dn(offset) != (1, 0) else ""
+        self.doubtful = not offset
         self.says = f"array of {self._array.dtype}: {f'DN by {self.conversion}' if self.conversion else 'taken as DN'}"
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint16]:
         """See `image.Image`; raises `ValueError` for values that cannot be reflectance."""
-        part = np.asarray(self._array[:, rows, columns])
-        if part.dtype.kind in "ui" and part.dtype.itemsize != 2:
-            part = _two_bytes(part)
-        return as_dn(part, self._stored, self._nodata, self._offset)
+        part = self._array[:, rows, columns]
+        return dn_of(part, self._scale, self._offset, self._nodata)
 
 
 def dn_of(array: Any, scale: float | None = None, offset: int = 0, nodata: int = 0) -> NDArray[np.uint16]:
-    """The whole of an array as B x H x W uint16 [DN], `nodata` where it is not finite; arguments as of `ArrayImage`."""
-    return ArrayImage(array, scale, offset, nodata).read(slice(None), slice(None))
+    """Turn an array of DN or reflectance into DN.
+
+    Args:
+        array: any shape; integers are DN, floating-point numbers are reflectance. What is masked (`numpy.ma`) or not
+            finite has no data; so has what is `nodata`.
+        scale: reflectance of a stored value of 1; None: 1 for floating-point numbers, 0.0001 for integers.
+        offset: what was added to the DN; subtracted [DN].
+        nodata: value of pixels without data in the result, and in an array of integers [DN].
+
+    Returns:
+        The same shape, uint16 [DN]; `nodata` where there are no data.
+
+    Raises:
+        ValueError: the array holds no numbers, or values that cannot be reflectance.
+    """
+    values = np.asanyarray(array)
+    valid = None
+    if isinstance(values, np.ma.MaskedArray):
+        valid = ~np.ma.getmaskarray(values) & (values.data != nodata)
+        values = values.data
+    stored = _stored(values.dtype, scale)
+    if values.dtype.kind != "f" and values.dtype.itemsize != 2:
+        values = _two_bytes(values)
+    return as_dn(np.asarray(values), stored, nodata, offset, valid)
 
 
 def bands_first(array: Any) -> Any:
@@ -73,6 +90,14 @@ def bands_first(array: Any) -> Any:
     values = array.data if dims is not None else array  # of xarray: numpy's or dask's own
     axis = next((i for i, name in enumerate(dims or ()) if str(name).lower() in BAND_AXES), 0)
     return values.transpose(axis, *(i for i in range(3) if i != axis)) if axis else values
+
+
+def _stored(dtype: Any, scale: float | None) -> Stored:
+    """What the values of an array mean; raises `ValueError` if they are no numbers."""
+    kind = np.dtype(dtype).kind
+    if kind not in "uif":
+        raise ValueError(f"the array is {dtype}, expected DN as integers or reflectance as floating-point numbers")
+    return Stored(1.0 if scale is None else scale, 0.0, None, reflectance=kind == "f")
 
 
 def _two_bytes(values: NDArray[Any]) -> NDArray[np.generic]:

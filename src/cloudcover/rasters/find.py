@@ -86,6 +86,7 @@ def find_images(
 
     Raises:
         FileNotFoundError: a path does not exist or holds no image.
+        ValueError: there are numbers of bands, but an image is no raster of several bands.
     """
     request = Request(tuple(bands), None if numbers is None else tuple(numbers), offset, nodata)
     found: list[Found] = []
@@ -99,6 +100,11 @@ def find_images(
         if not below:
             expected = EXPECTED.format(band=bands[0])
             raise FileNotFoundError(f"{path} holds no image{f' for --as {kind}' if kind else ''}: {expected}")
+        if other := [image for image in below if numbers and image.kind != "raster"]:
+            raise ValueError(
+                f"numbers of bands are for rasters of several bands, but {other[0].name} is read as {other[0].kind}: "
+                "name the raster itself, or leave the numbers out"
+            )
         found += below
     return found
 

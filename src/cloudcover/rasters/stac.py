@@ -66,6 +66,8 @@ def plan(place: str, part: str, request: Request) -> Plan:
     if item.get("type") != "Feature" or not isinstance(assets, dict):
         raise ChipError(shown, "is no STAC item: expected the type Feature and assets")
     properties = item.get("properties") or {}
+    if str(properties.get("landsat:correction", "")).startswith("L1"):
+        raise ChipError(shown, "is of Landsat's Level 1, whose sun is in the MTL file: name the folder of the product")
     layers, taken = [], []
     for band in request.bands:
         asset = _asset(assets, band, shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from threading import Lock
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import Interleaving
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -154,6 +156,9 @@ def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
         raise refuse(f"is {dtype}, expected {' or '.join(layer.dtypes)}")
     if source.height * source.width > LARGEST_MASK:
         raise refuse(f"is {source.height} x {source.width} pixels, more than {LARGEST_MASK:,}: cut it into parts")
+    together = source.count if source.interleaving is Interleaving.pixel else 1
+    if math.prod(source.block_shapes[index - 1]) * together > LARGEST_MASK:
+        raise refuse(f"is stored in blocks of more than {LARGEST_MASK:,} values: write it in tiles")
     check_gcps(source, layer.path or Path(layer.shown), layer.band)
     says = layer.says or Stored.of(source, index)
     if layer.scaled and not says.scaled:
