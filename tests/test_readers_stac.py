@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 
 import dask.array
 import numpy as np
 import pytest
 import xarray
 from conftest import BANDS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from products import SIZE, stored, write
 from rasterio.shutil import copy as gdal_copy
 from servers import Trouble, web  # noqa: F401  (a fixture)
@@ -178,7 +181,7 @@ def change(path, key, value):
         (lambda p: change(p, "href", "B04_.tif"), r"B04: .*B04_\.tif is missing"),
         (
             lambda p: change(p, "raster:bands", [{"scale": "x", "spatial_resolution": 10}]),
-            "scale of red is 'x', expected a number",
+            r"no STAC item: assets\.red\.raster:bands\.0\.scale: .*valid number",
         ),
         (
             lambda p: change(p, "raster:bands", [{"scale": -1, "spatial_resolution": 10}]),
@@ -186,10 +189,10 @@ def change(path, key, value):
         ),
         (lambda p: (p.parent / "B04.tif").write_bytes(b"<VRTDataset/>"), r"B04: .*cannot be read .*not a GeoTIFF"),
         (lambda p: write(p.parent / "B04.tif", stored(2), crs="EPSG:4326"), "B04: .*differs from B02: crs"),
-        (lambda p: p.write_text(p.read_text()[:500]), "is no JSON .*truncated"),
+        (lambda p: p.write_text(p.read_text()[:500]), "is no STAC item: the file: Invalid JSON"),
         (lambda p: p.write_text('{"type": "FeatureCollection", "features": []}'), "is no STAC item"),
-        (lambda p: p.write_text("[]"), "is a JSON list, expected an object"),
-        (lambda p: p.write_text("[" * 200_000), "is no JSON"),
+        (lambda p: p.write_text("[]"), "is no STAC item"),
+        (lambda p: p.write_text("[" * 200_000), "is no STAC item: the file: Invalid JSON"),
     ],
 )
 def test_bad_items_are_named_with_asset_or_band(tmp_path, spoil, message):
@@ -210,6 +213,42 @@ def test_a_band_that_no_asset_or_that_several_have_is_named(tmp_path):
     path.write_text(json.dumps(item))
     with pytest.raises(ChipError, match=r"B04: .*has several rasters for it: red, red2"):
         read(path)
+
+
+def places(value, path=()):
+    """Paths to all values inside a document."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_an_item_with_any_value_in_any_place_is_read_or_refused(written_item, data):
+    item = json.loads(written_item.read_text())
+    *path, last = data.draw(st.sampled_from([place for place in places(item) if place]))
+    holder = item
+    for key in path:
+        holder = holder[key]
+    holder[last] = data.draw(
+        st.sampled_from(
+            [None, True, -1, 1e400, "", "x", "http://[", "nan", [], [1], [[]], {}, {"name": 1}, [{"scale": []}]]
+        )
+    )
+    (folder := written_item.parent / "changed").mkdir(exist_ok=True)
+    changed = folder / "item.json"
+    changed.write_text(json.dumps(item))
+    for link in BANDS:
+        if not (folder / f"{link}.tif").exists():
+            (folder / f"{link}.tif").symlink_to(written_item.parent / f"{link}.tif")
+    with suppress(ChipError):
+        assert read(changed).shape == (4, SIZE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def written_item(tmp_path_factory):
+    path, _ = earth_search(tmp_path_factory.mktemp("item"), **{"s2:processing_baseline": "05.09", "platform": "x"})
+    return path
 
 
 # --- addresses ------------------------------------------------------------------------------------------------------
