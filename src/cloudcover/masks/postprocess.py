@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from scipy import ndimage
 
+COUNTED = 1 << 24
+"""Pixels whose regions are counted at a time: numpy counts a copy in 64 bits."""
+
 IN_PLANE = np.zeros((3, 3, 3), np.int8)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 """Neighbours of a pixel: the four beside it, in its own chip."""
@@ -128,6 +131,8 @@ def _grey(operation: object, cloud: NDArray[np.bool_], side: int) -> NDArray[np.
 def _regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Number of each pixel's region (0 outside) and the area of each number; that of 0 is larger than any hole."""
     regions, count = ndimage.label(mask, IN_PLANE)
-    areas = np.bincount(regions.ravel(), minlength=count + 1)
+    areas, flat = np.zeros(count + 1, np.int64), regions.reshape(-1)
+    for start in range(0, flat.size, COUNTED):
+        areas += np.bincount(flat[start : start + COUNTED], minlength=count + 1)
     areas[0] = np.iinfo(np.int64).max
     return regions, areas
