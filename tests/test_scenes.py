@@ -28,7 +28,7 @@ from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import NotFiniteError, Predictor
 from cloudcover.predict.resolution import GridError, pixel_metres, resample, scale_of
 from cloudcover.predict.scenes import WINDOW, predict_scene
-from cloudcover.predict.windows import mirrored, spans
+from cloudcover.predict.windows import least_side, mirrored, spans
 from cloudcover.rasters.find import Found, find_images
 from cloudcover.rasters.layers import Request
 
@@ -115,6 +115,19 @@ def test_every_pixel_has_half_an_overlap_around_it_in_the_windows_that_count(len
     assert reach.min() >= overlap // 2
 
 
+@given(st.integers(1, 5000), st.sampled_from([64, 512, 1024]))
+def test_the_smallest_windows_are_no_more_than_the_largest(length, most):
+    overlap = most // 8
+    side = least_side(length, most, overlap, 32)
+    assert side <= most
+    assert side % 32 == 0
+    assert len(spans(length, side, overlap)) == len(spans(length, most, overlap))
+    smaller = side - 32
+    assert (
+        smaller <= overlap or len(spans(length, smaller, overlap)) > len(spans(length, most, overlap)) or smaller == 0
+    )
+
+
 def test_beyond_its_border_an_image_is_mirrored():
     assert mirrored(np.arange(-3, 7), 3).tolist() == [2, 1, 0, 0, 1, 2, 2, 1, 0, 0]
     assert mirrored(np.arange(-2, 3), 1).tolist() == [0] * 5
@@ -128,7 +141,7 @@ def test_windows_give_what_one_window_with_a_mirrored_border_gives(model, size):
     predictor, dn = model(Blurred()), scene(*size)
     found = predict_scene(Memory(dn), predictor, window=64, overlap=32)
     border = 32
-    padded = np.pad(dn, ((0, 0), (border, border + -size[0] % 32), (border, border + -size[1] % 32)), "symmetric")
+    padded = np.pad(dn, ((0, 0), (border, border), (border, border)), "symmetric")
     whole = probabilities(predictor, padded)[border : border + size[0], border : border + size[1]]
     np.testing.assert_allclose(found.values, whole, atol=1e-5)
     assert not found.empty.any()
@@ -204,7 +217,7 @@ def test_pixels_without_data_and_windows_without_any_stay_unknown(model):
     found = predict_scene(Memory(dn), predictor, window=64, overlap=16)
     gap[5, 5] = True
     np.testing.assert_array_equal(found.empty, gap)
-    whole = probabilities(predictor, np.pad(dn, ((0, 0), (0, 20), (0, 20))))[:300, :300]
+    whole = probabilities(predictor, dn)
     np.testing.assert_allclose(found.values[~gap], whole[~gap], atol=1e-5)
     windows = len(spans(300, 64, 16)) ** 2
     assert 0 < sum(calls[:-1]) < 0.8 * windows

@@ -1,6 +1,6 @@
 """Probabilities of an image of any size: windows with overlap, blended smoothly, in bounded memory.
 
-An image that fits into one window is predicted as a chip is. Beside the result, 4 bytes a pixel, memory holds two
+An image that fits into one window is predicted as a chip is. Beside the result, 5 bytes a pixel, memory holds three
 strips of the image as high as a window.
 """
 
@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cloudcover.models.border import STRIDE
 from cloudcover.predict.files import chip_percentiles
 from cloudcover.predict.predictor import Predictor
 from cloudcover.predict.resolution import resample, resample_back
-from cloudcover.predict.windows import Span, spans, whole
+from cloudcover.predict.windows import Span, least_side, spans, whole
 from cloudcover.rasters.image import Image
 from cloudcover.runtime.prefetch import prefetch
 
 WINDOW = 1024
-"""Height and width of a window [pixels of the network]."""
+"""Height and width of a window, at most [pixels of the network]."""
 OVERLAP = 128
 """What neighbouring windows share, at least [pixels of the network]."""
 CPU_WINDOWS = 2
@@ -78,13 +79,16 @@ def predict_scene(
         NotFiniteError: As `Predictor.probabilities`, and so are EnsembleError, PolicyError and DeviceMemoryError.
     """
     height, width = image.grid.height, image.grid.width
-    side, shared = int(window / scale), int(overlap / scale)
-    fits = max(height, width) <= side
+    most, shared = int(window / scale), int(overlap / scale)
+    fits = max(height, width) <= most
+    side = max(least_side(n, most, shared, STRIDE) for n in (height, width))  # square: policies may turn windows
     rows, columns = ([whole(n)] if fits else spans(n, side, shared) for n in (height, width))
     result = Probabilities(np.zeros((height, width), np.float32), np.zeros((height, width), bool))
     at_once = _at_once(predictor, window)
     known = 0
-    bar = tqdm(total=len(rows) * len(columns), desc=image.name, unit="window", disable=True if fits else None)
+    bar = tqdm(
+        total=len(rows) * len(columns), desc=image.name, unit="window", disable=True if fits else None, leave=None
+    )
     with bar, ThreadPoolExecutor(1) as reader:
         for strip in prefetch(reader, lambda span: _read(image, span), rows, 1):
             reach = strip.span.reach

@@ -37,6 +37,20 @@ def whole(length: int) -> Span:
     return Span(np.arange(length), every, every, np.ones(length, np.float32))
 
 
+def least_side(length: int, most: int, overlap: int, step: int) -> int:
+    """The smallest windows that cover an axis by no more windows than the largest ones need.
+
+    Args:
+        length: Pixels of the image along the axis.
+        most: Pixels of the largest window.
+        overlap: See `spans`.
+        step: The result is a multiple of it, or `most`.
+    """
+    total = length + overlap // 2 * 2
+    count = max(1, math.ceil((total - overlap) / (most - overlap)))
+    return min(most, math.ceil((total + (count - 1) * overlap) / count / step) * step)
+
+
 def spans(length: int, side: int, overlap: int) -> list[Span]:
     """Cover an axis by windows.
 
