@@ -407,8 +407,8 @@ def test_the_given_chip_without_its_first_band_is_named():
 def test_a_chip_of_another_format_is_named_with_what_to_do(bright, tmp_path):
     chips = set_of(tmp_path / "set")
     for band in BANDS:
-        (chips / "c1" / f"{band}.tif").rename(chips / "c1" / f"{band}.jp2")
-    with pytest.raises(UnusableImagesError, match=r"c1: .*but B02\.jp2 is there: .*`gdal_translate` converts it"):
+        (chips / "c1" / f"{band}.tif").rename(chips / "c1" / f"{band}.png")
+    with pytest.raises(UnusableImagesError, match=r"c1: .*but B02\.png is there: .*`gdal_translate` converts it"):
         predict_images(Predictor([bright()]), find_images([chips], BANDS), Outputs(tmp_path / "out"))
     assert masks_in(tmp_path / "out") == ["c0.tif", "c2.tif"]
 

@@ -95,6 +95,7 @@ class Postprocess(BaseModel):
         cloud = probabilities > threshold
         if self.triplet:
             cloud &= self.triplet.allows(probabilities)
+        del probabilities  # a filtered copy is a third of the memory of what follows
         return self.clean(cloud)
 
     def clean(self, cloud: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -105,13 +106,9 @@ class Postprocess(BaseModel):
         if self.closing_pixels:
             cloud = _grey(ndimage.grey_closing, cloud, self.closing_pixels)
         if self.hole_pixels:
-            regions, areas = _regions(~cloud)
-            edges = (regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1])
-            areas[np.concatenate([edge.ravel() for edge in edges])] = self.hole_pixels + 1  # open, not a hole
-            cloud = cloud | (areas <= self.hole_pixels)[regions]
+            cloud = cloud | _holes(cloud, self.hole_pixels)
         if self.min_area_pixels:
-            regions, areas = _regions(cloud)
-            cloud = cloud & (areas >= self.min_area_pixels)[regions]
+            cloud = cloud & ~_specks(cloud, self.min_area_pixels)
         return cloud
 
 
@@ -126,6 +123,20 @@ def _window(side: int) -> tuple[int, int, int]:
 def _grey(operation: object, cloud: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     result: NDArray[np.uint8] = operation(cloud.view(np.uint8), _window(side), mode="nearest")  # type: ignore[operator]
     return result.view(np.bool_)
+
+
+def _holes(cloud: NDArray[np.bool_], largest: int) -> NDArray[np.bool_]:
+    """Enclosed clear regions of at most so many pixels."""
+    regions, areas = _regions(~cloud)
+    edges = (regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1])
+    areas[np.concatenate([edge.ravel() for edge in edges])] = largest + 1  # open, not a hole
+    return np.asarray((areas <= largest)[regions])
+
+
+def _specks(cloud: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+    """Clouds of fewer than so many pixels."""
+    regions, areas = _regions(cloud)
+    return np.asarray((areas < least)[regions])
 
 
 def _regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
