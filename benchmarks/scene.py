@@ -9,7 +9,8 @@ are a chip of the synthetic set, mirrored again and again. Memory and time do no
 random unless `--model` names a bundle or model folder. A process of its own writes the mask, probabilities, a preview
 and a summary. `peak_gb` is the largest RssAnon (memory that the process holds for itself) during that, less what it was
 when the model was loaded; `network_gb` is the part of it that one forward pass takes. `--seams` compares probabilities
-of an image of `SEAM_SIDE` pixels in windows with those of the same image in one piece: it needs trained weights.
+of an image of `SEAM_SIDE` pixels in windows with those of the same image in one piece, away from its border, where one
+piece is worse; it needs trained weights.
 """
 
 from __future__ import annotations
@@ -124,10 +125,11 @@ def seams(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, fl
     predictor = load_bundle(model, options.device)
     (found,) = find_images([scene], predictor.card.bands)
     figures = {}
+    inside = (slice(OVERLAP, -OVERLAP),) * 2
     with found.open() as image:
-        whole = predict_scene(image, predictor, window=image.grid.width).values
+        whole = predict_scene(image, predictor, window=image.grid.width).values[inside]
         for name, window, overlap in (("blended", WINDOW, OVERLAP), ("cut", WINDOW, 2)):
-            parts = predict_scene(image, predictor, window=window, overlap=overlap).values
+            parts = predict_scene(image, predictor, window=window, overlap=overlap).values[inside]
             change = np.abs(parts - whole)
             differ = (parts > predictor.threshold) != (whole > predictor.threshold)
             figures |= {
