@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -158,7 +159,7 @@ def trained(tmp_path_factory) -> Path:
     """A folder with a model of random weights, `model`, and a set of chips, `set`."""
     root = tmp_path_factory.mktemp("outputs")
     params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
-    save_model(root / "model", build_model(params, 4), card())
+    save_model(root / "model", build_model(params, BANDS), card())
     make_layout(root / "set", chips=3, size=64, unlabelled=0)
     return root
 
@@ -429,24 +430,38 @@ def test_a_full_disk_is_an_error_and_leaves_whole_files(disk, trained, tmp_path,
     assert not (disk.path / "out/noise.tif").exists()
 
 
-def test_ctrl_c_leaves_no_half_file(trained, tmp_path):
-    for number in range(40):
-        write_chip(tmp_path / f"set/c{number}", scene(600, 600, number))
-    command = [sys.executable, "-m", "cloudcover", "predict", tmp_path / "set", "--model", trained / "model"]
+PROGRAM = """
+import sys
+from cloudcover.cli import main
+from cloudcover.predict import chips
+number = int(sys.argv.pop(1))
+chips._processes = lambda *_: number
+main(prog_name="cloudcover")
+"""
+
+
+@pytest.mark.parametrize(("processes", "number", "side"), [(0, 30, 600), (2, 150, 64)])
+def test_ctrl_c_leaves_no_half_file(trained, tmp_path, processes, number, side):
+    """A terminal sends it to the processes of a prediction as well."""
+    for chip in range(number):
+        write_chip(tmp_path / f"set/c{chip}", scene(side, side, chip % 3))
     out = tmp_path / "out"
-    options = ["--out", out, "--preview", "--probabilities", "--batch", "1"]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, "-c", PROGRAM, str(processes), "predict", tmp_path / "set", "--out", out, "--batch", "1"]
+    options = ["--model", trained / "model", "--preview", *(["--probabilities"] if not processes else [])]
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     while process.poll() is None and not list(out.glob("*.tif")):
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 1, output
     assert "Aborted!" in output
     assert "Traceback" not in output
     masks = list(out.glob("*.tif"))
-    assert 0 < len(masks) < 40
+    assert 0 < len(masks) < number
     assert not [path for path in out.rglob("*") if ".part" in path.name]
     for path in (*masks, *out.glob("probabilities/*.tif")):
-        assert read(path).shape == (600, 600)
+        assert read(path).shape == (side, side)
     for path in out.glob("previews/*.png"):
         Pillow.open(path).verify()

@@ -1,5 +1,7 @@
 """Prediction: ensembles, bundles, masks on disk, and chips that a model was not made for."""
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -242,6 +244,12 @@ def test_processes_write_the_masks_that_threads_write(bright, tmp_path, monkeypa
     written = [sorted((tmp_path / name).glob("*.tif")) for name in ("threads", "processes")]
     assert len(written[0]) == 10
     assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
+
+
+def test_processes_for_files_load_no_torch():
+    program = "import sys, cloudcover.predict.files; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_masks_of_the_device_are_those_of_its_probabilities(bright):

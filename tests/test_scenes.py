@@ -24,9 +24,10 @@ from cloudcover.models import folder as model_folder
 from cloudcover.models.folder import save_model
 from cloudcover.predict.files import chip_percentiles
 from cloudcover.predict.images import UnusableImagesError, predict_images
+from cloudcover.predict.metres import GridError, pixel_metres
 from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import NotFiniteError, Predictor
-from cloudcover.predict.resolution import GridError, pixel_metres, resample, scale_of
+from cloudcover.predict.resolution import resample, scale_of
 from cloudcover.predict.scenes import WINDOW, predict_scene
 from cloudcover.predict.windows import least_side, mirrored, spans
 from cloudcover.rasters.find import Found, find_images

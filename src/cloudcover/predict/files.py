@@ -30,10 +30,10 @@ from cloudcover.data.chips import LARGEST_MASK, ChipError, band_file, image_size
 from cloudcover.data.grid import Grid
 from cloudcover.data.statistics import exact_percentiles
 from cloudcover.data.values import suspected_offset
-from cloudcover.models.border import STRIDE
 from cloudcover.predict.jobs import Job, write_jobs
 from cloudcover.predict.outputs import Outputs
 from cloudcover.runtime.prefetch import prefetch
+from cloudcover.runtime.signals import uninterrupted
 from cloudcover.runtime.workers import exit_with_parent
 
 CHIPS_PER_PROCESS = 16
@@ -180,6 +180,9 @@ class ChipFiles:
                 self._free.put(number * self._slot_bytes)
             self._pool = ProcessPoolExecutor(processes, context, _start_worker, (self._memory,))
             self._stack.callback(self._pool.shutdown, cancel_futures=True)
+            with uninterrupted():
+                for _ in range(processes):
+                    self._pool.submit(int)  # a process is started for each task while none is idle
 
     def __enter__(self) -> Self:
         return self
@@ -191,6 +194,8 @@ class ChipFiles:
 
     def batches(self, chips: Sequence[Path]) -> Iterator[tuple[tuple[int, int] | str, list[Path]]]:
         """Runs of chips of one size, as many as fit into a batch, at least one; or of chips with the same problem."""
+        from cloudcover.models.border import STRIDE  # loads torch, which this module's processes do without
+
         for found, run in groupby(self._small(chips), lambda chip: chip[1]):
             folders = (folder for folder, _ in run)
             most = len(chips)

@@ -22,10 +22,11 @@ from cloudcover.masks.codec import encode_soft_labels
 from cloudcover.masks.decision import decide
 from cloudcover.predict.chips import predict_chips
 from cloudcover.predict.files import Note, Spec
+from cloudcover.predict.metres import GridError, pixel_metres
 from cloudcover.predict.outputs import Outputs, Product, tags_of
 from cloudcover.predict.predictor import NotFiniteError, Predictor
 from cloudcover.predict.preview import Thumbnail
-from cloudcover.predict.resolution import GridError, Resolution, pixel_metres, scale_of
+from cloudcover.predict.resolution import Resolution, scale_of
 from cloudcover.predict.scenes import Probabilities, predict_scene
 from cloudcover.predict.summary import Summary
 from cloudcover.rasters.find import Found

@@ -1,4 +1,7 @@
-"""What is written of a predicted image: its mask, and on demand its probabilities and a preview."""
+"""What is written of a predicted image: its mask, and on demand its probabilities and a preview. No torch.
+
+Processes that read and write chips import this module: torch would take longer to load than they have to do.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -19,9 +22,11 @@ from cloudcover.data.geotiff import write_geotiff
 from cloudcover.data.grid import Grid
 from cloudcover.masks.codec import SOFT_LABEL_STEPS
 from cloudcover.predict.area import add_buffer, remove_small
-from cloudcover.predict.predictor import Predictor
+from cloudcover.predict.metres import pixel_metres
 from cloudcover.predict.preview import Thumbnail, write_png
-from cloudcover.predict.resolution import pixel_metres
+
+if TYPE_CHECKING:
+    from cloudcover.predict.predictor import Predictor
 
 PROBABILITIES, PREVIEWS = "probabilities", "previews"
 """Folders beside the masks."""
