@@ -83,8 +83,10 @@ def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float
             start = time.perf_counter()
             predict(network, links, out / "masks", options.batch, options.workers, options.device)
         else:
-            from cloudcover.predict.folder import predict_chips
+            from cloudcover.predict.images import predict_images
+            from cloudcover.predict.outputs import Outputs
             from cloudcover.predict.predictor import Predictor
+            from cloudcover.rasters.find import find_images
 
             engine, precision, *compiled = way.split("-")
             source = models / ("torch" if engine == "torch" else precision)
@@ -92,10 +94,10 @@ def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float
             predictor = Predictor([source], "vflip", options.device, wanted, options.batch)
             start = time.perf_counter()
             predictor.prepare(10**9 if compiled else 0)
-            predict_chips(predictor, links[:1], out / "warm")
+            predict_images(predictor, find_images(links[:1], predictor.card.bands), Outputs(out / "warm"))
             print(f"{way}: ready after {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
             start = time.perf_counter()
-            predict_chips(predictor, links, out / "masks")
+            predict_images(predictor, find_images(links, predictor.card.bands), Outputs(out / "masks"))
         if options.device == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start

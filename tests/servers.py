@@ -275,12 +275,13 @@ def run_web(root: Path) -> Iterator[Web]:
             wanted = self.headers.get("Range", "")
             if not web.ranges or not wanted or self.headers.get("If-Range", etag) != etag:
                 return 200, body
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(int(last or len(body)) + 1, len(body))
             if start >= len(body):
                 headers["Content-Range"] = f"bytes */{len(body)}"
                 return 416, b""
-            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-            return 206, body[start:]
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
+            return 206, body[start:end]
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

@@ -24,7 +24,7 @@ from cloudcover.data.tables import FILES, TRUTH
 from cloudcover.evaluate.score import compare
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
-from cloudcover.predict.files import write_mask
+from cloudcover.predict.outputs import write_mask
 from cloudcover.runtime.files import write_json
 
 COMMANDS = sorted(main.commands)

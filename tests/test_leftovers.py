@@ -32,10 +32,12 @@ from cloudcover.masks.decision import InferenceSettings
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import save_model
 from cloudcover.predict.bundle import write_bundle
-from cloudcover.predict.folder import find_chips, predict_chips
+from cloudcover.predict.images import predict_images
 from cloudcover.predict.openvino.card import load_export
 from cloudcover.predict.openvino.export import export
+from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import Predictor
+from cloudcover.rasters.find import find_images
 from cloudcover.runtime.files import atomic, remove_leftovers, sha256, write_text
 from cloudcover.sources.fetch import fetch
 
@@ -195,7 +197,7 @@ def bundle_of(models: list[Path], out: Path) -> None:
 
 def predict_into(model: Path, chips: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    predict_chips(Predictor([model]), find_chips([chips], BANDS), out)
+    predict_images(Predictor([model]), find_images([chips], BANDS), Outputs(out))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

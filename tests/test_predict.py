@@ -1,5 +1,7 @@
 """Prediction: ensembles, bundles, masks on disk, and chips that a model was not made for."""
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,12 +27,15 @@ from cloudcover.masks.postprocess import Postprocess
 from cloudcover.models import folder as model_folder
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, ModelFolderError, save_model
-from cloudcover.predict import folder as predict_folder
+from cloudcover.predict import chips as predict_chips
 from cloudcover.predict.bundle import load_bundle, write_bundle
 from cloudcover.predict.files import chip_percentiles
-from cloudcover.predict.folder import UnusableChipsError, find_chips, predict_chips
+from cloudcover.predict.images import UnusableImagesError, predict_images
 from cloudcover.predict.oof import predict_oof
+from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import EnsembleError, NotFiniteError, Predictor
+from cloudcover.rasters.find import Found, find_images
+from cloudcover.rasters.layers import Request
 from cloudcover.runtime.device import DeviceMemoryError
 from cloudcover.runtime.files import read_json, write_json
 
@@ -134,8 +139,8 @@ def test_masks_are_written_on_the_grid_of_the_chips_with_255_where_there_is_no_d
     pixels[0] = 0
     for band in BANDS:
         write_tif(tmp_path / "scenes" / "odd" / f"{band}.tif", pixels, x=399_960, crs="EPSG:32736")
-    chips = find_chips([tmp_path / "scenes"], BANDS)
-    (path,) = predict_chips(Predictor([bright()]), chips, tmp_path / "masks")
+    chips = find_images([tmp_path / "scenes"], BANDS)
+    (path,) = predict_images(Predictor([bright()]), chips, Outputs(tmp_path / "masks"))
     with rasterio.open(path) as mask:
         values = mask.read(1)
         assert (mask.crs, mask.transform.c, mask.nodata, mask.dtypes[0]) == ("EPSG:32736", 399_960, 255, "uint8")
@@ -148,11 +153,12 @@ def test_chips_of_the_same_name_and_folders_without_chips_are_refused(bright, tm
     for part in ("a", "b"):
         for band in BANDS:
             write_tif(tmp_path / part / "chip" / f"{band}.tif", np.ones((64, 64), np.uint16))
-    chips = find_chips([tmp_path / "a", tmp_path / "b"], BANDS)
-    with pytest.raises(ValueError, match=r"several chips are called chip:"):
-        predict_chips(Predictor([bright()]), chips, tmp_path / "masks")
-    with pytest.raises(FileNotFoundError, match="holds no chip"):
-        find_chips([tmp_path / "masks"], BANDS)
+    chips = find_images([tmp_path / "a", tmp_path / "b"], BANDS)
+    with pytest.raises(ValueError, match=r"several images are called chip:"):
+        predict_images(Predictor([bright()]), chips, Outputs(tmp_path / "masks"))
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        find_images([tmp_path / "masks"], BANDS)
 
 
 def test_a_mask_is_one_above_the_threshold_only():
@@ -165,7 +171,9 @@ def test_a_real_network_predicts_chips_of_any_size(tmp_path):
     model = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
     save_model(tmp_path / "m", build_model(model, BANDS), card())
     make_layout(tmp_path / "set", chips=2, size=80, unlabelled=0)
-    written = predict_chips(Predictor([tmp_path / "m"]), find_chips([tmp_path / "set"], BANDS), tmp_path / "out")
+    written = predict_images(
+        Predictor([tmp_path / "m"]), find_images([tmp_path / "set"], BANDS), Outputs(tmp_path / "out")
+    )
     with rasterio.open(written[0]) as mask:
         assert mask.shape == (80, 80)
         assert set(np.unique(mask.read(1))) <= {0, 1}
@@ -176,7 +184,9 @@ def test_chips_of_many_sizes_are_predicted_in_order_and_all_written(bright, tmp_
     for number, size in enumerate(sizes):
         for band in BANDS:
             write_tif(tmp_path / "set" / f"c{number}" / f"{band}.tif", np.full((size, size), 9000, np.uint16))
-    written = predict_chips(Predictor([bright()], batch=2), find_chips([tmp_path / "set"], BANDS), tmp_path / "out")
+    written = predict_images(
+        Predictor([bright()], batch=2), find_images([tmp_path / "set"], BANDS), Outputs(tmp_path / "out")
+    )
     assert [path.name for path in written] == [f"c{number}.tif" for number in range(5)]
     for path, size in zip(written, sizes, strict=True):
         with rasterio.open(path) as mask:
@@ -195,11 +205,11 @@ def test_chips_that_cannot_be_used_are_listed_at_the_end_and_the_others_have_mas
     (tmp_path / "set" / "b" / "B04.tif").unlink()
     (tmp_path / "set" / "d" / "B02.tif").write_bytes(b"no image")
     write_tif(tmp_path / "set" / "e" / "B08.tif", np.full((32, 64), 9000, np.uint16))
-    chips = find_chips([tmp_path / "set"], BANDS)
-    with pytest.raises(UnusableChipsError) as caught:
-        predict_chips(Predictor([bright()], batch=2), chips, tmp_path / "out")
+    chips = find_images([tmp_path / "set"], BANDS)
+    with pytest.raises(UnusableImagesError) as caught:
+        predict_images(Predictor([bright()], batch=2), chips, Outputs(tmp_path / "out"))
     text = str(caught.value)
-    assert text.startswith("3 of 5 chips have no mask")
+    assert text.startswith("3 of 5 images have no mask")
     assert "\n  b: B04: " in text
     assert "B04.tif is missing" in text
     assert "\n  d: B02: " in text
@@ -211,8 +221,8 @@ def test_a_policy_that_does_not_fit_a_chip_names_it(bright, tmp_path):
     bright_set(tmp_path / "set", "a")
     for band in BANDS:
         write_tif(tmp_path / "set" / "wide" / f"{band}.tif", np.full((32, 64), 9000, np.uint16))
-    with pytest.raises(UnusableChipsError, match="wide: TTA policy d4 needs square chips, got 32 x 64"):
-        predict_chips(Predictor([bright()], "d4"), find_chips([tmp_path / "set"], BANDS), tmp_path / "out")
+    with pytest.raises(UnusableImagesError, match="wide: TTA policy d4 needs square chips, got 32 x 64"):
+        predict_images(Predictor([bright()], "d4"), find_images([tmp_path / "set"], BANDS), Outputs(tmp_path / "out"))
     assert (tmp_path / "out" / "a.tif").exists()
 
 
@@ -224,16 +234,22 @@ def test_processes_write_the_masks_that_threads_write(bright, tmp_path, monkeypa
             pixels = rng.integers(0, 9000, (size, size)).astype(np.uint16)
             write_tif(tmp_path / "set" / f"c{number:02d}" / f"{band}.tif", pixels)
     (tmp_path / "set" / "c07" / "B08.tif").unlink()
-    chips = find_chips([tmp_path / "set"], BANDS)
+    chips = find_images([tmp_path / "set"], BANDS)
     predictor = Predictor([bright()], "flips", batch=3)
     for name, number in (("threads", 0), ("processes", 2)):
         with monkeypatch.context() as patch:
-            patch.setattr(predict_folder, "_processes", lambda *_, number=number: number)
-            with pytest.raises(UnusableChipsError, match=r"1 of 11 chips.*\n  c07: B08: "):
-                predict_chips(predictor, chips, tmp_path / name)
+            patch.setattr(predict_chips, "_processes", lambda *_, number=number: number)
+            with pytest.raises(UnusableImagesError, match=r"1 of 11 images.*\n  c07: B08: "):
+                predict_images(predictor, chips, Outputs(tmp_path / name))
     written = [sorted((tmp_path / name).glob("*.tif")) for name in ("threads", "processes")]
     assert len(written[0]) == 10
     assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
+
+
+def test_processes_for_files_load_no_torch():
+    program = "import sys, cloudcover.predict.files; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_masks_of_the_device_are_those_of_its_probabilities(bright):
@@ -249,15 +265,15 @@ def test_masks_of_the_device_are_those_of_its_probabilities(bright):
 
 def test_weights_that_are_no_numbers_are_refused_with_model_and_chip(bright, tmp_path):
     folders = [bright(0.5, "good"), bright(float("nan"), "bad")]
-    chips = find_chips([bright_set(tmp_path / "set", "ab")], BANDS)
+    chips = find_images([bright_set(tmp_path / "set", "ab")], BANDS)
     with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad gives probabilities that are no numbers"):
-        predict_chips(Predictor(folders), chips, tmp_path / "out")
+        predict_images(Predictor(folders), chips, Outputs(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*.tif"))
 
 
 def test_the_folder_that_one_stands_in_is_a_chip_with_a_name(bright, tmp_path, monkeypatch):
     monkeypatch.chdir(bright_set(tmp_path / "set", ["here"]) / "here")
-    (mask,) = predict_chips(Predictor([bright()]), find_chips([Path()], BANDS), tmp_path / "out")
+    (mask,) = predict_images(Predictor([bright()]), find_images([Path()], BANDS), Outputs(tmp_path / "out"))
     assert mask.name == "here.tif"
 
 
@@ -385,23 +401,23 @@ def masks_in(folder: Path) -> list[str]:
 def test_a_chip_without_a_band_is_named_and_all_others_are_done(bright, tmp_path, band):
     chips = set_of(tmp_path / "set")
     (chips / "c0" / f"{band}.tif").unlink()
-    with pytest.raises(UnusableChipsError, match=rf"1 of 3 chips have no mask.*\n  c0: .*{band}\.tif is missing"):
-        predict_chips(Predictor([bright()]), find_chips([chips], BANDS), tmp_path / "out")
+    with pytest.raises(UnusableImagesError, match=rf"1 of 3 images have no mask.*\n  c0: .*{band}\.tif is missing"):
+        predict_images(Predictor([bright()]), find_images([chips], BANDS), Outputs(tmp_path / "out"))
     assert masks_in(tmp_path / "out") == ["c1.tif", "c2.tif"]
 
 
 def test_the_given_chip_without_its_first_band_is_named():
     if not (SHARED / "failing-inputs/missingfirst").exists():
         pytest.skip("shared/failing-inputs is not beside the project")
-    assert [chip.name for chip in find_chips([SHARED / "failing-inputs/missingfirst"], BANDS)] == ["c0", "c1"]
+    assert [chip.name for chip in find_images([SHARED / "failing-inputs/missingfirst"], BANDS)] == ["c0", "c1"]
 
 
 def test_a_chip_of_another_format_is_named_with_what_to_do(bright, tmp_path):
     chips = set_of(tmp_path / "set")
     for band in BANDS:
-        (chips / "c1" / f"{band}.tif").rename(chips / "c1" / f"{band}.jp2")
-    with pytest.raises(UnusableChipsError, match=r"c1: .*but B02\.jp2 is there: .*`gdal_translate` converts it"):
-        predict_chips(Predictor([bright()]), find_chips([chips], BANDS), tmp_path / "out")
+        (chips / "c1" / f"{band}.tif").rename(chips / "c1" / f"{band}.png")
+    with pytest.raises(UnusableImagesError, match=r"c1: .*but B02\.png is there: .*`gdal_translate` converts it"):
+        predict_images(Predictor([bright()]), find_images([chips], BANDS), Outputs(tmp_path / "out"))
     assert masks_in(tmp_path / "out") == ["c0.tif", "c2.tif"]
 
 
@@ -416,15 +432,15 @@ def test_chips_are_found_by_either_suffix_in_any_case_and_through_links(bright, 
     (chips / "loop").symlink_to(chips)
     (chips / ".trash").mkdir()
     (chips / "c2").rename(chips / ".trash/c2")
-    predict_chips(Predictor([bright()]), find_chips([chips], BANDS), tmp_path / "out")
+    predict_images(Predictor([bright()]), find_images([chips], BANDS), Outputs(tmp_path / "out"))
     assert masks_in(tmp_path / "out") == ["c0.tif", "c1.tif", "c9.tif"]
 
 
 def test_a_hundred_thousand_names_are_compared_in_seconds(tmp_path):
-    names = [Path(f"chips/c{i:06d}") for i in range(100_000)]
+    names = [Found(f"c{i:06d}", "chip", f"chips/c{i:06d}", "", Request(tuple(BANDS))) for i in range(100_000)]
     begin = time.process_time()
-    with pytest.raises(ValueError, match="several chips are called c000000"):
-        predict_chips(SimpleNamespace(card=None), [*names, names[0]], tmp_path / "out")
+    with pytest.raises(ValueError, match="several images are called c000000"):
+        predict_images(SimpleNamespace(card=None), [*names, names[0]], Outputs(tmp_path / "out"))
     assert time.process_time() - begin < 10
 
 
@@ -434,6 +450,6 @@ def test_a_small_file_of_a_huge_image_is_named_before_its_pixels_are_read(bright
     for band in BANDS:
         with rasterio.open(chips / "c1" / f"{band}.tif", "w", **profile, compress="deflate", SPARSE_OK=True):
             pass
-    with pytest.raises(UnusableChipsError, match=r"c1: B02: is 60000 x 60000 pixels, more than"):
-        predict_chips(Predictor([bright()]), find_chips([chips], BANDS), tmp_path / "out")
+    with pytest.raises(UnusableImagesError, match=r"c1: B02: is 60000 x 60000 pixels, more than"):
+        predict_images(Predictor([bright()]), find_images([chips], BANDS), Outputs(tmp_path / "out"))
     assert masks_in(tmp_path / "out") == ["c0.tif", "c2.tif"]

@@ -28,8 +28,10 @@ from cloudcover.data.values import suspected_offset
 from cloudcover.evaluate.score import compare
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
-from cloudcover.predict.folder import find_chips, predict_chips
+from cloudcover.predict.images import predict_images
+from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import Predictor
+from cloudcover.rasters.find import find_images
 from cloudcover.sources.fetch import fetch
 
 TAGS = {"scale": 0.0001, "offset": -0.1}
@@ -241,7 +243,8 @@ def predictor(tmp_path):
     }  # fmt: skip
     network = build_model(params, BANDS, pretrained=False)
     save_model(tmp_path / "model", network, ModelCard.model_validate(values))
-    chips = np.stack([read_chip(c, None, BANDS, (96, 96)).bands for c in find_chips([tmp_path / "set"], BANDS)])
+    folders = [Path(chip.place) for chip in find_images([tmp_path / "set"], BANDS)]
+    chips = np.stack([read_chip(folder, None, BANDS, (96, 96)).bands for folder in folders])
     median = float(np.median(Predictor([tmp_path / "model"]).probabilities(chips, np.zeros((2, 4, 2), np.float32))))
     save_model(tmp_path / "model", network, ModelCard.model_validate(values | {"threshold": median}))
     return Predictor([tmp_path / "model"])
@@ -249,7 +252,7 @@ def predictor(tmp_path):
 
 def masks(predictor, folder, out, **options):
     read = {}
-    for path in predict_chips(predictor, find_chips([folder], BANDS), out, **options):
+    for path in predict_images(predictor, find_images([folder], BANDS, **options), Outputs(out)):
         with rasterio.open(path) as mask:
             read[path.stem] = mask.read(1)
     return read

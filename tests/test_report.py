@@ -30,7 +30,7 @@ from cloudcover.evaluate.truth import evaluate_truth
 from cloudcover.masks.out_of_fold import BundleMasks
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
-from cloudcover.predict.files import write_mask
+from cloudcover.predict.outputs import write_mask
 from cloudcover.report import pictures, plots
 from cloudcover.report.gallery import SHOWN, spread
 from cloudcover.report.page import render_page

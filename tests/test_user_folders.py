@@ -28,9 +28,11 @@ from cloudcover.data.layout import layout_files
 from cloudcover.data.ownership import FolderError
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
-from cloudcover.predict import folder as predict_masks
-from cloudcover.predict.files import write_mask
+from cloudcover.predict import images as predict_images
+from cloudcover.predict.outputs import Outputs, write_mask
 from cloudcover.predict.unlabelled import predict_unlabelled
+from cloudcover.rasters.find import Found
+from cloudcover.rasters.layers import Request
 from cloudcover.runtime.files import sha256
 from cloudcover.sources.fetch import fetch
 from cloudcover.synthetic.generate import generate
@@ -244,14 +246,15 @@ def test_a_record_that_leads_out_of_its_folder_removes_nothing(tmp_path):
 def test_masks_overwrite_neither_bands_nor_labels_but_earlier_masks(tmp_path):
     chip = tmp_path / "chips" / "B02"
     write_tif(chip / "B02.tif", np.ones((64, 64), np.uint16))
+    found = [Found("B02", "chip", str(chip), "", Request(("B02",)))]
     with pytest.raises(FolderError, match="is a band of a chip"):
-        predict_masks._reserve([chip], ["B02"], chip)
+        predict_images._reserve(found, Outputs(chip))
     labels = tmp_path / "labels"
     write_tif(labels / "B02.tif", np.ones((64, 64), np.uint8))
     with pytest.raises(FolderError, match="would be overwritten"):
-        predict_masks._reserve([chip], ["B02"], labels)
+        predict_images._reserve(found, Outputs(labels))
     for _ in range(2):
-        predict_masks._reserve([chip], ["B02"], tmp_path / "out")
+        predict_images._reserve(found, Outputs(tmp_path / "out"))
         write_mask(tmp_path / "out" / "B02.tif", np.ones((64, 64), np.uint8), "", GRID)
 
 

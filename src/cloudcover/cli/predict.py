@@ -1,17 +1,47 @@
-"""`cloudcover predict`: masks of chips by a trained model or bundle."""
+"""`cloudcover predict`: cloud masks of images by a trained model or bundle."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
 from cloudcover.config.sections import Tta
 
 
+class ResolutionType(click.ParamType[float | str]):
+    """`auto` or a positive number of metres."""
+
+    name = "auto|METRES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or `auto`."""
+        if value == "auto":
+            return value
+        return click.FloatRange(0, min_open=True).convert(value, param, ctx)
+
+
+class BandsType(click.ParamType[tuple[int, ...]]):
+    """Numbers of bands, from 1, with commas."""
+
+    name = "N,N,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The numbers as a tuple."""
+        texts = str(value).split(",")
+        if not all(text.strip().isdecimal() and int(text) for text in texts):
+            self.fail(f"{value!r} is no list of band numbers such as 1,2,3,4", param, ctx)
+        return tuple(map(int, texts))
+
+
+METRES = click.FloatRange(0)
+KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
+"""Those of `rasters.find`, which is imported when the command runs."""
+
+
 @click.command()
-@click.argument("chips", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=str)
 @click.option(
     "--model",
     required=True,
@@ -19,6 +49,40 @@ from cloudcover.config.sections import Tta
     help="A bundle, or a single model folder, trained or exported.",
 )
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the masks.")
+@click.option("--as", "kind", type=click.Choice(KINDS), help="How to read IMAGES.  [default: by what is found]")
+@click.option(
+    "--bands",
+    type=BandsType(),
+    help="Bands of a raster by number, in the order of the model's.  [default: by their descriptions]",
+)
+@click.option("--probabilities", is_flag=True, help="Write probabilities as well, to OUT/probabilities.")
+@click.option("--preview", is_flag=True, help="Write small pictures with the outline of the cloud, to OUT/previews.")
+@click.option(
+    "--summary",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.csv",
+    help="Write the shares of cloud, clear and unknown pixels of each image.",
+)
+@click.option(
+    "--polygons",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.geojson",
+    help="Areas that get rows of their own in the summary.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="A pixel is cloud at a probability above this.  [default: the model's own]",
+)
+@click.option("--min-area", type=METRES, default=0, metavar="METRES²", help="Remove clouds that are smaller.")
+@click.option("--buffer", type=METRES, default=0, metavar="METRES", help="Widen clouds by so much.")
+@click.option(
+    "--resolution",
+    type=ResolutionType(),
+    help="Resample images to pixels of this size for the model, and their masks back; auto: the model's own, 10 m.  "
+    "[default: as they are]",
+)
+@click.option("--skip-existing", is_flag=True, help="Leave out images that have a mask in OUT already.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--precision",
@@ -41,36 +105,61 @@ from cloudcover.config.sections import Tta
     help="What was added to the DN of files without an offset tag, such as 1000; subtracted on reading.",
 )
 def predict(
-    chips: tuple[Path, ...],
+    images: tuple[str, ...],
     model: Path,
     out: Path,
+    kind: Any,
+    bands: tuple[int, ...] | None,
+    probabilities: bool,
+    preview: bool,
+    summary: Path | None,
+    polygons: Path | None,
+    threshold: float | None,
+    min_area: float,
+    buffer: float,
+    resolution: Any,
+    skip_existing: bool,
     device: str,
     precision: str,
     batch: int,
     tta: Tta | None,
     offset: int,
 ) -> None:
-    """Write a cloud mask for each of CHIPS.
+    """Write a cloud mask for each of IMAGES, which may be of any size.
 
-    A chip is a folder with one GeoTIFF per band (B02.tif, B03.tif, …) of any height and width. CHIPS are such folders,
-    or folders that hold them at any depth. The files' own scale, offset, nodata value and mask are respected. The mask
-    of the chip `abc` is `abc.tif`, one band of bytes: 0 clear, 1 cloud, 255 no data; it has the chip's position. A
-    folder made by `cloudcover export` is several times faster on CPUs.
+    IMAGES are files, addresses, or folders that hold images at any depth: chips (a folder with B02.tif, B03.tif, …),
+    rasters with the band in their names (x_B02.jp2), .SAFE folders or their zips, Landsat and HLS folders, rasters with
+    several bands, and STAC items. The mask of `abc` is `OUT/abc.tif`, one band of bytes on the grid of the image: 0
+    clear, 1 cloud, 255 no data. A folder made by `cloudcover export` is several times faster on CPUs.
 
     \b
     Examples:
+      cloudcover predict S2A_MSIL2A_20200101T101010.SAFE --model models/bundle --out masks --preview
       cloudcover predict data/raw/test_features --model models/bundle --out masks
-      cloudcover predict one/chip another/chip --model models/round1/fold0 --out masks --tta d4
+      cloudcover predict mosaic.tif --bands 1,2,3,4 --model models/bundle --out masks --buffer 50 --summary masks.csv
     """  # noqa: D301
     import logging
 
     from cloudcover.predict.bundle import load_bundle
-    from cloudcover.predict.folder import find_chips, predict_chips
+    from cloudcover.predict.images import predict_images
+    from cloudcover.predict.outputs import Outputs
+    from cloudcover.predict.summary import Summary, read_polygons
+    from cloudcover.rasters.find import find_images
 
+    if polygons and not summary:
+        raise click.UsageError("--polygons needs --summary, the table that gets their shares")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("cloudcover").setLevel(logging.INFO)
-    predictor = load_bundle(model, device, precision, batch)
+    table = Summary(summary, read_polygons(polygons) if polygons else None) if summary else None
+    predictor = load_bundle(model, device, precision, batch, threshold)
     if tta is not None:
         predictor.policy = tta
-    written = predict_chips(predictor, find_chips(chips, predictor.card.bands), out, offset)
+    card = predictor.card
+    if bands and len(bands) != len(card.bands):
+        raise click.UsageError(f"--bands names {len(bands)} bands, but the model needs {', '.join(card.bands)}")
+    found = find_images(images, card.bands, kind=kind, numbers=bands, offset=offset, nodata=card.nodata)
+    outputs = Outputs(out, probabilities, preview, buffer, min_area)
+    written = predict_images(
+        predictor, found, outputs, resolution=resolution, skip_existing=skip_existing, summary=table
+    )
     click.echo(f"{len(written)} masks in {out}")

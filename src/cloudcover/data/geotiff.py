@@ -24,14 +24,14 @@ def encode_geotiff(
     Args:
         pixels: H x W, or B x H x W, in the data type of the file.
         profile: rasterio's creation options, such as `crs`, `transform`, `nodata` and `compress`. Size, number of bands
-            and data type follow from `pixels`.
+            and data type follow from `pixels`; the driver is `GTiff`, or `COG` if they say so.
         complete: adds more to the open image, such as tags or a mask, which is stored inside the file.
     """
     bands = pixels[np.newaxis] if pixels.ndim == 2 else pixels
     count, height, width = bands.shape
-    shape = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": bands.dtype}
+    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile(ext=".tif") as memory:
-        with memory.open(**{**profile, **shape}) as image:
+        with memory.open(**{"driver": "GTiff", **profile, **shape}) as image:
             image.write(bands)
             if complete:
                 complete(image)

@@ -285,3 +285,11 @@ SECONDS = Table("time of prediction", {"tta": "str", "chips": "int64", "seconds"
 PREDICTIONS = Table(
     "masks of unlabelled chips", {"chip_id": "str", "path": "str", "sha256": "str", "coverage_share": "float64"}
 )
+SHARES = Table(
+    "shares of masks",
+    {
+        "image": "str", "polygon": "str", "pixels": "int64", "cloud_share": "float64", "clear_share": "float64",
+        "unknown_share": "float64",
+    },
+    key=("image", "polygon"),
+)  # fmt: skip

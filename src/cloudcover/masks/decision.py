@@ -60,8 +60,18 @@ def mask_of(
     Returns:
         N x H x W uint8: 1 for cloud, 0 for clear, 255 where any band has no data.
     """
-    masks = postprocess.masks(probabilities, threshold).astype(np.uint8)
-    masks[(chips == nodata).any(axis=1)] = IGNORE_INDEX
+    return decide(probabilities, (chips == nodata).any(axis=1), threshold, postprocess)
+
+
+def decide(
+    probabilities: NDArray[np.float32],
+    empty: NDArray[np.bool_],
+    threshold: float,
+    postprocess: Postprocess = NOTHING,
+) -> NDArray[np.uint8]:
+    """Make masks as `mask_of`, where the pixels without data are known: `empty` is N x H x W."""
+    masks = postprocess.masks(probabilities, threshold).view(np.uint8)
+    masks[empty] = IGNORE_INDEX
     return masks
 
 

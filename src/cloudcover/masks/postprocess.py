@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from scipy import ndimage
 
+COUNTED = 1 << 24
+"""Pixels whose regions are counted at a time: numpy counts a copy in 64 bits."""
+
 IN_PLANE = np.zeros((3, 3, 3), np.int8)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 """Neighbours of a pixel: the four beside it, in its own chip."""
@@ -92,6 +95,7 @@ class Postprocess(BaseModel):
         cloud = probabilities > threshold
         if self.triplet:
             cloud &= self.triplet.allows(probabilities)
+        del probabilities  # a filtered copy is a third of the memory of what follows
         return self.clean(cloud)
 
     def clean(self, cloud: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -102,13 +106,9 @@ class Postprocess(BaseModel):
         if self.closing_pixels:
             cloud = _grey(ndimage.grey_closing, cloud, self.closing_pixels)
         if self.hole_pixels:
-            regions, areas = _regions(~cloud)
-            edges = (regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1])
-            areas[np.concatenate([edge.ravel() for edge in edges])] = self.hole_pixels + 1  # open, not a hole
-            cloud = cloud | (areas <= self.hole_pixels)[regions]
+            cloud = cloud | _holes(cloud, self.hole_pixels)
         if self.min_area_pixels:
-            regions, areas = _regions(cloud)
-            cloud = cloud & (areas >= self.min_area_pixels)[regions]
+            cloud = cloud & ~_specks(cloud, self.min_area_pixels)
         return cloud
 
 
@@ -125,9 +125,25 @@ def _grey(operation: object, cloud: NDArray[np.bool_], side: int) -> NDArray[np.
     return result.view(np.bool_)
 
 
+def _holes(cloud: NDArray[np.bool_], largest: int) -> NDArray[np.bool_]:
+    """Enclosed clear regions of at most so many pixels."""
+    regions, areas = _regions(~cloud)
+    edges = (regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1])
+    areas[np.concatenate([edge.ravel() for edge in edges])] = largest + 1  # open, not a hole
+    return np.asarray((areas <= largest)[regions])
+
+
+def _specks(cloud: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+    """Clouds of fewer than so many pixels."""
+    regions, areas = _regions(cloud)
+    return np.asarray((areas < least)[regions])
+
+
 def _regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Number of each pixel's region (0 outside) and the area of each number; that of 0 is larger than any hole."""
     regions, count = ndimage.label(mask, IN_PLANE)
-    areas = np.bincount(regions.ravel(), minlength=count + 1)
+    areas, flat = np.zeros(count + 1, np.int64), regions.reshape(-1)
+    for start in range(0, flat.size, COUNTED):
+        areas += np.bincount(flat[start : start + COUNTED], minlength=count + 1)
     areas[0] = np.iinfo(np.int64).max
     return regions, areas

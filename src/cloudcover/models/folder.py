@@ -20,6 +20,8 @@ from cloudcover.runtime.files import atomic, read_json, sha256, write_json
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
+RESOLUTION_M = 10.0
+"""Pixel size of the chips that models are trained on [m]."""
 
 
 class ModelFolderError(ValueError):

@@ -77,8 +77,21 @@ def write_bundle(
     write_json(out / BUNDLE, bundle.model_dump(mode="json"))
 
 
-def load_bundle(folder: Path, device: str = "auto", precision: str = "auto", batch: int = 32) -> Predictor:
+def load_bundle(
+    folder: Path,
+    device: str = "auto",
+    precision: str = "auto",
+    batch: int = 32,
+    threshold: float | None = None,
+) -> Predictor:
     """Loads a bundle, or a single model folder, as a predictor with its own policy and settings.
+
+    Args:
+        folder: the bundle or model folder.
+        device: as for `Predictor`.
+        precision: as for `Predictor`.
+        batch: as for `Predictor`.
+        threshold: replaces that of the settings; None: keeps it.
 
     Raises:
         ModelFolderError: the folder is neither, or a part of it is missing or corrupt.
@@ -88,10 +101,14 @@ def load_bundle(folder: Path, device: str = "auto", precision: str = "auto", bat
             raise ModelFolderError(
                 f"{folder} holds neither {BUNDLE} nor {CARD}: it is not a bundle and not a model folder"
             )
-        return Predictor([folder], "none", device, precision, batch)
+        alone = None if threshold is None else InferenceSettings(weights={folder.name: 1.0}, threshold=threshold)
+        return Predictor([folder], "none", device, precision, batch, alone)
     bundle = read_bundle(folder)
     models = [folder / name for name in bundle.models]
-    return Predictor(models, bundle.tta, device, precision, batch, bundle.settings)
+    settings = bundle.settings
+    if threshold is not None:
+        settings = InferenceSettings.model_validate({**dict(settings), "threshold": threshold})
+    return Predictor(models, bundle.tta, device, precision, batch, settings)
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -24,15 +24,16 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import rasterio
-from affine import Affine
 from numpy.typing import NDArray
 
-from cloudcover.data.chips import IGNORE_INDEX, LARGEST_MASK, ChipError, band_file, image_size, read_chip
-from cloudcover.data.geotiff import write_geotiff
+from cloudcover.data.chips import LARGEST_MASK, ChipError, band_file, image_size, read_chip
+from cloudcover.data.grid import Grid
 from cloudcover.data.statistics import exact_percentiles
 from cloudcover.data.values import suspected_offset
-from cloudcover.models.border import STRIDE
+from cloudcover.predict.jobs import Job, write_jobs
+from cloudcover.predict.outputs import Outputs
 from cloudcover.runtime.prefetch import prefetch
+from cloudcover.runtime.signals import uninterrupted
 from cloudcover.runtime.workers import exit_with_parent
 
 CHIPS_PER_PROCESS = 16
@@ -116,6 +117,7 @@ class FileBatch:
         percentiles: N x B x 2 float32 [DN], zeros if nobody needs them.
         notes: what is known of each chip; one with a problem has no data.
         slot: where it begins in the shared memory [bytes], or None if it is elsewhere.
+        probabilities: N x H x W float32, or None if they are not wanted.
     """
 
     folders: list[Path]
@@ -125,24 +127,11 @@ class FileBatch:
     percentiles: NDArray[np.float32]
     notes: list[Note]
     slot: int | None = None
+    probabilities: NDArray[np.float32] | None = None
 
-
-def write_mask(path: Path, mask: NDArray[np.uint8], crs: str, transform: Sequence[float]) -> None:
-    """Write a mask as a compressed single-band uint8 GeoTIFF with nodata 255, atomically.
-
-    Args:
-        path: the file.
-        mask: H x W uint8 of {0, 1, 255}.
-        crs: CRS as text, or empty.
-        transform: six numbers of the affine transform.
-    """
-    profile = {
-        "nodata": IGNORE_INDEX,
-        "compress": "deflate",
-        "crs": crs or None,
-        "transform": Affine(*transform),
-    }
-    write_geotiff(path, mask, profile)
+    def grid(self, row: int) -> Grid:
+        """Where a chip is."""
+        return Grid(self.shape.height, self.shape.width, self.notes[row].crs, self.notes[row].transform)
 
 
 def chip_percentiles(chips: NDArray[np.uint16], nodata: int) -> NDArray[np.float32]:
@@ -161,15 +150,21 @@ class ChipFiles:
 
     Args:
         spec: how chips are read.
-        out: folder of the masks.
+        outputs: what is written.
         processes: that read and write; 0: the calling threads do.
         pixels: in a batch of ordinary chips.
         batches: that are held at once, at most.
+        largest: longest side of a chip [pixels].
+
+    Attributes:
+        larger: chips with a longer side, which no batch holds; complete when the last batch was asked for.
     """
 
-    def __init__(self, spec: Spec, out: Path, processes: int, pixels: int, batches: int) -> None:
+    def __init__(self, spec: Spec, outputs: Outputs, processes: int, pixels: int, batches: int, largest: int) -> None:
         self.spec = spec
-        self.out = out
+        self.outputs = outputs
+        self.larger: list[Path] = []
+        self._largest = largest
         self._pixels = pixels
         self._memory: Any = None
         self._slot_bytes = pixels * (2 * len(spec.bands) + 1)
@@ -185,6 +180,9 @@ class ChipFiles:
                 self._free.put(number * self._slot_bytes)
             self._pool = ProcessPoolExecutor(processes, context, _start_worker, (self._memory,))
             self._stack.callback(self._pool.shutdown, cancel_futures=True)
+            with uninterrupted():
+                for _ in range(processes):
+                    self._pool.submit(int)  # a process is started for each task while none is idle
 
     def __enter__(self) -> Self:
         return self
@@ -196,13 +194,23 @@ class ChipFiles:
 
     def batches(self, chips: Sequence[Path]) -> Iterator[tuple[tuple[int, int] | str, list[Path]]]:
         """Runs of chips of one size, as many as fit into a batch, at least one; or of chips with the same problem."""
-        for found, run in groupby(self._sized(chips), lambda chip: chip[1]):
+        from cloudcover.models.border import STRIDE  # loads torch, which this module's processes do without
+
+        for found, run in groupby(self._small(chips), lambda chip: chip[1]):
             folders = (folder for folder, _ in run)
             most = len(chips)
             if not isinstance(found, str):
                 most = max(1, self._pixels // prod(max(side, STRIDE) for side in found))
             while batch := list(islice(folders, most)):
                 yield found, batch
+
+    def _small(self, chips: Sequence[Path]) -> Iterator[tuple[Path, tuple[int, int] | str]]:
+        """As `_sized`, without the chips that are too large, which are set aside."""
+        for chip, found in self._sized(chips):
+            if isinstance(found, str) or max(found) <= self._largest:
+                yield chip, found
+            else:
+                self.larger.append(chip)
 
     def _sized(self, chips: Sequence[Path]) -> Iterator[tuple[Path, tuple[int, int] | str]]:
         """Each chip with its height and width, or its problem."""
@@ -226,12 +234,14 @@ class ChipFiles:
             return FileBatch(folders, shape, dn, masks, percentiles, [Note(problem=found)] * len(folders))
         if self._pool is None or shape.bytes > self._slot_bytes:
             dn, masks = shape.arrays(np.empty(shape.bytes, np.uint8))
-            return FileBatch(folders, shape, dn, masks, percentiles, _read(folders, dn, percentiles, size, self.spec))
+            return FileBatch(
+                folders, shape, dn, masks, percentiles, _read(folders, dn, percentiles, size, self.spec, self.outputs)
+            )
         slot = self._free.get()
         dn, masks = shape.arrays(self._memory, slot)
         notes: list[Note] = []
         tasks = [
-            self._pool.submit(_read_shared, slot, shape, start, folders[start : start + TASK], self.spec)
+            self._pool.submit(_read_shared, slot, shape, start, folders[start : start + TASK], self.spec, self.outputs)
             for start in range(0, shape.chips, TASK)
         ]
         for task in tasks:
@@ -241,28 +251,33 @@ class ChipFiles:
         return FileBatch(folders, shape, dn, masks, percentiles, notes, slot)
 
     def write(self, batch: FileBatch) -> FileBatch:
-        """Write the masks of the chips that have no problem.
+        """Finish the masks of the chips that have no problem, in place, and write their files.
 
         Raises:
-            OSError: a mask cannot be written.
+            OSError: a file cannot be written.
         """
         jobs = [
-            (i, self.out / f"{folder.name}.tif", note)
-            for i, (folder, note) in enumerate(zip(batch.folders, batch.notes, strict=True))
+            Job(row, folder.name, batch.grid(row), note.conversion)
+            for row, (folder, note) in enumerate(zip(batch.folders, batch.notes, strict=True))
             if not note.problem
         ]
-        if batch.slot is None or self._pool is None:
-            for i, path, note in jobs:
-                write_mask(path, batch.masks[i], note.crs, note.transform)
-            return batch
-        tasks: list[Future[None]] = [
-            self._pool.submit(_write_shared, batch.slot, batch.shape, jobs[start : start + TASK])
-            for start in range(0, len(jobs), TASK)
-        ]
-        for task in tasks:
-            task.result()
-        self._free.put(batch.slot)
+        if batch.slot is None or self._pool is None or batch.probabilities is not None:
+            write_jobs(batch.dn, batch.masks, batch.probabilities, jobs, self.spec.bands, self.outputs)
+        else:
+            tasks: list[Future[None]] = [
+                self._pool.submit(
+                    _write_shared, batch.slot, batch.shape, jobs[start : start + TASK], self.spec.bands, self.outputs
+                )
+                for start in range(0, len(jobs), TASK)
+            ]
+            for task in tasks:
+                task.result()
         return batch
+
+    def free(self, batch: FileBatch) -> None:
+        """Give the memory of a batch to another one."""
+        if batch.slot is not None:
+            self._free.put(batch.slot)
 
 
 def processes_for(chips: int) -> int:
@@ -312,13 +327,15 @@ def _read(
     percentiles: NDArray[np.float32],
     size: tuple[int, int],
     spec: Spec,
+    outputs: Outputs,
 ) -> list[Note]:
     """Read chips into N x B x H x W and return what is known of them."""
     notes = []
     for i, folder in enumerate(folders):
         try:
             chip = read_chip(folder, None, spec.bands, size, nodata=spec.nodata, offset=spec.offset)
-        except ChipError as error:
+            outputs.check(chip.grid)
+        except ValueError as error:
             dn[i] = spec.nodata
             notes.append(Note(problem=str(error)))
             continue
@@ -341,15 +358,14 @@ def _start_worker(memory: Any) -> None:
 
 
 def _read_shared(
-    slot: int, shape: Shape, start: int, folders: list[Path], spec: Spec
+    slot: int, shape: Shape, start: int, folders: list[Path], spec: Spec, outputs: Outputs
 ) -> tuple[list[Note], NDArray[np.float32]]:
     dn, _ = shape.arrays(_shared[0], slot)
     percentiles = np.zeros((len(folders), shape.bands, 2), np.float32)
     part = dn[start : start + len(folders)]
-    return _read(folders, part, percentiles, (shape.height, shape.width), spec), percentiles
+    return _read(folders, part, percentiles, (shape.height, shape.width), spec, outputs), percentiles
 
 
-def _write_shared(slot: int, shape: Shape, jobs: list[tuple[int, Path, Note]]) -> None:
-    _, masks = shape.arrays(_shared[0], slot)
-    for i, path, note in jobs:
-        write_mask(path, masks[i], note.crs, note.transform)
+def _write_shared(slot: int, shape: Shape, jobs: list[Job], bands: list[str], outputs: Outputs) -> None:
+    dn, masks = shape.arrays(_shared[0], slot)
+    write_jobs(dn, masks, None, jobs, bands, outputs)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cloudcover.data import ownership, tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
-from cloudcover.predict.files import write_mask
+from cloudcover.predict.outputs import write_mask
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic, sha256

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from cloudcover.data.colours import PREDICTION_COLOUR
 from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.runs import Masks
 from cloudcover.masks.overlap import COLUMNS, jaccard_index
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.report import pictures
-from cloudcover.report.pictures import LABEL_COLOUR, PREDICTION_COLOUR
+from cloudcover.report.pictures import LABEL_COLOUR
 
 T = TypeVar("T")
 SHOWN = 24

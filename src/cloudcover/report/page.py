@@ -10,6 +10,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from cloudcover.data import colours
 from cloudcover.evaluate.calibrate.calibration import Step
 from cloudcover.report import gallery, pictures, plots
 from cloudcover.report.results import Results
@@ -51,11 +52,11 @@ def render_page(results: Results, params: Any) -> str:
         quarantine=results.quarantine.to_dict("records"),
         listed=LISTED,
         colours={
-            name.removesuffix("_COLOUR").lower(): "#{:02x}{:02x}{:02x}".format(*getattr(pictures, name))
-            for name in dir(pictures)
+            name.removesuffix("_COLOUR").lower(): "#{:02x}{:02x}{:02x}".format(*colour)
+            for name, colour in {**vars(colours), **vars(pictures)}.items()
             if name.endswith("_COLOUR")
         },
-        stretch=pictures.STRETCH,
+        stretch=colours.STRETCH,
     )
 
 

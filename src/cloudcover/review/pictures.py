@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.colours import displayed, false_bands, true_bands
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.overlap import iou
-from cloudcover.report.pictures import displayed, false_bands, true_bands
 from cloudcover.review.predictions import Predictions
 
 SMALL = 256

@@ -1,0 +1,180 @@
+"""What is written of a predicted image: its mask, and on demand its probabilities and a preview. No torch.
+
+Processes that read and write chips import this module: torch would take longer to load than they have to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.io import DatasetWriter
+
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.colours import CLEAR_COLOUR, CLOUD_COLOUR, UNKNOWN_COLOUR
+from cloudcover.data.geotiff import write_geotiff
+from cloudcover.data.grid import Grid
+from cloudcover.masks.codec import SOFT_LABEL_STEPS
+from cloudcover.predict.area import add_buffer, remove_small
+from cloudcover.predict.metres import pixel_metres
+from cloudcover.predict.preview import Thumbnail, write_png
+
+if TYPE_CHECKING:
+    from cloudcover.predict.predictor import Predictor
+
+PROBABILITIES, PREVIEWS = "probabilities", "previews"
+"""Folders beside the masks."""
+COG_FROM = 512
+"""Images with a longer side become cloud-optimised; up to that size a COG has one tile and no overview."""
+COLOURS = {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, IGNORE_INDEX: UNKNOWN_COLOUR}
+COG = {"driver": "COG", "blocksize": 512, "num_threads": "all_cpus"}
+
+
+class Product(NamedTuple):
+    """A predicted image.
+
+    Attributes:
+        name: Stem of its files.
+        grid: Where it is.
+        mask: H x W uint8 of {0, 1, 255}.
+        codes: Its probabilities by `encode_soft_labels`, H x W uint8; None: they are not wanted.
+        thumbnail: For the preview; None: it is not wanted.
+        conversion: How the stored values became DN, empty if they are DN.
+        resolution_m: Size of the pixels that the network saw, if it was another than the image's [m].
+    """
+
+    name: str
+    grid: Grid
+    mask: NDArray[np.uint8]
+    codes: NDArray[np.uint8] | None = None
+    thumbnail: Thumbnail | None = None
+    conversion: str = ""
+    resolution_m: float | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is wanted of each image; can be pickled.
+
+    Attributes:
+        folder: Gets the masks, and folders for the rest.
+        probabilities: Whether probabilities are written.
+        preview: Whether previews are written.
+        buffer_m: Margin around clouds [m].
+        min_area_m2: Smallest area of a cloud [m²].
+        tags: Metadata of every GeoTIFF.
+    """
+
+    folder: Path
+    probabilities: bool = False
+    preview: bool = False
+    buffer_m: float = 0.0
+    min_area_m2: float = 0.0
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def files(self, name: str) -> list[str]:
+        """Files of an image, relative to the folder; the mask is the first."""
+        more = [f"{PROBABILITIES}/{name}.tif"] * self.probabilities + [f"{PREVIEWS}/{name}.png"] * self.preview
+        return [f"{name}.tif", *more]
+
+    def check(self, grid: Grid) -> None:
+        """Refuse an image whose pixels have no size in metres, if that is needed (`GridError`)."""
+        if self.buffer_m or self.min_area_m2:
+            pixel_metres(grid)
+
+    def write(self, product: Product) -> None:
+        """Finish a mask in place and write the files of an image, the mask last.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        name, grid, mask = product.name, product.grid, product.mask
+        if self.min_area_m2:
+            remove_small(mask, pixel_metres(grid), self.min_area_m2)
+        if self.buffer_m:
+            add_buffer(mask, pixel_metres(grid), self.buffer_m)
+        tags = {**self.tags, "CLOUDCOVER_SCALE": product.conversion or "none: values are reflectance x 10,000"}
+        if product.resolution_m:
+            tags["CLOUDCOVER_RESOLUTION_M"] = f"{product.resolution_m:g}"
+        if product.codes is not None:
+            write_probabilities(self.folder / PROBABILITIES / f"{name}.tif", product.codes, grid, tags)
+        if product.thumbnail is not None:
+            write_png(self.folder / PREVIEWS / f"{name}.png", product.thumbnail.outlined(mask))
+        write_mask(self.folder / f"{name}.tif", mask, grid.crs, grid.transform, tags)
+
+
+def tags_of(predictor: Predictor, buffer_m: float, min_area_m2: float) -> dict[str, str]:
+    """What every GeoTIFF says of the models and of how masks were made."""
+    models = zip(predictor.folders, predictor.engines, strict=True)
+    tags = {
+        "TIFFTAG_SOFTWARE": f"cloudcover {version('cloudcover')}",
+        "CLOUDCOVER_MODEL": ", ".join(f"{folder.name}@{engine.card.weights_sha256[:12]}" for folder, engine in models),
+        "CLOUDCOVER_TTA": predictor.policy,
+        "CLOUDCOVER_THRESHOLD": f"{predictor.threshold:g}",
+    }
+    metres = {"CLOUDCOVER_BUFFER_M": buffer_m, "CLOUDCOVER_MIN_AREA_M2": min_area_m2}
+    return tags | {name: f"{value:g}" for name, value in metres.items() if value}
+
+
+def write_mask(
+    path: Path,
+    mask: NDArray[np.uint8],
+    crs: str,
+    transform: Sequence[float],
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Write a mask as a compressed single-band uint8 GeoTIFF with nodata 255, atomically.
+
+    With a side of more than `COG_FROM` pixels it is a COG with overviews and colours.
+
+    Args:
+        path: the file.
+        mask: H x W uint8 of {0, 1, 255}.
+        crs: CRS as text, or empty.
+        transform: six numbers of the affine transform.
+        tags: Metadata by name.
+    """
+    large = max(mask.shape) > COG_FROM
+
+    def complete(image: DatasetWriter) -> None:
+        image.update_tags(**tags or {})
+        if large:
+            image.write_colormap(1, COLOURS)
+
+    _write(path, mask, crs, transform, {"overview_resampling": "mode"}, complete)
+
+
+def write_probabilities(path: Path, codes: NDArray[np.uint8], grid: Grid, tags: Mapping[str, str]) -> None:
+    """Write probabilities as `write_mask` does a mask: bytes whose scale tag is 1 / 254, and 255 for no data."""
+
+    def complete(image: DatasetWriter) -> None:
+        image.update_tags(**tags)
+        image.scales, image.offsets = (1 / SOFT_LABEL_STEPS,), (0.0,)
+        image.set_band_description(1, "probability of cloud")
+
+    _write(path, codes, grid.crs, grid.transform, {"overview_resampling": "average"}, complete)
+
+
+def _write(
+    path: Path,
+    pixels: NDArray[np.uint8],
+    crs: str,
+    transform: Sequence[float],
+    overviews: Mapping[str, str],
+    complete: Callable[[DatasetWriter], None],
+) -> None:
+    profile: dict[str, Any] = {
+        "nodata": IGNORE_INDEX,
+        "compress": "deflate",
+        "crs": crs or None,
+        "transform": Affine(*transform),
+    }
+    if max(pixels.shape) > COG_FROM:
+        profile |= {**COG, **overviews}
+    write_geotiff(path, pixels, profile, complete)

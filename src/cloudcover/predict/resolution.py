@@ -1,0 +1,66 @@
+"""Pixels of another size than the model's: resampled before the network, and its probabilities back afterwards."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from cloudcover.data.grid import Grid
+from cloudcover.data.values import LARGEST
+from cloudcover.models.folder import RESOLUTION_M
+from cloudcover.predict.metres import pixel_metres
+
+Resolution = float | Literal["auto"] | None
+"""Pixel size that the network sees: metres, `auto` for that of its training, or None for the image's own."""
+
+SAME_SHARE = 0.01
+"""Pixel sizes that differ by less are taken for equal."""
+
+
+def scale_of(grid: Grid, resolution: Resolution) -> float:
+    """Pixels of the network per pixel of the image along a side; 1 where nothing is to be resampled.
+
+    Raises:
+        GridError: As `pixel_metres`.
+    """
+    if resolution is None:
+        return 1.0
+    pixel = math.sqrt(math.prod(pixel_metres(grid)))
+    scale = pixel / (RESOLUTION_M if resolution == "auto" else resolution)
+    return 1.0 if abs(scale - 1) < SAME_SHARE else scale
+
+
+def resample(dn: NDArray[np.uint16], size: tuple[int, int], nodata: int) -> NDArray[np.uint16]:
+    """Resample images linearly, by the mean of the pixels where they become fewer; pixels without data have no weight.
+
+    Args:
+        dn: N x B x H x W uint16 [DN].
+        size: New height and width [pixels].
+        nodata: Value of pixels without data [DN].
+
+    Returns:
+        N x B x height x width uint16 [DN]; no data where less than half of a pixel has data.
+    """
+    values = torch.from_numpy(dn.astype(np.float32))
+    valid = (values != nodata).float()
+    weight = _fit(valid, size)
+    mean = _fit(values * valid, size) / weight.clamp(min=1e-6)
+    result: NDArray[np.uint16] = mean.round().clamp(1, LARGEST).numpy().astype(np.uint16)
+    result[weight.numpy() < 0.5] = nodata
+    return result
+
+
+def resample_back(probabilities: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resample probabilities N x h x w to N x height x width, as `resample` does."""
+    fitted: NDArray[np.float32] = _fit(torch.from_numpy(probabilities)[None], size)[0].numpy()
+    return fitted
+
+
+def _fit(images: Tensor, size: tuple[int, int]) -> Tensor:
+    return interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)

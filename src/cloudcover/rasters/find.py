@@ -1,0 +1,167 @@
+"""Which images a path holds, and which reader opens each."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+from urllib.parse import unquote, urlsplit
+
+from cloudcover.rasters import chips, hls, landsat, multiband, named, safe, stac
+from cloudcover.rasters.image import Image
+from cloudcover.rasters.layers import Plan, Request, file_name
+from cloudcover.rasters.stack import open_stack
+
+Kind = Literal["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
+"""Readers by name, as `--as` takes them; the first that finds something in a folder has it."""
+READERS = {
+    "safe": safe, "landsat": landsat, "hls": hls, "chip": chips, "bands": named, "raster": multiband, "stac": stac
+}  # fmt: skip
+ONLY_ASKED = ("raster", "stac")
+"""Readers for files that a folder may hold for other reasons: they are used if they or the file are named."""
+EXPECTED = (
+    "expected a folder with {band}.tif or x_{band}.jp2 and so on, a .SAFE folder or its zip, a Landsat or HLS folder; "
+    "rasters of several bands and STAC items are named themselves, or found by `--as raster` and `--as stac`"
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image that was found and not opened yet; can be pickled.
+
+    Attributes:
+        name: stem of the mask's file name.
+        kind: its reader.
+        place: folder, file or address.
+        part: which of a folder's images it is, as the reader has it; empty: the place itself.
+        request: what is asked of it.
+    """
+
+    name: str
+    kind: Kind
+    place: str
+    part: str
+    request: Request
+
+    @contextmanager
+    def open(self) -> Iterator[Image]:
+        """Open it, check that its bands agree, and log what was found and done; not for chips, which are many.
+
+        Raises:
+            ChipError: the image cannot be used; names the band or file that is to blame.
+        """
+        plan: Callable[[str, str, Request], Plan] = READERS[self.kind].plan
+        with open_stack(self.name, plan(self.place, self.part, self.request), self.request) as image:
+            if self.kind != "chip":
+                log.info("%s: %s", self.name, image.says)
+            yield image
+
+
+def find_images(
+    paths: Sequence[str | Path],
+    bands: Sequence[str],
+    *,
+    kind: Kind | None = None,
+    numbers: Sequence[int] | None = None,
+    offset: int = 0,
+    nodata: int = 0,
+) -> list[Found]:
+    """Find the images among `paths`: a path is one itself, or a folder that holds images at any depth.
+
+    Links to folders are followed, hidden folders are not.
+
+    Args:
+        paths: folders, files and addresses; an address must be a text, because `Path` drops one of its slashes.
+        bands: see `Request`; so are the others.
+        kind: the reader to use, or None for the first that finds something.
+        numbers: see `Request`.
+        offset: see `Request`.
+        nodata: see `Request`.
+
+    Raises:
+        FileNotFoundError: a path does not exist or holds no image.
+        ValueError: there are numbers of bands, but an image is no raster of several bands.
+    """
+    request = Request(tuple(bands), None if numbers is None else tuple(numbers), offset, nodata)
+    found: list[Found] = []
+    for path in paths:
+        if isinstance(path, str) and "://" in path:
+            below = [_behind(path, kind, request)]
+        elif Path(path).is_dir():
+            below = _below(Path(path), kind, request)
+        else:
+            below = _in_file(Path(path), kind, request)
+        if not below:
+            expected = EXPECTED.format(band=bands[0])
+            raise FileNotFoundError(f"{path} holds no image{f' for --as {kind}' if kind else ''}: {expected}")
+        if other := [image for image in below if numbers and image.kind != "raster"]:
+            raise ValueError(
+                f"numbers of bands are for rasters of several bands, but {other[0].name} is read as {other[0].kind}: "
+                "name the raster itself, or leave the numbers out"
+            )
+        found += below
+    return found
+
+
+def _behind(url: str, kind: Kind | None, request: Request) -> Found:
+    """The image behind an address: a raster by its suffix, otherwise a STAC item."""
+    path = Path(unquote(urlsplit(url).path))
+    raster = path.suffix.lower() in multiband.SUFFIXES
+    return Found(
+        file_name(path.stem if raster else path.name), kind or ("raster" if raster else "stac"), url, "", request
+    )
+
+
+def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
+    """The image that a file is or belongs to; raises `FileNotFoundError` if it does not exist."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.name in safe.LEVELS or landsat.METADATA.fullmatch(path.name):
+        return _in_folder(path.parent, [path.name], kind, request)
+    suffix = path.suffix.lower()
+    kinds: dict[str, Kind] = {".zip": "safe", ".json": "stac", ".geojson": "stac"}
+    kinds |= dict.fromkeys(multiband.SUFFIXES, "raster")
+    chosen = kind or kinds.get(suffix)
+    if chosen not in (*ONLY_ASKED, "safe"):
+        return []
+    name = safe.product_name(path.name) if chosen == "safe" else path.stem
+    return [Found(name, chosen, str(path), "", request)]
+
+
+def _below(top: Path, kind: Kind | None, request: Request) -> list[Found]:
+    """The images of a folder and of all below it, by their folders' names."""
+    found: dict[Path, list[Found]] = {}
+    for folder, folders, names in _folders(top):
+        found[folder] = _in_folder(folder, names, kind, request)
+        if any(image.kind == "safe" and not image.part for image in found[folder]):
+            folders.clear()  # what is in a product belongs to it
+    return [image for folder in sorted(found) for image in found[folder]]
+
+
+def _in_folder(folder: Path, names: Sequence[str], kind: Kind | None, request: Request) -> list[Found]:
+    """The images of one folder by the first reader that finds any."""
+    # The folder that somebody stands in has a name too, which becomes that of its mask.
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    kinds: list[Kind] = [kind] if kind else [each for each in get_args(Kind) if each not in ONLY_ASKED]
+    for each in kinds:
+        if parts := READERS[each].parts(folder, names, request):
+            return [Found(file_name(name), each, str(folder), part, request) for part, name in parts.items()]
+    return []
+
+
+def _folders(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """A folder and all below it with the names of their visible folders and files; a loop of links is entered once."""
+    seen = set()
+    for root, folders, names in os.walk(top, followlinks=True):
+        if (place := Path(root).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield Path(root), folders, [name for name in names if not name.startswith(".")]

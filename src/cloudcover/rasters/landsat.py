@@ -1,0 +1,123 @@
+"""Landsat Collection 2, Level 1 and 2: GeoTIFFs at 30 m and a metadata file `*_MTL.txt` or `*_MTL.json`.
+
+USGS, Landsat 8-9 Collection 2 Level 2 Science Product Guide (LSDS-1619) and Level 1 Data Format Control Book
+(LSDS-1822): reflectance = REFLECTANCE_MULT x stored + REFLECTANCE_ADD; that of Level 1 is also divided by the sine of
+the sun's elevation. A stored 0 is fill.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cloudcover.data.chips import ChipError
+from cloudcover.data.values import Stored
+from cloudcover.rasters.documents import number, parse_json, read_document
+from cloudcover.rasters.layers import Layer, Plan, Request, local, plain_band
+
+METADATA = re.compile(r"(?P<product>.+)_MTL\.(?:txt|json)", re.IGNORECASE)
+FILE = re.compile(r"(?P<product>L[COTEM]0[4-9]_L[12]\w\w_\w+?)(?:_SR)?_B\d+\.TIFF?", re.IGNORECASE)
+OLI = {"B01": 1, "B02": 2, "B03": 3, "B04": 4, "B08": 5, "B8A": 5, "B10": 9, "B11": 6, "B12": 7}
+TM = {"B02": 1, "B03": 2, "B04": 3, "B08": 4, "B8A": 4, "B11": 5, "B12": 7}
+"""Numbers of the sensors' bands by the bands of Sentinel-2 that they stand for (Landsat 8 and 9; 4 to 7)."""
+
+Groups = Mapping[str, Mapping[str, str]]
+
+
+def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
+    """Products of a folder by their metadata files, or by their GeoTIFFs where there is none."""
+    for pattern in (METADATA, FILE):
+        if found := {match["product"] for name in names if (match := pattern.fullmatch(name))}:
+            return {product: product for product in sorted(found)}
+    return {}
+
+
+def plan(place: str, part: str, request: Request) -> Plan:
+    """Find the file and the scale of each band.
+
+    Raises:
+        ChipError: the metadata lack something or are of another collection, or the sensor has no such band.
+    """
+    folder = Path(place)
+    metadata = next((path for end in ("txt", "json") if (path := folder / f"{part}_MTL.{end}").exists()), None)
+    if metadata is None:
+        return _by_tags(folder, part, request)
+    groups = read_groups(metadata)
+    contents = _group(groups, "PRODUCT_CONTENTS", metadata.name)
+    level = contents.get("PROCESSING_LEVEL", "")
+    if level[:2] not in ("L1", "L2") or contents.get("COLLECTION_NUMBER", "").lstrip("0") != "2":
+        raise ChipError(
+            metadata.name,
+            f"is of collection {contents.get('COLLECTION_NUMBER')} and level {level or None}, "
+            "expected Collection 2, Level 1 or 2",
+        )
+    spacecraft = _group(groups, "IMAGE_ATTRIBUTES", metadata.name).get("SPACECRAFT_ID", "")
+    layers = tuple(_layer(folder, metadata.name, groups, _number(spacecraft, band), band) for band in request.bands)
+    return Plan(layers, f"{spacecraft} {level} by {metadata.name}", doubtful=False)
+
+
+def read_groups(path: Path) -> Groups:
+    """Keys and values of a metadata file by their groups; raises `ChipError`."""
+    content = read_document(path)
+    if path.suffix.lower() == ".json":
+        root = parse_json(content, path.name).get("LANDSAT_METADATA_FILE")
+        groups = root if isinstance(root, dict) else {}
+        return {name: {k: str(v) for k, v in keys.items()} for name, keys in groups.items() if isinstance(keys, dict)}
+    found: dict[str, dict[str, str]] = {}
+    inside = ""
+    for line in content.decode("utf-8", "replace").splitlines():
+        key, _, value = (text.strip() for text in line.partition("="))
+        if key == "GROUP":
+            inside = value
+        elif value and key != "END_GROUP":
+            found.setdefault(inside, {})[key] = value.strip('"')
+    return found
+
+
+def _by_tags(folder: Path, part: str, request: Request) -> Plan:
+    """Files whose own tags must say what their values mean."""
+    surface = "_SR" if "_L2" in part.upper() else ""
+    layers = []
+    for band in request.bands:
+        name = f"{part}{surface}_B{_number(f'LANDSAT_{part[3]}', band)}.TIF"
+        layers.append(local(band, folder / name, scaled=True))
+    return Plan(tuple(layers), "Landsat by the tags of its files", doubtful=False)
+
+
+def _layer(folder: Path, metadata: str, groups: Groups, index: int, band: str) -> Layer:
+    contents = groups["PRODUCT_CONTENTS"]
+    name = contents.get(f"FILE_NAME_BAND_{index}", "")
+    if not name or Path(name).name != name:
+        raise ChipError(band, f"{metadata} has FILE_NAME_BAND_{index} = {name or None}, expected the name of a file")
+    if contents["PROCESSING_LEVEL"].startswith("L2"):
+        return local(band, folder / name, says=_says(groups, "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS", index, metadata))
+    attributes = _group(groups, "IMAGE_ATTRIBUTES", metadata)
+    elevation = number(attributes.get("SUN_ELEVATION"), "SUN_ELEVATION", metadata)
+    if not 0 < elevation <= 90:
+        raise ChipError(metadata, f"SUN_ELEVATION is {elevation:g}, expected more than 0 degrees and at most 90")
+    says = _says(groups, "LEVEL1_RADIOMETRIC_RESCALING", index, metadata, math.sin(math.radians(elevation)))
+    return local(band, folder / name, says=says)
+
+
+def _says(groups: Groups, group: str, index: int, metadata: str, divisor: float = 1.0) -> Stored:
+    keys = _group(groups, group, metadata)
+    scale, offset = (
+        number(keys.get(key), key, metadata) for key in (f"REFLECTANCE_{what}_BAND_{index}" for what in ("MULT", "ADD"))
+    )
+    return Stored(scale=scale / divisor, offset=offset / divisor, nodata=0)
+
+
+def _group(groups: Groups, name: str, metadata: str) -> Mapping[str, str]:
+    if name not in groups:
+        raise ChipError(metadata, f"lacks the group {name}: truncated, or not of Landsat Collection 2")
+    return groups[name]
+
+
+def _number(spacecraft: str, band: str) -> int:
+    """Number of a sensor's band; raises `ChipError` if there is none like the one that is asked for."""
+    numbers = OLI if spacecraft in ("LANDSAT_8", "LANDSAT_9") else TM
+    if (key := plain_band(band)) not in numbers:
+        raise ChipError(band, f"{spacecraft} has no band like it: those for {', '.join(numbers)} are there")
+    return numbers[key]

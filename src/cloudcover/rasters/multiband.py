@@ -1,0 +1,67 @@
+"""One raster with several bands, on this machine or behind an address: GeoTIFF, COG, JPEG 2000 or VRT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import rasterio
+
+from cloudcover.data.chips import ChipError
+from cloudcover.rasters.layers import VRT, Layer, Plan, Request, described_band, driver_of, local, without_query
+from cloudcover.rasters.stack import errors_of, open_layer, options
+from cloudcover.rasters.vrt import check_vrt
+
+SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
+
+
+def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
+    """All rasters of a folder by their suffix."""
+    return {name: Path(name).stem for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES}
+
+
+def plan(place: str, part: str, request: Request) -> Plan:
+    """Choose the bands by the asked numbers or by their descriptions.
+
+    Raises:
+        ChipError: it cannot be read, a band is not there, or its descriptions do not say which bands they are.
+    """
+    file = _file(place, part)
+    with rasterio.Env(**options([file])), errors_of(file), open_layer(file) as source:
+        numbers = request.numbers or _described(source.descriptions, file, request)
+        if len(numbers) != len(request.bands) or not all(1 <= number <= source.count for number in numbers):
+            raise ChipError(
+                file.band,
+                f"{file.shown} has {source.count} bands and cannot give bands {', '.join(map(str, numbers))} "
+                f"for {', '.join(request.bands)}: give one number from 1 to {source.count} for each",
+            )
+    layers = tuple(
+        Layer(band, file.uri, file.path, index=index, driver=file.driver)
+        for band, index in zip(request.bands, numbers, strict=True)
+    )
+    return Plan(layers, f"bands {', '.join(map(str, numbers))} of a raster")
+
+
+def _file(place: str, part: str) -> Layer:
+    """The file as a layer for opening it."""
+    if "://" in place:
+        name = without_query(place).rpartition("/")[2]
+        return Layer(name, f"/vsicurl/{place}", None, driver=driver_of(name))
+    path = Path(place, part)
+    if path.suffix.lower() == ".vrt":
+        check_vrt(path)
+        return Layer(path.name, str(path), path, driver=VRT)
+    return local(path.name, path)
+
+
+def _described(descriptions: Sequence[str | None], file: Layer, request: Request) -> tuple[int, ...]:
+    """Numbers of the asked bands, from 1."""
+    own = [described_band(text or "") for text in descriptions]
+    wanted = [described_band(band) for band in request.bands]
+    if missing := [band for band in wanted if own.count(band) != 1]:
+        raise ChipError(
+            missing[0],
+            f"{file.shown} calls its {len(own)} bands {', '.join(text or '(nothing)' for text in descriptions)}: "
+            "say which to take, such as `--bands 1,2,3,4`",
+        )
+    return tuple(own.index(band) + 1 for band in wanted)

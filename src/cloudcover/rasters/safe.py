@@ -1,0 +1,126 @@
+"""Sentinel-2 products, Level-1C and Level-2A: a `.SAFE` folder or the zip of one, in the format since December 2016.
+
+ESA, Sentinel-2 Products Specification Document (PSD): reflectance = (stored + offset) / quantification value, 0 is no
+data. The offset is in the metadata since processing baseline 04.00 (January 2022); before, there was none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from cloudcover.data.chips import ChipError
+from cloudcover.data.values import Stored
+from cloudcover.rasters.documents import number, parse_xml
+from cloudcover.rasters.layers import JPEG2000, Layer, Plan, Request, plain_band
+from cloudcover.rasters.trees import FolderTree, Tree, ZipTree
+
+BAND_IDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+"""Bands by the number that `band_id` gives them."""
+SHIFTED_SINCE = 4.0
+"""First processing baseline with an offset."""
+ZIP = re.compile(r"S2._MSIL(1C|2A)_.+\.zip", re.IGNORECASE)
+
+
+class Level(NamedTuple):
+    """What a processing level calls things.
+
+    Attributes:
+        name: for the log.
+        root: the metadata's root element.
+        quantification: element of the quantification value.
+        offset: element of a band's offset.
+        suffix: what follows the band in the name of an image of 10 m.
+    """
+
+    name: str
+    root: str
+    quantification: str
+    offset: str
+    suffix: str
+
+
+LEVELS = {
+    "MTD_MSIL1C.xml": Level("L1C", "Level-1C_User_Product", "QUANTIFICATION_VALUE", "RADIO_ADD_OFFSET", ""),
+    "MTD_MSIL2A.xml": Level("L2A", "Level-2A_User_Product", "BOA_QUANTIFICATION_VALUE", "BOA_ADD_OFFSET", "_10m"),
+}
+"""Levels by the name of their metadata file."""
+
+
+def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
+    """The folder itself, if it is a product; and the zips of products in it."""
+    found = {name: product_name(name) for name in sorted(names) if ZIP.fullmatch(name)}
+    if folder.suffix.upper() == ".SAFE" or any(name in LEVELS for name in names):
+        found[""] = product_name(folder.name)
+    return found
+
+
+def product_name(name: str) -> str:
+    """The name of a product without `.SAFE` and `.zip`."""
+    return re.sub(r"(\.SAFE)?(\.zip)?$", "", name, flags=re.IGNORECASE)
+
+
+def plan(place: str, part: str, request: Request) -> Plan:
+    """Find the image and the offset of each band in a product's metadata.
+
+    Raises:
+        ChipError: it is no product, its metadata lack something, a band has no image of 10 m, or the zip's members
+            lead out of it.
+    """
+    path = Path(place, part)
+    tree: Tree = FolderTree(path) if path.is_dir() else ZipTree(path)
+    name = next((name for name in LEVELS if tree.holds(name)), None)
+    if name is None:
+        raise ChipError(path.name, f"{path} holds neither {' nor '.join(LEVELS)}: expected a Level-1C or 2A product")
+    level, root = LEVELS[name], parse_xml(tree.read(name), name)
+    if root.tag.rpartition("}")[2] != level.root:
+        raise ChipError(name, f"is of {root.tag.rpartition('}')[2]}, expected {level.root}")
+    images = _images(root, level, name)
+    baseline = number(root.findtext(".//PROCESSING_BASELINE"), "PROCESSING_BASELINE", name)
+    quantification = number(root.findtext(f".//{level.quantification}"), level.quantification, name)
+    if quantification <= 0:
+        raise ChipError(name, f"{level.quantification} is {quantification:g}, expected more than 0")
+    layers, offsets = [], []
+    for band in request.bands:
+        if (key := plain_band(band)) not in images:
+            raise ChipError(band, f"{name} lists no image of 10 m for it: those of {', '.join(images)} are there")
+        offsets.append(_offset(root, level, key, baseline, request.offset, name))
+        says = Stored(scale=1 / quantification, offset=offsets[-1] / quantification, nodata=0)
+        layers.append(Layer(band, tree.uri(images[key]), tree.path(images[key]), says, driver=JPEG2000))
+    moved = ", ".join(f"{offset:+g}" for offset in dict.fromkeys(offsets))
+    says_so = f"Sentinel-2 {level.name}, baseline {baseline:05.2f}, quantification {quantification:g}, offset {moved}"
+    return Plan(tuple(layers), says_so, doubtful=False)
+
+
+def _images(root: ElementTree.Element, level: Level, name: str) -> dict[str, str]:
+    """Images of 10 m (Level-1C: of any size) by their bands, as paths inside the product."""
+    found = {}
+    for element in root.iter("IMAGE_FILE"):
+        path = (element.text or "").strip()
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise ChipError(name, f"IMAGE_FILE is {path}, which leads out of the product")
+        if match := re.search(rf"_(B\w\w){level.suffix}$", path):
+            if match[1] in found:
+                raise ChipError(name, f"lists several images of {match[1]}: products of several tiles are not read")
+            found[match[1]] = f"{path}.jp2"
+    return found
+
+
+def _offset(root: ElementTree.Element, level: Level, band: str, baseline: float, given: int, name: str) -> float:
+    """What is added to the stored values of a band, as the metadata or, where they should and do not, the user say."""
+    elements = root.findall(f".//{level.offset}")
+    for element in elements:
+        if element.get("band_id") == str(BAND_IDS.index(band)):
+            return number(element.text, level.offset, name)
+    if not elements and baseline < SHIFTED_SINCE:
+        return 0.0
+    if given:
+        return -float(given)
+    raise ChipError(
+        name,
+        f"has the baseline {baseline:05.2f} but no {level.offset} for {band}: download the metadata again, or state "
+        "the offset with `--offset 1000`",
+    )

@@ -1,0 +1,114 @@
+"""STAC items: a JSON file or an address whose assets are rasters, one for each band or one for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import unquote, urljoin, urlsplit
+from urllib.request import urlopen
+
+from cloudcover.data.chips import ChipError
+from cloudcover.data.values import DN_PER_REFLECTANCE, Stored
+from cloudcover.rasters.documents import LARGEST_DOCUMENT, checked_size, read_document
+from cloudcover.rasters.layers import (
+    COMMON_NAMES,
+    JPEG2000,
+    Layer,
+    Plan,
+    Request,
+    described_band,
+    driver_of,
+    without_query,
+)
+from cloudcover.rasters.safe import SHIFTED_SINCE
+from cloudcover.rasters.stac_item import Item, Properties, Values, parse_item
+
+TIMEOUT = 60
+"""Seconds that a server may say nothing."""
+
+
+def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
+    """All JSON files of a folder."""
+    return {name: Path(name).stem for name in sorted(names) if Path(name).suffix.lower() in (".json", ".geojson")}
+
+
+def plan(place: str, part: str, request: Request) -> Plan:
+    """Find the asset of each band and what its values mean.
+
+    Raises:
+        ChipError: it is no item, cannot be read, lacks an asset, or names one that must not be opened.
+    """
+    where = place if "://" in place else str(Path(place, part))
+    shown = without_query(where).rpartition("/")[2]
+    item = parse_item(_content(where, shown), shown)
+    if (item.properties.landsat_level or "").startswith("L1"):
+        raise ChipError(shown, "is of Landsat's Level 1, whose sun is in the MTL file: name the folder of the product")
+    layers, taken = [], []
+    for band in request.bands:
+        key, index = _holder(item, band, shown)
+        asset = item.assets[key]
+        uri, path = _resolve(key, asset.href or "", where, shown)
+        driver = JPEG2000 if asset.kind == "image/jp2" else driver_of(urlsplit(uri).path)
+        says = _says(asset.values(index), item.properties, request.offset)
+        layers.append(Layer(band, uri, path, says, index + 1 if len(asset.bands) > 1 else None, driver))
+        taken.append(key)
+    doubtful = item.properties.baseline is None and item.properties.offset_applied is None
+    return Plan(tuple(layers), f"STAC item, assets {', '.join(dict.fromkeys(taken))}", doubtful)
+
+
+def _content(where: str, shown: str) -> bytes:
+    if "://" not in where:
+        return read_document(Path(where))
+    try:
+        with urlopen(where, timeout=TIMEOUT) as answer:
+            return checked_size(answer.read(LARGEST_DOCUMENT + 1), shown)
+    except (URLError, OSError, ValueError) as error:
+        raise ChipError(shown, f"{without_query(where)} cannot be fetched: {error}") from None
+
+
+def _holder(item: Item, band: str, shown: str) -> tuple[str, int]:
+    """Key of the asset that holds a band, and the band's place in it, from 0; raises `ChipError`."""
+    wanted = described_band(band)
+    found = item.holders(wanted)
+    if not found and wanted == COMMON_NAMES["nir"]:  # Landsat has one near infrared, by the narrower one's name
+        found = item.holders(COMMON_NAMES["nir08"])
+    if not found:
+        raise ChipError(band, f"{shown} has no raster for it among its assets {', '.join(item.assets)}")
+    if len(found) > 1:
+        raise ChipError(band, f"{shown} has several rasters for it: {', '.join(key for key, _ in found)}")
+    return found[0]
+
+
+def _says(values: Values, properties: Properties, given: int) -> Stored | None:
+    """What the item states of an asset's values; None if it states nothing."""
+    baseline = properties.baseline
+    if values.scale is None and values.offset is None and baseline is None:
+        return None
+    if properties.offset_applied:
+        offset = 0.0  # the item still states the offset of the original
+    elif values.offset is not None:
+        offset = values.offset
+    elif baseline is not None:
+        offset = -0.1 if baseline >= SHIFTED_SINCE else 0.0
+    else:
+        offset = -given / DN_PER_REFLECTANCE
+    return Stored(0.0001 if values.scale is None else values.scale, offset, values.nodata or 0)
+
+
+def _resolve(key: str, href: str, where: str, shown: str) -> tuple[str, Path | None]:
+    """GDAL's name of an asset's file, and the file itself if it is on this machine; raises `ChipError`."""
+    remote = "://" in where
+    try:
+        target = urljoin(where, href) if remote else href
+        scheme, path = urlsplit(target).scheme, urlsplit(target).path
+    except ValueError as error:
+        raise ChipError(shown, f"the asset {key} is {href!r}: {error}") from None
+    if scheme in ("http", "https"):
+        return f"/vsicurl/{target}", None
+    if remote or not href or scheme not in ("", "file") or href.startswith("/vsi") or "\0" in href:
+        raise ChipError(
+            shown, f"the asset {key} is {href or 'nowhere'}: expected a file beside the item, or http or https"
+        )
+    file = Path(where).parent / unquote(path if scheme else target)
+    return str(file), file

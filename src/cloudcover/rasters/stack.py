@@ -1,0 +1,175 @@
+"""An image of bands in files: opened once, checked against each other, read window by window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import Interleaving
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from cloudcover.data.chips import LARGEST_MASK, ChipError, check_gcps
+from cloudcover.data.grid import Grid
+from cloudcover.data.values import Stored, read_dn
+from cloudcover.rasters.layers import GTIFF, JPEG2000, VRT, Layer, Plan, Request
+
+GDAL = {"GDAL_NUM_THREADS": "1"}
+"""Several threads lose the errors of JPEG 2000: pixels of a truncated file would be garbage."""
+REMOTE = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}
+"""For files elsewhere: nothing beside them is asked for, and a server that says nothing is given up."""
+FORMATS = {GTIFF: "GeoTIFF", JPEG2000: "JPEG 2000", VRT: "VRT"}
+"""Names of GDAL's drivers for people."""
+
+
+class Stack:
+    """Bands in files on one grid; made by `open_stack`."""
+
+    def __init__(
+        self, name: str, plan: Plan, request: Request, sources: dict[str, DatasetReader], says: Sequence[Stored]
+    ) -> None:
+        self.name = name
+        self.files = tuple(dict.fromkeys(layer.path.resolve() for layer in plan.layers if layer.path))
+        self.grid = grid_of(sources[plan.layers[0].uri])
+        self._request = request
+        self._layers = plan.layers
+        self._sources = sources
+        self._locks = {uri: Lock() for uri in sources}
+        moved = [
+            stored.conversion(_offset(layer, request))
+            for layer, stored in zip(plan.layers, says, strict=True)
+            if stored.to_dn(_offset(layer, request)) != (1, 0)
+        ]
+        self.conversion = "|".join(dict.fromkeys(moved))
+        self.doubtful = plan.doubtful and not moved
+        self.says = f"{plan.says}: {f'DN by {self.conversion}' if self.conversion else 'values taken as DN'}"
+
+    def read(self, rows: slice, columns: slice) -> NDArray[np.uint16]:
+        """See `image.Image`."""
+        window = Window.from_slices(rows, columns)
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        pixels = np.empty((len(self._layers), height, width), np.uint16)
+        with rasterio.Env(**options(self._layers)):
+            for layer, band in zip(self._layers, pixels, strict=True):
+                with self._locks[layer.uri], errors_of(layer):  # GDAL's files are for one thread at a time
+                    band[:] = self._read(layer, window)
+        return pixels
+
+    def _read(self, layer: Layer, window: Window) -> NDArray[np.uint16]:
+        try:
+            dn, _ = read_dn(
+                self._sources[layer.uri],
+                self._request.nodata,
+                _offset(layer, self._request),
+                window,
+                layer.index or 1,
+                layer.says,
+            )
+        except ValueError as error:
+            raise ChipError(layer.band, f"{layer.shown} {error}") from None
+        return dn
+
+
+@contextmanager
+def open_stack(name: str, plan: Plan, request: Request) -> Iterator[Stack]:
+    """Open the files of an image.
+
+    Args:
+        name: of the image.
+        plan: where its bands are.
+        request: what was asked for.
+
+    Raises:
+        ChipError: a file is missing or cannot be read, holds more than one band where it must not, or has another data
+            type, size or place than the first one, or more than `LARGEST_MASK` pixels; or its scale and offset make no
+            sense.
+    """
+    sources: dict[str, DatasetReader] = {}
+    says: list[Stored] = []
+    with ExitStack() as stack:
+        with rasterio.Env(**options(plan.layers)):
+            for layer in plan.layers:
+                with errors_of(layer):
+                    if layer.uri not in sources:
+                        sources[layer.uri] = stack.enter_context(open_layer(layer))
+                    source = sources[layer.uri]
+                    says.append(_check(source, layer, request))
+                if problem := grid_of(source).differences(grid_of(sources[plan.layers[0].uri])):
+                    raise ChipError(layer.band, f"{layer.shown} differs from {plan.layers[0].band}: {problem}")
+        yield Stack(name, plan, request, sources, says)
+
+
+def options(layers: Sequence[Layer]) -> dict[str, str]:
+    """GDAL's settings for reading some files."""
+    return GDAL | (REMOTE if any(layer.path is None for layer in layers) else {})
+
+
+def open_layer(layer: Layer) -> DatasetReader:
+    """Open the file of a layer by its driver and no other; raises as rasterio, or `ChipError` if it is missing."""
+    if layer.path is not None and not layer.path.exists():
+        raise ChipError(layer.band, f"{layer.path} is missing")
+    return rasterio.open(layer.uri, driver=layer.driver)
+
+
+@contextmanager
+def errors_of(layer: Layer) -> Iterator[None]:
+    """Turn the errors of GDAL and of the system into a `ChipError` that names band and file."""
+    try:
+        yield
+    except RasterioError as error:
+        reason = str(error.__cause__ or error).replace(layer.uri, layer.shown)
+        cause = f"{'' if layer.path else 'out of reach, '}truncated or not a {FORMATS[layer.driver]}"
+        raise ChipError(layer.band, f"{layer.shown} cannot be read ({reason}): {cause}") from None
+    except OSError as error:
+        raise ChipError(layer.band, f"{layer.shown} cannot be read: {error.strerror or error}") from None
+
+
+def grid_of(source: DatasetReader) -> Grid:
+    """Size and place of an open raster."""
+    return Grid(source.height, source.width, str(source.crs or ""), tuple(source.transform)[:6])
+
+
+def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
+    """Refuse a file that cannot be the layer (`ChipError`); return what is said of its values."""
+
+    def refuse(reason: str) -> ChipError:
+        return ChipError(layer.band, f"{layer.shown} {reason}")
+
+    if layer.index is None and source.count != 1:
+        raise refuse(f"has {source.count} bands, expected 1")
+    index = layer.index or 1
+    if (dtype := source.dtypes[index - 1]) not in layer.dtypes:
+        raise refuse(f"is {dtype}, expected {' or '.join(layer.dtypes)}")
+    if source.height * source.width > LARGEST_MASK:
+        raise refuse(f"is {source.height} x {source.width} pixels, more than {LARGEST_MASK:,}: cut it into parts")
+    together = source.count if source.interleaving is Interleaving.pixel else 1
+    if math.prod(source.block_shapes[index - 1]) * together > LARGEST_MASK:
+        raise refuse(f"is stored in blocks of more than {LARGEST_MASK:,} values: write it in tiles")
+    check_gcps(source, layer.path or Path(layer.shown), layer.band)
+    says = layer.says or Stored.of(source, index)
+    if layer.scaled and not says.scaled:
+        raise refuse("states neither scale nor offset, and there is no metadata file beside it")
+    try:
+        says.to_dn(_offset(layer, request))
+    except ValueError as error:
+        raise refuse(str(error)) from None
+    return says
+
+
+def _offset(layer: Layer, request: Request) -> int:
+    """What is to be subtracted from a layer's values if its file states no offset [DN]."""
+    return 0 if layer.says else request.offset

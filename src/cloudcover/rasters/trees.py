@@ -1,0 +1,104 @@
+"""Files of a product, whether in a folder or in a zip."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+from zipfile import BadZipFile, ZipFile
+
+from cloudcover.data.chips import ChipError
+from cloudcover.rasters.documents import LARGEST_DOCUMENT, checked_size, read_document
+
+
+class Tree(Protocol):
+    """A product's files by their paths inside it."""
+
+    def holds(self, name: str) -> bool:
+        """Whether there is such a file."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Content of a metadata file; raises `ChipError`."""
+        ...
+
+    def uri(self, name: str) -> str:
+        """GDAL's name of a file."""
+        ...
+
+    def path(self, name: str) -> Path:
+        """The file on this machine that holds it."""
+        ...
+
+
+class FolderTree:
+    """Files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def holds(self, name: str) -> bool:
+        """See `Tree`."""
+        return (self._folder / name).exists()
+
+    def read(self, name: str) -> bytes:
+        """See `Tree`."""
+        return read_document(self._folder / name)
+
+    def uri(self, name: str) -> str:
+        """See `Tree`."""
+        return str(self._folder / name)
+
+    def path(self, name: str) -> Path:
+        """See `Tree`."""
+        return self._folder / name
+
+
+class ZipTree:
+    """Files of the one product in a zip; GDAL reads them there.
+
+    Args:
+        path: the zip.
+
+    Raises:
+        ChipError: it cannot be read, holds no product or several, or a member's name leads out of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._zip = path
+        try:
+            with ZipFile(path) as archive:
+                names = archive.namelist()
+        except (BadZipFile, OSError) as error:
+            raise ChipError(path.name, f"{path} cannot be read ({error}): truncated or not a zip") from None
+        if outside := next((name for name in names if _leads_out(name)), None):
+            raise ChipError(path.name, f"{path} holds {outside!r}, which leads out of it: do not unpack it")
+        roots = {str(PurePosixPath(name).parent) for name in names if PurePosixPath(name).match("MTD_MSIL*.xml")}
+        if len(roots) != 1:
+            raise ChipError(path.name, f"{path} holds {len(roots)} Sentinel-2 products, expected 1")
+        self._root = PurePosixPath(roots.pop())
+        self._names = set(names)
+
+    def holds(self, name: str) -> bool:
+        """See `Tree`."""
+        return str(self._root / name) in self._names
+
+    def read(self, name: str) -> bytes:
+        """See `Tree`."""
+        try:
+            with ZipFile(self._zip) as archive, archive.open(str(self._root / name)) as file:
+                return checked_size(file.read(LARGEST_DOCUMENT + 1), name)
+        except (BadZipFile, OSError, RuntimeError) as error:  # RuntimeError: it is encrypted
+            raise ChipError(name, f"cannot be read from {self._zip} ({error})") from None
+
+    def uri(self, name: str) -> str:
+        """See `Tree`."""
+        return f"/vsizip/{{{self._zip.resolve()}}}/{self._root / name}"
+
+    def path(self, name: str) -> Path:
+        """See `Tree`."""
+        return self._zip
+
+
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or ":" in name
