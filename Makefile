@@ -37,7 +37,7 @@ check: .venv/tested ## lint and type-check only
 	@snakemake --lint
 
 docs: .venv/documented ## build the documentation site into build/site; a warning is an error
-	@mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 format: .venv/tested ## format Python and Snakemake code
 	@ruff format .
