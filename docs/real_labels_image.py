@@ -6,7 +6,7 @@ by its own trees; the most suspicious ones are shown with its reasons, the outli
 that takes their place.
 """
 
-from functools import partial
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cloudcover.config.params import validate
+from cloudcover.config.params import Params, validate
 from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import judge_labels
 from cloudcover.labels.evidence import gather_evidence
 from cloudcover.labels.reasons import title
-from cloudcover.predict.model import load_model
+from cloudcover.predict.model import CloudModel, load_model
 from cloudcover.pseudo_labels.label import labels_of
 from cloudcover.report.pictures import mask_picture, true_colour
 from cloudcover.sources import local
@@ -55,16 +55,37 @@ def main(chips: Path, model: Path, out: Path) -> None:
         draw(store, load_model(model, tta="d4"), params, out)
 
 
-def draw(store, model, params, out):
-    """Write the picture."""
+def draw(store: ChipStore, model: CloudModel, params: Params, out: Path) -> None:
+    """Judge all labels of the store and write the picture."""
     chip_ids = sorted(store.index.index[store.index["labelled"]])
-    probabilities = dict(zip(chip_ids, model.predictor.probabilities(store.chips(chip_ids), store.percentiles(chip_ids)), strict=True))
+    chips = store.chips(chip_ids)
+    probabilities = dict(zip(chip_ids, model.predictor.probabilities(chips, store.percentiles(chip_ids)), strict=True))
     folds = pd.DataFrame({"chip_id": chip_ids, "fold": 0, "scene": store.index.loc[chip_ids, "scene"].to_numpy()})
-    evidence, votes = gather_evidence(store, folds, 0, params.seed)
+    evidence, votes = gather_evidence(store, folds, params.data.nodata, params.seed)
     table = judge_labels(
-        store, evidence, votes, lambda ids: np.stack([probabilities[i] for i in ids]), folds, nodata=0
-    ).sort_values("suspicion", ascending=False)
-    print(table[["chip_id", "suspicion", "reasons"]].to_string(index=False))
+        store, evidence, votes, lambda ids: np.stack([probabilities[i] for i in ids]), folds, nodata=params.data.nodata
+    )
+    table = table.sort_values("suspicion", ascending=False, kind="stable")
+    click.echo(table[["chip_id", "suspicion", "reasons"]].to_string(index=False))
+    figure, axes = plt.subplots(len(ROWS), COLUMNS, figsize=(1.5 * COLUMNS, 1.62 * len(ROWS)), layout="constrained")
+    for column, (chip_id, suspicion, reasons) in enumerate(
+        table[["chip_id", "suspicion", "reasons"]].head(COLUMNS).itertuples(index=False)
+    ):
+        chip = store.chips([chip_id])
+        known = ~(chip == params.data.nodata).any(axis=1)
+        pseudo = labels_of(probabilities[chip_id][np.newaxis], known, params.pseudo_labels)[0]
+        pictures = (true_colour(chip[0], store.bands()), mask_picture(store.labels([chip_id])[0]), mask_picture(pseudo))
+        for row, picture in enumerate(pictures):
+            axes[row, column].imshow(picture)
+            axes[row, column].set(xticks=[], yticks=[])
+        words = ",\n".join(title(reason) for reason in reasons.split()[:2]) or "no reason"
+        axes[0, column].set_title(f"{chip_id}, suspicion {suspicion:.2f}\n{words}", fontsize=7)
+    for row, name in enumerate(ROWS):
+        axes[row, 0].set_ylabel(name, fontsize=8)
+    figure.supxlabel(NOTE, fontsize=6)
+    with BytesIO() as buffer:
+        figure.savefig(buffer, dpi=110)
+        Image.open(buffer).convert("RGB").quantize(128).save(out, optimize=True)
 
 
 if __name__ == "__main__":
