@@ -2,8 +2,8 @@
 
 FOLDER holds chips of the challenge in its layout, right labels and wrong ones together. The model must know none of
 them, such as the demo's, which knows synthetic chips only. The audit judges all labels by the model's probabilities and
-by its own trees; the most suspicious ones are shown with its reasons, the outline of the label, and the pseudo-label
-that takes their place.
+by its own trees. The most suspicious ones are shown with its reasons and with the pseudo-label that takes their place, if the
+model is confident enough for one.
 """
 
 from io import BytesIO
@@ -27,7 +27,7 @@ from cloudcover.labels.audit import judge_labels
 from cloudcover.labels.evidence import gather_evidence
 from cloudcover.labels.reasons import title
 from cloudcover.predict.model import CloudModel, load_model
-from cloudcover.pseudo_labels.label import labels_of
+from cloudcover.pseudo_labels.label import confident_share, labels_of
 from cloudcover.report.pictures import mask_picture, true_colour
 from cloudcover.sources import local
 
@@ -68,18 +68,20 @@ def draw(store: ChipStore, model: CloudModel, params: Params, out: Path) -> None
     table = table.sort_values("suspicion", ascending=False, kind="stable")
     click.echo(table[["chip_id", "suspicion", "reasons"]].to_string(index=False))
     figure, axes = plt.subplots(len(ROWS), COLUMNS, figsize=(1.5 * COLUMNS, 1.62 * len(ROWS)), layout="constrained")
-    for column, (chip_id, suspicion, reasons) in enumerate(
-        table[["chip_id", "suspicion", "reasons"]].head(COLUMNS).itertuples(index=False)
-    ):
+    for column, (chip_id, reasons) in enumerate(table[["chip_id", "reasons"]].head(COLUMNS).itertuples(index=False)):
         chip = store.chips([chip_id])
         known = ~(chip == params.data.nodata).any(axis=1)
-        pseudo = labels_of(probabilities[chip_id][np.newaxis], known, params.pseudo_labels)[0]
+        found = probabilities[chip_id][np.newaxis]
+        pseudo = labels_of(found, known, params.pseudo_labels)[0]
         pictures = (true_colour(chip[0], store.bands()), mask_picture(store.labels([chip_id])[0]), mask_picture(pseudo))
         for row, picture in enumerate(pictures):
             axes[row, column].imshow(picture)
             axes[row, column].set(xticks=[], yticks=[])
+        share = confident_share(found, known, params.pseudo_labels.pixel_confidence)[0]
+        if share <= params.pseudo_labels.chip_confidence:
+            axes[-1, column].set_xlabel(f"not accepted: {share:.0%} confident", fontsize=7)
         words = ",\n".join(title(reason) for reason in reasons.split()[:2]) or "no reason"
-        axes[0, column].set_title(f"{chip_id}, suspicion {suspicion:.2f}\n{words}", fontsize=7)
+        axes[0, column].set_title(f"{chip_id}\n{words}", fontsize=8)
     for row, name in enumerate(ROWS):
         axes[row, 0].set_ylabel(name, fontsize=8)
     figure.supxlabel(NOTE, fontsize=6)
