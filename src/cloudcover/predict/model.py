@@ -14,7 +14,7 @@ from cloudcover.config.sections import Tta
 from cloudcover.data.values import DN_PER_REFLECTANCE
 from cloudcover.models.folder import ModelFolderError
 from cloudcover.predict.bundle import load_bundle
-from cloudcover.predict.files import Shape, chip_percentiles
+from cloudcover.predict.files import chip_percentiles
 from cloudcover.predict.folder import find_chips, predict_chips
 from cloudcover.predict.predictor import Predictor
 
@@ -52,8 +52,7 @@ class CloudModel:
             ValueError: The array has another number of dimensions or bands.
             PolicyError: The bundle averages views that are turned by 90 degrees, and the image is not square.
         """
-        dn, percentiles, size = self._prepare(image)
-        masks = self.predictor.masks(dn, percentiles, size)
+        masks = self.predictor.masks(*self._prepare(image))
         return masks if np.ndim(image) == 4 else masks[0]
 
     def probabilities(self, image: Any) -> NDArray[np.float32]:
@@ -68,14 +67,13 @@ class CloudModel:
         Raises:
             ValueError: As for `predict`, and so is PolicyError.
         """
-        dn, percentiles, (height, width) = self._prepare(image)
+        dn, percentiles = self._prepare(image)
         result = self.predictor.probabilities(dn, percentiles)
         result[(dn == self.predictor.card.nodata).any(axis=1)] = np.nan
-        result = result[:, :height, :width]
         return result if np.ndim(image) == 4 else result[0]
 
-    def _prepare(self, image: Any) -> tuple[NDArray[np.uint16], NDArray[np.float32], tuple[int, int]]:
-        """Digital numbers N x B x H x W with sides that networks accept, percentiles, and the image's own size."""
+    def _prepare(self, image: Any) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        """Digital numbers N x B x H x W and the percentiles of their bands."""
         if np.ndim(image) not in (3, 4):
             raise ValueError(f"expected B x H x W or N x B x H x W, got an array of shape {np.shape(image)}")
         array = np.asarray(image)
@@ -86,10 +84,8 @@ class CloudModel:
                 f"but the model needs {len(self.bands)}: {', '.join(self.bands)}"
             )
         nodata = self.predictor.card.nodata
-        dn = np.full(Shape(*chips.shape).padded, nodata, np.uint16)
-        height, width = chips.shape[2:]
-        dn[:, :, :height, :width] = dn_of(chips, nodata)
-        return dn, chip_percentiles(dn, nodata), (height, width)
+        dn = dn_of(chips, nodata)
+        return dn, chip_percentiles(dn, nodata)
 
 
 def dn_of(array: NDArray[Any], nodata: int) -> NDArray[np.uint16]:
