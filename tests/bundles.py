@@ -43,7 +43,7 @@ def random_bundle(root: Path, chips: NDArray[np.uint16]) -> Path:
             input=InputParams.model_validate({}), fingerprint="f", run="final/unet", fold=fold, seed=1,
         )  # fmt: skip
         folders.append(root / f"final/unet/fold{fold}")
-        save_model(folders[-1], build_model(params, 4), card)
+        save_model(folders[-1], build_model(params, BANDS), card)
     settings = InferenceSettings(
         weights={"unet-fold0": 0.6, "unet-fold1": 0.4},
         temperature=1.3,
