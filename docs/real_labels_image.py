@@ -79,7 +79,7 @@ def draw(store: ChipStore, model: CloudModel, params: Params, out: Path) -> None
             axes[row, column].set(xticks=[], yticks=[])
         share = confident_share(found, known, params.pseudo_labels.pixel_confidence)[0]
         if share <= params.pseudo_labels.chip_confidence:
-            axes[-1, column].set_xlabel(f"not accepted: {share:.0%} confident", fontsize=7)
+            axes[-1, column].set_xlabel(f"not accepted:\n{share:.0%} confident", fontsize=7)
         words = ",\n".join(title(reason) for reason in reasons.split()[:2]) or "no reason"
         axes[0, column].set_title(f"{chip_id}\n{words}", fontsize=8)
     for row, name in enumerate(ROWS):
