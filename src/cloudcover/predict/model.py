@@ -18,7 +18,7 @@ from cloudcover.predict.files import chip_percentiles
 from cloudcover.predict.folder import find_chips, predict_chips
 from cloudcover.predict.predictor import Predictor
 
-PACKAGED = Path(__file__).parents[1] / "assets" / "model"
+PACKAGED = Path(__file__).parents[1] / "assets" / "box"
 """The bundle that comes with the package."""
 
 
