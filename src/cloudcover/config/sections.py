@@ -30,6 +30,7 @@ Url = Annotated[str, AfterValidator(refuse_secrets)]
 Verdict = Literal["clean", "bad"]
 Tta = Literal["none", "vflip", "hflip", "flips", "d4"]
 Architecture = Literal["unet", "unetplusplus", "fpn", "deeplabv3plus", "linknet", "segformer", "cloudnet"]
+Logger = Literal["none", "dvclive", "tensorboard"]
 Stratum = Literal["location", "year", "month", "hour", "coverage"]
 
 
@@ -300,6 +301,10 @@ class ComputeParams(Section):
         "auto", description="keep all chips of a training in the GPU's memory: auto (if they fit) | true | false"
     )
     prediction_batch: int = Field(32, ge=1, description="chips per forward pass in prediction")
+    logger: Logger = Field(
+        "none",
+        description="live learning curves in work/curves: none | dvclive | tensorboard, from the extra of that name",
+    )
 
 
 class PseudoLabelParams(Section):

@@ -1,6 +1,7 @@
 """What a script runs, as one fingerprint: a changed function makes exactly the stages stale that reach it.
 
 The syntax tree is hashed and not the text, so that a comment, a docstring or the layout of the code changes nothing.
+What stands under `if TYPE_CHECKING:` never runs and is left out.
 Names are relative to the package and to the script's folder: the fingerprint is the same wherever they are installed.
 """
 
@@ -80,12 +81,14 @@ def _collect(node: ast.AST, tokens: list[str]) -> None:
         for item in value if isinstance(value, list) else [value]:
             if not isinstance(item, ast.AST):
                 tokens.append(repr(item))
-            elif not _is_docstring(item):
+            elif not _never_runs(item):
                 _collect(item, tokens)
 
 
-def _is_docstring(node: ast.AST) -> bool:
-    """Whether a statement is a bare string: the docstring of a module, class, function, or of the name before it."""
+def _never_runs(node: ast.AST) -> bool:
+    """Whether a statement is for readers and type checkers alone: a docstring, or `if TYPE_CHECKING:`."""
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
@@ -112,6 +115,8 @@ def _names(tree: ast.Module) -> Iterator[str]:
 def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
     """Statements at any depth. Expressions hold no imports, and every run of Snakemake waits for this."""
     for node in body:
+        if _never_runs(node):
+            continue
         yield node
         for field in ("body", "handlers", "orelse", "finalbody", "cases"):
             yield from _statements(getattr(node, field, ()))

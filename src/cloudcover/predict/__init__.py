@@ -1,1 +1,20 @@
-"""Prediction: probabilities of chips by a model or an ensemble, and masks on disk."""
+"""Prediction: probabilities of chips by a model or an ensemble, and masks on disk.
+
+`cloudcover.predict` is both this package and a function of the public API, `cloudcover.predict.model.predict`.
+"""
+
+import sys
+from pkgutil import resolve_name
+from types import ModuleType
+from typing import Any
+
+
+class _CallablePackage(ModuleType):
+    """A package that can be called."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function. It is not imported by a statement, because stages that use the package do not use it."""
+        return resolve_name("cloudcover.predict.model:predict")(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -30,6 +30,7 @@ from cloudcover.train import distributed
 from cloudcover.train.data import BatchLoader, Masks, fits
 from cloudcover.train.ema import EMA
 from cloudcover.train.learner import Learner
+from cloudcover.train.logger import live_curves
 from cloudcover.train.split import Split, check
 from cloudcover.train.state import last_state, load_state, save_state
 
@@ -83,6 +84,7 @@ def train(
         NotFiniteError: the loss is NaN or infinite.
         OutOfMemoryError: the GPU's memory is too small for one chip.
         DeviceError: devices are missing.
+        LoggerError: the library of `compute.logger` is not installed.
     """
     check(split, config.folds.group)
     identity = training_fingerprint(config, store, split, masks)
@@ -134,11 +136,14 @@ def train(
     if device == "cuda":
         log.info("%s runs on %s, %s, chips in its memory: %s, compiled: %s", name, torch.cuda.get_device_name(here),
                  precision(compute.precision, device), resident, compiled)  # fmt: skip
-    with _deterministic(device):
+    curves = work.parent / "curves" / run / f"fold{fold}"
+    logger = compute.logger if place.rank == 0 else "none"
+    with _deterministic(device), live_curves(logger, curves, progress.history) as record:
         while not progress.ended(p.epochs, p.patience):
             seconds = _epoch(learner, average, progress, *loaders)
             if place.rank == 0:
                 _report(name, progress, p.epochs, len(split.training) / seconds, device)
+                record(progress.history[-1])
                 save_state(state, progress.epochs - 1, _state(learner, average, progress))
     network.load_state_dict(progress.weights)
     card = ModelCard(

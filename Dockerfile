@@ -1,0 +1,27 @@
+# What a run of the workflow needs, on CPUs:
+#   docker build -t cloudcover .
+#   docker run --rm -v "$PWD/out:/project/reports" cloudcover
+# For GPUs, build with an index of CUDA wheels: --build-arg TORCH_INDEX=https://pypi.org/simple
+# For pods of Kubernetes: --build-arg EXTRAS=workflow,download,kubernetes
+FROM python:3.11-slim
+
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG EXTRAS=workflow,review,download
+
+# A compiler for torch.compile, git for DVC, make for the targets.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ git make \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /project
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY src src
+RUN pip install --no-cache-dir --constraint constraints.txt torch==2.13.0 --index-url "$TORCH_INDEX" \
+    && pip install --no-cache-dir --constraint constraints.txt --editable ".[$EXTRAS]"
+COPY . .
+
+# Snakemake and Matplotlib write below the home folder, which any user of the container may do.
+ENV HOME=/project/work/home
+RUN mkdir -p "$HOME" && chmod -R a+rwX /project
+
+CMD ["sh", "-c", "snakemake --cores all --resources gpu=1 --quiet rules host && cloudcover summary"]
