@@ -198,7 +198,7 @@ def main() -> None:
         own = "synthetic"
         with tempfile.TemporaryDirectory() as work:
             params = recipe(arguments.preset, arguments.seed, arguments.device)
-            ways |= by_trained(real, Trainer(params, arguments.chips, Path(work)), arguments.device)
+            ways |= by_trained(real, Trainer(params, {arguments.chips: None}, Path(work)), arguments.device)
     rows = {way: figures(masks, real.labels) for way, masks in ways.items()}
     print("Jaccard of all chips and of the partly cloudy ones; per chip: Jaccard, or where a label has no cloud, the")
     print("share of clear pixels that stay clear")

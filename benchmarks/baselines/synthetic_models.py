@@ -1,7 +1,8 @@
-"""Models that learn from synthetic chips, and from these and tiles of real ones, as `real_chips.py` compares them."""
+"""Models that learn from synthetic chips, and from these and tiles of real ones (`real_chips.py`, `box.py`)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from cloudcover.data.store import ChipStore
 from cloudcover.losses.build import build_loss
 from cloudcover.models.folder import load_model, save_model
 from cloudcover.models.normalize import Normalize
+from cloudcover.runtime.device import resolve_device
 from cloudcover.runtime.files import derive_seed
 from cloudcover.sources import local
 from cloudcover.synthetic.generate import generate
@@ -34,27 +36,48 @@ class Trainer:
 
     Args:
         params: the config, the size of the chips and the synthetic set; label errors are set to none.
-        real: folder of real chips in the challenge's layout.
+        real: folders of real chips in the challenge's layout, with the chips to take of each; None: all.
         work: folder for the chips and models.
+        workers: processes that make the synthetic chips.
+        steps: of the tuning on real tiles.
+        place: name of a chip's place by its location; default: the location.
     """
 
-    def __init__(self, params: Params, real: Path, work: Path) -> None:
-        self.params, self.work = params, work
-        raw, tiles = work / "raw", work / "tiles"
+    def __init__(
+        self,
+        params: Params,
+        real: Mapping[Path, Collection[str] | None],
+        work: Path,
+        *,
+        workers: int = 1,
+        steps: int = TUNING_STEPS,
+        place: Callable[[str], str] = str,
+    ) -> None:
+        self.params, self.work, self.steps = params, work, steps
+        raw = work / "raw"
         exact = params.synthetic.model_copy(update={"label_errors": 0.0})
-        generate(exact, params.data, params.seed, raw, work / "truth")
+        generate(exact, params.data, params.seed, raw, work / "truth", workers)
         synthetic = read_metadata(raw)["chip_id"]
-        local.fetch(params.data.model_copy(update={"source": "local", "path": str(real), "tile": True}), tiles)
-        for path in tiles.glob("train_*/**/*.tif"):
-            local.place(path, raw / path.relative_to(tiles), "hardlink")
-        tables = [pd.read_csv(folder / "train_metadata.csv", dtype=str) for folder in (raw, tiles)]
+        tables, group = [pd.read_csv(raw / "train_metadata.csv", dtype=str)], {}
+        for folder, chips in real.items():
+            tiles = _tiles(params, folder, chips, work / "tiles" / folder.name)
+            tiles = tiles[~tiles["chip_id"].isin(group)]  # a chip of two folders counts once
+            group |= dict.fromkeys(tiles["chip_id"], folder.name)
+            for tile in tiles["chip_id"]:
+                source = work / "tiles" / folder.name
+                images = [f"train_features/{tile}/{band}.tif" for band in params.data.bands]
+                for path in [*images, f"train_labels/{tile}.tif"]:
+                    local.place(source / path, raw / path, "hardlink")
+            tables.append(tiles)
         pd.concat(tables).to_csv(raw / "train_metadata.csv", index=False)
         write_file_table(raw, "synthetic and real")
-        pack(raw, work / "store", work / "quarantine.csv", params.data.model_copy(update={"max_quarantined": 1.0}))
+        data = params.data.model_copy(update={"max_quarantined": 1.0})
+        pack(raw, work / "store", work / "quarantine.csv", data, workers)
         self.store = ChipStore(work / "store")
         known = self.store.index[self.store.index["labelled"]]
         self.synthetic = known[known["chip_id"].isin(synthetic)]
         self.real = known[~known["chip_id"].isin(synthetic)]
+        self.real = self.real.assign(place=self.real["location"].map(place), group=self.real["chip_id"].map(group))
 
     def alone(self) -> Path:
         """Folder of the model that knows synthetic chips only; it is trained once."""
@@ -71,34 +94,50 @@ class Trainer:
         train(config, self.store, Split(*parts), folder, self.work / "state", run="alone", fold=0)
         return folder
 
-    def with_real(self, without: str) -> Path:
-        """Folder of the same model, tuned further on as many real tiles of all locations but one as synthetic chips."""
-        network, card = load_model(self.alone())
-        real = self.real[self.real["location"] != without]
+    def with_real(self, without: str | None) -> Path:
+        """Folder of the same model, tuned further on as many real tiles of all places but one as synthetic chips.
+
+        Args:
+            without: the place that is left out; None: no place is.
+        """
+        device = resolve_device(self.params.compute.device)
+        network, card = load_model(self.alone(), device)
         seed = derive_seed(self.params.seed, "tuning", without)
-        self._tune(network, real, seed)
-        folder = self.work / f"without-{without}"
+        self._tune(network, self.real[self.real["place"] != without], seed, device)
+        folder = self.work / ("all" if without is None else f"held-out/{without}")
         save_model(folder, network, card.model_copy(update={"run": "with_real", "seed": seed, "metrics": {}}))
         return folder
 
-    def _tune(self, network: torch.nn.Module, real: pd.DataFrame, seed: int) -> None:
+    def _tune(self, network: torch.nn.Module, real: pd.DataFrame, seed: int, device: str) -> None:
         training = self.params.training
         draw, turns = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-        scaler, loss = Normalize(self.params.input, self.params.data), build_loss(training.loss)
+        scaler = Normalize(self.params.input, self.params.data).to(device)
+        loss = build_loss(training.loss)
         optimizer = torch.optim.AdamW(network.parameters(), TUNING_RATE, weight_decay=training.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, TUNING_STEPS, 5, 0.01))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, self.steps, 5, 0.01))
         synthetic = self.synthetic["chip_id"].to_numpy()
-        # Every location counts the same, however many chips it has.
-        chance = 1 / real.groupby("location")["location"].transform("size").to_numpy(float)
+        # Every folder counts the same, and every place within it, however many chips it has.
+        places = real.groupby("group")["place"].transform("nunique").to_numpy(float)
+        chance = 1 / (places * real.groupby(["group", "place"])["place"].transform("size").to_numpy(float))
         network.train()
-        for _ in range(TUNING_STEPS):
+        for _ in range(self.steps):
             half = training.batch_size // 2
             chosen = [*draw.choice(real["chip_id"], half, p=chance / chance.sum()), *draw.choice(synthetic, half)]
             images, masks = (torch.from_numpy(read(chosen)) for read in (self.store.chips, self.store.labels))
             images, masks = augment(images, masks, self.params.augmentation, turns, nodata=self.params.data.nodata)
             optimizer.zero_grad()
-            loss(network(scaler(images, self.store.percentiles(chosen))), masks, None).backward()
+            percentiles = torch.from_numpy(self.store.percentiles(chosen)).to(device)
+            logits = network(scaler(images.to(device), percentiles))
+            loss(logits, masks.to(device), None).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip or torch.inf)
             optimizer.step()
             schedule.step()
         network.eval()
+
+
+def _tiles(params: Params, folder: Path, chips: Collection[str] | None, out: Path) -> pd.DataFrame:
+    """Cut the chips of a folder into tiles below `out`; returns the metadata of those that are wanted."""
+    local.fetch(params.data.model_copy(update={"source": "local", "path": str(folder), "tile": True}), out)
+    table = pd.read_csv(out / "train_metadata.csv", dtype=str)
+    chip = table["chip_id"].str.rsplit("_", n=2).str[0]
+    return table if chips is None else table[chip.isin(list(chips))]
