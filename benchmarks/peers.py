@@ -84,6 +84,14 @@ def threshold(group: Group) -> Masks:
     return {name: (chip[0] > THRESHOLD_DN).astype(np.uint8) for name, chip in group.real.chips.items()}
 
 
+def peers(ukis_python: Path) -> dict[str, Way]:
+    """Return the ways that others take; ukis-csmask only if its environment is there."""
+    ways: dict[str, Way] = {f"B02 > {THRESHOLD_DN}": threshold}
+    if ukis_python.exists():
+        ways["ukis-csmask"] = lambda group: by_ukis(group.real, ukis_python, group.level)
+    return ways
+
+
 def bundle(folder: Path, device: str) -> Way:
     """A way that masks by a bundle or model folder."""
     from cloudcover.predict.bundle import load_bundle
@@ -104,6 +112,11 @@ def held_out(folder: Path, device: str) -> Way:
         return made
 
     return masks
+
+
+def judge(ways: dict[str, Way], sets: list[Group]) -> dict[str, dict[str, dict[str, NDArray[np.int64]]]]:
+    """Count the pixels of each chip (`counts`), by way and group."""
+    return {way: {group.name: counts(mask(group), group.real.labels) for group in sets} for way, mask in ways.items()}
 
 
 def counts(masks: Masks, labels: Masks) -> dict[str, NDArray[np.int64]]:
@@ -132,13 +145,12 @@ def per_chip(by_chip: dict[str, NDArray[np.int64]]) -> dict[str, float]:
 
 
 def table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Format the figures, way by way and group by group, as a Markdown table."""
-    names = list(next(iter(rows.values())))
-    head = ["way", *(f"{name}: Jaccard | partly cloudy | false cloud" for name in names)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * (1 + 3 * len(names))]
-    for way, by_group in rows.items():
-        values = [f"{value:.3f}" for name in names for value in by_group[name].values()]
-        lines.append("| " + " | ".join([way, *values]) + " |")
+    """Format the figures, group by group and way by way, as a Markdown table."""
+    lines = ["| group | way | Jaccard | Jaccard, partly cloudy | false cloud on clear chips |", "|---|---|---|---|---|"]
+    for name in next(iter(rows.values())):
+        for way, by_group in rows.items():
+            values = [f"{value:.3f}" for value in by_group[name].values()]
+            lines.append("| " + " | ".join([name, way, *values]) + " |")
     return "\n".join(lines)
 
 
@@ -153,15 +165,12 @@ def main() -> None:
     parser.add_argument("--ukis-python", type=Path, default=ROOT / ".venv/ukis/bin/python")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    ways: dict[str, Way] = {f"B02 > {THRESHOLD_DN}": threshold}
-    if arguments.ukis_python.exists():
-        ways["ukis-csmask"] = lambda group: by_ukis(group.real, arguments.ukis_python, group.level)
+    ways = peers(arguments.ukis_python)
     for name, _, folder in (model.partition("=") for model in arguments.model):
         ways[name] = bundle(Path(folder), arguments.device)
     if arguments.held_out:
         ways["held out"] = held_out(arguments.held_out, arguments.device)
-    sets = groups(arguments.shared)
-    found = {way: {g.name: counts(mask(g), g.real.labels) for g in sets} for way, mask in ways.items()}
+    found = judge(ways, groups(arguments.shared))
     rows = {way: {name: figures(by_chip) for name, by_chip in parts.items()} for way, parts in found.items()}
     print(table(rows))
     if arguments.chips:

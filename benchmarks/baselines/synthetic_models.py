@@ -29,6 +29,7 @@ from cloudcover.train.split import Split
 VALIDATION = 8  # every eighth synthetic location tells the best epoch
 TUNING_STEPS = 40
 TUNING_RATE = 0.0003
+TUNING_BATCH = 16
 
 
 class Trainer:
@@ -121,7 +122,7 @@ class Trainer:
         chance = 1 / (places * real.groupby(["group", "place"])["place"].transform("size").to_numpy(float))
         network.train()
         for _ in range(self.steps):
-            half = training.batch_size // 2
+            half = TUNING_BATCH // 2
             chosen = [*draw.choice(real["chip_id"], half, p=chance / chance.sum()), *draw.choice(synthetic, half)]
             images, masks = (torch.from_numpy(read(chosen)) for read in (self.store.chips, self.store.labels))
             images, masks = augment(images, masks, self.params.augmentation, turns, nodata=self.params.data.nodata)
