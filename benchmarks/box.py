@@ -5,7 +5,7 @@
 
 The network learns from the synthetic set of `config/presets/box.yaml` by the project's own training, and is then tuned
 on tiles of the real chips (`peers.py` says which) and synthetic chips, half and half. Nothing is chosen on real chips:
-the steps and the rate of the tuning are fixed. For the figures, it is tuned once more for each place, without it.
+the steps and the rate of the tuning are fixed. For the figures, it is tuned once more for each place, without it (or for each of some groups of places).
 `--install` makes `src/cloudcover/assets/box` from what lies in the work folder, with the figures on its card.
 """
 
@@ -95,11 +95,12 @@ def make(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         place=lambda location: SAME_PLACE.get(location, location),
     )
-    print(trainer.with_real(None), flush=True)
-    if not arguments.no_held_out:
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            for folder in pool.map(trainer.with_real, sorted(trainer.real["place"].unique())):
-                print(folder, flush=True)
+    print(*trainer.with_real(), flush=True)
+    places = sorted(trainer.real["place"].unique())
+    number = len(places) if arguments.groups is None else arguments.groups
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for folders in pool.map(trainer.with_real, [places[k::number] for k in range(number)]):
+            print(*folders, flush=True)
 
 
 def install(arguments: argparse.Namespace) -> None:
@@ -132,7 +133,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that make chips")
     parser.add_argument("--jobs", type=int, default=1, help="models that are tuned at a time")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--no-held-out", action="store_true", help="leave out the models for the figures")
+    parser.add_argument("--groups", type=int, help="groups of places that are held out together; default: each alone")
     parser.add_argument("--install", action="store_true", help="install what was made before, and train nothing")
     parser.add_argument("--ukis-python", type=Path, default=ROOT / ".venv/ukis/bin/python")
     arguments = parser.parse_args()

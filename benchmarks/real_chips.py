@@ -110,7 +110,7 @@ def by_trained(real: Real, trainer: Trainer, device: str) -> dict[str, Masks]:
     masks = {"synthetic": by_model(Predictor([trainer.alone()], "vflip", device), real.chips), "with_real": {}}
     for place in sorted(set(real.location.values())):
         chips = {name: chip for name, chip in real.chips.items() if real.location[name] == place}
-        masks["with_real"] |= by_model(Predictor([trainer.with_real(place)], "vflip", device), chips)
+        masks["with_real"] |= by_model(Predictor([trainer.with_real([place])[0]], "vflip", device), chips)
     return masks
 
 

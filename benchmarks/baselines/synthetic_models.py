@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,19 +95,21 @@ class Trainer:
         train(config, self.store, Split(*parts), folder, self.work / "state", run="alone", fold=0)
         return folder
 
-    def with_real(self, without: str | None) -> Path:
-        """Folder of the same model, tuned further on as many real tiles of all places but one as synthetic chips.
+    def with_real(self, without: Sequence[str] = ()) -> list[Path]:
+        """Folders of the same model, tuned further on as many real tiles of all places but some as synthetic chips.
 
         Args:
-            without: the place that is left out; None: no place is.
+            without: the places that are left out; each has its copy of the model. None left out: one
+                folder, `all`.
         """
         device = resolve_device(self.params.compute.device)
         network, card = load_model(self.alone(), device)
-        seed = derive_seed(self.params.seed, "tuning", without)
-        self._tune(network, self.real[self.real["place"] != without], seed, device)
-        folder = self.work / ("all" if without is None else f"held-out/{without}")
-        save_model(folder, network, card.model_copy(update={"run": "with_real", "seed": seed, "metrics": {}}))
-        return folder
+        seed = derive_seed(self.params.seed, "tuning", *without)
+        self._tune(network, self.real[~self.real["place"].isin(without)], seed, device)
+        folders = [self.work / f"held-out/{place}" for place in without] or [self.work / "all"]
+        for folder in folders:
+            save_model(folder, network, card.model_copy(update={"run": "with_real", "seed": seed, "metrics": {}}))
+        return folders
 
     def _tune(self, network: torch.nn.Module, real: pd.DataFrame, seed: int, device: str) -> None:
         training = self.params.training
