@@ -99,8 +99,8 @@ class Trainer:
         """Folders of the same model, tuned further on as many real tiles of all places but some as synthetic chips.
 
         Args:
-            without: the places that are left out; each has its copy of the model. None left out: one
-                folder, `all`.
+            without: the places that are left out; each gets a copy of the model, `held-out/<place>`. Without any the
+                model is `all`.
         """
         device = resolve_device(self.params.compute.device)
         network, card = load_model(self.alone(), device)
