@@ -32,7 +32,7 @@ from cloudcover.models.packaged import packaged_bundle
 from cloudcover.predict.bundle import write_bundle
 from cloudcover.runtime.files import write_text
 
-TUNING_STEPS = 150
+TUNING_STEPS = 100
 TTA = "none"
 CARD = """# The packaged cloud model
 

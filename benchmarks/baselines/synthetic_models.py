@@ -26,6 +26,7 @@ from cloudcover.train.learner import cosine
 from cloudcover.train.run import train
 from cloudcover.train.split import Split
 
+SYNTHETIC = "synthetic"  # group of the chips that are not real
 VALIDATION = 8  # every eighth synthetic location tells the best epoch
 TUNING_STEPS = 40
 TUNING_RATE = 0.0003
@@ -38,7 +39,7 @@ class Trainer:
     Args:
         params: the config, the size of the chips and the synthetic set; label errors are set to none.
         real: folders of real chips in the challenge's layout, with the chips to take of each; None: all.
-        work: folder for the chips and models.
+        work: folder for the chips and models; chips that are there from an earlier run are taken as they are.
         workers: processes that make the synthetic chips.
         steps: of the tuning on real tiles.
         place: name of a chip's place by its location; default: the location.
@@ -55,17 +56,27 @@ class Trainer:
         place: Callable[[str], str] = str,
     ) -> None:
         self.params, self.work, self.steps = params, work, steps
-        raw = work / "raw"
+        if not (work / "groups.csv").exists():
+            self._collect(real, workers)
+        group = pd.read_csv(work / "groups.csv", dtype=str, keep_default_na=False).set_index("chip_id")["group"]
+        self.store = ChipStore(work / "store")
+        known = self.store.index[self.store.index["labelled"]]
+        known = known.assign(place=known["location"].map(place), group=known["chip_id"].map(group))
+        self.synthetic, self.real = known[known["group"] == SYNTHETIC], known[known["group"] != SYNTHETIC]
+
+    def _collect(self, real: Mapping[Path, Collection[str] | None], workers: int) -> None:
+        """Make the synthetic chips and the tiles and pack them; `groups.csv`, written last, says what a chip is."""
+        params, work, raw = self.params, self.work, self.work / "raw"
         exact = params.synthetic.model_copy(update={"label_errors": 0.0})
         generate(exact, params.data, params.seed, raw, work / "truth", workers)
-        synthetic = read_metadata(raw)["chip_id"]
-        tables, group = [pd.read_csv(raw / "train_metadata.csv", dtype=str)], {}
+        tables = [pd.read_csv(raw / "train_metadata.csv", dtype=str)]
+        group = dict.fromkeys(read_metadata(raw)["chip_id"], SYNTHETIC)
         for folder, chips in real.items():
-            tiles = _tiles(params, folder, chips, work / "tiles" / folder.name)
+            source = work / "tiles" / folder.name
+            tiles = _tiles(params, folder, chips, source)
             tiles = tiles[~tiles["chip_id"].isin(group)]  # a chip of two folders counts once
             group |= dict.fromkeys(tiles["chip_id"], folder.name)
             for tile in tiles["chip_id"]:
-                source = work / "tiles" / folder.name
                 images = [f"train_features/{tile}/{band}.tif" for band in params.data.bands]
                 for path in [*images, f"train_labels/{tile}.tif"]:
                     local.place(source / path, raw / path, "hardlink")
@@ -74,11 +85,7 @@ class Trainer:
         write_file_table(raw, "synthetic and real")
         data = params.data.model_copy(update={"max_quarantined": 1.0})
         pack(raw, work / "store", work / "quarantine.csv", data, workers)
-        self.store = ChipStore(work / "store")
-        known = self.store.index[self.store.index["labelled"]]
-        self.synthetic = known[known["chip_id"].isin(synthetic)]
-        self.real = known[~known["chip_id"].isin(synthetic)]
-        self.real = self.real.assign(place=self.real["location"].map(place), group=self.real["chip_id"].map(group))
+        pd.DataFrame(group.items(), columns=["chip_id", "group"]).to_csv(work / "groups.csv", index=False)
 
     def alone(self) -> Path:
         """Folder of the model that knows synthetic chips only; it is trained once."""
@@ -130,8 +137,9 @@ class Trainer:
             images, masks = augment(images, masks, self.params.augmentation, turns, nodata=self.params.data.nodata)
             optimizer.zero_grad()
             percentiles = torch.from_numpy(self.store.percentiles(chosen)).to(device)
-            logits = network(scaler(images.to(device), percentiles))
-            loss(logits, masks.to(device), None).backward()
+            with torch.autocast(device, torch.bfloat16, enabled=self.params.compute.precision == "bf16"):
+                logits = network(scaler(images.to(device), percentiles))
+            loss(logits.float(), masks.to(device), None).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip or torch.inf)
             optimizer.step()
             schedule.step()
