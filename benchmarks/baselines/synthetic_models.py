@@ -31,6 +31,7 @@ VALIDATION = 8  # every eighth synthetic location tells the best epoch
 TUNING_STEPS = 40
 TUNING_RATE = 0.0003
 TUNING_BATCH = 16
+PREDICTED_BORDER = 16  # mirrored pixels in prediction; in training they would cost half as much time again
 
 
 class Trainer:
@@ -114,8 +115,9 @@ class Trainer:
         seed = derive_seed(self.params.seed, "tuning", *without)
         self._tune(network, self.real[~self.real["place"].isin(without)], seed, device)
         folders = [self.work / f"held-out/{place}" for place in without] or [self.work / "all"]
+        update = {"run": "with_real", "seed": seed, "metrics": {}, "border": PREDICTED_BORDER}
         for folder in folders:
-            save_model(folder, network, card.model_copy(update={"run": "with_real", "seed": seed, "metrics": {}}))
+            save_model(folder, network, card.model_copy(update=update))
         return folders
 
     def _tune(self, network: torch.nn.Module, real: pd.DataFrame, seed: int, device: str) -> None:
