@@ -130,8 +130,8 @@ class SyntheticParams(Section):
     coarse: Share = Field(0.0, description="share of scenes with pixels of 30 m; the rest has 10 m [0-1]")
     extremes: Share = Field(
         0.0,
-        description="share of locations with snow, ice, bright water or salt, and of scenes with dark or very thin "
-        "clouds [0-1]",
+        description="share of locations with snow, ice, bright water or salt, and of scenes with dark, very thin, "
+        "or smooth and towering clouds [0-1]",
     )
 
 

@@ -89,6 +89,7 @@ def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
         limit = max(profile.depth + 0.05 + 1.0 * thick - 0.4 * cover, of.least_depth)
         uneven, shadow = profile.uneven, 0.15
 
+    uneven *= of.uneven
     above = shape - np.float32(_edge(rng, shape[MARGIN:-MARGIN, MARGIN:-MARGIN], cover))
     above *= np.float32(profile.rise * min(limit / profile.depth, 1.3))
     # From a thin fringe the logarithm of the thickness rises to the body and levels off; outside it falls on.
@@ -101,7 +102,7 @@ def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
     # Clouds in the shadow of higher ones are grey, yet hide the ground.
     light = np.full_like(shape, max(float(np.exp(-abs(rng.normal(0, shadow + of.gloom)))), 0.3))
     if profile.relief:
-        light += np.float32(profile.relief) * _lit(np.log1p(thickness), of)
+        light += np.float32(profile.relief * of.uneven) * _lit(np.log1p(thickness), of)
         np.clip(light, 0.25, 1.25, out=light)
     return Clouds(thickness / (1 + thickness), light)
 

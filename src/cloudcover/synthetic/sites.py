@@ -103,6 +103,7 @@ class Scene:
         air: the atmosphere in front of the ground; None: surface reflectance, without it.
         gloom: typical relative loss of light of dark clouds, added to the usual one.
         least_depth: depth of the thinnest clouds' body (`clouds.sky`).
+        uneven: unevenness of the clouds, relative to what is usual for their kind.
     """
 
     index: int
@@ -124,6 +125,7 @@ class Scene:
     air: Air | None = None
     gloom: float = 0.0
     least_depth: float = LEAST_DEPTH
+    uneven: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class Variety:
     Attributes:
         toa: share of scenes in top-of-atmosphere reflectance [0-1].
         coarse: share of scenes with pixels of 30 m [0-1].
-        extremes: share of sites of snow and ice, sea, or salt, and of scenes with dark or with very thin clouds [0-1].
+        extremes: share of sites of snow and ice, sea, or salt, and of scenes with dark, very thin, or smooth and towering clouds
+            [0-1].
         grounds: sets of ground of a site; its scenes look at them in turn.
     """
 
@@ -244,7 +247,8 @@ def scene(seed: int, index: int, locations: int, variety: Variety = PLAIN) -> Sc
 
 def _varied(plain: Scene, variety: Variety, rng: np.random.Generator) -> Scene:
     """Give a scene what its set asks for beyond the ordinary."""
-    toa, coarse, dark, thin = rng.random(4) < (variety.toa, variety.coarse, *(2 * [0.5 * variety.extremes]))
+    shares = (variety.toa, variety.coarse, *(3 * [0.5 * variety.extremes]))
+    toa, coarse, dark, thin, towering = rng.random(5) < shares
     changes: dict[str, Any] = {}
     if plain.site.biome in EXTREMES:
         changes["cloudiness"] = plain.cloudiness - CLEARER
@@ -259,6 +263,10 @@ def _varied(plain: Scene, variety: Variety, rng: np.random.Generator) -> Scene:
         changes["gloom"] = float(rng.uniform(0.2, 0.6))
     if thin:
         changes |= {"least_depth": float(rng.uniform(0.9, LEAST_DEPTH)), "thickness": plain.thickness - 1.2}
+    if towering and not thin:  # smooth white tops, as bright as snow
+        changes |= {"thickness": plain.thickness + 3.5, "uneven": float(rng.uniform(0.0, 0.5))}
+        brighter = float(rng.uniform(1.0, 1.2))
+        changes["tint"] = tuple(brighter * share for share in changes.get("tint", plain.tint))
     return replace(plain, **changes)
 
 
