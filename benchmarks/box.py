@@ -32,7 +32,8 @@ from cloudcover.models.packaged import packaged_bundle
 from cloudcover.predict.bundle import write_bundle
 from cloudcover.runtime.files import write_text
 
-TUNING_STEPS = 100
+TUNING_STEPS = 150
+TUNING_RATE = 0.001
 TTA = "none"
 CARD = """# The packaged cloud model
 
@@ -94,6 +95,7 @@ def make(arguments: argparse.Namespace) -> None:
         arguments.work,
         workers=arguments.workers,
         steps=arguments.steps,
+        rate=TUNING_RATE,
         place=lambda location: SAME_PLACE.get(location, location),
     )
     print(*trainer.with_real(), flush=True)

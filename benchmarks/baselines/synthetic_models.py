@@ -43,6 +43,7 @@ class Trainer:
         work: folder for the chips and models; chips that are there from an earlier run are taken as they are.
         workers: processes that make the synthetic chips.
         steps: of the tuning on real tiles.
+        rate: peak learning rate of the tuning.
         place: name of a chip's place by its location; default: the location.
     """
 
@@ -54,9 +55,10 @@ class Trainer:
         *,
         workers: int = 1,
         steps: int = TUNING_STEPS,
+        rate: float = TUNING_RATE,
         place: Callable[[str], str] = str,
     ) -> None:
-        self.params, self.work, self.steps = params, work, steps
+        self.params, self.work, self.steps, self.rate = params, work, steps, rate
         if not (work / "groups.csv").exists():
             self._collect(real, workers)
         group = pd.read_csv(work / "groups.csv", dtype=str, keep_default_na=False).set_index("chip_id")["group"]
@@ -125,7 +127,7 @@ class Trainer:
         draw, turns = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         scaler = Normalize(self.params.input, self.params.data).to(device)
         loss = build_loss(training.loss)
-        optimizer = torch.optim.AdamW(network.parameters(), TUNING_RATE, weight_decay=training.weight_decay)
+        optimizer = torch.optim.AdamW(network.parameters(), self.rate, weight_decay=training.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, self.steps, 5, 0.01))
         synthetic = self.synthetic["chip_id"].to_numpy()
         # Every folder counts the same, and every place within it, however many chips it has.

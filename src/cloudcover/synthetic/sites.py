@@ -135,8 +135,8 @@ class Variety:
     Attributes:
         toa: share of scenes in top-of-atmosphere reflectance [0-1].
         coarse: share of scenes with pixels of 30 m [0-1].
-        extremes: share of sites of snow and ice, sea, or salt, and of scenes with dark, very thin, or smooth and towering clouds
-            [0-1].
+        extremes: share of sites of snow and ice, sea, or salt, and of scenes with dark, very thin, or smooth and
+            towering clouds [0-1].
         grounds: sets of ground of a site; its scenes look at them in turn.
     """
 
