@@ -16,7 +16,7 @@ export HOME := $(CURDIR)/work/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs format proof ablation repro pull clean FORCE
+.PHONY: help demo test check docs format proof ablation model repro pull clean FORCE
 
 help: ## print the targets
 	@grep -hE '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ proof: .venv/installed ## what the method wins back on five synthetic sets whose
 
 ablation: .venv/pretrained ## what augmentations, architectures, views and the ensemble bring on such a set (an hour)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- ablation
+
+model: .venv/installed ## train the packaged model on the synthetic set and the real chips of ../shared, and install it
+	@python benchmarks/box.py --workers $(CORES)
+	@python benchmarks/box.py --install
 
 repro: .venv/installed ## run the chain by DVC: only stale stages
 	@dvc repro

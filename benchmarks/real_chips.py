@@ -18,6 +18,7 @@ import argparse
 import os
 import subprocess
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cloudcover.config.params import Params, load, validate
-from cloudcover.data.chips import read_chip
+from cloudcover.data.chips import image_size, read_chip
 from cloudcover.data.layout import read_metadata
 from cloudcover.masks.overlap import confusion, jaccard_index
 from cloudcover.runtime.files import write_json
@@ -51,16 +52,23 @@ Masks = dict[str, NDArray[np.uint8]]
 
 
 class Real:
-    """The labelled real chips: images, labels and locations by id."""
+    """The labelled real chips: images, labels and locations by id.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: a set in the challenge's layout; its chips may be of any size.
+        names: the chips to take; None: all that have a label.
+    """
+
+    def __init__(self, folder: Path, names: Collection[str] | None = None) -> None:
         table = read_metadata(folder)
         self.location: dict[str, str] = {}
         self.chips: dict[str, NDArray[np.uint16]] = {}
         self.labels: Masks = {}
         for row in table[table["split"] == "train"].itertuples():
+            if names is not None and row.chip_id not in names:
+                continue
             label = folder / "train_labels" / f"{row.chip_id}.tif"
-            chip = read_chip(folder / "train_features" / row.chip_id, label, BANDS, (512, 512))
+            chip = read_chip(folder / "train_features" / row.chip_id, label, BANDS, image_size(label, "label"))
             assert chip.label is not None
             self.location[row.chip_id] = row.location
             self.chips[row.chip_id], self.labels[row.chip_id] = chip.bands, chip.label
@@ -85,13 +93,13 @@ def by_model(predictor: Predictor, chips: dict[str, NDArray[np.uint16]]) -> Mask
     return masks
 
 
-def by_ukis(real: Real, python: Path) -> Masks:
-    """Masks of ukis-csmask, in its own environment."""
+def by_ukis(real: Real, python: Path, level: str = "l2a") -> Masks:
+    """Masks of ukis-csmask, in its own environment, by its network for `l2a` or for `l1c`."""
     program = ROOT / "benchmarks" / "baselines" / "ukis_masks.py"
     with tempfile.TemporaryDirectory() as name:
         chips, masks = Path(name) / "chips.npz", Path(name) / "masks.npz"
         np.savez(chips, **real.chips)
-        subprocess.run([python, program, chips, masks], check=True)
+        subprocess.run([python, program, chips, masks, level], check=True)
         return dict(np.load(masks))
 
 
@@ -102,7 +110,7 @@ def by_trained(real: Real, trainer: Trainer, device: str) -> dict[str, Masks]:
     masks = {"synthetic": by_model(Predictor([trainer.alone()], "vflip", device), real.chips), "with_real": {}}
     for place in sorted(set(real.location.values())):
         chips = {name: chip for name, chip in real.chips.items() if real.location[name] == place}
-        masks["with_real"] |= by_model(Predictor([trainer.with_real(place)], "vflip", device), chips)
+        masks["with_real"] |= by_model(Predictor([trainer.with_real([place])[0]], "vflip", device), chips)
     return masks
 
 
@@ -190,7 +198,7 @@ def main() -> None:
         own = "synthetic"
         with tempfile.TemporaryDirectory() as work:
             params = recipe(arguments.preset, arguments.seed, arguments.device)
-            ways |= by_trained(real, Trainer(params, arguments.chips, Path(work)), arguments.device)
+            ways |= by_trained(real, Trainer(params, {arguments.chips: None}, Path(work)), arguments.device)
     rows = {way: figures(masks, real.labels) for way, masks in ways.items()}
     print("Jaccard of all chips and of the partly cloudy ones; per chip: Jaccard, or where a label has no cloud, the")
     print("share of clear pixels that stay clear")

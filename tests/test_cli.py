@@ -220,7 +220,7 @@ def test_params_prints_a_preset_complete_by_its_name(monkeypatch: pytest.MonkeyP
     assert validate(yaml.safe_load(printed)) == load("config/presets/full.yaml")
     result = call("params", "ful")
     assert result.exit_code == 1
-    assert "ful is neither a file nor a preset (presets in config/presets: ablation, full, " in result.output
+    assert "ful is neither a file nor a preset (presets in config/presets: ablation, box, full, " in result.output
 
 
 def test_params_write_works_in_a_project_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,7 @@ def test_every_kind_of_error_occurs_and_is_wrong():
 @pytest.mark.parametrize("cover", [False, True])
 def test_an_error_that_would_change_nothing_is_drawn_again_as_another(cover):
     mask = np.full((64, 64), cover)
-    chip = scene.Chip(np.full((4, 64, 64), 900, np.uint16), mask, mask.astype(np.float32))
+    chip = scene.Chip(np.full((4, 64, 64), 900, np.uint16), mask.astype(np.float32))
     for seed in range(20):
         wrong, kind = labels.spoil(mask, chip, lambda: mask, np.random.default_rng(seed))
         assert labels.is_wrong(wrong, mask)

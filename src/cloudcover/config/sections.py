@@ -119,6 +119,21 @@ class SyntheticParams(Section):
     chips: int = Field(240, ge=1, description="number of chips, spread over the scenes")
     unlabelled: Share = Field(0.03, description="share of chips without a label [0-1]")
     label_errors: Share = Field(0.145, description="share of wrong labels (in the challenge: 1,633 of 11,243) [0-1]")
+    failed_scenes: Share = Field(
+        0.0, description="share of scenes whose labels all belong to another image, on top of label_errors [0-1]"
+    )
+    grounds: int = Field(
+        1, ge=1, description="sets of ground per location; scenes of a location with more than one differ in their land"
+    )
+    toa: Share = Field(
+        0.0, description="share of scenes in top-of-atmosphere reflectance; the rest is surface reflectance [0-1]"
+    )
+    coarse: Share = Field(0.0, description="share of scenes with pixels of 30 m; the rest has 10 m [0-1]")
+    extremes: Share = Field(
+        0.0,
+        description="share of locations with snow, ice, bright water or salt, and of scenes with dark, very thin, "
+        "or smooth and towering clouds [0-1]",
+    )
 
 
 class LabelsParams(Section):

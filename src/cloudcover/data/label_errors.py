@@ -11,3 +11,5 @@ LABEL_ERRORS = (
     "false_cloud",
     "missed_cloud",
 )
+SCENE_FAILED = "scene_failed"
+"""All labels of a scene belong to another image. An error of scenes, so it is not among those of single labels."""

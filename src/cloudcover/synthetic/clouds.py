@@ -64,7 +64,6 @@ PROFILES: dict[CloudKind, Profile] = {
     "cirrus": Profile(0.55, 2.3, 3.0, 0.25, (3.0, 8.0), 0.0),
     "haze": Profile(0.90, 1.8, 2.7, 0.17, (1.0, 1.0), 0.0),
 }
-LEAST_DEPTH = 1.9  # the thinnest body of a cloud has an opacity of 0.12
 STRAY_SHARE = 0.25  # chips whose kind of cloud is drawn anew instead of being the scene's
 
 
@@ -85,10 +84,12 @@ def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
     bumps = fractal(rng, full, 0.55, 100.0, stretch, angle)
     thick = 0.55 * of.thickness + 0.65 * float(rng.normal())
     if cover >= 1:  # from a thin veil to the tops of a storm, but even within the chip
-        limit, uneven, shadow = max(profile.depth + 0.2 + 1.75 * thick, LEAST_DEPTH), 0.5 * profile.uneven, 0.5
+        limit, uneven, shadow = max(profile.depth + 0.2 + 1.75 * thick, of.least_depth), 0.5 * profile.uneven, 0.5
     else:
-        limit, uneven, shadow = max(profile.depth + 0.05 + 1.0 * thick - 0.4 * cover, LEAST_DEPTH), profile.uneven, 0.15
+        limit = max(profile.depth + 0.05 + 1.0 * thick - 0.4 * cover, of.least_depth)
+        uneven, shadow = profile.uneven, 0.15
 
+    uneven *= of.uneven
     above = shape - np.float32(_edge(rng, shape[MARGIN:-MARGIN, MARGIN:-MARGIN], cover))
     above *= np.float32(profile.rise * min(limit / profile.depth, 1.3))
     # From a thin fringe the logarithm of the thickness rises to the body and levels off; outside it falls on.
@@ -99,9 +100,9 @@ def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
     thickness = np.float32(_EDGE) * np.exp(growth)
 
     # Clouds in the shadow of higher ones are grey, yet hide the ground.
-    light = np.full_like(shape, max(float(np.exp(-abs(rng.normal(0, shadow)))), 0.3))
+    light = np.full_like(shape, max(float(np.exp(-abs(rng.normal(0, shadow + of.gloom)))), 0.3))
     if profile.relief:
-        light += np.float32(profile.relief) * _lit(np.log1p(thickness), of)
+        light += np.float32(profile.relief * of.uneven) * _lit(np.log1p(thickness), of)
         np.clip(light, 0.25, 1.25, out=light)
     return Clouds(thickness / (1 + thickness), light)
 

@@ -24,6 +24,10 @@ CLEAR_WATER = (0.034, 0.030, 0.014, 0.009)
 TURBID_WATER = (0.080, 0.105, 0.085, 0.030)
 SNOW = (0.820, 0.830, 0.830, 0.760)
 STREETS = (0.105, 0.120, 0.130, 0.190)
+OLD_SNOW = (0.620, 0.620, 0.600, 0.470)
+FRESH_SNOW = (0.950, 0.955, 0.950, 0.890)
+BARE_ICE = (0.420, 0.400, 0.350, 0.230)
+SALT = (0.480, 0.530, 0.560, 0.600)
 METAL = (0.420, 0.440, 0.450, 0.480)
 TILES = (0.110, 0.140, 0.220, 0.280)
 
@@ -145,3 +149,33 @@ def water(rng: np.random.Generator, ground: Field, share: Field, glint: float, s
         waves = fractal(rng, size, 0.1, 6.0, 3.0, float(rng.uniform(0, np.pi)))
         surface += np.maximum(np.float32(glint) * (1 + np.float32(0.12) * waves), 0)
     mix(ground, share, surface)
+
+
+def winter(rng: np.random.Generator, ground: Field, relief: Field, cover: Field, slope: Field) -> None:
+    """Snow from patches to a smooth field without an end, fresh to old, with bare ice; dark woods stay above it."""
+    size = len(relief)
+    age = float(rng.beta(0.8, 0.8))
+    spectrum = spectrum_of(FRESH_SNOW) + (spectrum_of(OLD_SNOW) - spectrum_of(FRESH_SNOW)) * np.float32(age)
+    rough, width, wind = float(rng.uniform(0.1, 0.9)), float(rng.uniform(10, 200)), float(rng.uniform(0, np.pi))
+    drifts = fractal(rng, size, rough, width, 2.0, wind)
+    steep = np.float32(rng.choice([0.0, 0.1, 1.6]))
+    snow = spectrum * (1 + np.float32(rng.uniform(0.003, 0.05)) * drifts)
+    snow = snow * np.clip(1 + steep * slope, 0.2, 1.15) * np.float32(rng.uniform(0.75, 1.05))
+    if rng.random() < 0.4:  # a lake or a glacier: ice from blue and bare to covered
+        level = float(rng.normal(0, 1.0))
+        bare = ramp(cover + np.float32(0.4) * drifts, level, level + 1.0) * np.float32(rng.uniform(0.3, 1.0))
+        mix(snow, bare, spectrum_of(BARE_ICE) * (1 + np.float32(0.08) * drifts))
+    everywhere = rng.random() < 0.5
+    level = float(rng.normal(-1.0, 1.2))
+    share = np.ones_like(relief) if everywhere else ramp(cover + relief * np.float32(0.5), level, level + 0.3)
+    if rng.random() < 0.4:
+        woods = float(rng.normal(0.8, 0.8))
+        share = share * (1 - ramp(relief - cover, woods, woods + 0.5) * np.float32(rng.uniform(0.4, 0.95)))
+    mix(ground, share, snow)
+
+
+def pan(rng: np.random.Generator, ground: Field, share: Field) -> None:
+    """A salt pan or white beach, bright in all bands."""
+    crust = fractal(rng, len(share), 0.4, 60.0)
+    bright = np.float32(rng.uniform(0.5, 1.25)) * (1 + np.float32(0.06) * crust)
+    mix(ground, share, spectrum_of(SALT) * bright)

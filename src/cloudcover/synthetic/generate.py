@@ -6,7 +6,7 @@ import multiprocessing
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.label_errors import SCENE_FAILED
 from cloudcover.data.layout import SPLITS, remove_empty_folders
 from cloudcover.masks.overlap import iou
 from cloudcover.runtime.files import derive_seed, sha256
@@ -32,13 +33,14 @@ ERROR_CLUSTERING = 1.2
 
 @dataclass(frozen=True)
 class _Task:
-    """A chip to make: where it stands, and whether it gets a label and a wrong one."""
+    """A chip to make: where it stands, and whether it gets a label, a wrong one, or one of another image."""
 
     chip_id: str
     scene: int
     position: int
     labelled: bool
     spoilt: bool
+    failed: bool
 
 
 def generate(
@@ -52,9 +54,9 @@ def generate(
 ) -> set[Path]:
     """Makes a synthetic set in the challenge's layout.
 
-    The pixels of a chip follow from (seed, scene, position in the scene, locations, chip size) alone, whatever else is
-    made, in whichever order and by however many workers. Which labels are wrong or left out depends on the whole set:
-    exactly the shares that `params` asks for, to rounding.
+    The pixels of a chip follow from (seed, scene, position in the scene, locations, variety, chip size) alone, whatever
+    else is made, in whichever order and by however many workers. Which labels are wrong or left out depends on the
+    whole set: exactly the shares that `params` asks for, to rounding.
 
     Args:
         params: numbers and shares.
@@ -87,14 +89,14 @@ def generate(
     (raw / "train_labels").mkdir(parents=True, exist_ok=True)
     (truth / "masks").mkdir(parents=True, exist_ok=True)
 
-    make = partial(_make, params.locations, data, seed, raw, truth)
+    make = partial(_make, params, data, seed, raw, truth)
     hide = not (sys.stderr.isatty() if progress is None else progress)
     rows = list(tqdm(_map(make, tasks, workers), total=len(tasks), desc="synthetic chips", unit="chip", disable=hide))
 
     for split in SPLITS:
         chips = [t for t in tasks if t.labelled == (split == "train")]
         frame = pd.DataFrame(
-            [_metadata(t, seed, params.locations) for t in chips], columns=list(tables.METADATA.columns)
+            [_metadata(t, _scene(params, seed, t.scene)) for t in chips], columns=list(tables.METADATA.columns)
         )
         tables.METADATA.write(frame, raw / f"{split}_metadata.csv")
     tables.TRUTH.write(pd.DataFrame(rows, columns=list(tables.TRUTH.columns)), truth / "masks.csv")
@@ -119,8 +121,11 @@ def _plan(params: SyntheticParams, seed: int) -> list[_Task]:
     ]
     without = _choose(places, round(params.unlabelled * len(places)), seed, "unlabelled", 0)
     labelled = [place for place in places if place not in without]
-    wrong = _choose(labelled, round(params.label_errors * len(labelled)), seed, "error", ERROR_CLUSTERING)
-    return [_Task(f"s{p[0]:03d}c{p[1]:04d}", *p, p not in without, p in wrong) for p in places]
+    scenes = [(number, 0) for number in range(params.scenes)]
+    failed = {number for number, _ in _choose(scenes, round(params.failed_scenes * params.scenes), seed, "failed", 0)}
+    others = [place for place in labelled if place[0] not in failed]
+    wrong = _choose(others, round(params.label_errors * len(others)), seed, "error", ERROR_CLUSTERING)
+    return [_Task(f"s{p[0]:03d}c{p[1]:04d}", *p, p not in without, p in wrong, p[0] in failed) for p in places]
 
 
 def _choose(
@@ -161,27 +166,33 @@ def _features(task: _Task) -> str:
     return f"{'train' if task.labelled else 'test'}_features/{task.chip_id}"
 
 
-def _make(locations: int, data: DataParams, seed: int, raw: Path, truth: Path, task: _Task) -> dict[str, Any]:
+def _scene(params: SyntheticParams, seed: int, number: int) -> sites.Scene:
+    return sites.scene(seed, number, params.locations, sites.Variety.of(params))
+
+
+def _make(params: SyntheticParams, data: DataParams, seed: int, raw: Path, truth: Path, task: _Task) -> dict[str, Any]:
     """Makes and writes one chip; returns its row of the truth."""
-    of = sites.scene(seed, task.scene, locations)
+    of = _scene(params, seed, task.scene)
     size = data.chip_size
     chip = scene.render(seed, of, task.position, size)
     for band in data.bands:
-        write_tiff(
-            raw / _features(task) / f"{band}.tif", chip.bands[BANDS.index(band)], of.site, task.position, data.nodata
-        )
+        write_tiff(raw / _features(task) / f"{band}.tif", chip.bands[BANDS.index(band)], of, task.position, data.nodata)
     error, agreement = "", float("nan")
     if task.labelled:
         rng = np.random.default_rng(derive_seed(seed, "label", task.scene, task.position))
         label = labels.human(chip, rng)
-        if task.spoilt:
+        if task.failed:
+            foreign = _scene(params, seed, params.scenes + task.scene)  # no other label or chip of the set has its sky
+            label = labels.human(replace(chip, opacity=scene.veil(seed, foreign, task.position, size)), rng)
+            error = SCENE_FAILED if labels.is_wrong(label, chip.mask) else ""
+        elif task.spoilt:
             label, error = labels.spoil(label, chip, lambda: scene.true_mask(seed, of, task.position + 1, size), rng)
         agreement = float(iou(label, chip.mask))
         write_tiff(
-            raw / "train_labels" / f"{task.chip_id}.tif", label.astype(np.uint8), of.site, task.position, IGNORE_INDEX
+            raw / "train_labels" / f"{task.chip_id}.tif", label.astype(np.uint8), of, task.position, IGNORE_INDEX
         )
     path = f"masks/{task.chip_id}.tif"
-    write_tiff(truth / path, chip.mask.astype(np.uint8), of.site, task.position, IGNORE_INDEX)
+    write_tiff(truth / path, chip.mask.astype(np.uint8), of, task.position, IGNORE_INDEX)
     return {
         "chip_id": task.chip_id,
         "path": path,
@@ -191,8 +202,7 @@ def _make(locations: int, data: DataParams, seed: int, raw: Path, truth: Path, t
     }
 
 
-def _metadata(task: _Task, seed: int, locations: int) -> dict[str, str]:
-    of = sites.scene(seed, task.scene, locations)
+def _metadata(task: _Task, of: sites.Scene) -> dict[str, str]:
     return {
         "chip_id": task.chip_id,
         "location": of.site.name,

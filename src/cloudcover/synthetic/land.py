@@ -60,6 +60,9 @@ CHARACTERS: dict[Biome, Character] = {
     "lakes": Character(0.65, covers.FOREST, farms=0.5, water=0.6),
     "mountains": Character(0.45, covers.FOREST, covers.ROCK, rough=2.2, farms=0.2),
     "town": Character(0.45, covers.FOREST, farms=0.6, towns=0.95, town_level=(-0.6, 0.5), barren=0.5),
+    "ice": Character(0.5, covers.FOREST, rough=1.0, farms=0.5, towns=0.1, water=0.5),
+    "sea": Character(0.5, covers.FOREST, water=1.0, water_level=(4.0, 2.0)),
+    "salt": Character(0.1, covers.GRASS, covers.PALE_SOIL, water=0.2, barren=0.9),
 }
 
 
@@ -101,6 +104,11 @@ def reflectance(place: np.random.Generator, of: Scene, size: int) -> Field:
         line = 1.4 - 2.2 * (1 - of.season) + place.normal(0, 0.3)
         snow = ramp(relief + np.float32(0.25) * cover, line, line + 0.3)
         mix(ground, snow, spectrum_of(covers.SNOW) * np.clip(1 + np.float32(1.6) * slope, 0.2, 1.15))
+    if of.site.biome == "ice":
+        covers.winter(place, ground, relief, cover, slope)
+    if of.site.biome == "salt":
+        level = place.normal(-0.5, 1.0)
+        covers.pan(place, ground, ramp(relief + cover * np.float32(0.2), level + 0.3, level))
     return np.maximum(ground, _FLOOR, out=ground)
 
 
@@ -126,6 +134,8 @@ def _wet(place: np.random.Generator, kind: Character, ground: Field, relief: Fie
     """Lakes and the sea fill low ground; a river winds along a level line of a smooth field."""
     size = len(relief)
     glint = place.uniform(0.02, 0.14) if place.random() < 0.15 else 0.0
+    if kind is CHARACTERS["sea"]:
+        glint = place.uniform(0.02, 0.30) if place.random() < 0.5 else 0.0
     if place.random() < kind.water:
         level = place.normal(*kind.water_level)
         share = ramp(relief + cover * np.float32(0.1), level + 0.06, level)

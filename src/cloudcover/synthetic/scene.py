@@ -26,13 +26,16 @@ class Chip:
 
     Attributes:
         bands: (4, size, size) uint16, DN = reflectance x 10,000, never 0; order as `land.BANDS`.
-        mask: true cloud mask (size, size).
         opacity: of the clouds (size, size) [0-1].
     """
 
     bands: NDArray[np.uint16]
-    mask: Mask
     opacity: Field
+
+    @property
+    def mask(self) -> Mask:
+        """True cloud mask (size, size)."""
+        return self.opacity > clouds.THRESHOLD
 
 
 def _sky(seed: int, of: sites.Scene, position: int, size: int) -> clouds.Clouds:
@@ -42,7 +45,28 @@ def _sky(seed: int, of: sites.Scene, position: int, size: int) -> clouds.Clouds:
 
 def true_mask(seed: int, of: sites.Scene, position: int, size: int) -> Mask:
     """The mask of a chip alone, without its picture."""
-    return _sky(seed, of, position, size).mask
+    return veil(seed, of, position, size) > clouds.THRESHOLD
+
+
+def veil(seed: int, of: sites.Scene, position: int, size: int) -> Field:
+    """Opacity of a chip's clouds alone (size, size) [0-1]."""
+    fold = _fold(of)
+    inside = slice(MARGIN, MARGIN + fold * size)
+    return _averaged(_sky(seed, of, position, fold * size).opacity[inside, inside], fold)
+
+
+def _fold(of: sites.Scene) -> int:
+    """How many fine pixels are as wide as one of the scene's."""
+    return round(of.pixel_m / sites.FINE_M)
+
+
+def _averaged(field: Field, fold: int) -> Field:
+    """Means of fold x fold pixels along the last two axes."""
+    if fold == 1:
+        return field
+    rows, columns = field.shape[-2] // fold, field.shape[-1] // fold
+    means: Field = field.reshape(*field.shape[:-2], rows, fold, columns, fold).mean(axis=(-3, -1))
+    return means
 
 
 def render(seed: int, of: sites.Scene, position: int, size: int) -> Chip:
@@ -54,7 +78,24 @@ def render(seed: int, of: sites.Scene, position: int, size: int) -> Chip:
         position: number of the chip in the scene's grid.
         size: height and width [pixels].
     """
-    place = np.random.default_rng(derive_seed(seed, "land", of.site.index, position))
+    fold = _fold(of)
+    reflectance, opacity = _reflectance(seed, of, position, fold * size)
+    noise = np.random.default_rng(derive_seed(seed, "scene", of.index, "noise", position))
+    bands = np.empty((len(reflectance), size, size), np.uint16)
+    for index, fine in enumerate(reflectance):
+        band = _averaged(fine, fold)
+        grain = noise.standard_normal(band.shape, dtype=np.float32)
+        grain *= np.float32(8) + np.float32(60) * band
+        band *= DN_PER_REFLECTANCE
+        band += grain
+        bands[index] = np.clip(np.rint(band, out=band), 1, SATURATION_DN)
+    return Chip(bands, _averaged(opacity, fold))
+
+
+def _reflectance(seed: int, of: sites.Scene, position: int, size: int) -> tuple[Field, Field]:
+    """What reaches the sensor, (4, size, size), and the clouds' opacity, (size, size), in fine pixels."""
+    ground_of = ("land", of.site.index, position, *(["ground", of.ground] if of.ground else []))
+    place = np.random.default_rng(derive_seed(seed, *ground_of))
     ground = land.reflectance(place, of, size)
     above = _sky(seed, of, position, size)
     inside = slice(MARGIN, MARGIN + size)
@@ -65,16 +106,11 @@ def render(seed: int, of: sites.Scene, position: int, size: int) -> Chip:
     opacity = above.opacity[inside, inside]
     through = (1 - opacity) ** _LOSS * np.float32(1 - of.haze)
     glow = opacity * above.light[inside, inside]
-    noise = np.random.default_rng(derive_seed(seed, "scene", of.index, "noise", position))
-    bands = np.empty(ground.shape, np.uint16)
     for index, band in enumerate(ground):
         band *= 1 - np.float32(1 - _SKYLIGHT[index]) * shade
         band *= through
         band += np.float32(_HAZE[index] * of.haze)
         band += np.float32(of.tint[index]) * glow
-        grain = noise.standard_normal(band.shape, dtype=np.float32)
-        grain *= np.float32(8) + np.float32(60) * band
-        band *= DN_PER_REFLECTANCE
-        band += grain
-        bands[index] = np.clip(np.rint(band, out=band), 1, SATURATION_DN)
-    return Chip(bands, opacity > clouds.THRESHOLD, opacity)
+        if of.air is not None:
+            of.air.put_before(band, index, opacity)
+    return ground, opacity

@@ -7,17 +7,22 @@ the scenes of a smaller one with the same number of locations.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from scipy.special import betaincinv, ndtr, ndtri
 
+from cloudcover.config.sections import SyntheticParams
 from cloudcover.runtime.files import derive_seed
+from cloudcover.synthetic import atmosphere
+from cloudcover.synthetic.atmosphere import Air
 from cloudcover.synthetic.noise import wave
 
-Biome = Literal["savanna", "farmland", "forest", "desert", "coast", "lakes", "mountains", "town"]
+Biome = Literal[
+    "savanna", "farmland", "forest", "desert", "coast", "lakes", "mountains", "town", "ice", "sea", "salt"
+]  # fmt: skip
 CloudKind = Literal["cumulus", "deck", "cirrus", "haze"]
 
 # Shares follow the band means of the real set's clear chips: mostly green land, 5-8 % dark water, few bright deserts.
@@ -25,9 +30,12 @@ BIOMES: dict[Biome, float] = {
     "savanna": 0.22, "farmland": 0.18, "forest": 0.21, "desert": 0.05, "coast": 0.18, "lakes": 0.08, "mountains": 0.04,
     "town": 0.05,
 }  # fmt: skip
+EXTREMES: dict[Biome, float] = {"ice": 0.45, "sea": 0.35, "salt": 0.20}
+"""Land that is mistaken for cloud: snow and ice, bright or glinting water, pale pans. Only sets that ask for it."""
+CLEARER = 1.5  # standard deviations by which their skies are clearer: what a model may take for cloud must be seen
 LATITUDES: dict[Biome, tuple[float, float]] = {
     "savanna": (-25, 15), "farmland": (-38, 52), "forest": (-12, 10), "desert": (15, 32), "coast": (-35, 45),
-    "lakes": (-5, 55), "mountains": (28, 48), "town": (-35, 50),
+    "lakes": (-5, 55), "mountains": (28, 48), "town": (-35, 50), "ice": (45, 68), "sea": (-50, 60), "salt": (-30, 38),
 }  # fmt: skip
 KINDS: dict[CloudKind, float] = {"cumulus": 0.45, "deck": 0.30, "cirrus": 0.15, "haze": 0.10}
 
@@ -36,6 +44,9 @@ KINDS: dict[CloudKind, float] = {"cumulus": 0.45, "deck": 0.30, "cirrus": 0.15, 
 ALL_CLEAR_SHARE = 0.05
 ALL_CLOUD_SHARE = 0.30
 BETWEEN = (0.70, 0.54)
+
+FINE_M, COARSE_M = 10.0, 30.0  # pixels of Sentinel-2 and of Landsat
+LEAST_DEPTH = 1.9  # the thinnest body of a cloud has an opacity of 0.12
 
 GRID = 16  # chips stand in rows of 16 within a scene
 
@@ -87,6 +98,12 @@ class Scene:
         outer: size of the largest clouds [pixels].
         wind: direction of streaks [radians].
         tint: brightness of thick cloud, for B02, B03, B04 and B08 [reflectance].
+        ground: which of the site's sets of ground the scene looks at.
+        pixel_m: size of a pixel, 10 or 30 [m].
+        air: the atmosphere in front of the ground; None: surface reflectance, without it.
+        gloom: typical relative loss of light of dark clouds, added to the usual one.
+        least_depth: depth of the thinnest clouds' body (`clouds.sky`).
+        uneven: unevenness of the clouds, relative to what is usual for their kind.
     """
 
     index: int
@@ -103,6 +120,38 @@ class Scene:
     outer: float
     wind: float
     tint: tuple[float, float, float, float]
+    ground: int = 0
+    pixel_m: float = FINE_M
+    air: Air | None = None
+    gloom: float = 0.0
+    least_depth: float = LEAST_DEPTH
+    uneven: float = 1.0
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How a set differs from Level-2A chips of ordinary land at 10 m; the default is no difference at all.
+
+    Attributes:
+        toa: share of scenes in top-of-atmosphere reflectance [0-1].
+        coarse: share of scenes with pixels of 30 m [0-1].
+        extremes: share of sites of snow and ice, sea, or salt, and of scenes with dark, very thin, or smooth and
+            towering clouds [0-1].
+        grounds: sets of ground of a site; its scenes look at them in turn.
+    """
+
+    toa: float = 0.0
+    coarse: float = 0.0
+    extremes: float = 0.0
+    grounds: int = 1
+
+    @classmethod
+    def of(cls, params: SyntheticParams) -> Variety:
+        """Take it from the parameters."""
+        return cls(params.toa, params.coarse, params.extremes, params.grounds)
+
+
+PLAIN = Variety()
 
 
 def _spread(index: int, shift: float, base: float) -> float:
@@ -120,10 +169,12 @@ def _shift(seed: int, name: str) -> float:
 
 
 @lru_cache(maxsize=256)
-def site(seed: int, index: int) -> Site:
-    """Site number `index` of a seed."""
+def site(seed: int, index: int, extremes: float = 0.0) -> Site:
+    """Site number `index` of a seed; a share `extremes` of the sites is of land that is mistaken for cloud."""
     rng = np.random.default_rng(derive_seed(seed, "site", index))
     biome: Biome = _pick(BIOMES, _spread(index, _shift(seed, "biome"), 0.6180339887))
+    if extremes and _spread(index, _shift(seed, "extreme"), 0.3819660113) < extremes:
+        biome = _pick(EXTREMES, _spread(index, _shift(seed, "which extreme"), 0.7548776662))
     latitude = float(rng.uniform(*LATITUDES[biome]))
     zone = int(rng.integers(1, 61))
     longitude = zone * 6 - 183 + float(rng.uniform(-2, 2))
@@ -151,10 +202,10 @@ def _sun(time: dt.datetime, latitude: float, longitude: float) -> tuple[float, f
 
 
 @lru_cache(maxsize=256)
-def scene(seed: int, index: int, locations: int) -> Scene:
+def scene(seed: int, index: int, locations: int, variety: Variety = PLAIN) -> Scene:
     """Scene number `index` of a seed; scenes go round the locations in turn."""
     rng = np.random.default_rng(derive_seed(seed, "scene", index))
-    where = site(seed, index % locations)
+    where = site(seed, index % locations, variety.extremes)
     local = dt.datetime(2018, 2, 1, 10, 30) + dt.timedelta(
         days=float(int(rng.integers(0, 940))), seconds=int(rng.integers(-1800, 1800))
     )
@@ -174,7 +225,7 @@ def scene(seed: int, index: int, locations: int) -> Scene:
     # for clear air.
     slope = float(np.clip(rng.normal(0.17, 0.05), 0.06, 0.30))
     tint = (bright * (1 + slope), bright * (1 + 0.66 * slope), bright * (1 + 0.36 * slope), bright)
-    return Scene(
+    plain = Scene(
         index=index,
         site=where,
         time=time,
@@ -189,7 +240,34 @@ def scene(seed: int, index: int, locations: int) -> Scene:
         outer=float(np.round(outer)),
         wind=float(rng.uniform(0, np.pi)),
         tint=tint,
+        ground=index // locations % variety.grounds,
     )
+    return _varied(plain, variety, np.random.default_rng(derive_seed(seed, "variety", index)))
+
+
+def _varied(plain: Scene, variety: Variety, rng: np.random.Generator) -> Scene:
+    """Give a scene what its set asks for beyond the ordinary."""
+    shares = (variety.toa, variety.coarse, *(3 * [0.5 * variety.extremes]))
+    toa, coarse, dark, thin, towering = rng.random(5) < shares
+    changes: dict[str, Any] = {}
+    if plain.site.biome in EXTREMES:
+        changes["cloudiness"] = plain.cloudiness - CLEARER
+    if toa:  # without a correction for clear air thick cloud is nearly white
+        bright = plain.tint[3] * float(rng.uniform(0.75, 1.0))
+        slope = float(rng.uniform(-0.02, 0.08))
+        changes["tint"] = tuple(bright * (1 + share * slope) for share in (1.0, 0.66, 0.36, 0.0))
+        changes["air"] = atmosphere.air(rng, plain.sun_elevation)
+    if coarse:
+        changes["pixel_m"] = COARSE_M
+    if dark:
+        changes["gloom"] = float(rng.uniform(0.2, 0.6))
+    if thin:
+        changes |= {"least_depth": float(rng.uniform(0.9, LEAST_DEPTH)), "thickness": plain.thickness - 1.2}
+    if towering and not thin:  # smooth white tops, as bright as snow
+        changes |= {"thickness": plain.thickness + 3.5, "uneven": float(rng.uniform(0.0, 0.5))}
+        brighter = float(rng.uniform(1.0, 1.2))
+        changes["tint"] = tuple(brighter * share for share in changes.get("tint", plain.tint))
+    return replace(plain, **changes)
 
 
 def _normal(u: float) -> float:

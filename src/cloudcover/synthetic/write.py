@@ -11,9 +11,7 @@ from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
 from cloudcover.data.geotiff import write_geotiff
-from cloudcover.synthetic.sites import GRID, Site
-
-RESOLUTION_M = 10.0
+from cloudcover.synthetic.sites import GRID, Scene
 
 
 @lru_cache(maxsize=128)
@@ -22,20 +20,20 @@ def _crs(epsg: int) -> CRS:
 
 
 def write_tiff(
-    path: Path, values: NDArray[np.uint8] | NDArray[np.uint16], where: Site, position: int, nodata: int
+    path: Path, values: NDArray[np.uint8] | NDArray[np.uint16], where: Scene, position: int, nodata: int
 ) -> None:
-    """Writes one band, georeferenced by the site and the chip's place in its grid.
+    """Writes one band, georeferenced by its site and the chip's place in its grid.
 
     Args:
         path: file to write.
         values: (size, size) uint8 or uint16.
-        where: gives the UTM zone and the corner.
+        where: gives the UTM zone, the corner and the size of a pixel.
         position: number of the chip in the grid.
         nodata: value that stands for no data.
     """
     size = len(values)
     row, column = divmod(position, GRID)
-    west = where.easting + column * size * RESOLUTION_M
-    north = where.northing - row * size * RESOLUTION_M
-    transform = from_origin(west, north, RESOLUTION_M, RESOLUTION_M)
-    write_geotiff(path, values, {"crs": _crs(where.epsg), "transform": transform, "nodata": nodata})
+    west = where.site.easting + column * size * where.pixel_m
+    north = where.site.northing - row * size * where.pixel_m
+    transform = from_origin(west, north, where.pixel_m, where.pixel_m)
+    write_geotiff(path, values, {"crs": _crs(where.site.epsg), "transform": transform, "nodata": nodata})

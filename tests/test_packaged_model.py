@@ -1,0 +1,40 @@
+"""The packaged model: complete, small, described, and good on chips whose answer is certain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cloudcover.models.packaged import packaged_bundle
+from cloudcover.predict.bundle import load_bundle, read_bundle
+
+MOST_BYTES = 6_000_000
+
+
+def test_it_is_complete_and_small():
+    folder = packaged_bundle()
+    names = read_bundle(folder).models
+    parts = [folder / name / part for name in names for part in ("model.json", "model.safetensors")]
+    assert all(part.exists() for part in parts)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= MOST_BYTES
+
+
+def test_its_card_names_the_data_their_licences_and_the_command():
+    card = (packaged_bundle() / "README.md").read_text()
+    for part in ("CC-BY-4.0", "10.34911/rdnt.hfq6m7", "public domain", "benchmarks/box.py", "ukis-csmask", "held out"):
+        assert part in card
+
+
+@pytest.mark.parametrize(("dn", "cloud"), [
+    ((10_500, 9_900, 9_600, 9_000), True),  # thick cloud, surface reflectance
+    ((300, 480, 280, 3_000), False),  # forest
+    ((350, 300, 120, 60), False),  # water
+    ((1_150, 660, 400, 180), False),  # water, top-of-atmosphere reflectance
+])  # fmt: skip
+def test_it_knows_even_cloud_forest_and_water(dn, cloud):
+    predictor = load_bundle(packaged_bundle(), "cpu")
+    rng = np.random.default_rng(0)
+    level = np.array(dn)[:, None, None] * rng.normal(1, 0.03, (1, 128, 128))
+    chip = np.maximum(level, 1).astype(np.uint16)[None]
+    mask = predictor.masks(chip, np.zeros((1, 4, 2), np.float32))
+    assert (mask == cloud).mean() > 0.98
