@@ -111,7 +111,7 @@ def test_the_proof_runs_the_chain_for_each_seed_and_ends_with_tables_and_a_plot(
     project = Project(tmp_path / "project", TINY, forks=True)
     preset = {**TINY, **ONE_ROUND, "evaluation": {"resamples": 100, "references": ["oracle"]}}
     (project.folder / "config/presets/proof.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
-    project.change("training", "epochs", 1)  # a preset differs from the defaults, not from the user's params.yaml
+    project.change("training", "steps", 1)  # a preset differs from the defaults, not from the user's params.yaml
     project.snakemake("-s", "workflow/proof.smk", "proof", "--config", "seeds=1", "first=2")
     assert load(project.folder / "work/proof/seed2/params.yaml") == validate(preset)
     results = project.folder / "reports" / "proof"

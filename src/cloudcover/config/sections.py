@@ -199,6 +199,9 @@ class ModelParams(Section):
 class TrainingParams(Section):
     """The training recipe, the same in every round."""
 
+    seed: int = Field(
+        0, ge=0, description="seed of the trainings alone: another one repeats them on the same set, folds and choices"
+    )
     loss: Literal["lovasz", "lovasz_softmax", "bce_dice", "jaccard_focal", "cross_entropy", "bce_lovasz"] = Field(
         "bce_lovasz",
         description="lovasz (hinge) | lovasz_softmax | bce_dice | jaccard_focal | cross_entropy | bce_lovasz",
@@ -211,11 +214,18 @@ class TrainingParams(Section):
     min_learning_rate: float = Field(1e-5, ge=0, description="learning rate at the end of the cosine schedule")
     warmup_steps: int = Field(10, ge=0, description="optimizer steps of linear warm-up to the peak learning rate")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay")
-    epochs: int = Field(8, ge=1, description="maximum number of epochs")
-    patience: int = Field(10, ge=1, description="epochs without improvement of monitor before training stops")
-    monitor: Literal["jaccard", "location_mean"] = Field(
-        "jaccard", description="validation metric that selects the epoch to keep: jaccard (global) | location_mean"
+    steps: int = Field(
+        240,
+        ge=1,
+        description="optimizer steps, the same for every run, however many chips it learns from; the chips are passed "
+        "over as often as that takes",
     )
+    monitor: Literal["jaccard", "location_mean"] | None = Field(
+        None,
+        description="null: the last weights are kept, and nothing is chosen on held-out chips; jaccard (global) | "
+        "location_mean: the pass of the highest validation figure is kept, and patience counts",
+    )
+    patience: int = Field(10, ge=1, description="monitor: passes without improvement before training stops")
     batch_size: int = Field(8, ge=1, description="chips per optimizer step")
     micro_batch: int | None = Field(
         None,
@@ -287,6 +297,9 @@ class AugmentationParams(Section):
 class ComputeParams(Section):
     """The hardware that networks run on; results change only within rounding."""
 
+    threads: int = Field(
+        1, ge=1, description="CPU threads of one training; as many trainings run side by side as there are cores"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU if available) | cpu | cuda")
     devices: int = Field(1, ge=1, description="number of GPUs that train one model; each batch is split between them")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
