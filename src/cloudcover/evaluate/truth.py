@@ -14,7 +14,7 @@ from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
-from cloudcover.evaluate.gap import ORACLE, closed_gap
+from cloudcover.evaluate.gap import ORACLE, closed_share, replicates
 from cloudcover.evaluate.runs import BATCH, ENSEMBLE, FINAL, JudgedRun, count, judged_chips
 from cloudcover.evaluate.summary import by_run, gain
 from cloudcover.masks.overlap import confusion, jaccard_index
@@ -48,8 +48,8 @@ def evaluate_truth(
 
     Returns:
         `known` (whether there is any truth); if so, also the figures of each run on the true masks of the test part,
-        the gain over the baseline, `closed_gap` (the share of the oracle's gain that is that, with its 95 % interval,
-        where there is an oracle), `labels` (the first verdicts and the audit, outside the test part), and `rounds`: the
+        the gain over the baseline, `closed_gap` (where there is an oracle: gain, gap and the closed share,
+        see `gap.closed_share`), `labels` (the first verdicts and the audit, outside the test part), and `rounds`: the
         verdicts and pseudo-labels of each. Beside it `tables.COUNTS`.
     """
     if truth.table.empty:
@@ -72,9 +72,8 @@ def evaluate_truth(
         },
     }
     if any(run.name == ORACLE for run in runs):
-        shares = closed_gap(counts[counts["run"] != ENSEMBLE], params.resamples, seed)
-        final = shares[shares["run"] == FINAL].filter(like="closed_share")
-        figures["closed_gap"] = {str(name): float(value) for name, value in final.iloc[0].items()}
+        found = replicates(counts[counts["run"] != ENSEMBLE], resamples=params.resamples, seed=seed)
+        figures["closed_gap"] = closed_share(found, FINAL)
     return figures, counts
 
 

@@ -141,7 +141,7 @@ class Calibrator:
         """A figure of sums over chips, with its interval by location."""
         sums = self.by_location(per_chip)
         values = statistic(np.tensordot(self._draws, sums, 1))
-        return Estimate.of_resamples(float(statistic(sums.sum(axis=0))), values)
+        return Estimate.of_resamples(float(statistic(sums.sum(axis=0))), values, len(sums))
 
     def calibrated(
         self, nested: Sequence[InferenceCandidate], of: Callable[[NDArray[np.int64], float], Floats]
