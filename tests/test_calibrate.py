@@ -23,13 +23,12 @@ from cloudcover.evaluate.calibrate.held_out import groups_of, spread
 from cloudcover.evaluate.calibrate.search import search
 from cloudcover.evaluate.calibrate.temperature import (
     calibration_error,
-    fit_temperature,
-    log_loss,
     reliability,
     reliability_sums,
 )
 from cloudcover.masks.overlap import confusion
 from cloudcover.masks.postprocess import Postprocess
+from cloudcover.masks.temperature import fit_temperature, log_loss
 
 EVALUATION = validate({"evaluation": {"resamples": 200}}).evaluation
 NO_TRIALS = validate({"calibration": {"trials": 0}}).calibration

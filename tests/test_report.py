@@ -27,7 +27,7 @@ from cloudcover.evaluate.calibrate.held_out import load_held_out
 from cloudcover.evaluate.runs import judged_runs
 from cloudcover.evaluate.summary import evaluate, write_comparisons, write_tables
 from cloudcover.evaluate.truth import evaluate_truth
-from cloudcover.masks.out_of_fold import BundleMasks
+from cloudcover.masks.out_of_fold import BundleMasks, OutOfFold
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
 from cloudcover.predict.files import write_mask
@@ -212,7 +212,9 @@ class Run:
         figures, _ = evaluate_truth(
             TrueMasks(self.root / "truth/masks.csv"), store, judged, self.folds,
             tables.AUDIT.read(audited) if audited else None, loaded,
-            {path.parent.name: (tables.ROUND.read(path), PseudoLabels(path)) for path in self.pseudo}, evaluation, 0,
+            {path.parent.name: (tables.ROUND.read(path), PseudoLabels(path)) for path in self.pseudo},
+            {name: OutOfFold([folder]) for name, folder in zip(runs, folders, strict=True)}, prediction.tta, evaluation,
+            0,
         )  # fmt: skip
         write_json(self.root / "truth.json", figures)
         names = {

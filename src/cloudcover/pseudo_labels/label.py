@@ -1,7 +1,7 @@
 """Pseudo-labels: new labels for the chips whose label was rejected or that have none, by a round's own predictions.
 
 The rule is the original's: a pixel is confident at p > c or p < 1 - c, a chip is accepted when more than a share of its
-pixels is confident. Chips accepted in earlier rounds are judged again.
+pixels is confident; p is calibrated (`teachers.temperatures`). Chips accepted in earlier rounds are judged again.
 Probabilities are out of fold, so no model relabels a chip of a scene that it has learned from. Students learn masks, or
 the probabilities themselves (`pseudo_labels.targets`); all figures are of masks.
 """
@@ -22,8 +22,10 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.codec import encode_soft_labels, harden_soft_labels
+from cloudcover.masks.decision import apply_temperature
 from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import HARD, SOFT, PseudoLabels
+from cloudcover.pseudo_labels.teachers import temperatures
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic
 from cloudcover.runtime.text import listed
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 32
 """Chips that are looked at together."""
+FEW = 0.05
+"""Share of accepted candidates below which a round says that it teaches next to nothing."""
 NO_ROW = -1
 """Row of a chip without a pseudo-label."""
 
@@ -132,10 +136,14 @@ def pseudo_label(
     file = out / (SOFT if params.targets == "soft" else HARD)
     size = store.chips(store.index.index[:1].tolist()).shape[-1]
     rows: list[dict[str, object]] = []
+    heat = temperatures(store, manifest, predictions, tta)
+    log.info("temperatures by fold: %s", ", ".join(f"{fold}: {value:.2f}" for fold, value in heat.items()))
     with atomic(file) as part, tqdm(total=len(chip_ids), desc="pseudo-label", unit="chip", disable=None) as bar:
         labels = create_array(part, np.uint8, (len(chip_ids), size, size))
         for batch in store.batches(chip_ids, BATCH):
-            probabilities = predictions.probabilities(batch, tta)
+            raw = predictions.probabilities(batch, tta)
+            of_chips = predictions.table.loc[batch, "fold"].map(heat)
+            probabilities = np.stack([apply_temperature(p, t) for p, t in zip(raw, of_chips, strict=True)])
             known = ~(store.chips(batch) == nodata).any(axis=1)
             made = labels_of(probabilities, known, params)
             labels[len(rows) : len(rows) + len(batch)] = made
@@ -195,3 +203,9 @@ def _report(table: pd.DataFrame) -> None:
         counts.get("added", 0), counts.get("kept", 0), counts.get("dropped", 0),
         "" if accepted else "; the next round learns from given labels only",
     )  # fmt: skip
+    made = int((table["row"] >= 0).sum())
+    if made and accepted < FEW * made:
+        log.warning(
+            "only %d of %d candidates are accepted, under %.0f %%: pseudo-labels change next to nothing; "
+            "lower pseudo_labels.chip_confidence or pixel_confidence", accepted, made, 100 * FEW,
+        )  # fmt: skip

@@ -73,6 +73,11 @@ def final_table(metrics: Path, truth: Path) -> str:
     return "\n".join(lines)
 
 
+def few(row: Mapping[str, float]) -> str:
+    """What to say of a round that accepts next to none of its candidates."""
+    return ", under 5 %" if row["candidates"] and row["accepted_share"] < 0.05 else ""
+
+
 def _label_rows(figures: Mapping[str, Any], true: Mapping[str, Any]) -> list[list[str]]:
     labels = figures["labels"]
     given = labels.get("clean", 0) + labels.get("bad", 0)
@@ -80,6 +85,7 @@ def _label_rows(figures: Mapping[str, Any], true: Mapping[str, Any]) -> list[lis
     for name in rounds_of(figures):
         row = figures["rounds"][name]
         text = f"{row['given']} given labels used, {row['accepted']} of {row['candidates']} pseudo-labels accepted"
+        text += few(row)
         text += f" ({row['added']} added, {row['kept']} kept, {row['dropped']} dropped)"
         if "jaccard" in (quality := true.get("rounds", {}).get(name, {})):
             text += f", Jaccard {quality['jaccard']:.4f} on true masks (given labels: {quality['jaccard_given']:.4f})"

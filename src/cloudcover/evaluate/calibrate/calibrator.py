@@ -24,19 +24,13 @@ from cloudcover.evaluate.calibrate.candidate import InferenceCandidate, Scorer
 from cloudcover.evaluate.calibrate.ensemble import Kind, weights_on
 from cloudcover.evaluate.calibrate.held_out import HeldOut
 from cloudcover.evaluate.calibrate.search import search
-from cloudcover.evaluate.calibrate.temperature import (
-    calibration_error,
-    fit_temperature,
-    levels,
-    log_loss,
-    reliability,
-    reliability_sums,
-)
+from cloudcover.evaluate.calibrate.temperature import calibration_error, reliability, reliability_sums
 from cloudcover.evaluate.estimate import Estimate
 from cloudcover.evaluate.metrics import bootstrap, draw, paired_bootstrap
 from cloudcover.masks.codec import PREDICTION_STEPS
 from cloudcover.masks.decision import apply_temperature
 from cloudcover.masks.overlap import Floats, share
+from cloudcover.masks.temperature import fit_temperature, levels, log_loss
 from cloudcover.runtime.files import derive_seed
 
 Rows = NDArray[np.bool_]

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cloudcover.evaluate.calibrate.held_out import HeldOut, Weights
-from cloudcover.evaluate.calibrate.temperature import levels
 from cloudcover.masks.decision import InferenceSettings
 from cloudcover.masks.overlap import COLUMNS, confusion, jaccard_index
 from cloudcover.masks.postprocess import NOTHING, Postprocess
+from cloudcover.masks.temperature import levels
 
 BATCH = 16
 """Chips whose masks a thread makes at a time."""

@@ -13,9 +13,9 @@ from sklearn.model_selection import GroupKFold
 
 from cloudcover.config.sections import CalibrationParams, Tta
 from cloudcover.data import tables
-from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.codec import PREDICTION_STEPS
+from cloudcover.masks.temperature import histogram
 from cloudcover.runtime.arrays import open_array
 
 Weights = tuple[tuple[float, ...], ...]
@@ -58,10 +58,7 @@ class HeldOut:
         if weights not in self._histograms:
             counts = np.empty((len(self.chips), 2, PREDICTION_STEPS + 1), np.int64)
             for row, label in enumerate(self.labels):
-                valid = label != IGNORE_INDEX
-                levels = self.combined(weights, slice(row, row + 1))[0]
-                codes = levels[valid] + (PREDICTION_STEPS + 1) * label[valid].astype(np.int64)
-                counts[row] = np.bincount(codes, minlength=counts[row].size).reshape(counts[row].shape)
+                counts[row] = histogram(self.combined(weights, slice(row, row + 1))[0], label)
             self._histograms[weights] = counts
         return self._histograms[weights]
 
