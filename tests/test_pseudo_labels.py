@@ -17,6 +17,7 @@ from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.pseudo_labels.churn import by_location
 from cloudcover.pseudo_labels.label import TeacherError, candidates, confident_share, labels_of, pseudo_label
+from cloudcover.pseudo_labels.quota import within_quota
 from cloudcover.pseudo_labels.teachers import temperatures
 from cloudcover.train.data import BatchLoader
 from cloudcover.train.split import select
@@ -162,6 +163,31 @@ def test_a_round_that_accepts_next_to_nothing_says_so(chips, tmp_path, caplog):
     caplog.clear()
     relabel(chips, tmp_path / "round2")
     assert "under 5 %" not in caplog.text
+
+
+def test_chips_without_an_edge_are_accepted_as_often_as_people_have_labelled_them():
+    cover = [0.5, 0.3, 0.7, 1.0, 1.0, 1.0, 0.0, 0.0, 0.4]
+    confident = [0.5, 0.6, 0.7, 0.99, 0.95, 0.97, 0.9, 0.8, 0.1]
+    made = pd.DataFrame({"coverage_share": cover, "confident_share": confident, "accepted": [True] * 8 + [False]})
+    kept = within_quota(made, pd.Series([0.5] * 6 + [1.0] * 4 + [0.0]))  # 2 full for 3 partly cloudy, half a clear one
+    assert kept.tolist() == [True, True, True, True, False, True, False, False, False]
+    assert not within_quota(made.assign(accepted=made["coverage_share"] >= 1), pd.Series([0.5, 1.0])).any()
+
+
+def test_a_round_keeps_the_quota(chips, tmp_path):
+    """No trusted label of this set is of nothing but cloud, so no such mask is accepted."""
+    store, manifest, folds = chips
+    predictions = predict(tmp_path / "oof", store, folds, 0.97, 0.97)
+    levels = np.load(tmp_path / "oof/d4.npy")
+    levels[9] = encode_predictions(np.full(levels[9].shape, 0.97))
+    np.save(tmp_path / "oof/d4.npy", levels)
+    accepted = {}
+    for quota in (False, True):
+        out = tmp_path / f"quota{quota}"
+        table = pseudo_label(store, manifest, folds, predictions, "d4", rule(quota=quota), 0, out)
+        accepted[quota] = table.loc[table["label"] == "pseudo", "chip_id"].tolist()
+        assert (table["change"] == "added").sum() == len(accepted[quota])
+    assert accepted == {False: ["c000", "c001", "c002", "c008", "c009"], True: ["c000", "c001", "c002", "c008"]}
 
 
 def test_predictions_of_other_folds_are_refused_before_anything_is_written(chips, tmp_path):

@@ -215,7 +215,7 @@ class TrainingParams(Section):
     warmup_steps: int = Field(10, ge=0, description="optimizer steps of linear warm-up to the peak learning rate")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay")
     steps: int = Field(
-        240,
+        160,
         ge=1,
         description="optimizer steps, the same for every run, however many chips it learns from; the chips are passed "
         "over as often as that takes",
@@ -240,6 +240,10 @@ class TrainingParams(Section):
         1.0,
         description="loss weight of a pseudo-labelled chip (given labels: 1); a list has one value per round that "
         "made the label, the last one for all later rounds",
+    )
+
+    doubt_weight: bool = Field(
+        False, description="a given label counts with 1 - its suspicion in the loss, instead of in full"
     )
 
     def weight_of_round(self, number: int) -> float:
@@ -324,6 +328,11 @@ class PseudoLabelParams(Section):
     chip_confidence: Share = Field(0.9, description="a chip is accepted above this share of confident pixels [0-1]")
     uncertain_pixels: Literal["keep", "ignore"] = Field(
         "ignore", description="pixels of accepted chips that are not confident: keep | ignore (255)"
+    )
+    quota: bool = Field(
+        False,
+        description="accept no more chips of nothing but cloud, and of none, beside the partly cloudy ones than there "
+        "are among the trusted given labels; the least confident ones are left out",
     )
     targets: Literal["hard", "soft"] = Field(
         "hard", description="targets of the students: hard (the mask, p > 0.5) | soft (the probability p itself)"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cloudcover.config.sections import Tta
 from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.coverage import BANDS, band_of
 from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.runs import BATCH
 from cloudcover.masks.out_of_fold import OutOfFold
@@ -22,8 +23,6 @@ from cloudcover.masks.overlap import confusion, jaccard_index, share
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
 
-BANDS = {"clear": (0.0, 0.05), "partly": (0.05, 0.95), "full": (0.95, 1.01)}
-"""Bands of true cloud cover: from, up to but without."""
 KINDS = ("taught", "given", "made", "known")
 """Whose masks are counted: the pseudo-label's where it teaches, the given label, and over all pixels the round's own
 prediction and the one of the run before."""
@@ -111,7 +110,7 @@ def _count(
             row: dict[str, Any] = {
                 "chip_id": chip,
                 "accepted": pseudo.table.at[chip, "label"] == "pseudo",
-                "band": next(name for name, (low, high) in BANDS.items() if low <= cover < high),
+                "band": band_of(cover),
                 "taught": int(taught.sum()),
                 "new": int((knew[number] != labels[number])[taught].sum()),
                 "pixels": int(counts["made"][number].sum()),
