@@ -199,9 +199,7 @@ class ModelParams(Section):
 class TrainingParams(Section):
     """The training recipe, the same in every round."""
 
-    seed: int = Field(
-        0, ge=0, description="seed of the trainings alone: another one repeats them on the same set, folds and choices"
-    )
+    seed: int = Field(0, ge=0, description="of the trainings alone: another one repeats them on the same set and folds")
     loss: Literal["lovasz", "lovasz_softmax", "bce_dice", "jaccard_focal", "cross_entropy", "bce_lovasz"] = Field(
         "bce_lovasz",
         description="lovasz (hinge) | lovasz_softmax | bce_dice | jaccard_focal | cross_entropy | bce_lovasz",
@@ -217,8 +215,7 @@ class TrainingParams(Section):
     steps: int = Field(
         160,
         ge=1,
-        description="optimizer steps, the same for every run, however many chips it learns from; the chips are passed "
-        "over as often as that takes",
+        description="optimizer steps, the same for every run, however many chips it learns from",
     )
     monitor: Literal["jaccard", "location_mean"] | None = Field(
         None,
@@ -242,9 +239,7 @@ class TrainingParams(Section):
         "made the label, the last one for all later rounds",
     )
 
-    doubt_weight: bool = Field(
-        False, description="a given label counts with 1 - its suspicion in the loss, instead of in full"
-    )
+    doubt_weight: bool = Field(False, description="let a given label count with 1 - its suspicion in the loss")
 
     def weight_of_round(self, number: int) -> float:
         """Return the loss weight of a chip whose pseudo-label was made in round `number`, counted from 1."""
@@ -331,8 +326,7 @@ class PseudoLabelParams(Section):
     )
     quota: bool = Field(
         False,
-        description="accept no more chips of nothing but cloud, and of none, beside the partly cloudy ones than there "
-        "are among the trusted given labels; the least confident ones are left out",
+        description="accept no more full and clear chips beside partly cloudy ones than trusted labels have",
     )
     targets: Literal["hard", "soft"] = Field(
         "hard", description="targets of the students: hard (the mask, p > 0.5) | soft (the probability p itself)"
