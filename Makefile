@@ -44,7 +44,7 @@ format: .venv/tested ## format Python and Snakemake code
 	@ruff check --fix .
 	@snakefmt Snakefile workflow/rules
 
-proof: .venv/installed ## what the method wins back on five synthetic sets whose truth is known (an hour on two cores)
+proof: .venv/installed ## what the method wins back on five synthetic sets whose truth is known (hours on two cores)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- proof
 
 ablation: .venv/pretrained ## what augmentations, architectures, views and the ensemble bring on such a set (an hour)

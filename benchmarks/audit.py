@@ -70,7 +70,7 @@ def parameters(args: argparse.Namespace, seed: int) -> Params:
             "data": p.data.model_copy(update={"chip_size": args.size}),
             "synthetic": p.synthetic.model_copy(update=synthetic),
             "folds": p.folds.model_copy(update={"number": args.folds, "test_share": 0.0}),
-            "training": p.training.model_copy(update={"epochs": args.epochs}),
+            "training": p.training.model_copy(update={"steps": args.steps}),
             "compute": p.compute.model_copy(update={"device": args.device}),
         }
     )
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=33, help="scenes of a set (%(default)s)")
     parser.add_argument("--size", type=int, default=128, help="side of a chip [pixels] (%(default)s)")
     parser.add_argument("--folds", type=int, default=3, help="folds of the networks (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=defaults.training.epochs, help="epochs (%(default)s)")
+    parser.add_argument("--steps", type=int, default=defaults.training.steps, help="of a training (%(default)s)")
     parser.add_argument("--errors", type=float, default=defaults.synthetic.label_errors, help="share of wrong labels")
     parser.add_argument("--quick", action="store_true", help="a set of 72 chips of 64 pixels, to see that all works")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the first set; the others have the next")
@@ -166,7 +166,7 @@ def main() -> None:
     if args.fit and args.repeats < 2:
         parser.error("--fit holds out one set at a time and needs --repeats 2 or more")
     if args.quick:
-        args.chips, args.scenes, args.size, args.epochs = 72, 12, 64, 4
+        args.chips, args.scenes, args.size, args.steps = 72, 12, 64, 24
     seeds = list(range(args.seed, args.seed + args.repeats))
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         results = list(pool.map(partial(run, args), seeds))

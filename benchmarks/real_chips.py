@@ -45,7 +45,7 @@ THRESHOLD_DN = 700
 RECIPE = {  # over the preset
     "data": {"chip_size": 128},
     "synthetic": {"locations": 200, "scenes": 200, "chips": 600, "unlabelled": 0.0},
-    "training": {"epochs": 7, "batch_size": 16, "warmup_steps": 30},
+    "training": {"steps": 266, "batch_size": 16, "warmup_steps": 30},
     "augmentation": {"d4": 1.0, "hflip": 0.0, "vflip": 0.0, "affine": 0.5, "zoom": 1.6, "brightness_contrast": 0.5},
 }
 Masks = dict[str, NDArray[np.uint8]]

@@ -117,10 +117,11 @@ def recipe(options: argparse.Namespace) -> TrainingConfig:
     params = load(Path(__file__).parents[1] / "config/presets/full.yaml")
     config = TrainingConfig.of(params)
     auto = "auto" if options.device == "cuda" else False
+    steps = options.epochs * -(-options.chips // options.batch)
     return replace(
         config,
         model=config.model.model_copy(update={"encoder": options.encoder, "encoder_weights": None}),
-        training=config.training.model_copy(update={"batch_size": options.batch, "epochs": options.epochs}),
+        training=config.training.model_copy(update={"batch_size": options.batch, "steps": steps}),
         compute=config.compute.model_copy(
             update={
                 "device": options.device,

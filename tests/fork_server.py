@@ -16,18 +16,20 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
 
 # isort: split
-import docutils.core  # noqa: F401
-import dvc.cli
-import dvc.commands.repro
-import dvc.dependency
-import dvc.output
-import dvc.repo
-import dvc.stage.loader  # noqa: F401
+with suppress(ImportError):  # a machine that only runs Snakemake needs none
+    import docutils.core  # noqa: F401
+    import dvc.cli
+    import dvc.commands.repro
+    import dvc.dependency
+    import dvc.output
+    import dvc.repo
+    import dvc.stage.loader  # noqa: F401
 import optuna  # noqa: F401
 import pandas as pd  # noqa: F401
 import rasterio  # noqa: F401

@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
     "synthetic": {"locations": 6, "scenes": 8, "chips": 48, "unlabelled": 0.1},
     "folds": {"number": 2, "test_share": 0.3},
     "model": {"decoder_channels": [16, 16, 8, 8, 8]},
-    "training": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01},
+    "training": {"steps": 12, "batch_size": 4, "learning_rate": 0.01},
     "rounds": chain(2),
     "pseudo_labels": {"pixel_confidence": 0.6, "chip_confidence": 0.5},
     "final": {"labels": "round2"},

@@ -643,7 +643,7 @@ def test_the_command_names_the_arrays_there_are(small, out_of_fold):
 def test_networks_that_learned_from_the_given_labels_can_judge_them(small, gathered, tmp_path):
     store, folder = small
     params, folds = Params(), folds_of(store, 2)
-    data, training = DataParams(chip_size=64), params.training.model_copy(update={"epochs": 2})
+    data, training = DataParams(chip_size=64), params.training.model_copy(update={"steps": 30})
     config = TrainingConfig.of(params.model_copy(update={"data": data, "training": training}))
     labels = all_labels(store.index, "human")
     models = {k: tmp_path / f"fold{k}" for k in (0, 1)}

@@ -23,13 +23,12 @@ from cloudcover.evaluate.calibrate.held_out import groups_of, spread
 from cloudcover.evaluate.calibrate.search import search
 from cloudcover.evaluate.calibrate.temperature import (
     calibration_error,
-    fit_temperature,
-    log_loss,
     reliability,
     reliability_sums,
 )
 from cloudcover.masks.overlap import confusion
 from cloudcover.masks.postprocess import Postprocess
+from cloudcover.masks.temperature import fit_temperature, log_loss
 
 EVALUATION = validate({"evaluation": {"resamples": 200}}).evaluation
 NO_TRIALS = validate({"calibration": {"trials": 0}}).calibration
@@ -223,6 +222,24 @@ def test_a_post_processing_that_helps_everywhere_is_found_and_used():
     assert tp / (tp + fp + fn) == pytest.approx(calibration.jaccard.value, abs=0.02)
 
 
+def test_a_post_processing_that_takes_small_clouds_away_is_not_used():
+    """Small clouds look like the specks of which there are more: without both, the Jaccard is higher."""
+    labels = np.zeros((30, 24, 24), bool)
+    labels[:, :12] = True
+    predicted = labels.copy()
+    labels[:, 20:23, 3:6] = predicted[:, 20:23, 3:6] = True  # a small cloud, which is found
+    for column in (9, 14, 19):
+        predicted[:, 20:23, column : column + 3] = True  # three that are none
+    held = held_out(np.where(predicted, 0.9, 0.1)[None], labels)
+    calibration, _ = decided(held, TRIALS)
+    without = replace(InferenceCandidate(held.equal()), postprocess=Postprocess(min_area_pixels=16))
+    scorer, everything = Scorer(held), np.ones(30, bool)
+    assert scorer.jaccard(without, everything) > scorer.jaccard(InferenceCandidate(held.equal()), everything)
+    assert not scorer.keeps_small(without, InferenceCandidate(held.equal()), everything)
+    assert calibration.settings.postprocess == Postprocess()
+    assert step(calibration, "postprocess").small_cloud_recall == 1
+
+
 def test_what_does_not_help_is_not_used():
     logits = clouds(30)
     labels = np.random.default_rng(0).random(logits.shape) < sigmoid(logits)
@@ -232,6 +249,7 @@ def test_what_does_not_help_is_not_used():
     assert set(calibration.settings.weights.values()) == {0.25}
     for found in calibration.steps:
         assert found.used == (found.gain.low > 0)
+        assert 0 <= found.small_cloud_recall <= 1
     perfect, _ = decided(held_out(np.where(labels, 0.99, 0.01)[None], labels), TRIALS)
     assert not step(perfect, "threshold").used
     assert not step(perfect, "postprocess").used

@@ -51,10 +51,10 @@ def test_each_pair_is_compared_as_by_the_paired_bootstrap(counts):
         columns = expected.columns("difference")
         assert row[list(columns)].to_dict() == pytest.approx(columns)
         assert row["figure"] == pytest.approx(jaccard(models[model]))
-        assert row["differs"]
+        assert row["models_differ"]
     same = pairs({"a": models["final"], "b": models["final"]}, 200, 0, STATISTICS["location-mean"]).iloc[0]
     assert same["difference"] == 0
-    assert not same["differs"]
+    assert not same["models_differ"]
 
 
 def test_all_members_of_a_real_ensemble_are_compared(counts):

@@ -25,7 +25,7 @@ def test_two_processes_train_under_snakemake_and_share_one_log(tmp_path, monkeyp
     log = (project.folder / "logs/train/round1/fold0.log").read_text()
     assert log.count("round1 fold 0 is trained by 2 processes on 1 nodes") == 1
     assert log.count("round1 fold 0: ") == 1
-    assert [log.count(f"round1 fold 0 epoch {number}/3") for number in (1, 2, 3)] == [1, 1, 1]
+    assert [log.count(f"round1 fold 0 epoch {number}, step") for number in (1, 2, 3)] == [1, 1, 1]
     assert "distributed_backend=gloo" not in log
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 from sklearn.metrics import accuracy_score, jaccard_score, precision_score, recall_score
 
 from cloudcover.evaluate import metrics
@@ -211,7 +212,8 @@ def test_interval_equals_that_of_a_plain_loop():
         tp, fp, fn, _ = drawn[list(counting.COLUMNS)].sum()
         values.append(tp / (tp + fp + fn))
     interval = metrics.bootstrap(table, resamples=resamples, seed=7)
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+    half = stats.t.ppf(0.975, 11) * np.sqrt(12 / 11) * np.std(values)
+    assert (interval.low, interval.high) == pytest.approx((interval.value - half, interval.value + half))
 
 
 def test_interval_depends_on_the_seed_and_not_on_the_order_of_chips():

@@ -64,8 +64,8 @@ def test_a_wrong_option_is_refused_with_the_nearest_one(values: dict[str, Any], 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"training": {"epochs": "many"}}, r"training\.epochs: .*valid integer.*\(got 'many'\)"),
-        ({"training": {"epochs": 2.5}}, r"training\.epochs: .*\(got 2\.5\)"),
+        ({"training": {"steps": "many"}}, r"training\.steps: .*valid integer.*\(got 'many'\)"),
+        ({"training": {"steps": 2.5}}, r"training\.steps: .*\(got 2\.5\)"),
         ({"folds": {"number": 1}}, r"folds\.number: .*greater than or equal to 2 \(got 1\)"),
         ({"labels": {"max_suspicion": 1.5}}, r"labels\.max_suspicion: .*less than or equal to 1 \(got 1\.5\)"),
         ({"data": 3}, r"data: .*\(got 3\)"),
@@ -126,11 +126,11 @@ def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str) -> N
 
 
 def test_keys_that_appear_twice_are_refused_with_both_lines(tmp_path: Path) -> None:
-    (tmp_path / "twice.yaml").write_text("folds: {number: 3}\ntraining:\n  epochs: 1\n  epochs: 2\nfolds: {}\n")
+    (tmp_path / "twice.yaml").write_text("folds: {number: 3}\ntraining:\n  steps: 1\n  steps: 2\nfolds: {}\n")
     with pytest.raises(ParamsError) as caught:
         load(tmp_path / "twice.yaml")
     assert str(caught.value).splitlines()[1:] == [
-        "  training.epochs: appears twice, on lines 3 and 4; remove one of them",
+        "  training.steps: appears twice, on lines 3 and 4; remove one of them",
         "  folds: appears twice, on lines 1 and 5; remove one of them",
     ]
 
@@ -157,8 +157,9 @@ def test_an_earlier_name_is_refused_with_the_new_one(old: str, new: str) -> None
 @pytest.mark.parametrize("old", REMOVED)
 def test_what_is_no_longer_used_is_refused_with_the_reason(old: str) -> None:
     assert not _holds(old)
-    with pytest.raises(ParamsError, match=rf"(?m)^  {old}: no longer used, remove it; \w+"):
-        validate({old: {"epochs": 3}})
+    section, _, key = old.partition(".")
+    with pytest.raises(ParamsError, match=rf"(?m)^  {re.escape(old)}: no longer used, remove it; \w+"):
+        validate({section: {key or "epochs": 3}})
 
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_the_full_preset_is_the_recipe_of_the_original() -> None:
     )
     assert full.model.decoder_channels is None
     assert (t.loss, t.optimizer, t.learning_rate, t.weight_decay) == ("lovasz", "adam", 4e-5, 1e-5)
-    assert (t.epochs, t.batch_size, t.warmup_steps, t.min_learning_rate) == (30, 32, 0, 1e-6)
+    assert (t.steps, t.batch_size, t.warmup_steps, t.min_learning_rate) == (6750, 32, 0, 1e-6)
 
 
 def test_the_file_of_verdicts_can_be_read() -> None:
@@ -295,11 +296,11 @@ def test_rendered_yaml_reads_back_to_equal_parameters(
 
 def test_new_keys_reach_params_yaml_its_values_are_kept_and_presets_left_alone(tmp_path: Path) -> None:
     (tmp_path / render.PRESETS).mkdir(parents=True)
-    (tmp_path / render.PRESETS / "mine.yaml").write_text("# For me.\ntraining: {epochs: 98}\n")
-    (tmp_path / render.PARAMS).write_text("training: {epochs: 99}")
+    (tmp_path / render.PRESETS / "mine.yaml").write_text("# For me.\ntraining: {steps: 98}\n")
+    (tmp_path / render.PARAMS).write_text("training: {steps: 99}")
     changed = render.outdated(tmp_path)
     assert set(changed) == {render.PARAMS, render.SCHEMA, render.README}
-    assert changed[render.PARAMS] == render.render(validate({"training": {"epochs": 99}}))
+    assert changed[render.PARAMS] == render.render(validate({"training": {"steps": 99}}))
     assert "| [`mine`](presets/mine.yaml) | For me. |" in changed[render.README]
 
 

@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
     """A trained model folder and the store that it was trained on."""
     root = tmp_path_factory.mktemp("trained")
     chips = learnable(root)
-    fit(chips, root, recipe_of(training={"epochs": 6}), "final/unet")
+    fit(chips, root, recipe_of(training={"steps": 18}), "final/unet")
     return root / "model", chips[0]
 
 

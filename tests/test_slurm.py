@@ -15,7 +15,7 @@ from project import ONE_ROUND, TINY, Project
 VALUES = {
     **TINY,
     **ONE_ROUND,
-    "training": {**TINY["training"], "epochs": 2},
+    "training": {**TINY["training"], "steps": 8},
 }
 # The profile, for nodes of one core, looking at short jobs more often: 9, 28 and 57 s after they are sent.
 PROFILE = ["--workflow-profile", "workflow/profiles/slurm", "--slurm-init-seconds-before-status-checks=9"]
@@ -90,14 +90,13 @@ def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
     assert len(sent) == 19  # groups are one each: pack and folds
     log = (project.folder / LOG).read_text()
     assert "runs on GPU GPU-of-n" in log
-    assert "epoch 2/2" in log
+    assert "step 8/8" in log
     assert project.pending("reports/metrics.json") == set()
 
 
 @pytest.mark.slow
 def test_training_that_the_scheduler_cancels_is_sent_again_and_goes_on(cluster, project):
-    project.change("training", "epochs", 30)
-    project.change("training", "patience", 30)
+    project.change("training", "steps", 120)
     environment = project.environment()
     command, cwd = on_cluster(cluster, project, *ROUND1), project.folder
     with subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
@@ -112,7 +111,7 @@ def test_training_that_the_scheduler_cancels_is_sent_again_and_goes_on(cluster, 
 
 @pytest.mark.slow
 def test_a_model_is_trained_by_two_nodes_together(cluster, project):
-    project.change("training", "epochs", 2)
+    project.change("training", "steps", 8)
     project.change("compute", "devices", 2)
     one_gpu_each = ["train:nodes=2", "train:gpu=0", "train:gres=gpu:1"]
     project.run(*on_cluster(cluster, project, *ROUND1, "--set-resources", *one_gpu_each))

@@ -84,3 +84,12 @@ def test_a_chip_of_the_test_part_is_refused_on_either_side(side):
     sides[side] = part(["x"], scene="u", fold=TEST)
     with pytest.raises(SplitError, match=r"chips of the test part in training or validation: x"):
         check(Split(**sides), "none")
+
+
+def test_a_label_in_doubt_counts_by_what_speaks_for_it():
+    folds = pd.DataFrame({"chip_id": list("abcde"), "scene": list("abcde"), "fold": [1, 1, 1, 1, 0]})
+    labels = pd.DataFrame({"chip_id": list("abcde"), "label": ["human", "human", "pseudo", "none", "human"]})
+    labels = labels.assign(source=["audit", "reviewer", "audit", "audit", "audit"], score=[0.3, 0.4, 0.9, 0.8, 0.1])
+    weights = select(labels, folds, 0, 0.5, doubt_weight=True).training.set_index("chip_id")["weight"]
+    assert weights.to_dict() == {"a": 0.7, "b": 1, "c": 0.5}
+    assert select(labels, folds, 0, 0.5).training["weight"].tolist() == [1, 1, 0.5]

@@ -36,7 +36,7 @@ VALUES: dict[str, Any] = {
     "data": {"source": "local", "path": "source", "chip_size": 32, "chips_per_shard": 16},
     "folds": {"number": 2, "test_share": 0.3},
     "model": {"decoder_channels": [16, 16, 8, 8, 8]},
-    "training": {"epochs": 1, "batch_size": 3},
+    "training": {"steps": 4, "batch_size": 3},
     "rounds": chain(1),
     "final": {"labels": "round1"},
     "pseudo_labels": {"pixel_confidence": 0.6, "chip_confidence": 0.5},
@@ -329,7 +329,7 @@ def files_in_lock(project: Project, stage: str) -> list[int]:
 
 @pytest.mark.slow
 def test_training_that_is_killed_goes_on_and_ends_alike_under_both_drivers(copy):
-    copy.change("training", "epochs", 60)
+    copy.change("training", "steps", 600)
     weights = [copy.folder / f"models/baseline/fold{fold}/model.safetensors" for fold in (0, 1)]
     targets = [path.relative_to(copy.folder).as_posix() for path in weights]
     commands = {

@@ -56,7 +56,7 @@ def _train(store: Path, selection: Any, folder: Path, recipe: Any) -> None:
 @pytest.mark.slow
 def test_training_that_is_killed_at_any_moment_ends_like_one_that_was_not(chips, tmp_path):
     store, selection = chips
-    config = recipe_of(training={"epochs": 4, "ema_decay": 0.9})
+    config = recipe_of(training={"steps": 12, "ema_decay": 0.9})
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cloudcover.train.run"])
 
@@ -92,7 +92,7 @@ def test_training_that_is_killed_at_any_moment_ends_like_one_that_was_not(chips,
 
 
 def test_too_little_memory_halves_the_micro_batch_and_keeps_the_batch(chips, tmp_path, monkeypatch, caplog):
-    fit(chips, tmp_path / "small", recipe_of(training={"epochs": 2, "micro_batch": 2}))
+    fit(chips, tmp_path / "small", recipe_of(training={"steps": 6, "micro_batch": 2}))
     forward = Learner.forward
 
     def limited(self, dn, percentiles):
@@ -101,7 +101,7 @@ def test_too_little_memory_halves_the_micro_batch_and_keeps_the_batch(chips, tmp
         return forward(self, dn, percentiles)
 
     monkeypatch.setattr(Learner, "forward", limited)
-    fit(chips, tmp_path / "limited", recipe_of(training={"epochs": 2}))
+    fit(chips, tmp_path / "limited", recipe_of(training={"steps": 6}))
     assert "out of memory: from now on 2 chips per forward pass; the optimizer still steps every 4 chips" in caplog.text
     pd.testing.assert_frame_equal(curve(tmp_path / "small"), curve(tmp_path / "limited"))
 

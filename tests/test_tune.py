@@ -113,7 +113,7 @@ def test_a_study_of_other_parameters_or_in_use_is_refused(trained: Trainings, tm
     config = recipe_of()
     run(tmp_path, 1, config)
     run(tmp_path, 1, recipe_of(mosaic=0.4))  # the augmentation is what is searched
-    longer = replace(config, training=config.training.model_copy(update={"epochs": 99}))
+    longer = replace(config, training=config.training.model_copy(update={"steps": 99}))
     with pytest.raises(tune.StudyError, match="a study of other chips, labels or parameters"):
         run(tmp_path, 2, longer)
     busy = pytest.raises(FolderBusyError, match=r"another search works on .*study\.journal: process \d+ on ")
@@ -127,13 +127,13 @@ def test_the_command_prints_the_best_augmentation_as_yaml(
     monkeypatch.setattr("cloudcover.data.store.ChipStore", ChipStore)
     tables.MANIFEST.write(MANIFEST, tmp_path / "data/labels/manifest.csv")
     tables.FOLDS.write(FOLDS, tmp_path / "data/folds.csv")
-    (tmp_path / "params.yaml").write_text("training: {epochs: 6}\naugmentation: {hflip: 0.1}\n")
+    (tmp_path / "params.yaml").write_text("training: {steps: 6}\naugmentation: {hflip: 0.1}\n")
     arguments = ["--trials", "3", "--params", "params.yaml", "--data", "data", "--study", "study.journal"]
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["tune", *arguments], prog_name="cloudcover")
     assert result.exit_code == 0, result.output
-    assert "3 trials of 3 epochs in study.journal" in result.output
-    assert {config.training.epochs for config, _ in trained.done} == {3}
+    assert "3 trials of 3 steps in study.journal" in result.output
+    assert {config.training.steps for config, _ in trained.done} == {3}
     best = max((config.augmentation for config, _ in trained.done), key=lambda a: 0.001 * a.rotation - 0.3 * a.mosaic)
     printed = yaml.safe_load(result.output[result.output.index("augmentation:") :])
     assert validate(printed).augmentation == best

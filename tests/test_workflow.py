@@ -195,7 +195,7 @@ def test_the_chain_runs_on_real_chips(real_chips, tmp_path):
         "data": {"source": "local", "path": str(real_chips), "chip_size": 128, "tile": True},
         "folds": {"number": 2, "group": "none", "test_share": 0},
         "labels": {"policy": "human"},
-        "training": {"epochs": 2},
+        "training": {"steps": 8},
         **ONE_ROUND,
         "prediction": {"tta": "none", "judge_tta": "none", "compare_tta": []},
         "evaluation": {"resamples": 100, "references": []},

@@ -23,7 +23,7 @@ from cloudcover.train.split import Split, select
 TINY = {
     "data": {"chip_size": 64},
     "model": {"encoder": "tu-mobilenetv3_small_050", "decoder_channels": [16, 16, 8, 8, 8]},
-    "training": {"epochs": 3, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.01},
+    "training": {"steps": 9, "batch_size": 4, "warmup_steps": 2, "learning_rate": 0.01},
 }
 
 

@@ -67,7 +67,7 @@ FILES = (
             "scenes", "truth_chips", "tta",
         )
     ),
-    *(f"reports/*/{name}" for name in ("runs.csv", "seeds.csv", "labels.csv", "proof.png")),
+    *(f"reports/*/{name}" for name in ("runs.csv", "steps.csv", "chains.csv", "labels.csv", "proof.png")),
     *(f"reports/*/{name}" for name in ("members.csv", "tta.csv", "ablation.png")),
     "work/tune/augmentation.journal",
     "work/tune/augmentation.journal.busy",

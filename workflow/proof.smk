@@ -1,10 +1,12 @@
-# Experiments on synthetic sets, whose truth is known: the whole chain by a preset of config/presets/, once per set.
+# Experiments on synthetic sets, whose truth is known: the whole chain by a preset of config/presets/, several times per
+# set, each with trainings of another seed (training.seed).
 #
 #     snakemake -s workflow/proof.smk --cores 2 proof [--config ...]        what the method wins back
 #     snakemake -s workflow/proof.smk --cores 2 ablation [--config ...]     what its parts bring
 #
-# --config: proof=NAME and ablation=NAME another preset; seeds=5 first=0 the sets; threads=3 gpu=2 what one chain gets of
-# --cores and --resources gpu=..., all cores and one GPU unless given: several chains then run side by side.
+# --config: proof=NAME and ablation=NAME another preset; seeds=5 first=0 the sets; trainings=3 of each; threads=3 gpu=2
+# what one chain gets of --cores and --resources gpu=..., all cores and one GPU unless given: several chains then run side
+# by side.
 from pathlib import Path
 
 from cloudcover.pipeline.code_fingerprint import code_fingerprint
@@ -18,14 +20,14 @@ PROOF = config.get("proof", "proof")
 ABLATION = config.get("ablation", "ablation")
 
 
-def chains(preset, seeds):
-    """The results of a preset's chains."""
+def chains(preset, seeds, trainings):
+    """The results of a preset's chains; the first training of every set comes first."""
     first = int(config.get("first", 0))
-    return expand(
-        "work/{preset}/seed{seed}/reports/truth.json",
-        preset=preset,
-        seed=range(first, first + int(config.get("seeds", seeds))),
-    )
+    return [
+        f"work/{preset}/seed{seed}/training{training}/reports/truth.json"
+        for training in range(int(config.get("trainings", trainings)))
+        for seed in range(first, first + int(config.get("seeds", seeds)))
+    ]
 
 
 def code(script):
@@ -40,11 +42,12 @@ localrules:
 
 rule proof:
     input:
-        truth=chains(PROOF, 5),
+        truth=chains(PROOF, 5, 3),
         preset=f"config/presets/{PROOF}.yaml",
     output:
         runs=f"reports/{PROOF}/runs.csv",
-        seeds=f"reports/{PROOF}/seeds.csv",
+        steps=f"reports/{PROOF}/steps.csv",
+        chains=f"reports/{PROOF}/chains.csv",
         labels=f"reports/{PROOF}/labels.csv",
         plot=f"reports/{PROOF}/proof.png",
     log:
@@ -58,7 +61,7 @@ rule proof:
 
 rule ablation:
     input:
-        truth=chains(ABLATION, 1),
+        truth=chains(ABLATION, 3, 1),
         preset=f"config/presets/{ABLATION}.yaml",
     output:
         members=f"reports/{ABLATION}/members.csv",
@@ -77,18 +80,18 @@ rule chain:
     input:
         "config/presets/{preset}.yaml",
     output:
-        "work/{preset}/seed{seed}/reports/truth.json",
+        "work/{preset}/seed{seed}/training{training}/reports/truth.json",
     log:
-        "logs/{preset}/seed{seed}.log",
+        "logs/{preset}/seed{seed}-training{training}.log",
     threads: int(config.get("threads", workflow.cores))
     resources:
         gpu=int(config.get("gpu", 1)),
     params:
-        folder="work/{preset}/seed{seed}",
+        folder="work/{preset}/seed{seed}/training{training}",
         code=[code_fingerprint(script) for script in SCRIPTS],
     shell:
         "mkdir -p {params.folder}/config && head -n 1 config/verdicts.csv > {params.folder}/config/verdicts.csv"
         " && cloudcover params {input} > {params.folder}/params.yaml"
         " && snakemake --snakefile Snakefile --directory {params.folder}"
-        " --config seed={wildcards.seed} --cores {threads} --resources gpu={resources.gpu} --quiet rules host"
+        " --config seed={wildcards.seed} training='{{seed: {wildcards.training}}}' --cores {threads} --resources gpu={resources.gpu} --quiet rules host"
         " -- reports/truth.json 2>&1 | tee {log}"

@@ -65,11 +65,6 @@ def cores():
     return workflow.resource_settings.cores or 1
 
 
-def training_threads():
-    """Threads of one training on the CPU: the folds of a round run side by side."""
-    return max(1, cores() // len(FOLDS))
-
-
 # Memory and time that the rules ask a cluster for; a run on one machine ignores them. They are for 11,748 chips of 512
 # pixels and one GPU of the last years. Time is what docs/scaling.md derives from measured rates, ten times and more:
 # who asks for too much waits a little, who is cut off starts again. Memory is what the demo's jobs held at their peak

@@ -65,6 +65,7 @@ rule evaluate_truth:
         manifest="data/labels/manifest.csv",
         audit=audit_by(runs.BASELINE),
         predictions=predictions("test", RUNS),
+        oof=predictions("oof", [runs.BASELINE, *ROUNDS]),
         bundle="data/test/final/index.csv",
         masks="data/test/final/masks.npy",
         rounds=round_tables(),
@@ -80,7 +81,7 @@ rule evaluate_truth:
         mem_mb=grows(8_000),
         runtime=grows(60),
     params:
-        cfg=sections("seed", "prediction.tta", "prediction.compare_tta", "evaluation"),
+        cfg=sections("seed", "prediction", "evaluation"),
         runs=RUNS,
         code=code("evaluate_truth.py"),
     script:

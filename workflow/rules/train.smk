@@ -13,7 +13,7 @@ rule train:
     benchmark:
         "benchmarks/out/train/{run}/fold{fold}.tsv"
     retries: 1
-    threads: training_threads()
+    threads: PARAMS.compute.threads
     resources:
         gpu=gpus() * PARAMS.compute.devices,
         mem_mb=grows(16_000),

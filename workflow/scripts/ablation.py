@@ -10,7 +10,7 @@ REFERENCE = "final/flips"
 def main() -> None:
     start(snakemake)
     from cloudcover.config.params import load
-    from cloudcover.evaluate.gap import gains
+    from cloudcover.evaluate.gap import gains, replicates
     from cloudcover.evaluate.proof import chain_folders, plot_gains, read_counts
     from cloudcover.evaluate.runs import ENSEMBLE
     from cloudcover.runtime.files import write_text
@@ -20,8 +20,8 @@ def main() -> None:
     counts = read_counts(folders)
     ensemble = counts["run"] == ENSEMBLE
     tables = {
-        "members": gains(counts[~ensemble], REFERENCE, resamples=evaluation.resamples),
-        "tta": gains(counts[ensemble], "vflip", over="tta", resamples=evaluation.resamples),
+        "members": gains(replicates(counts[~ensemble], "run", evaluation.resamples), REFERENCE),
+        "tta": gains(replicates(counts[ensemble], "tta", evaluation.resamples), "vflip", over="tta"),
     }
     for name, table in tables.items():
         write_text(snakemake.output[name], table.to_csv(index=False))

@@ -10,24 +10,25 @@ def main() -> None:
     import pandas as pd
 
     from cloudcover.config.params import load
-    from cloudcover.evaluate.gap import closed_gap
-    from cloudcover.evaluate.proof import by_seed, chain_folders, label_table, plot, read_counts
+    from cloudcover.evaluate.gap import closed_gap, replicates
+    from cloudcover.evaluate.proof import chain_folders, label_table, plot, read_counts, steps
     from cloudcover.evaluate.runs import ENSEMBLE
     from cloudcover.runtime.files import write_text
 
     evaluation = load(snakemake.input.preset).evaluation
     folders = chain_folders(snakemake.input.truth)
     counts = read_counts(folders)
-    counts = counts[counts["run"] != ENSEMBLE]
+    found = replicates(counts[counts["run"] != ENSEMBLE], resamples=evaluation.resamples)
     tables: dict[str, pd.DataFrame] = {
-        "runs": closed_gap(counts, evaluation.resamples),
-        "seeds": by_seed(counts, list(folders)).rename_axis("seed").reset_index(),
+        "runs": closed_gap(found),
+        "steps": steps(found),
+        "chains": found.chains.reset_index(),
         "labels": label_table(folders),
     }
     for name, table in tables.items():
         write_text(snakemake.output[name], table.to_csv(index=False))
         print(f"\n{table.round(4).to_string(index=False)}")
-    plot(tables["runs"], tables["seeds"], Path(snakemake.output.plot))
+    plot(tables["runs"], found.chains, Path(snakemake.output.plot))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def main() -> None:
         labels = tables.MANIFEST.read(manifest)
         if is_round(name := manifest.parent.name):
             weight, masks = config.training.weight_of_round(round_number(name)), PseudoLabels(manifest)
-    split = select(labels, tables.FOLDS.read(snakemake.input.folds), fold, weight)
+    doubt = config.training.doubt_weight and run not in (BASELINE, ORACLE)
+    split = select(labels, tables.FOLDS.read(snakemake.input.folds), fold, weight, doubt_weight=doubt)
     output, history = Path(snakemake.output.weights).parent, Path(snakemake.output.history)
     train(config, store, split, output, Path("work/train"), run=run, fold=fold, masks=masks, history=history)
 

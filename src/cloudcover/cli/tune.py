@@ -9,7 +9,7 @@ import click
 
 @click.command()
 @click.option("--trials", type=click.IntRange(1), default=20, show_default=True, help="Finished trials to reach.")
-@click.option("--epochs", type=click.IntRange(1), help="Of a trial.  [default: half of training.epochs]")
+@click.option("--steps", type=click.IntRange(1), help="Of a trial.  [default: half of training.steps]")
 @click.option("--fold", "held_out", type=int, multiple=True, default=(0,), show_default=True, help="To validate on.")
 @click.option(
     "--params",
@@ -33,9 +33,7 @@ import click
     show_default=True,
     help="Optuna's file of the trials; the same command goes on after a stop.",
 )
-def tune(
-    trials: int, epochs: int | None, held_out: tuple[int, ...], params_file: Path, data: Path, study: Path
-) -> None:
+def tune(trials: int, steps: int | None, held_out: tuple[int, ...], params_file: Path, data: Path, study: Path) -> None:
     """Search for the strength of augmentation by short trainings.
 
     Run the workflow up to data/folds.csv first. Each trial trains on clean labels and is judged on the held-out fold.
@@ -45,7 +43,7 @@ def tune(
     \b
     Examples:
       snakemake --cores 2 data/folds.csv
-      cloudcover tune --trials 30 --epochs 5
+      cloudcover tune --trials 30 --steps 100
     """  # noqa: D301
     import logging
     from dataclasses import replace
@@ -56,15 +54,15 @@ def tune(
     from cloudcover.config.training import TrainingConfig
     from cloudcover.data import tables
     from cloudcover.data.store import ChipStore
-    from cloudcover.train.tune import finished, suggest
+    from cloudcover.train.tune import FIGURE, finished, suggest
     from cloudcover.train.tune import tune as search
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("cloudcover.train.tune").setLevel(logging.INFO)
     params = load(params_file)
-    length = epochs or max(1, params.training.epochs // 2)
+    length = steps or max(1, params.training.steps // 2)
     config = TrainingConfig.of(params)
-    config = replace(config, training=params.training.model_copy(update={"epochs": length}))
+    config = replace(config, training=params.training.model_copy(update={"steps": length}))
     found = search(
         config,
         ChipStore(data / "store"),
@@ -76,8 +74,8 @@ def tune(
         study.parent,
     )
     done = finished(found)
-    click.echo(f"{len(done)} trials of {length} epochs in {study}")
-    click.echo(f"params.yaml  {done[0].value:.4f}  validation figure ({params.training.monitor}, 0-1)")
+    click.echo(f"{len(done)} trials of {length} steps in {study}")
+    click.echo(f"params.yaml  {done[0].value:.4f}  validation figure ({params.training.monitor or FIGURE}, 0-1)")
     click.echo(f"best         {found.best_value:.4f}  trial {found.best_trial.number}\n")
     best = suggest(found.best_trial, params.augmentation)
     click.echo(yaml.safe_dump({"augmentation": best.model_dump()}, sort_keys=False), nl=False)

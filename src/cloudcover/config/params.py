@@ -48,7 +48,10 @@ RENAMED = {
 }
 """Keys and sections of earlier versions, with their names of today."""
 
-REMOVED = {"audit": "the audit judges by the out-of-fold predictions of the baseline and trains no network of its own"}
+REMOVED = {
+    "audit": "the audit judges by the out-of-fold predictions of the baseline and trains no network of its own",
+    "training.epochs": "every run takes the same number of optimizer steps, training.steps",
+}
 """Keys and sections of earlier versions that nothing takes the place of, and why."""
 
 

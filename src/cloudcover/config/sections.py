@@ -215,6 +215,7 @@ class ModelParams(Section):
 class TrainingParams(Section):
     """The training recipe, the same in every round."""
 
+    seed: int = Field(0, ge=0, description="of the trainings alone: another one repeats them on the same set and folds")
     loss: Literal["lovasz", "lovasz_softmax", "bce_dice", "jaccard_focal", "cross_entropy", "bce_lovasz"] = Field(
         "bce_lovasz",
         description="lovasz (hinge) | lovasz_softmax | bce_dice | jaccard_focal | cross_entropy | bce_lovasz",
@@ -227,11 +228,17 @@ class TrainingParams(Section):
     min_learning_rate: float = Field(1e-5, ge=0, description="learning rate at the end of the cosine schedule")
     warmup_steps: int = Field(10, ge=0, description="optimizer steps of linear warm-up to the peak learning rate")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay")
-    epochs: int = Field(8, ge=1, description="maximum number of epochs")
-    patience: int = Field(10, ge=1, description="epochs without improvement of monitor before training stops")
-    monitor: Literal["jaccard", "location_mean"] = Field(
-        "jaccard", description="validation metric that selects the epoch to keep: jaccard (global) | location_mean"
+    steps: int = Field(
+        160,
+        ge=1,
+        description="optimizer steps, the same for every run, however many chips it learns from",
     )
+    monitor: Literal["jaccard", "location_mean"] | None = Field(
+        None,
+        description="null: the last weights are kept, and nothing is chosen on held-out chips; jaccard (global) | "
+        "location_mean: the pass of the highest validation figure is kept, and patience counts",
+    )
+    patience: int = Field(10, ge=1, description="monitor: passes without improvement before training stops")
     batch_size: int = Field(8, ge=1, description="chips per optimizer step")
     micro_batch: int | None = Field(
         None,
@@ -247,6 +254,8 @@ class TrainingParams(Section):
         description="loss weight of a pseudo-labelled chip (given labels: 1); a list has one value per round that "
         "made the label, the last one for all later rounds",
     )
+
+    doubt_weight: bool = Field(False, description="let a given label count with 1 - its suspicion in the loss")
 
     def weight_of_round(self, number: int) -> float:
         """Return the loss weight of a chip whose pseudo-label was made in round `number`, counted from 1."""
@@ -303,6 +312,9 @@ class AugmentationParams(Section):
 class ComputeParams(Section):
     """The hardware that networks run on; results change only within rounding."""
 
+    threads: int = Field(
+        1, ge=1, description="CPU threads of one training; as many trainings run side by side as there are cores"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU if available) | cpu | cuda")
     devices: int = Field(1, ge=1, description="number of GPUs that train one model; each batch is split between them")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -331,6 +343,10 @@ class PseudoLabelParams(Section):
     chip_confidence: Share = Field(0.9, description="a chip is accepted above this share of confident pixels [0-1]")
     uncertain_pixels: Literal["keep", "ignore"] = Field(
         "ignore", description="pixels of accepted chips that are not confident: keep | ignore (255)"
+    )
+    quota: bool = Field(
+        False,
+        description="accept no more full and clear chips beside partly cloudy ones than trusted labels have",
     )
     targets: Literal["hard", "soft"] = Field(
         "hard", description="targets of the students: hard (the mask, p > 0.5) | soft (the probability p itself)"

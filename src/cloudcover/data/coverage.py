@@ -8,6 +8,15 @@ from numpy.typing import NDArray
 NO_LABEL = -1
 
 
+BANDS = {"clear": (0.0, 0.05), "partly": (0.05, 0.95), "full": (0.95, 1.01)}
+"""Bands of cloud cover: from, up to but without. Chips of the outer two teach next to nothing of where clouds end."""
+
+
+def band_of(coverage_share: float) -> str:
+    """The band of a cover in 0-1: `clear`, `partly` or `full`."""
+    return next(name for name, (low, high) in BANDS.items() if low <= coverage_share < high)
+
+
 def coverage_bin(coverage_share: NDArray[np.float64], number: int) -> NDArray[np.int64]:
     """Bins of equal width over 0-1; the last one includes 1. NaN gives `NO_LABEL`.
 

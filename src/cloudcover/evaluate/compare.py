@@ -12,15 +12,9 @@ import pandas as pd
 
 from cloudcover.config.sections import EvaluationParams, Tta
 from cloudcover.data import tables
-from cloudcover.evaluate.estimate import Estimate
-from cloudcover.evaluate.metrics import (
-    Statistic,
-    bootstrap,
-    coverage_bins,
-    global_jaccard,
-    mean_jaccard,
-    paired_resamples,
-)
+from cloudcover.evaluate.gap import difference, difference_column, differs
+from cloudcover.evaluate.metrics import Statistic, bootstrap, coverage_bins, global_jaccard, mean_jaccard
+from cloudcover.evaluate.replicates import Replicates
 from cloudcover.evaluate.runs import ENSEMBLE
 
 STATISTICS: dict[str, Statistic] = {"jaccard": global_jaccard, "location-mean": mean_jaccard}
@@ -30,29 +24,30 @@ PLAIN: Tta = "none"
 def pairs(
     models: Mapping[str, pd.DataFrame], resamples: int, seed: int, statistic: Statistic = global_jaccard
 ) -> pd.DataFrame:
-    """The difference of each two models on the same chips, with its paired 95 % interval by location.
+    """The difference of each two models on the same chips, with its paired 95 % interval.
 
     Args:
-        models: tables of counts (`tables.COUNTS`) by name.
+        models: tables of counts (`tables.COUNTS`) by name; where trainings were repeated, with `replicates.CHAIN`.
         resamples: of locations.
         seed: of the resamples.
         statistic: the figure; see `metrics.bootstrap`.
 
     Returns:
         `model` and `other`, their figures, `difference` (model - other) with `difference_low` and `difference_high`,
-        and whether the interval leaves out 0 (`differs`).
+        and whether the interval leaves out 0: as `differs` if trainings were repeated, and otherwise as
+        `models_differ`, since another training of the same recipe might not.
 
     Raises:
         ValueError: the models were not evaluated on the same chips and labels.
     """
-    values = paired_resamples(models, "location", resamples, seed, statistic)
+    found = Replicates.of(models, resamples, seed, statistic)
     rows = []
     for other, model in itertools.combinations(models, 2):
-        draws = (values[model] - values[other]).to_numpy()
-        difference = Estimate.of_resamples(draws[0], draws[1:])
+        estimate = found.estimate(difference(model, other))
         rows.append(
-            {"model": model, "other": other, "figure": values[model].iloc[0], "other_figure": values[other].iloc[0],
-             **difference.columns("difference"), "differs": difference.low > 0 or difference.high < 0}
+            {"model": model, "other": other, "figure": found.figure(model).value,
+             "other_figure": found.figure(other).value, **estimate.columns("difference"),
+             difference_column(found): differs(estimate)}
         )  # fmt: skip
     return pd.DataFrame(rows)
 

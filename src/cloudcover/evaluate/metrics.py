@@ -87,7 +87,7 @@ def bootstrap(
     seed: int = 0,
     statistic: Statistic = global_jaccard,
 ) -> Estimate:
-    """95 % percentile interval by resampling groups (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
+    """95 % interval by resampling groups (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
 
     Chips of one location err together, so that resampling chips understates the uncertainty several times.
 
@@ -103,7 +103,7 @@ def bootstrap(
     """
     sums = _sums(counts, group)
     values = statistic(draw(len(sums), resamples, seed), sums.to_numpy())
-    return Estimate.of_resamples(_point(statistic, sums), values)
+    return Estimate.of_resamples(_point(statistic, sums), values, len(sums)).within(0, 1)
 
 
 def paired_bootstrap(
@@ -133,7 +133,7 @@ def paired_bootstrap(
     sums_a, sums_b = _sums(a, group), _sums(b, group)
     weights = draw(len(sums_a), resamples, seed)
     values = statistic(weights, sums_a.to_numpy()) - statistic(weights, sums_b.to_numpy())
-    return Estimate.of_resamples(_point(statistic, sums_a) - _point(statistic, sums_b), values)
+    return Estimate.of_resamples(_point(statistic, sums_a) - _point(statistic, sums_b), values, len(sums_a))
 
 
 def paired_resamples(

@@ -2,73 +2,95 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cloudcover.config.runs import BASELINE, FINAL, ORACLE, is_round, round_number
 from cloudcover.data import tables
-from cloudcover.evaluate.gap import closed_gap
+from cloudcover.evaluate.gap import difference, difference_column, differs
+from cloudcover.evaluate.replicates import CHAIN, Replicates
 from cloudcover.runtime.files import atomic, read_json
 
 LABEL_COLUMNS = [
-    "seed", "round", "audit_precision", "audit_recall", "precision", "recall", "wrong_used", "accepted", "jaccard",
-    "jaccard_given", "replaced_share", "union_pixels",
+    *CHAIN, "round", "audit_precision", "audit_recall", "precision", "recall", "wrong_used", "candidates", "accepted",
+    "accepted_share", "jaccard", "jaccard_given", "jaccard_all", "jaccard_partly", "jaccard_known", "new_share",
+    "replaced_share", "mended_share", "union_pixels",
 ]  # fmt: skip
 
+Chain = tuple[int, int]
+"""Set and training of a run of the chain."""
 
-def chain_folders(results: Sequence[str]) -> dict[int, Path]:
-    """Folders of several runs of the chain by their seed, from paths like `…/seed3/reports/truth.json`."""
+
+def chain_folders(results: Sequence[str]) -> dict[Chain, Path]:
+    """Folders of several runs of the chain, from paths like `…/seed3/training1/reports/truth.json`."""
     folders = [Path(path).parents[1] for path in results]
-    return {int(folder.name.removeprefix("seed")): folder for folder in folders}
+    return {
+        (int(folder.parent.name.removeprefix("seed")), int(folder.name.removeprefix("training"))): folder
+        for folder in folders
+    }
 
 
-def read_counts(folders: Mapping[int, Path]) -> pd.DataFrame:
-    """Counts against true masks of several runs of the chain, as if they were one set.
+def read_counts(folders: Mapping[Chain, Path]) -> pd.DataFrame:
+    """Counts against true masks of several runs of the chain.
 
     Args:
-        folders: of the runs, by seed.
+        folders: of the runs.
 
     Returns:
-        `tables.COUNTS`; chips and locations carry their seed, since each seed has its own set.
+        `tables.COUNTS` with the columns of `replicates.CHAIN`.
     """
     parts = []
-    for seed, folder in folders.items():
+    for chain, folder in folders.items():
         counts = tables.COUNTS.read(folder / "reports" / "tables" / "truth_chips.csv")
-        parts.append(counts.assign(**{name: f"{seed}-" + counts[name] for name in ("chip_id", "location", "scene")}))
+        parts.append(counts.assign(**dict(zip(CHAIN, chain, strict=True))))
     return pd.concat(parts, ignore_index=True)
 
 
-def label_table(folders: Mapping[int, Path]) -> pd.DataFrame:
-    """Tabulate what became of the labels: a row per seed and round.
+def label_table(folders: Mapping[Chain, Path]) -> pd.DataFrame:
+    """Tabulate what became of the labels: a row per run of the chain and round.
 
     Returns:
-        `seed`, `round`, `audit_precision` and `audit_recall` of the first verdicts, those after the round (`precision`,
-        `recall`), `wrong_used`: wrong labels from which the next training learns, `accepted` pseudo-labels, their
-        global Jaccard on true masks (`jaccard`), that of the labels given to the same chips (`jaccard_given`),
-        `replaced_share`: of wrong labels, and `union_pixels`: of pseudo-labels and true masks.
+        `set`, `training`, `round`, `audit_precision` and `audit_recall` of the first verdicts, and the figures of
+        `truth.evaluate_truth` after the round, of which some are missing where a round has accepted nothing.
     """
-    rows = []
-    for seed, folder in folders.items():
+    rows: list[dict[str, Any]] = []
+    for chain, folder in folders.items():
         truth = read_json(folder / "reports" / "truth.json")
-        audit = {f"audit_{name}": truth["labels"][name] for name in ("precision", "recall")}
-        rows += [{"seed": seed, "round": name, **audit, **row} for name, row in truth["rounds"].items()]
+        first = {f"audit_{name}": truth["labels"][name] for name in ("precision", "recall")}
+        first |= dict(zip(CHAIN, chain, strict=True))
+        rows += [{"round": name, **first, **row} for name, row in truth["rounds"].items()]
     return pd.DataFrame(rows, columns=LABEL_COLUMNS)
 
 
-def by_seed(counts: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
-    """Global Jaccard of each run: a row per seed."""
-    parts = [counts[counts["location"].str.startswith(f"{seed}-")] for seed in seeds]
-    return pd.DataFrame([closed_gap(part, 1).set_index("run")["jaccard"] for part in parts], index=list(seeds))
+def steps(found: Replicates) -> pd.DataFrame:
+    """What each run gains over the one before it, in all repetitions together and in how many of them.
+
+    Returns:
+        A row per run after the first, in the order of the chain (baseline, rounds, final, oracle): `run`, `over`,
+        `gain` with its interval, `differs` or `models_differ`, `chains_above` and `chains`.
+    """
+    rounds = sorted((run for run in found.chains.columns if is_round(run)), key=round_number)
+    order = [run for run in (BASELINE, *rounds, FINAL, ORACLE) if run in found.chains.columns]
+    rows: list[dict[str, Any]] = []
+    for over, run in itertools.pairwise(order):
+        estimate = found.estimate(difference(run, over))
+        above = int((found.chains[run] > found.chains[over]).sum())
+        row = {"run": run, "over": over, **estimate.columns("gain"), difference_column(found): differs(estimate)}
+        rows.append({**row, "chains_above": above, "chains": len(found.chains)})
+    return pd.DataFrame(rows)
 
 
-def plot(runs: pd.DataFrame, seeds: pd.DataFrame, path: Path) -> None:
-    """Draws each run's Jaccard on true masks: the value of all sets with its interval, and a dot per set.
+def plot(runs: pd.DataFrame, chains: pd.DataFrame, path: Path) -> None:
+    """Draws each run's Jaccard on true masks: the mean with its interval, and a dot per set and training.
 
     Args:
         runs: from `gap.closed_gap`.
-        seeds: from `by_seed`.
+        chains: of `Replicates`.
         path: of the PNG.
     """
     from matplotlib.figure import Figure
@@ -77,9 +99,9 @@ def plot(runs: pd.DataFrame, seeds: pd.DataFrame, path: Path) -> None:
     axes = figure.subplots()
     place = np.arange(len(runs))
     errors = [runs["jaccard"] - runs["jaccard_low"], runs["jaccard_high"] - runs["jaccard"]]
-    axes.errorbar(place, runs["jaccard"], errors, fmt="o", capsize=4, label="all sets, 95 % interval by location")
-    for number, values in enumerate(seeds[list(runs["run"])].to_numpy(float)):
-        axes.plot(place + 0.15, values, ".", color="0.6", label=None if number else "one set")
+    axes.errorbar(place, runs["jaccard"], errors, fmt="o", capsize=4, label="mean, 95 % interval")
+    for number, values in enumerate(chains[list(runs["run"])].to_numpy(float)):
+        axes.plot(place + 0.15, values, ".", color="0.6", label=None if number else "one set and training")
     axes.set_xticks(place, list(runs["run"]))
     axes.set_ylabel("global Jaccard on true masks [0-1]")
     axes.grid(axis="y", alpha=0.3)
@@ -109,6 +131,6 @@ def plot_gains(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
         axes.set_title(title, loc="left", fontsize=10)
-    panels[-1].set_xlabel("gain in global Jaccard on true masks, 95 % interval by location")
+    panels[-1].set_xlabel("gain in global Jaccard on true masks, 95 % interval")
     with atomic(path) as part:
         figure.savefig(part, format="png", dpi=120)

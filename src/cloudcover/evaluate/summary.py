@@ -80,14 +80,18 @@ def evaluate(
     return metrics, counts
 
 
-def round_figures(table: pd.DataFrame) -> dict[str, int]:
-    """Count what a round leaves to the next [chips]: given labels, rejected ones, pseudo-labels and their churn."""
+def round_figures(table: pd.DataFrame) -> dict[str, float]:
+    """Count what a round leaves to the next: given labels, rejected ones, pseudo-labels and their churn [chips].
+
+    `accepted_share` is of the candidates (0-1), and 0 without any.
+    """
     changes = table["change"].value_counts()
     return {
         "given": int((table["label"] == "human").sum()),
         "rejected": int((table["verdict"] == "bad").sum()),
         "candidates": int((table["row"] >= 0).sum()),
-        "accepted": int((table["label"] == "pseudo").sum()),
+        "accepted": (accepted := int((table["label"] == "pseudo").sum())),
+        "accepted_share": accepted / max(1, int((table["row"] >= 0).sum())),
         **{change: int(changes.get(change, 0)) for change in ("added", "kept", "dropped")},
     }
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
-from cloudcover.config.sections import EvaluationParams
+from cloudcover.config.sections import EvaluationParams, Tta
 from cloudcover.data import tables
-from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
-from cloudcover.evaluate.gap import ORACLE, closed_gap
-from cloudcover.evaluate.runs import BATCH, ENSEMBLE, FINAL, JudgedRun, count, judged_chips
+from cloudcover.evaluate.gap import BASELINE, ORACLE, closed_share, replicates
+from cloudcover.evaluate.pseudo import pseudo_figures
+from cloudcover.evaluate.runs import ENSEMBLE, FINAL, JudgedRun, count, judged_chips
 from cloudcover.evaluate.summary import by_run, gain
-from cloudcover.masks.overlap import confusion, jaccard_index
+from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
 
@@ -30,6 +29,8 @@ def evaluate_truth(
     audit: pd.DataFrame | None,
     runs: Sequence[JudgedRun],
     rounds: Mapping[str, tuple[pd.DataFrame, PseudoLabels]],
+    out_of_fold: Mapping[str, OutOfFold],
+    tta: Tta,
     params: EvaluationParams,
     seed: int,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -42,21 +43,24 @@ def evaluate_truth(
         folds: `tables.FOLDS`.
         audit: `tables.AUDIT`, or None where the policy does not use the audit.
         runs: From `runs.judged_runs`.
-        rounds: Labels after each round (`tables.ROUND`), and its pseudo-labels.
+        rounds: Labels after each round (`tables.ROUND`), and its pseudo-labels, in order.
+        out_of_fold: The predictions of the baseline and the rounds by which labels are judged and replaced.
+        tta: Policy of these predictions.
         params: Threshold and resamples.
         seed: Random seed for the intervals.
 
     Returns:
         `known` (whether there is any truth); if so, also the figures of each run on the true masks of the test part,
-        the gain over the baseline, `closed_gap` (the share of the oracle's gain that is that, with its 95 % interval,
-        where there is an oracle), `labels` (the first verdicts and the audit, outside the test part), and `rounds`: the
-        verdicts and pseudo-labels of each. Beside it `tables.COUNTS`.
+        the gain over the baseline, `closed_gap` (where there is an oracle: gain, gap and the closed share,
+        see `gap.closed_share`), `labels` (the first verdicts and the audit, outside the test part), and `rounds`: the
+        verdicts and pseudo-labels of each (`pseudo.pseudo_figures`). Beside it `tables.COUNTS`.
     """
     if truth.table.empty:
         return {"known": False}, tables.COUNTS.empty()
     known = truth.table.reset_index(drop=True)
     chips = judged_chips(manifest, store.index, folds)
     counts = count(runs, chips[chips["chip_id"].isin(known["chip_id"])], truth.masks)
+    before = dict(zip(rounds, [BASELINE, *rounds], strict=False))
     learned = known[known["chip_id"].isin(folds.loc[folds["fold"] != TEST, "chip_id"])]
     figures = {
         "known": True,
@@ -66,15 +70,14 @@ def evaluate_truth(
         "rounds": {
             name: {
                 **label_figures(learned.merge(table, on="chip_id", validate="one_to_one"), None),
-                **_pseudo_figures(pseudo, learned, truth, store),
+                **pseudo_figures(pseudo, out_of_fold[name], out_of_fold[before[name]], tta, truth, learned, store),
             }
             for name, (table, pseudo) in rounds.items()
         },
     }
     if any(run.name == ORACLE for run in runs):
-        shares = closed_gap(counts[counts["run"] != ENSEMBLE], params.resamples, seed)
-        final = shares[shares["run"] == FINAL].filter(like="closed_share")
-        figures["closed_gap"] = {str(name): float(value) for name, value in final.iloc[0].items()}
+        found = replicates(counts[counts["run"] != ENSEMBLE], resamples=params.resamples, seed=seed)
+        figures["closed_gap"] = closed_share(found, FINAL)
     return figures, counts
 
 
@@ -105,23 +108,3 @@ def label_figures(chips: pd.DataFrame, audit: pd.DataFrame | None) -> dict[str, 
         scored = labelled.merge(audit[["chip_id", "suspicion"]], on="chip_id", validate="one_to_one")
         result["average_precision"] = float(average_precision_score(scored["error"] != "", scored["suspicion"]))
     return result
-
-
-def _pseudo_figures(pseudo: PseudoLabels, chips: pd.DataFrame, truth: TrueMasks, store: ChipStore) -> dict[str, float]:
-    """Global Jaccard of accepted pseudo-labels and of the labels that they replace, and the replaced share."""
-    wrong = chips.loc[(chips["error"] != ""), "chip_id"]
-    accepted = pseudo.accepted()
-    made, given = np.zeros(4, np.int64), np.zeros(4, np.int64)
-    for batch in store.batches(accepted, BATCH):
-        true = truth.masks(batch)
-        for sums, labels in ((made, pseudo.masks(batch)), (given, store.labels(batch))):
-            where_labelled = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, true).astype(np.uint8)
-            sums += confusion((labels == 1), where_labelled).sum(axis=0)
-    figures = {
-        "accepted": float(len(accepted)),
-        "replaced_share": float(wrong.isin(accepted).mean()) if len(wrong) else 0.0,
-    }
-    if accepted:
-        figures |= {"jaccard": float(jaccard_index(made)), "jaccard_given": float(jaccard_index(given))}
-    figures["union_pixels"] = float(made[:3].sum())  # to pool the Jaccard of several sets
-    return figures

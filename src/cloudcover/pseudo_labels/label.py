@@ -1,7 +1,8 @@
 """Pseudo-labels: new labels for the chips whose label was rejected or that have none, by a round's own predictions.
 
 The rule is the original's: a pixel is confident at p > c or p < 1 - c, a chip is accepted when more than a share of its
-pixels is confident. Chips accepted in earlier rounds are judged again.
+pixels is confident; p is calibrated (`teachers.temperatures`), and there may be a quota by cover (`quota`). Chips
+accepted in earlier rounds are judged again.
 Probabilities are out of fold, so no model relabels a chip of a scene that it has learned from. Students learn masks, or
 the probabilities themselves (`pseudo_labels.targets`); all figures are of masks.
 """
@@ -22,8 +23,11 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.codec import encode_soft_labels, harden_soft_labels
+from cloudcover.masks.decision import apply_temperature
 from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import HARD, SOFT, PseudoLabels
+from cloudcover.pseudo_labels.quota import within_quota
+from cloudcover.pseudo_labels.teachers import temperatures
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic
 from cloudcover.runtime.text import listed
@@ -32,6 +36,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 32
 """Chips that are looked at together."""
+FEW = 0.05
+"""Share of accepted candidates below which a round says that it teaches next to nothing."""
 NO_ROW = -1
 """Row of a chip without a pseudo-label."""
 
@@ -132,10 +138,14 @@ def pseudo_label(
     file = out / (SOFT if params.targets == "soft" else HARD)
     size = store.chips(store.index.index[:1].tolist()).shape[-1]
     rows: list[dict[str, object]] = []
+    heat = temperatures(store, manifest, predictions, tta)
+    log.info("temperatures by fold: %s", ", ".join(f"{fold}: {value:.2f}" for fold, value in heat.items()))
     with atomic(file) as part, tqdm(total=len(chip_ids), desc="pseudo-label", unit="chip", disable=None) as bar:
         labels = create_array(part, np.uint8, (len(chip_ids), size, size))
         for batch in store.batches(chip_ids, BATCH):
-            probabilities = predictions.probabilities(batch, tta)
+            raw = predictions.probabilities(batch, tta)
+            of_chips = predictions.table.loc[batch, "fold"].map(heat)
+            probabilities = np.stack([apply_temperature(p, t) for p, t in zip(raw, of_chips, strict=True)])
             known = ~(store.chips(batch) == nodata).any(axis=1)
             made = labels_of(probabilities, known, params)
             labels[len(rows) : len(rows) + len(batch)] = made
@@ -144,24 +154,29 @@ def pseudo_label(
             for chip_id, mask, given, share in zip(batch, masks, store.labels(batch), shares, strict=True):
                 accepted = bool(share > params.chip_confidence)
                 entry = {"chip_id": chip_id, "row": len(rows), "accepted": accepted, "confident_share": share}
-                rows.append({**entry, **_describe(mask, given), **_churn(chip_id, mask, accepted, previous)})
+                rows.append({**entry, **_describe(mask, given), **_changed(chip_id, mask, previous)})
             bar.update(len(batch))
         labels.flush()
-    table = _join(manifest, rows, previous)
+    columns = [name for name in tables.ROUND.columns if name not in (*tables.MANIFEST.columns, "change")]
+    judged = pd.DataFrame(rows, columns=["chip_id", "accepted", *columns]).set_index("chip_id")
+    if params.quota and rows:
+        trusted = manifest.loc[manifest["label"] == "human", "chip_id"]
+        judged["accepted"] = within_quota(judged, store.index.loc[trusted, "label_coverage_share"])
+    table = _join(manifest, judged, previous)
     tables.ROUND.write(table, out / "manifest.csv")
     _report(table)
     return table
 
 
-def _join(manifest: pd.DataFrame, rows: list[dict[str, object]], previous: PseudoLabels | None) -> pd.DataFrame:
-    """Add to the verdicts what became of each candidate."""
-    columns = [name for name in tables.ROUND.columns if name not in tables.MANIFEST.columns]
-    made = pd.DataFrame(rows, columns=["chip_id", "accepted", *columns]).set_index("chip_id")
+def _join(manifest: pd.DataFrame, made: pd.DataFrame, previous: PseudoLabels | None) -> pd.DataFrame:
+    """Add to the verdicts what became of each candidate, and what changed since the round before."""
     table = manifest[list(tables.MANIFEST.columns)].join(made, on="chip_id")
-    table.loc[table["accepted"].eq(True), "label"] = "pseudo"
+    accepted = table["accepted"].eq(True)
+    was = table["chip_id"].isin(previous.accepted() if previous else [])
+    table.loc[accepted, "label"] = "pseudo"
     table["row"] = table["row"].fillna(NO_ROW).astype(int)
-    returned = table["chip_id"].isin(previous.accepted() if previous else [])  # or, if still candidates, judged above
-    table["change"] = table["change"].fillna(returned.map({True: "dropped", False: "none"}))
+    changes = {(False, True): "added", (True, True): "kept", (True, False): "dropped", (False, False): "none"}
+    table["change"] = [changes[pair] for pair in zip(was, accepted, strict=True)]
     return tables.ROUND.check(table.drop(columns="accepted"), "labels after a round")
 
 
@@ -175,16 +190,11 @@ def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, fl
     return {"coverage_share": float((mask == 1).sum() / max(1, known.sum())), "agreement_iou": iou}
 
 
-def _churn(
-    chip_id: str, mask: NDArray[np.uint8], accepted: bool, previous: PseudoLabels | None
-) -> dict[str, str | float]:
-    """What changed since the round before: the acceptance, and the share of changed pixels."""
-    share, was = float("nan"), False
-    if previous is not None and chip_id in previous.table.index:
-        was = bool(previous.table.at[chip_id, "label"] == "pseudo")
-        share = float((previous.masks([chip_id])[0] != mask).mean())
-    changes = {(False, True): "added", (True, True): "kept", (True, False): "dropped", (False, False): "none"}
-    return {"change": changes[was, accepted], "changed_pixels_share": share}
+def _changed(chip_id: str, mask: NDArray[np.uint8], previous: PseudoLabels | None) -> dict[str, float]:
+    """Share of the pixels that the round before has labelled otherwise; NaN if it has not labelled the chip."""
+    if previous is None or chip_id not in previous.table.index:
+        return {"changed_pixels_share": float("nan")}
+    return {"changed_pixels_share": float((previous.masks([chip_id])[0] != mask).mean())}
 
 
 def _report(table: pd.DataFrame) -> None:
@@ -195,3 +205,9 @@ def _report(table: pd.DataFrame) -> None:
         counts.get("added", 0), counts.get("kept", 0), counts.get("dropped", 0),
         "" if accepted else "; the next round learns from given labels only",
     )  # fmt: skip
+    made = int((table["row"] >= 0).sum())
+    if made and accepted < FEW * made:
+        log.warning(
+            "only %d of %d candidates are accepted, under %.0f %%: pseudo-labels change next to nothing; "
+            "lower pseudo_labels.chip_confidence or pixel_confidence", accepted, made, 100 * FEW,
+        )  # fmt: skip

@@ -8,6 +8,9 @@ from typing import Any
 
 from cloudcover.runtime.files import read_json
 
+BOUNDS = ("jaccard", "jaccard_low", "jaccard_high")
+"""A figure and its interval, as the files of figures name them."""
+
 
 def runs_of(metrics: Mapping[str, Any]) -> list[str]:
     """Names of the runs in `metrics.json`, in the order of the chain: baseline, rounds, members, final, oracle.
@@ -59,12 +62,20 @@ def final_table(metrics: Path, truth: Path) -> str:
     gains = [figures["gain_over_baseline"], *([true["gain_over_baseline"]] if known else [])]
     rows.append(["gain", *(interval(gain, sign=True) for gain in gains)])
     if gap := true.get("closed_gap"):
-        share = "{closed_share:.0%} ({closed_share_low:.0%} to {closed_share_high:.0%})".format(**gap)
+        rows.append(["gap", "", interval({name: gap[name.replace("jaccard", "gap")] for name in BOUNDS}, sign=True)])
+        share = "not determined: the interval of the gap holds 0"
+        if "closed_share" in gap:
+            share = "{closed_share:.0%} ({closed_share_low:.0%} to {closed_share_high:.0%})".format(**gap)
         rows.append(["gap closed", "", share])
     where = f"Test part of {tested} chips, which nothing has learned from" if tested else "Held-out scenes"
     lines = [f"{where}: global Jaccard with 95 % interval by location", "", *_aligned(rows), ""]
     lines += _aligned(_label_rows(figures, true))
     return "\n".join(lines)
+
+
+def few(row: Mapping[str, float]) -> str:
+    """What to say of a round that accepts next to none of its candidates."""
+    return ", under 5 %" if row["candidates"] and row["accepted_share"] < 0.05 else ""
 
 
 def _label_rows(figures: Mapping[str, Any], true: Mapping[str, Any]) -> list[list[str]]:
@@ -74,6 +85,7 @@ def _label_rows(figures: Mapping[str, Any], true: Mapping[str, Any]) -> list[lis
     for name in rounds_of(figures):
         row = figures["rounds"][name]
         text = f"{row['given']} given labels used, {row['accepted']} of {row['candidates']} pseudo-labels accepted"
+        text += few(row)
         text += f" ({row['added']} added, {row['kept']} kept, {row['dropped']} dropped)"
         if "jaccard" in (quality := true.get("rounds", {}).get(name, {})):
             text += f", Jaccard {quality['jaccard']:.4f} on true masks (given labels: {quality['jaccard_given']:.4f})"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cloudcover.config.sections import ComputeParams
+from cloudcover.config.sections import ComputeParams, TrainingParams
 from cloudcover.config.training import TrainingConfig
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
@@ -88,10 +89,11 @@ def train(
     """
     check(split, config.folds.group)
     identity = training_fingerprint(config, store, split, masks)
-    seed = derive_seed(config.seed, run, fold)
+    seed = derive_seed(config.seed, config.training.seed, run, fold)
     state = work / identity[:16]
     name = f"{run} fold {fold}"
     p, compute = config.training, config.compute
+    torch.set_num_threads(compute.threads)  # the order of sums follows from it, and so do the last bits of a result
     device = resolve_device(compute.device)
     if device == "cpu":
         keep_buffers()
@@ -102,7 +104,7 @@ def train(
     if place.size > 1 and device == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     resident = device == "cuda" and _resident(compute, store, split, masks)
-    compiled = _compiles(config, len(split.training), device, work)
+    compiled = _compiles(config, device, work)
     loaders = [
         BatchLoader(
             store, items, size, order, masks, rank=place.rank, processes=place.size, device=str(here), resident=resident
@@ -117,14 +119,14 @@ def train(
         Normalize(config.input, config.data, reuse=device == "cpu"),  # each batch is learnt from before the next comes
         p,
         config.augmentation,
-        len(loaders[0]) * p.epochs,
+        p.steps,
         seed,
         precision=precision(compute.precision, device),
         place=place,
         compiled=compiled,
     )
     average = EMA(network, p.ema_decay) if p.ema_decay is not None else None
-    progress = _Progress(f"validation_{p.monitor}")
+    progress = _Progress(f"validation_{p.monitor}" if p.monitor else None)
     if place.size > 1:
         log.info("%s is trained by %d processes on %d nodes", name, place.size, distributed.nodes())
     if resume := last_state(state):
@@ -139,10 +141,10 @@ def train(
     curves = work.parent / "curves" / run / f"fold{fold}"
     logger = compute.logger if place.rank == 0 else "none"
     with _deterministic(device), live_curves(logger, curves, progress.history) as record:
-        while not progress.ended(p.epochs, p.patience):
-            seconds = _epoch(learner, average, progress, *loaders)
+        while not progress.ended(p.steps, p.patience):
+            rate = _epoch(learner, average, progress, p, *loaders)
             if place.rank == 0:
-                _report(name, progress, p.epochs, len(split.training) / seconds, device)
+                _report(name, progress, p.steps, rate, device)
                 record(progress.history[-1])
                 save_state(state, progress.epochs - 1, _state(learner, average, progress))
     network.load_state_dict(progress.weights)
@@ -159,7 +161,7 @@ def train(
         fold=fold,
         seed=seed,
         fingerprint=identity,
-        metrics={**progress.figures, "epoch": float(progress.best)},
+        metrics={**progress.figures, "epoch": float(progress.kept)},
     )
     if place.rank == 0:
         tables.HISTORY.write(pd.DataFrame(progress.history), history or output / "history.csv")
@@ -173,16 +175,19 @@ class _Progress:
     """What has become of a training so far.
 
     Attributes:
-        monitor: the figure that chooses the epoch, `validation_jaccard` or `validation_location_mean`.
+        monitor: the figure that chooses the epoch, `validation_jaccard` or `validation_location_mean`; None: the last
+            epoch is kept, and none ends the training early.
         history: a row of `tables.HISTORY` for each epoch.
-        best: number of the epoch with the highest figure, the first of equals; -1 before the first.
+        steps: optimizer steps that are done.
+        kept: number of the epoch with the highest figure, the first of equals, or of the last; -1 before the first.
         figures: validation figures of that epoch.
         weights: of the network in that epoch, on the CPU.
     """
 
-    monitor: str
+    monitor: str | None
     history: list[dict[str, float]] = field(default_factory=list)
-    best: int = -1
+    steps: int = 0
+    kept: int = -1
     figures: dict[str, float] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -191,15 +196,15 @@ class _Progress:
         """Number of finished epochs."""
         return len(self.history)
 
-    def ended(self, epochs: int, patience: int) -> bool:
-        """Whether all epochs are done, or the figure has not risen for `patience` of them."""
-        return self.epochs >= epochs or (self.best >= 0 and self.epochs - 1 - self.best >= patience)
+    def ended(self, steps: int, patience: int) -> bool:
+        """Whether all steps are done, or the figure has not risen for `patience` epochs."""
+        return self.steps >= steps or (self.kept >= 0 and self.epochs - 1 - self.kept >= patience)
 
     def add(self, row: dict[str, float], figures: dict[str, float], network: nn.Module) -> None:
-        """Add an epoch, and keep its weights if it is the best so far."""
+        """Add an epoch, and keep its weights if it is the best so far, or if nothing is chosen."""
         self.history.append({**row, **figures})
-        if self.best < 0 or figures[self.monitor] > self.figures[self.monitor]:
-            self.best, self.figures = self.epochs - 1, figures
+        if self.kept < 0 or self.monitor is None or figures[self.monitor] > self.figures[self.monitor]:
+            self.kept, self.figures = self.epochs - 1, figures
             self.weights = {k: v.detach().to("cpu", copy=True) for k, v in network.state_dict().items()}
 
 
@@ -207,29 +212,37 @@ def _epoch(
     learner: Learner,
     average: EMA | None,
     progress: _Progress,
+    params: TrainingParams,
     training: BatchLoader,
     validation: BatchLoader,
 ) -> float:
-    """Train and validate once more; returns how long the training alone took [s]."""
+    """Pass once more over the chips, or over so many that no more steps are done than are wanted, and validate.
+
+    Returns:
+        Chips per second of the training alone.
+    """
     start = time.perf_counter()
     training.epoch = progress.epochs
-    loss = learner.train_epoch(training, progress.epochs, average.update if average else lambda: None)
-    trained = time.perf_counter() - start
+    steps = min(len(training), params.steps - progress.steps)
+    batches = islice(training, steps)
+    loss = learner.train_epoch(batches, progress.epochs, average.update if average else lambda: None)
+    rate = steps * params.batch_size / (time.perf_counter() - start)
+    progress.steps += steps
     row = {"epoch": float(progress.epochs), "learning_rate": learner.learning_rate, "train_loss": loss}
     with average.applied() if average else nullcontext():
         figures = learner.validate(validation)
         progress.add(row, figures, learner.network)
     progress.history[-1]["seconds"] = time.perf_counter() - start
-    return trained
+    return rate
 
 
-def _report(name: str, progress: _Progress, epochs: int, rate: float, device: str) -> None:
+def _report(name: str, progress: _Progress, steps: int, rate: float, device: str) -> None:
     row = progress.history[-1]
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory" if device == "cuda" else ""
     log.info(
-        "%s epoch %d/%d: loss %.4f, validation loss %.4f, Jaccard %.4f, %.1f s, %.0f chips/s%s",
-        name, progress.epochs, epochs, row["train_loss"], row["validation_loss"], row["validation_jaccard"],
-        row["seconds"], rate, memory,
+        "%s epoch %d, step %d/%d: loss %.4f, validation loss %.4f, Jaccard %.4f, %.1f s, %.0f chips/s%s",
+        name, progress.epochs, progress.steps, steps, row["train_loss"], row["validation_loss"],
+        row["validation_jaccard"], row["seconds"], rate, memory,
     )  # fmt: skip
 
 
@@ -268,10 +281,10 @@ def _resident(compute: ComputeParams, store: ChipStore, split: Split, masks: Mas
     return fits(store, len(split.training) + len(split.validation), masks is not None and masks.soft)
 
 
-def _compiles(config: TrainingConfig, chips: int, device: str, work: Path) -> bool:
+def _compiles(config: TrainingConfig, device: str, work: Path) -> bool:
     """Whether the network is compiled: `compute.compile`; its cache is shared by all runs below `work`."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(work.parent.absolute() / "inductor"))
     if config.compute.compile != "auto":
         return config.compute.compile
-    pixels = chips * config.training.epochs * config.data.chip_size**2
+    pixels = config.training.steps * config.training.batch_size * config.data.chip_size**2
     return device == "cuda" and pixels >= LONG_RUN_PIXELS

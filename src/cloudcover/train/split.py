@@ -44,7 +44,9 @@ def all_labels(index: pd.DataFrame, label: str) -> pd.DataFrame:
     return pd.DataFrame({"chip_id": index.loc[index["labelled"], "chip_id"].tolist(), "label": label})
 
 
-def select(labels: pd.DataFrame, folds: pd.DataFrame, fold: int, pseudo_weight: float = 1.0) -> Split:
+def select(
+    labels: pd.DataFrame, folds: pd.DataFrame, fold: int, pseudo_weight: float = 1.0, *, doubt_weight: bool = False
+) -> Split:
     """Choose the chips that the model of a fold learns from and is validated on.
 
     Args:
@@ -52,12 +54,17 @@ def select(labels: pd.DataFrame, folds: pd.DataFrame, fold: int, pseudo_weight: 
         folds: `tables.FOLDS`.
         fold: The fold that is held out.
         pseudo_weight: Weight of a pseudo-labelled chip in the loss.
+        doubt_weight: Let a given label that the audit has judged count with 1 - its suspicion (`score`).
 
     Raises:
         SplitError: There is nothing to learn from or nothing to validate on.
     """
-    chips = folds.merge(labels[["chip_id", "label"]], on="chip_id", validate="one_to_one").sort_values("chip_id")
+    columns = ["chip_id", "label", *(["source", "score"] if doubt_weight else [])]
+    chips = folds.merge(labels[columns], on="chip_id", validate="one_to_one").sort_values("chip_id")
     chips["weight"] = chips["label"].map({"pseudo": pseudo_weight}).fillna(1.0)
+    if doubt_weight:
+        doubted = (chips["label"] == "human") & (chips["source"] == "audit")
+        chips["weight"] = chips["weight"].where(~doubted, 1 - chips["score"])
     chips = chips[chips["label"] != "none"]
     training = chips[(chips["fold"] != fold) & (chips["fold"] != TEST)]
     validation = chips[(chips["fold"] == fold) & (chips["label"] != "pseudo")]

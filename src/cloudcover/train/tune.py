@@ -27,6 +27,8 @@ from cloudcover.train.split import Split, select
 log = logging.getLogger(__name__)
 
 STUDY = "augmentation"
+FIGURE = "jaccard"
+"""Validation figure of a trial, unless `training.monitor` names another."""
 RANGES: dict[str, tuple[float, float]] = {
     "d4": (0.0, 1.0),
     "affine": (0.0, 1.0),
@@ -64,7 +66,7 @@ def tune(
     trial is optimistic, because it was chosen by it: the chain's evaluation on other folds is the judge.
 
     Args:
-        config: everything but the augmentation stays; `config.training.epochs` is the length of a trial.
+        config: everything but the augmentation stays; `config.training.steps` is the length of a trial.
         store: the packed chips.
         manifest: `tables.MANIFEST`.
         folds: `tables.FOLDS`.
@@ -94,7 +96,7 @@ def tune(
                 with tempfile.TemporaryDirectory(prefix=f"trial{trial.number}-fold{fold}-", dir=work) as folder:
                     output = Path(folder, "model")
                     card = train(changed, store, split, output, work / "train", run="tune", fold=fold)
-                values.append(card.metrics[f"validation_{changed.training.monitor}"])
+                values.append(card.metrics[f"validation_{changed.training.monitor or FIGURE}"])
             return float(np.mean(values))
 
         while len(finished(study)) < trials:

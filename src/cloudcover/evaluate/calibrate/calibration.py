@@ -21,7 +21,8 @@ class Step(BaseModel):
         chosen: the value fitted on all groups.
         gain: on held-out groups; of the Jaccard, or of the log loss for the temperature (positive: better).
         unit: of the gain: `jaccard` [0-1] or `nats` per pixel.
-        used: whether the interval of the gain lies above zero.
+        used: whether the interval of the gain lies above zero, and post-processing leaves small clouds.
+        small_cloud_recall: share of the pixels of small true clouds that are found on held-out groups [0-1].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,6 +32,7 @@ class Step(BaseModel):
     gain: Estimate
     unit: Literal["jaccard", "nats"]
     used: bool
+    small_cloud_recall: float
 
 
 class Calibration(BaseModel):
@@ -65,7 +67,12 @@ class Calibration(BaseModel):
     def figures(self) -> dict[str, Any]:
         """For `metrics.json`: gains and whether they are used (1 or 0), and the calibration error."""
         found: dict[str, Any] = {
-            step.name: {**step.gain.columns("gain"), "used": float(step.used)} for step in self.steps
+            step.name: {
+                **step.gain.columns("gain"),
+                "used": float(step.used),
+                "small_cloud_recall": step.small_cloud_recall,
+            }
+            for step in self.steps
         }
         for name in ("jaccard_before", "jaccard", "calibration_error_before", "calibration_error"):
             estimate: Estimate = getattr(self, name)

@@ -20,23 +20,17 @@ from numpy.typing import NDArray
 
 from cloudcover.config.sections import CalibrationParams, EvaluationParams, Tta
 from cloudcover.evaluate.calibrate.calibration import Calibration, Step, StepName
-from cloudcover.evaluate.calibrate.candidate import InferenceCandidate, Scorer
+from cloudcover.evaluate.calibrate.candidate import SMALL_LOSS, InferenceCandidate, Scorer
 from cloudcover.evaluate.calibrate.ensemble import Kind, weights_on
 from cloudcover.evaluate.calibrate.held_out import HeldOut
 from cloudcover.evaluate.calibrate.search import search
-from cloudcover.evaluate.calibrate.temperature import (
-    calibration_error,
-    fit_temperature,
-    levels,
-    log_loss,
-    reliability,
-    reliability_sums,
-)
+from cloudcover.evaluate.calibrate.temperature import calibration_error, reliability, reliability_sums
 from cloudcover.evaluate.estimate import Estimate
 from cloudcover.evaluate.metrics import bootstrap, draw, paired_bootstrap
 from cloudcover.masks.codec import PREDICTION_STEPS
 from cloudcover.masks.decision import apply_temperature
 from cloudcover.masks.overlap import Floats, share
+from cloudcover.masks.temperature import fit_temperature, levels, log_loss
 from cloudcover.runtime.files import derive_seed
 
 Rows = NDArray[np.bool_]
@@ -83,10 +77,17 @@ class Calibrator:
         a, b = self.scorer.nested(nested), self.scorer.nested(self.used_nested)
         return paired_bootstrap(a, b, "location", self.evaluation.resamples, self.seed)
 
+    def small_recall(self, nested: list[InferenceCandidate]) -> float:
+        """Share of the pixels of small true clouds that are found on held-out groups [0-1]; 1 without any."""
+        sums = sum(
+            self.scorer.small(candidate)[self.group == group].sum(axis=0) for group, candidate in enumerate(nested)
+        )
+        return float(share(*sums))
+
     def decide(
         self, name: StepName, fit: Fit, value: Callable[[InferenceCandidate], Any], gain: Estimate | None = None
     ) -> None:
-        """Takes a step if the interval of its gain lies above zero.
+        """Takes a step if the interval of its gain lies above zero, and post-processing only if small clouds stay.
 
         Args:
             name: of the step.
@@ -98,8 +99,10 @@ class Calibrator:
         unit: Literal["jaccard", "nats"] = "jaccard" if gain is None else "nats"
         gain = self.gain(nested) if gain is None else gain
         fitted = fit(self.everything, self.used)
-        used = gain.low > 0
-        self.steps.append(Step(name=name, chosen=value(fitted), gain=gain, unit=unit, used=used))
+        recall = [self.small_recall(candidates) for candidates in (self.used_nested, nested)]
+        used = gain.low > 0 and (name != "postprocess" or recall[1] >= (1 - SMALL_LOSS) * recall[0])
+        step = Step(name=name, chosen=value(fitted), gain=gain, unit=unit, used=used, small_cloud_recall=recall[1])
+        self.steps.append(step)
         if used:
             self.used, self.used_nested = fitted, nested
 
@@ -141,7 +144,7 @@ class Calibrator:
         """A figure of sums over chips, with its interval by location."""
         sums = self.by_location(per_chip)
         values = statistic(np.tensordot(self._draws, sums, 1))
-        return Estimate.of_resamples(float(statistic(sums.sum(axis=0))), values)
+        return Estimate.of_resamples(float(statistic(sums.sum(axis=0))), values, len(sums))
 
     def calibrated(
         self, nested: Sequence[InferenceCandidate], of: Callable[[NDArray[np.int64], float], Floats]

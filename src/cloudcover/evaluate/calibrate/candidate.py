@@ -11,13 +11,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cloudcover.evaluate.calibrate.held_out import HeldOut, Weights
-from cloudcover.evaluate.calibrate.temperature import levels
 from cloudcover.masks.decision import InferenceSettings
 from cloudcover.masks.overlap import COLUMNS, confusion, jaccard_index
 from cloudcover.masks.postprocess import NOTHING, Postprocess
+from cloudcover.masks.temperature import levels
 
 BATCH = 16
 """Chips whose masks a thread makes at a time."""
+
+
+SMALL_LOSS = 0.05
+"""Share of the found pixels of small clouds that post-processing may lose: a higher Jaccard by large clouds alone is
+no gain to who needs the small ones."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Scorer:
     held: HeldOut
     threads: int = 1
     _known: dict[InferenceCandidate, NDArray[np.int64]] = field(default_factory=dict)
+    _small: dict[InferenceCandidate, NDArray[np.int64]] = field(default_factory=dict)
 
     def counts(self, candidate: InferenceCandidate) -> NDArray[np.int64]:
         """Pixels of each chip, N x 4, see `overlap.COLUMNS`."""
@@ -77,6 +83,26 @@ class Scorer:
 
         with ThreadPoolExecutor(self.threads) as pool:
             return np.concatenate(list(pool.map(of, _batches(len(self.held.labels)))))
+
+    def small(self, candidate: InferenceCandidate) -> NDArray[np.int64]:
+        """Pixels of small true clouds of each chip that are found, and all of them: N x 2, see `HeldOut.small`."""
+        if candidate not in self._small:
+            table = levels(candidate.temperature)
+
+            def of(chips: slice) -> NDArray[np.int64]:
+                probabilities = table[self.held.combined(candidate.weights, chips)]
+                small = self.held.small[chips]
+                found = small & candidate.postprocess.masks(probabilities, candidate.threshold)
+                return np.stack([found.sum(axis=(1, 2)), small.sum(axis=(1, 2))], axis=1)
+
+            with ThreadPoolExecutor(self.threads) as pool:
+                self._small[candidate] = np.concatenate(list(pool.map(of, _batches(len(self.held.labels)))))
+        return self._small[candidate]
+
+    def keeps_small(self, candidate: InferenceCandidate, before: InferenceCandidate, rows: NDArray[np.bool_]) -> bool:
+        """Whether a candidate loses at most `SMALL_LOSS` of the pixels of small clouds that were found before."""
+        found, was = (int(self.small(which)[rows, 0].sum()) for which in (candidate, before))
+        return found >= (1 - SMALL_LOSS) * was
 
     def jaccard(self, candidate: InferenceCandidate, rows: NDArray[np.bool_]) -> float:
         """Global Jaccard on some chips; 1 where there is no cloud."""

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import ndimage
 from sklearn.model_selection import GroupKFold
 
 from cloudcover.config.sections import CalibrationParams, Tta
 from cloudcover.data import tables
-from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.codec import PREDICTION_STEPS
+from cloudcover.masks.postprocess import IN_PLANE
+from cloudcover.masks.temperature import histogram
 from cloudcover.runtime.arrays import open_array
+
+SMALL_PIXELS = 256
+"""Largest area of a small cloud: 2.6 ha of 10 m pixels, the largest that `search.STEPS` removes."""
 
 Weights = tuple[tuple[float, ...], ...]
 """Weights of the members [fold][member]; those of a fold sum to 1."""
@@ -41,6 +47,14 @@ class HeldOut:
     folds: int
     _histograms: dict[Weights, NDArray[np.int64]] = field(default_factory=dict)
 
+    @cached_property
+    def small(self) -> NDArray[np.bool_]:
+        """Pixels of the labels' clouds of at most `SMALL_PIXELS` pixels: N x H x W bool."""
+        cloud = self.labels == 1
+        regions, number = ndimage.label(cloud, IN_PLANE)
+        areas = np.bincount(regions.ravel(), minlength=number + 1)
+        return np.asarray(cloud & (areas <= SMALL_PIXELS)[regions])
+
     def equal(self) -> Weights:
         """Equal weights of all members in all folds."""
         return ((1 / len(self.members),) * len(self.members),) * self.folds
@@ -58,10 +72,7 @@ class HeldOut:
         if weights not in self._histograms:
             counts = np.empty((len(self.chips), 2, PREDICTION_STEPS + 1), np.int64)
             for row, label in enumerate(self.labels):
-                valid = label != IGNORE_INDEX
-                levels = self.combined(weights, slice(row, row + 1))[0]
-                codes = levels[valid] + (PREDICTION_STEPS + 1) * label[valid].astype(np.int64)
-                counts[row] = np.bincount(codes, minlength=counts[row].size).reshape(counts[row].shape)
+                counts[row] = histogram(self.combined(weights, slice(row, row + 1))[0], label)
             self._histograms[weights] = counts
         return self._histograms[weights]
 

@@ -31,7 +31,8 @@ def search(
     """The post-processing and threshold of the highest global Jaccard on some chips.
 
     The first trials are nothing at all and each step alone, the next ones random, and later ones by a tree-structured
-    Parzen estimator (Bergstra et al. 2011). The first of equals wins, so nothing is done for nothing.
+    Parzen estimator (Bergstra et al. 2011). The first of equals wins, so nothing is done for nothing. What loses small
+    clouds (`Scorer.keeps_small`) ranks below everything that does not.
 
     Args:
         scorer: counts candidates.
@@ -54,7 +55,12 @@ def search(
         study.enqueue_trial(off | {name: values[1]})
     original_rule = {"square_pixels": 32, "sure": 0.8, "sure_pixels": 2}
     study.enqueue_trial(off | {"triplet": True, **original_rule})
-    study.optimize(lambda trial: scorer.jaccard(_suggest(trial, start), rows), n_trials=trials)
+
+    def value(trial: optuna.Trial) -> float:
+        candidate = _suggest(trial, start)
+        return scorer.jaccard(candidate, rows) - (not scorer.keeps_small(candidate, start, rows))
+
+    study.optimize(value, n_trials=trials)
     return _suggest(study.best_trial, start)
 
 

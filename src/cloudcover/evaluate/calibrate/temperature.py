@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: temperature, log loss, reliability diagram, expected calibration error.
+"""Whether probabilities mean what they say: reliability diagram, expected calibration error.
 
 Everything follows from a histogram of pixels by label and level (probabilities are kept as bytes), without another pass
 over pixels.
@@ -9,47 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
-from cloudcover.masks.codec import PREDICTION_STEPS, decode_predictions
-from cloudcover.masks.decision import LEAST, apply_temperature
+from cloudcover.masks.overlap import Floats
+from cloudcover.masks.temperature import levels
 
-Floats = NDArray[np.float64]
 BINS = 15
 """Bins of equal width of the reliability diagram, as in Guo et al. 2017."""
-RANGE = 0.1, 10.0
-"""Of the temperatures that are looked at."""
-
-
-def levels(temperature: float = 1.0) -> NDArray[np.float32]:
-    """Calibrated probability of each level of a byte: 256 float32."""
-    return apply_temperature(decode_predictions(np.arange(PREDICTION_STEPS + 1, dtype=np.float32)), temperature)
-
-
-def log_loss(histogram: NDArray[np.int64], temperature: float = 1.0) -> Floats:
-    """Sum of the log loss of pixels [nats].
-
-    Args:
-        histogram: … x 2 (clear, cloud) x 256.
-        temperature: of the probabilities.
-
-    Returns:
-        One sum for each of the leading dimensions.
-    """
-    cloud = np.clip(levels(temperature).astype(np.float64), LEAST, 1 - LEAST)
-    return np.asarray(-(histogram * np.log([1 - cloud, cloud])).sum(axis=(-2, -1)))
-
-
-def fit_temperature(histogram: NDArray[np.int64]) -> float:
-    """The temperature of least log loss (Guo et al. 2017); 1 if the histogram (2 x 256) is empty."""
-    if not histogram.any():
-        return 1.0
-
-    def loss(log_temperature: float) -> float:
-        return float(log_loss(histogram, np.exp(log_temperature)) / histogram.sum())
-
-    low, high = np.log(RANGE)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x))
 
 
 def reliability_sums(histogram: NDArray[np.int64], temperature: float = 1.0, bins: int = BINS) -> Floats:

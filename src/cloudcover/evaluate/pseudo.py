@@ -1,0 +1,142 @@
+"""What pseudo-labels are worth: figures against true masks, over the pixels that they teach and over all pixels.
+
+Confident pixels are right by selection, and sums of pixels are ruled by chips of nothing but cloud. So figures are also
+over all pixels, by band of true cover, and beside what a model knew that had never seen the pseudo-labels: what it
+knew anyway teaches nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cloudcover.config.sections import Tta
+from cloudcover.data.chips import IGNORE_INDEX
+from cloudcover.data.coverage import BANDS, band_of
+from cloudcover.data.store import ChipStore
+from cloudcover.evaluate.runs import BATCH
+from cloudcover.masks.out_of_fold import OutOfFold
+from cloudcover.masks.overlap import confusion, jaccard_index, share
+from cloudcover.masks.pseudo import PseudoLabels
+from cloudcover.masks.truth import TrueMasks
+
+KINDS = ("taught", "given", "made", "known")
+"""Whose masks are counted: the pseudo-label's where it teaches, the given label, and over all pixels the round's own
+prediction and the one of the run before."""
+
+
+def pseudo_figures(
+    pseudo: PseudoLabels,
+    own: OutOfFold,
+    before: OutOfFold,
+    tta: Tta,
+    truth: TrueMasks,
+    known: pd.DataFrame,
+    store: ChipStore,
+) -> dict[str, Any]:
+    """Judge the pseudo-labels of a round.
+
+    Args:
+        pseudo: The pseudo-labels.
+        own: Out-of-fold predictions of the round, from which they were made.
+        before: Those of the run before, which had never seen them.
+        tta: Policy of these predictions.
+        truth: The true masks.
+        known: Chips whose truth is known: chip_id, error.
+        store: The packed chips.
+
+    Returns:
+        `candidates`, `accepted`, `accepted_share`; global Jaccard of the accepted: `jaccard` where they teach and
+        `jaccard_given` of the labels given to these chips, `jaccard_all` over all pixels, `jaccard_partly` of the
+        partly cloudy ones, `jaccard_known` of the run before; `new_share` of the taught pixels that it saw otherwise;
+        `replaced_share` of the wrong labels, and `mended_share` by a mask with fewer wrong pixels; `union_pixels`, to
+        pool `jaccard` of several sets; and `by_coverage`: candidates, accepted, and shares of wrong pixels in the
+        accepted ones of this round and of the run before. Jaccards are missing where nothing is accepted.
+    """
+    chips = _count(pseudo, own, before, tta, truth, known, store)
+    accepted = chips[chips["accepted"]]
+    wrong = known.loc[known["error"] != "", "chip_id"]
+    mended = accepted.index[accepted["made_wrong"] < accepted["given_wrong"]]
+    figures: dict[str, Any] = {
+        "candidates": len(chips),
+        "accepted": float(len(accepted)),
+        "accepted_share": len(accepted) / max(1, len(chips)),
+        "replaced_share": float(wrong.isin(accepted.index).mean()) if len(wrong) else 0.0,
+        "mended_share": float(wrong.isin(mended).mean()) if len(wrong) else 0.0,
+        "union_pixels": float(_sums(accepted, "taught")[:3].sum()),
+        "by_coverage": {name: _band(chips[chips["band"] == name]) for name in BANDS},
+    }
+    if len(accepted):
+        partly = accepted[accepted["band"] == "partly"]
+        figures |= {
+            "jaccard": float(jaccard_index(_sums(accepted, "taught"))),
+            "jaccard_given": float(jaccard_index(_sums(accepted, "given"))),
+            "jaccard_all": float(jaccard_index(_sums(accepted, "made"))),
+            "jaccard_known": float(jaccard_index(_sums(accepted, "known"))),
+            "new_share": float(share(accepted["new"].sum(), accepted["taught"].sum())),
+        }
+        if len(partly):
+            figures["jaccard_partly"] = float(jaccard_index(_sums(partly, "made")))
+    return figures
+
+
+def _count(
+    pseudo: PseudoLabels,
+    own: OutOfFold,
+    before: OutOfFold,
+    tta: Tta,
+    truth: TrueMasks,
+    known: pd.DataFrame,
+    store: ChipStore,
+) -> pd.DataFrame:
+    """Count pixels of each candidate whose truth is known."""
+    candidates = pseudo.table.index[pseudo.table.index.isin(known["chip_id"])].tolist()
+    rows: list[dict[str, Any]] = []
+    for batch in store.batches(candidates, BATCH):
+        true, labels, given = truth.masks(batch), pseudo.masks(batch), store.labels(batch)
+        made, knew = ((run.probabilities(batch, tta) > 0.5).astype(np.uint8) for run in (own, before))
+        counts = {
+            "taught": confusion(labels == 1, _where(labels, true)),
+            "given": confusion(given == 1, _where(given, true)),
+            "made": confusion(made, true),
+            "known": confusion(knew, true),
+        }
+        for number, chip in enumerate(batch):
+            taught = labels[number] != IGNORE_INDEX
+            cover = float((true[number] == 1).sum() / max(1, (true[number] != IGNORE_INDEX).sum()))
+            row: dict[str, Any] = {
+                "chip_id": chip,
+                "accepted": pseudo.table.at[chip, "label"] == "pseudo",
+                "band": band_of(cover),
+                "taught": int(taught.sum()),
+                "new": int((knew[number] != labels[number])[taught].sum()),
+                "pixels": int(counts["made"][number].sum()),
+            }
+            for kind in KINDS:
+                row |= {f"{kind}{place}": int(value) for place, value in enumerate(counts[kind][number])}
+                row[f"{kind}_wrong"] = int(counts[kind][number][1:3].sum())
+            rows.append(row)
+    columns = ["chip_id", "accepted", "band", "taught", "new", "pixels"]
+    columns += [f"{kind}{end}" for kind in KINDS for end in ("0", "1", "2", "3", "_wrong")]
+    return pd.DataFrame(rows, columns=columns).astype({"accepted": bool}).set_index("chip_id")
+
+
+def _where(labels: NDArray[np.uint8], true: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The true masks where labels say something, and unknown elsewhere."""
+    return np.where(labels == IGNORE_INDEX, IGNORE_INDEX, true).astype(np.uint8)
+
+
+def _sums(chips: pd.DataFrame, kind: str) -> NDArray[np.int64]:
+    return np.asarray(chips[[f"{kind}{place}" for place in range(4)]].to_numpy(np.int64).sum(axis=0))
+
+
+def _band(chips: pd.DataFrame) -> dict[str, float]:
+    accepted = chips[chips["accepted"]]
+    figures = {"candidates": float(len(chips)), "accepted": float(len(accepted))}
+    if pixels := int(accepted["pixels"].sum()):
+        figures["wrong_share"] = float(accepted["made_wrong"].sum() / pixels)
+        figures["wrong_share_known"] = float(accepted["known_wrong"].sum() / pixels)
+    return figures
