@@ -28,16 +28,11 @@ from cloudcover.config.sections import Tta
     show_default=True,
     help="Name of the array in that folder.",
 )
-@click.option(
-    "--nodata", type=click.IntRange(0, 65535), default=0, show_default=True, help="Value of pixels without data [DN]."
-)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for the audit's trees.")
 @click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Number of labels to print.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write all labels to this CSV.")
 @click.option("--threads", type=click.IntRange(1), help="Number of threads; by default one per processor core.")
-def audit(
-    store: Path, folder: Path, policy: Tta, nodata: int, seed: int, top: int, out: Path | None, threads: int | None
-) -> None:
+def audit(store: Path, folder: Path, policy: Tta, seed: int, top: int, out: Path | None, threads: int | None) -> None:
     """Print the labels of STORE that are most probably wrong.
 
     STORE is a folder of packed chips, such as data/store. The audit compares each label with the probabilities in
@@ -63,9 +58,9 @@ def audit(
     threads = threads or os.cpu_count() or 1
     chips, out_of_fold = ChipStore(store), OutOfFold([folder])
     folds = out_of_fold.table
-    evidence, votes = gather_evidence(chips, folds, nodata, seed, threads)
+    evidence, votes = gather_evidence(chips, folds, seed, threads)
     probabilities = partial(out_of_fold.probabilities, policy=policy)
-    table = judge_labels(chips, evidence, votes, probabilities, folds, nodata=nodata, threads=threads)
+    table = judge_labels(chips, evidence, votes, probabilities, folds, threads=threads)
     if out:
         tables.AUDIT.write(table, out)
     ranked = table.sort_values("suspicion", ascending=False, kind="stable").head(top)
