@@ -30,7 +30,14 @@ from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.audit import AuditError, judge_labels
 from cloudcover.labels.evidence import gather_evidence
-from cloudcover.labels.score import adjust_prior, estimated_error_share, features, score_labels, strengths
+from cloudcover.labels.score import (
+    adjust_prior,
+    error_share_text,
+    estimated_error_share,
+    features,
+    score_labels,
+    strengths,
+)
 from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.truth import TrueMasks
 from cloudcover.predict.oof import predict_oof
@@ -277,7 +284,9 @@ def test_a_share_that_is_not_determined_is_said(small, gathered, tmp_path, caplo
     assert "not determined" not in caplog.text
     with caplog.at_level("INFO"):
         table = judged(store, gather_evidence(store, folds[right], seed=0), oof, folds[right])
-    assert "the share of wrong labels is not determined" in caplog.text
+    assert "estimated share of wrong labels: not determined" in caplog.text
+    assert "look at the first 50 with `cloudcover review`" in caplog.text
+    assert error_share_text(table) == "not determined"
     assert table["suspicion"].nunique() > len(table) / 2
 
 
@@ -296,6 +305,8 @@ def test_the_command_prints_the_most_suspicious_labels_and_writes_them_all(small
     names = [line[0] for line in lines[1:6]]
     assert (error_of(folder, names) != "").all()
     assert len(lines) == 7
+    share = 100 * tables.AUDIT.read(out)["suspicion"].mean()
+    assert result.stdout.splitlines()[-1].endswith(f"labels; estimated share of wrong labels: {share:.1f} %")
     written = tables.AUDIT.read(out)
     assert written["chip_id"].tolist() == sorted(store.index.loc[store.index["labelled"], "chip_id"])
     assert names == written.sort_values("suspicion", ascending=False)["chip_id"].head(5).tolist()

@@ -40,6 +40,9 @@ def audit(store: Path, folder: Path, policy: Tta, seed: int, top: int, out: Path
     come from models that have not seen the chip's scene. Suspicion is the probability that the label is wrong. Chips
     with a negative fold are left out.
 
+    The last line gives the estimated share of wrong labels. It is not determined if hardly any label is wrong, or if
+    labels are wrong in a way that the audit does not know. The order then still shows which labels to review first.
+
     \b
     Example:
       cloudcover audit data/store --probabilities data/oof/baseline --out audit.csv
@@ -50,6 +53,7 @@ def audit(store: Path, folder: Path, policy: Tta, seed: int, top: int, out: Path
     from cloudcover.data.store import ChipStore
     from cloudcover.labels.audit import judge_labels
     from cloudcover.labels.evidence import gather_evidence
+    from cloudcover.labels.score import error_share_text
     from cloudcover.masks.out_of_fold import OutOfFold
 
     arrays = sorted(path.stem for path in folder.glob("*.npy"))
@@ -65,4 +69,4 @@ def audit(store: Path, folder: Path, policy: Tta, seed: int, top: int, out: Path
         tables.AUDIT.write(table, out)
     ranked = table.sort_values("suspicion", ascending=False, kind="stable").head(top)
     click.echo(ranked[["chip_id", "suspicion", "reasons"]].to_string(index=False, float_format="{:.3f}".format))
-    click.echo(f"{len(table)} labels, estimated to be wrong: {table['suspicion'].sum():.1f}")
+    click.echo(f"{len(table)} labels; estimated share of wrong labels: {error_share_text(table)}")

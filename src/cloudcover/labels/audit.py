@@ -24,7 +24,7 @@ from cloudcover.labels.disagreement import committee_evidence, confident_levels,
 from cloudcover.labels.evidence import BATCH
 from cloudcover.labels.geometry import THUMBNAIL, best_match, geometry_evidence, reduce
 from cloudcover.labels.scenes import scene_evidence
-from cloudcover.labels.score import estimated_error_share, is_determined, score_labels
+from cloudcover.labels.score import error_share_text, estimated_error_share, is_determined, score_labels
 from cloudcover.labels.trees import enlarge
 from cloudcover.masks.codec import decode_predictions
 from cloudcover.masks.overlap import iou
@@ -190,13 +190,12 @@ def _mean(table: pd.DataFrame, previous: pd.DataFrame) -> pd.DataFrame:
 
 def _report(table: pd.DataFrame) -> None:
     """Log how many labels are suspected, and whether their number means anything."""
-    share = estimated_error_share(table)
     suspected = int((table["suspicion"] > 0.5).sum())
     log.info(
-        "the audit suspects %d of %d labels; estimated share of wrong labels %.1f %%",
-        suspected, len(table), 100 * share,
+        "the audit suspects %d of %d labels; estimated share of wrong labels: %s",
+        suspected, len(table), error_share_text(table),
     )  # fmt: skip
-    if not is_determined(share):
+    if not is_determined(estimated_error_share(table)):
         log.warning(
             "the share of wrong labels is not determined: either hardly any is wrong, or they are wrong in a way that "
             "the audit does not know. The suspicions still rank the labels; look at the first 50 with `cloudcover "

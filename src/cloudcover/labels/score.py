@@ -163,3 +163,9 @@ def estimated_error_share(audit: pd.DataFrame) -> float:
 def is_determined(share: float) -> bool:
     """Return whether an estimated share of wrong labels can be relied on, see `LEAST_DETERMINED`."""
     return share >= LEAST_DETERMINED
+
+
+def error_share_text(audit: pd.DataFrame) -> str:
+    """Write the estimated share of wrong labels in per cent, or that it is not determined."""
+    share = estimated_error_share(audit)
+    return f"{100 * share:.1f} %" if is_determined(share) else "not determined"
