@@ -4,7 +4,7 @@
     python benchmarks/audit.py --seed 1 --repeats 5 --jobs 5 --json audit.json
     python benchmarks/audit.py --noise own thin style boxes shift scene_failed none --once --seed 1 --repeats 2
     python benchmarks/audit.py --real ../shared/real-labels
-    python benchmarks/audit.py --noise own thin … --once --seed 1001 --repeats 2 --fit src/cloudcover/labels/weights.py
+    python benchmarks/audit.py --noise own scene_failed none --once --repeats 2 --fit src/cloudcover/labels/weights.py
     python benchmarks/audit.py --rate
 
 Creates synthetic sets whose wrong labels are known, and runs the workflow's judgement of labels on each: train a
@@ -44,7 +44,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import audit_noise
 import audit_real
@@ -57,11 +57,12 @@ from sklearn.metrics import average_precision_score
 from threadpoolctl import threadpool_limits
 
 from cloudcover.config.params import Params
+from cloudcover.config.sections import Tta
 from cloudcover.labels.manifest import suspects
 from cloudcover.labels.score import estimated_error_share, is_determined
 from cloudcover.runtime.files import write_json
 
-REAL = {"chips": 200, "scenes": 30, "size": 512, "folds": 2, "epochs": 24, "once": True}
+REAL = {"chips": 200, "scenes": 30, "size": 512, "folds": 2, "epochs": 12, "once": True, "tta": "vflip"}
 """Defaults with `--real`."""
 WINDOW = 128
 """Networks learn from windows of this side where chips are larger [pixels]."""
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace, job: tuple[str, int]) -> Result:
     start = time.perf_counter()
     place = nullcontext(args.keep / f"{noise}-{seed}") if args.keep else tempfile.TemporaryDirectory()
     with place as folder, threadpool_limits(args.threads):
-        audited = AuditedSet(parameters(args, seed), Path(folder), noise, real=args.real)
+        audited = AuditedSet(parameters(args, seed), Path(folder), noise, args.tta, args.real)
         judgements = audited.judgements(args.threads, twice=not args.once)
     return Result(noise, seed, judgements, time.perf_counter() - start)
 
@@ -180,6 +181,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="side of a chip [pixels] (%(default)s)")
     parser.add_argument("--folds", type=int, default=3, help="folds of the networks (%(default)s)")
     parser.add_argument("--epochs", type=int, default=defaults.training.epochs, help="epochs (%(default)s)")
+    parser.add_argument("--tta", default="d4", choices=get_args(Tta), help="views by whose mean labels are judged")
     parser.add_argument("--errors", type=float, default=defaults.synthetic.label_errors, help="share of wrong labels")
     parser.add_argument("--quick", action="store_true", help="a set of 72 chips of 64 pixels, to see that all works")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the first set; the others have the next")

@@ -9,10 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, log_loss
 
 from cloudcover.labels.manifest import suspects
 from cloudcover.labels.score import adjust_prior, features
+from cloudcover.labels.weights import WEIGHTS
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 """Strengths of the ridge that are compared."""
@@ -21,10 +22,11 @@ FAVOURABLE = ("separable", "doubtful")
 
 
 def fit(sets: Mapping[str, Sequence[pd.DataFrame]]) -> str:
-    """Compare strengths of the ridge with one group held out at a time, and fit the weights by the best.
+    """Compare strengths of the ridge by the log loss of groups held out one at a time, and fit the weights by the best.
 
-    Ridge logistic regression that shrinks towards equal weights (1, or -0.5 for what speaks for a label) instead of 0,
-    so that evidence that is rare in synthetic sets still counts on real ones. No weight changes its sign.
+    Ridge logistic regression that shrinks towards the present weights instead of 0, so that a fit on other sets adds to
+    what earlier ones have learned. New evidence starts at 1, or at -0.5 if it speaks for a label, so that it counts on
+    real sets even if it is rare in synthetic ones. No weight changes its sign.
 
     Args:
         sets: Judgements by group, at least two groups: families of noise, or sets of one family.
@@ -33,9 +35,9 @@ def fit(sets: Mapping[str, Sequence[pd.DataFrame]]) -> str:
         The source of `cloudcover.labels.weights`.
     """
     found = pd.concat([_held_out(sets, strength) for strength in STRENGTHS])
-    ap = found.groupby("strength")["ap"].mean()
-    strength = float(ap.idxmax())
-    print(f"\nstrength of the ridge and mean average precision of groups held out\n{ap.round(4).to_string()}")
+    means = found.groupby("strength")[["ap", "log_loss"]].mean()
+    strength = float(means["log_loss"].idxmin())
+    print(f"\nstrength of the ridge, groups held out\n{means.round(4).to_string()}")
     chosen = found[found["strength"] == strength].drop(columns="strength").set_index("group")
     print(f"\ngroups judged by the weights of the others, strength {strength:g}\n{chosen.round(3).to_string()}")
     weights, prior = fit_weights([t for group in sets.values() for t in group], strength)
@@ -59,6 +61,7 @@ def _held_out(sets: Mapping[str, Sequence[pd.DataFrame]], strength: float) -> pd
                     "rate_true": wrong.mean(),
                     "rate_estimated": suspicion.mean(),
                     "ap": average_precision_score(wrong, suspicion) if wrong.any() else np.nan,
+                    "log_loss": log_loss(wrong, suspicion, labels=[False, True]),
                     "rejected": rejected.sum(),
                     "precision": wrong[rejected].mean() if rejected.any() else np.nan,
                     "recall": rejected[wrong].mean() if wrong.any() else np.nan,
@@ -98,8 +101,9 @@ def fit_weights(audits: Sequence[pd.DataFrame], strength: float) -> tuple[NDArra
     """
     design = np.concatenate([_design(t) for t in audits])
     wrong = np.concatenate([_wrong(t) for t in audits]).astype(np.float64)
-    favourable = [name in FAVOURABLE for name in features(audits[0])]
-    centre = np.array([*(-0.5 if good else 1.0 for good in favourable), 0.0])
+    names = features(audits[0]).columns.tolist()
+    favourable = [name in FAVOURABLE for name in names]
+    centre = np.array([*(WEIGHTS.get(n, -0.5 if good else 1.0) for n, good in zip(names, favourable, strict=True)), 0])
     pull = strength * np.append(np.ones(len(favourable)), 0)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

@@ -92,7 +92,7 @@ def judge_labels(
     table = pd.concat([evidence.drop(columns="row").assign(fold=fold), by_model], axis=1)
     if previous is not None:
         table = _mean(table, previous)
-    scenes = table["chip_id"].map(folds.set_index("chip_id")["scene"])
+    scenes = store.index.loc[table["chip_id"], "scene"]
     table = score_labels(table.assign(**scene_evidence(table, scenes)))
     _report(table)
     return tables.AUDIT.check(table, "audit")

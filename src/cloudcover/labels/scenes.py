@@ -33,7 +33,7 @@ def scene_evidence(audit: pd.DataFrame, scenes: pd.Series) -> dict[str, Floats]:
     }
 
 
-def shared(own: Floats, others: Floats) -> Floats:
+def shared(own: pd.Series | Floats, others: pd.Series | Floats) -> Floats:
     """What a label and the others of its scene have in common: the smaller of two figures of one sign, else 0.
 
     A right label in a scene of wrong ones stays unsuspected, because it has nothing in common with them.

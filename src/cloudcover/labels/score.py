@@ -96,7 +96,7 @@ def features(evidence: pd.DataFrame) -> pd.DataFrame:
     return x.assign(**{name: x[name] - x[name].median() for name in RELATIVE})
 
 
-def share(values: pd.Series) -> Floats:
+def share(values: pd.Series | Floats) -> Floats:
     """A share of pixels on a scale of ratios: log(1 + v / u) / log(1 + 1 / u), u = 0.02; in [0, 1], 0 below 0.
 
     From 1 % to 5 % means as much as from 5 % to 20 %.
