@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,47 +11,63 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, log_loss
 
+from cloudcover.labels.manifest import suspects
 from cloudcover.labels.score import adjust_prior, features
+from cloudcover.labels.weights import WEIGHTS
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0)
 """Strengths of the ridge that are compared."""
 FAVOURABLE = ("separable", "doubtful")
 """Features that speak for a label; the others speak against it."""
-Judgements = tuple[pd.DataFrame, pd.DataFrame]
-"""One set judged by the baseline's probabilities, and after round 1."""
 
 
-def fit(sets: Sequence[Judgements]) -> str:
-    """Compare strengths of the ridge with one set held out at a time, and fit the weights by the best.
+def fit(sets: Mapping[str, Sequence[pd.DataFrame]]) -> str:
+    """Compare strengths of the ridge by the log loss of groups held out one at a time, and fit the weights by the best.
 
-    Ridge logistic regression that shrinks towards equal weights (1, or -0.5 for what speaks for a label) instead of 0,
-    so that evidence that is rare in synthetic sets still counts on real ones. No weight changes its sign.
+    Ridge logistic regression that shrinks towards the present weights instead of 0, so that a fit on other sets adds to
+    what earlier ones have learned. New evidence starts at 1, or at -0.5 if it speaks for a label, so that it counts on
+    real sets even if it is rare in synthetic ones. No weight changes its sign.
 
     Args:
-        sets: At least two sets, each judged twice.
+        sets: Judgements by group, at least two groups: families of noise, or sets of one family.
 
     Returns:
         The source of `cloudcover.labels.weights`.
     """
+    found = pd.concat([_held_out(sets, strength) for strength in STRENGTHS])
+    means = found.groupby("strength")[["ap", "log_loss"]].mean()
+    strength = float(means["log_loss"].idxmin())
+    print(f"\nstrength of the ridge, groups held out\n{means.round(4).to_string()}")
+    chosen = found[found["strength"] == strength].drop(columns="strength").set_index("group")
+    print(f"\ngroups judged by the weights of the others, strength {strength:g}\n{chosen.round(3).to_string()}")
+    weights, prior = fit_weights([t for group in sets.values() for t in group], strength)
+    return source(weights, prior, features(next(iter(sets.values()))[0]).columns.tolist())
+
+
+def _held_out(sets: Mapping[str, Sequence[pd.DataFrame]], strength: float) -> pd.DataFrame:
+    """Judge each group's sets by weights that were fitted on the other groups."""
     rows = []
-    for name, chosen in {"both": (0, 1), "first": (0,), "second": (1,)}.items():
-        for strength in STRENGTHS:
-            for held_out in range(len(sets)):
-                others = [s[k] for i, s in enumerate(sets) if i != held_out for k in chosen]
-                weights, prior = fit_weights(others, strength)
-                for k, judgement in enumerate(("first", "second")):
-                    table = sets[held_out][k]
-                    wrong = _wrong(table)
-                    p, _ = adjust_prior(expit(_design(table) @ weights), prior)
-                    rows.append([name, strength, judgement, average_precision_score(wrong, p), log_loss(wrong, p)])
-    found = pd.DataFrame(rows, columns=["fitted_on", "strength", "judgement", "ap", "log_loss"])
-    means = found.groupby(["fitted_on", "strength", "judgement"]).mean().unstack("judgement")
-    print(f"\nheld-out sets, mean\n{means.round(4).to_string()}")
-    losses = found[found["fitted_on"] == "both"].groupby("strength")["log_loss"].mean()
-    strength = float(losses.idxmin())
-    weights, prior = fit_weights([t for s in sets for t in s], strength)
-    print(f"\nstrength of the ridge {strength:g}")
-    return source(weights, prior, _names(sets[0][0]))
+    for group, tables in sets.items():
+        others = [table for name, part in sets.items() if name != group for table in part]
+        weights, prior = fit_weights(others, strength)
+        for table in tables:
+            wrong = _wrong(table)
+            suspicion = pd.Series(adjust_prior(expit(_design(table) @ weights), prior)[0])
+            rejected = suspicion.index.isin(suspects(suspicion, None))
+            rows.append(
+                {
+                    "group": group,
+                    "strength": strength,
+                    "rate_true": wrong.mean(),
+                    "rate_estimated": suspicion.mean(),
+                    "ap": average_precision_score(wrong, suspicion) if wrong.any() else np.nan,
+                    "log_loss": log_loss(wrong, suspicion, labels=[False, True]),
+                    "rejected": rejected.sum(),
+                    "precision": wrong[rejected].mean() if rejected.any() else np.nan,
+                    "recall": rejected[wrong].mean() if wrong.any() else np.nan,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def source(weights: NDArray[np.float64], prior: float, names: Sequence[str]) -> str:
@@ -85,8 +101,9 @@ def fit_weights(audits: Sequence[pd.DataFrame], strength: float) -> tuple[NDArra
     """
     design = np.concatenate([_design(t) for t in audits])
     wrong = np.concatenate([_wrong(t) for t in audits]).astype(np.float64)
-    favourable = [name in FAVOURABLE for name in _names(audits[0])]
-    centre = np.array([*(-0.5 if good else 1.0 for good in favourable), 0.0])
+    names = features(audits[0]).columns.tolist()
+    favourable = [name in FAVOURABLE for name in names]
+    centre = np.array([*(WEIGHTS.get(n, -0.5 if good else 1.0) for n, good in zip(names, favourable, strict=True)), 0])
     pull = strength * np.append(np.ones(len(favourable)), 0)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -97,10 +114,6 @@ def fit_weights(audits: Sequence[pd.DataFrame], strength: float) -> tuple[NDArra
     bounds = [*((-np.inf, 0) if good else (0, np.inf) for good in favourable), (-np.inf, np.inf)]
     start = np.append(centre[:-1], logit(wrong.mean()))
     return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x), float(wrong.mean())
-
-
-def _names(audit: pd.DataFrame) -> list[str]:
-    return features(audit).columns.tolist()
 
 
 def _design(audit: pd.DataFrame) -> NDArray[np.float64]:

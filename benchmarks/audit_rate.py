@@ -38,7 +38,7 @@ def rates(seed: int, chips: int = 64, size: int = 512) -> pd.DataFrame:
 
         def colours(chip_ids: list[str]) -> None:
             dn, labels = store.chips(chip_ids), store.labels(chip_ids)
-            spectral_evidence(dn, labels, bands, data.nodata)
+            spectral_evidence(dn, labels, bands)
             separability(dn, labels)
 
         def shapes(chip_ids: list[str]) -> None:

@@ -21,6 +21,7 @@ from cloudcover.data import tables
 from cloudcover.data.folds import TEST
 from cloudcover.labels.importers import ImportListError, agreement, read_verdicts, votes
 from cloudcover.labels.manifest import ManifestError, build_manifest, suspects
+from cloudcover.labels.score import is_determined
 
 TIME = "2024-05-01T12:00:00Z"
 FOLDS = pd.DataFrame({"chip_id": ["a", "b", "c", "d"], "fold": [0, 1, 0, 1], "scene": "s"})
@@ -130,11 +131,19 @@ def test_a_label_that_is_more_likely_right_is_never_rejected_to_reach_the_estima
     assert suspects(pd.Series([0.5, 0.45, 0.9, 0.45], list("abcd")), None).tolist() == ["c"]
 
 
+def test_nothing_is_rejected_by_an_estimate_that_is_not_determined():
+    suspicion = pd.Series([0.9, *[0.001] * 99], [f"c{i}" for i in range(100)])
+    assert suspects(suspicion, None).empty
+    assert suspects(suspicion, 0.5).tolist() == ["c0"]
+    assert suspects(suspicion[:20], None).tolist() == ["c0"]
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_the_most_suspicious_are_rejected_whatever_their_order(suspicion):
     score = pd.Series(suspicion, [f"c{i:02d}" for i in range(len(suspicion))])
     chosen = suspects(score, None)
-    assert len(chosen) == min(round(math.fsum(suspicion)), sum(s > 0.5 for s in suspicion))
+    number = round(math.fsum(suspicion)) if is_determined(math.fsum(suspicion) / len(suspicion)) else 0
+    assert len(chosen) == min(number, sum(s > 0.5 for s in suspicion))
     assert suspects(score[::-1], None).tolist() == chosen.tolist()
     if 0 < len(chosen) < len(score):
         assert score[chosen].min() >= score.drop(chosen).max()

@@ -326,6 +326,14 @@ def test_the_headline_is_the_final_model_with_its_interval_and_gain(run: Run, pa
     )
 
 
+def test_the_share_of_wrong_labels_is_shown_as_the_audit_estimates_it(run: Run, page: str, tmp_path: Path) -> None:
+    audit = tables.AUDIT.read(run.inputs["audit"])
+    assert f"labels: {100 * audit['suspicion'].mean():.1f} %." in page
+    tables.AUDIT.write(audit.assign(suspicion=0.001), tmp_path / "audit.csv")
+    undetermined = read_results(run.inputs | {"audit": str(tmp_path / "audit.csv")}, run.final)
+    assert "labels: not determined." in render_page(undetermined, run.params)
+
+
 def test_equal_inputs_give_equal_bytes(run: Run, page: str) -> None:
     assert run.page() == page
 

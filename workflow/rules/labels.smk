@@ -14,7 +14,7 @@ rule evidence:
         mem_mb=grows(8_000),
         runtime=grows(120),
     params:
-        cfg=sections("seed", "data.nodata"),
+        cfg=sections("seed"),
         code=code("evidence.py"),
     script:
         "../scripts/evidence.py"
@@ -42,7 +42,7 @@ rule audit:
         mem_mb=grows(8_000),
         runtime=grows(120),
     params:
-        cfg=sections("data.nodata", "prediction.judge_tta"),
+        cfg=sections("prediction.judge_tta"),
         code=code("audit.py"),
     script:
         "../scripts/audit.py"

@@ -21,7 +21,6 @@ def main() -> None:
         open_array(Path(snakemake.input.votes)),
         partial(predictions.probabilities, policy=params.prediction.judge_tta),
         tables.FOLDS.read(snakemake.input.folds),
-        nodata=params.data.nodata,
         threads=snakemake.threads,
         previous=tables.AUDIT.read(first) if first else None,
     )

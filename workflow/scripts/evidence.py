@@ -14,7 +14,7 @@ def main() -> None:
     from cloudcover.runtime.files import atomic
 
     store, folds = ChipStore(Path(snakemake.input.index).parent), tables.FOLDS.read(snakemake.input.folds)
-    evidence, votes = gather_evidence(store, folds, params.data.nodata, params.seed, snakemake.threads)
+    evidence, votes = gather_evidence(store, folds, params.seed, snakemake.threads)
     with atomic(snakemake.output.votes) as part:
         create_array(part, votes.dtype, votes.shape)[:] = votes
     tables.EVIDENCE.write(evidence, snakemake.output.evidence)

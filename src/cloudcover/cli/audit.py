@@ -28,22 +28,20 @@ from cloudcover.config.sections import Tta
     show_default=True,
     help="Name of the array in that folder.",
 )
-@click.option(
-    "--nodata", type=click.IntRange(0, 65535), default=0, show_default=True, help="Value of pixels without data [DN]."
-)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for the audit's trees.")
 @click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Number of labels to print.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write all labels to this CSV.")
 @click.option("--threads", type=click.IntRange(1), help="Number of threads; by default one per processor core.")
-def audit(
-    store: Path, folder: Path, policy: Tta, nodata: int, seed: int, top: int, out: Path | None, threads: int | None
-) -> None:
+def audit(store: Path, folder: Path, policy: Tta, seed: int, top: int, out: Path | None, threads: int | None) -> None:
     """Print the labels of STORE that are most probably wrong.
 
     STORE is a folder of packed chips, such as data/store. The audit compares each label with the probabilities in
     FOLDER, the colours of the chip, and boosted trees that it trains itself (seconds on a CPU). The probabilities must
     come from models that have not seen the chip's scene. Suspicion is the probability that the label is wrong. Chips
     with a negative fold are left out.
+
+    The last line gives the estimated share of wrong labels. It is not determined if hardly any label is wrong, or if
+    labels are wrong in a way that the audit does not know. The order then still shows which labels to review first.
 
     \b
     Example:
@@ -55,6 +53,7 @@ def audit(
     from cloudcover.data.store import ChipStore
     from cloudcover.labels.audit import judge_labels
     from cloudcover.labels.evidence import gather_evidence
+    from cloudcover.labels.score import error_share_text
     from cloudcover.masks.out_of_fold import OutOfFold
 
     arrays = sorted(path.stem for path in folder.glob("*.npy"))
@@ -63,11 +62,11 @@ def audit(
     threads = threads or os.cpu_count() or 1
     chips, out_of_fold = ChipStore(store), OutOfFold([folder])
     folds = out_of_fold.table
-    evidence, votes = gather_evidence(chips, folds, nodata, seed, threads)
+    evidence, votes = gather_evidence(chips, folds, seed, threads)
     probabilities = partial(out_of_fold.probabilities, policy=policy)
-    table = judge_labels(chips, evidence, votes, probabilities, folds, nodata=nodata, threads=threads)
+    table = judge_labels(chips, evidence, votes, probabilities, folds, threads=threads)
     if out:
         tables.AUDIT.write(table, out)
     ranked = table.sort_values("suspicion", ascending=False, kind="stable").head(top)
     click.echo(ranked[["chip_id", "suspicion", "reasons"]].to_string(index=False, float_format="{:.3f}".format))
-    click.echo(f"{len(table)} labels, estimated to be wrong: {table['suspicion'].sum():.1f}")
+    click.echo(f"{len(table)} labels; estimated share of wrong labels: {error_share_text(table)}")

@@ -23,8 +23,8 @@ from cloudcover.data.store import ChipStore
 from cloudcover.labels.disagreement import committee_evidence, confident_levels, model_evidence
 from cloudcover.labels.evidence import BATCH
 from cloudcover.labels.geometry import THUMBNAIL, best_match, geometry_evidence, reduce
-from cloudcover.labels.reading import read_labelled
-from cloudcover.labels.score import estimated_error_share, is_determined, score_labels
+from cloudcover.labels.scenes import scene_evidence
+from cloudcover.labels.score import error_share_text, estimated_error_share, is_determined, score_labels
 from cloudcover.labels.trees import enlarge
 from cloudcover.masks.codec import decode_predictions
 from cloudcover.masks.overlap import iou
@@ -50,7 +50,6 @@ def judge_labels(
     probabilities: Probabilities,
     folds: pd.DataFrame,
     *,
-    nodata: int,
     threads: int = 1,
     previous: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
@@ -65,7 +64,6 @@ def judge_labels(
         probabilities: Out-of-fold probabilities, such as `partial(OutOfFold([folder]).probabilities, policy="vflip")`.
             Several threads call it at once.
         folds: `tables.FOLDS` by which the probabilities are out of fold: the chips of a fold share a model.
-        nodata: Value of pixels without data [DN]; they are left out.
         threads: Chips are looked at by this many threads. The result does not depend on it.
         previous: `tables.AUDIT` of an earlier judgement by other models, if there is one. The figures of both are
             averaged, which is steadier than either because each has another draw of models.
@@ -84,7 +82,7 @@ def judge_labels(
             f"the evidence names row {evidence['row'].max()} of the tree votes, which have {len(tree_votes)}; "
             "gather the evidence again"
         )
-    view = _View(store, evidence, tree_votes, probabilities, nodata)
+    view = _View(store, evidence, tree_votes, probabilities)
     with ThreadPoolExecutor(threads) as pool:
         found = tqdm(_look(view, fold, pool), total=len(evidence), desc="audit", unit="chip", disable=None)
         rows, figures, labels_small, predictions_small = zip(*found, strict=True)
@@ -94,7 +92,8 @@ def judge_labels(
     table = pd.concat([evidence.drop(columns="row").assign(fold=fold), by_model], axis=1)
     if previous is not None:
         table = _mean(table, previous)
-    table = score_labels(table)
+    scenes = store.index.loc[table["chip_id"], "scene"]
+    table = score_labels(table.assign(**scene_evidence(table, scenes)))
     _report(table)
     return tables.AUDIT.check(table, "audit")
 
@@ -107,13 +106,12 @@ class _View:
     evidence: pd.DataFrame
     tree_votes: NDArray[np.uint8]
     probabilities: Probabilities
-    nodata: int
 
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Read labels, N x H x W, and the views of model, trees and neighbours' trees, 3 x N x H x W."""
         chips = self.evidence.iloc[rows]
         chip_ids = chips["chip_id"].tolist()
-        labels, model = read_labelled(self.store, chip_ids, self.nodata)[1], self.probabilities(chip_ids)
+        labels, model = self.store.labels(chip_ids), self.probabilities(chip_ids)
         if model.shape != labels.shape:
             raise AuditError(f"the probabilities have the shape {model.shape}, but the labels {labels.shape}")
         cells = decode_predictions(self.tree_votes[chips["row"].to_numpy()])
@@ -192,13 +190,12 @@ def _mean(table: pd.DataFrame, previous: pd.DataFrame) -> pd.DataFrame:
 
 def _report(table: pd.DataFrame) -> None:
     """Log how many labels are suspected, and whether their number means anything."""
-    share = estimated_error_share(table)
     suspected = int((table["suspicion"] > 0.5).sum())
     log.info(
-        "the audit suspects %d of %d labels; estimated share of wrong labels %.1f %%",
-        suspected, len(table), 100 * share,
+        "the audit suspects %d of %d labels; estimated share of wrong labels: %s",
+        suspected, len(table), error_share_text(table),
     )  # fmt: skip
-    if not is_determined(share):
+    if not is_determined(estimated_error_share(table)):
         log.warning(
             "the share of wrong labels is not determined: either hardly any is wrong, or they are wrong in a way that "
             "the audit does not know. The suspicions still rank the labels; look at the first 50 with `cloudcover "

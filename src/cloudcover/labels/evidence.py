@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
-from cloudcover.labels.reading import read_labelled
 from cloudcover.labels.spectral import separability, spectral_evidence
 from cloudcover.labels.trees import TreeCommittee, draw, one_core_each
 from cloudcover.masks.codec import encode_predictions
@@ -31,7 +30,7 @@ class EvidenceError(ValueError):
 
 
 def gather_evidence(
-    store: ChipStore, folds: pd.DataFrame, nodata: int, seed: int, threads: int = 1
+    store: ChipStore, folds: pd.DataFrame, seed: int, threads: int = 1
 ) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """Gather the evidence about every label outside the test part.
 
@@ -40,7 +39,6 @@ def gather_evidence(
     Args:
         store: The packed chips.
         folds: `tables.FOLDS`. A negative fold marks the test part, whose labels are neither judged nor learned from.
-        nodata: Value of pixels without data [DN]; they are left out.
         seed: Random seed for the trees.
         threads: Chips are looked at by this many threads. The result does not depend on it.
 
@@ -56,8 +54,8 @@ def gather_evidence(
     tree_folds = _scene_folds(store.index.loc[chip_ids, "scene"])
     batches = [np.arange(i, min(i + BATCH, len(chip_ids))) for i in range(0, len(chip_ids), BATCH)]
     with one_core_each(threads) as pool:
-        committee = TreeCommittee(draw(store, chip_ids, nodata, seed), tree_folds, seed, pool)
-        look = partial(_look, store, chip_ids, committee, nodata)
+        committee = TreeCommittee(draw(store, chip_ids, seed), tree_folds, seed, pool)
+        look = partial(_look, store, chip_ids, committee)
         found = tqdm(pool.map(look, batches), total=len(batches), desc="evidence", unit="batch", disable=None)
         parts, votes = zip(*found, strict=True)
     table = pd.concat(parts, ignore_index=True).assign(
@@ -67,12 +65,12 @@ def gather_evidence(
 
 
 def _look(
-    store: ChipStore, chip_ids: list[str], committee: TreeCommittee, nodata: int, rows: NDArray[np.int64]
+    store: ChipStore, chip_ids: list[str], committee: TreeCommittee, rows: NDArray[np.int64]
 ) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """Describe the colours of some chips, and let the trees vote on them."""
     batch, bands = [chip_ids[row] for row in rows], store.bands()
-    dn, labels = read_labelled(store, batch, nodata)
-    colours = {**spectral_evidence(dn, labels, bands, nodata), "label_separability_auc": separability(dn, labels)}
+    dn, labels = store.chips(batch), store.labels(batch)
+    colours = {**spectral_evidence(dn, labels, bands), "label_separability_auc": separability(dn, labels)}
     return pd.DataFrame({"chip_id": batch, **colours}), encode_predictions(committee.votes(dn, bands, rows))
 
 

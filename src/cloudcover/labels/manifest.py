@@ -10,6 +10,7 @@ from cloudcover.config.sections import LabelsParams
 from cloudcover.data import tables
 from cloudcover.data.folds import TEST
 from cloudcover.labels.known import refuse_changed
+from cloudcover.labels.score import is_determined
 from cloudcover.runtime.text import listed
 
 AUDIT = "audit"
@@ -106,7 +107,7 @@ def suspects(suspicion: pd.Series, limit: float | None) -> pd.Index:
         suspicion: probability of each label to be wrong [0-1], indexed by chip.
         limit: labels above it are rejected. None: as many of the most suspicious as are wrong by the audit's own
             estimate, the sum of the probabilities, so that false rejections balance missed errors; but never a label
-            that is more likely right than wrong.
+            that is more likely right than wrong, and none where the estimate is not determined (`is_determined`).
 
     Returns:
         The chips, most suspicious first; equal ones by name.
@@ -114,5 +115,6 @@ def suspects(suspicion: pd.Series, limit: float | None) -> pd.Index:
     ranked = suspicion.sort_index().sort_values(ascending=False, kind="stable")
     if limit is not None:
         return ranked.index[ranked > limit]
-    most = ranked.iloc[: round(math.fsum(suspicion))]
+    number = math.fsum(suspicion)
+    most = ranked.iloc[: round(number) if is_determined(number / max(len(ranked), 1)) else 0]
     return most.index[most > 0.5]

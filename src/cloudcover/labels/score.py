@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from cloudcover.data.label_errors import LABEL_ERRORS
+from cloudcover.labels.scenes import shared
 from cloudcover.labels.weights import INTERCEPT, PRIOR, WEIGHTS
 
 Floats = NDArray[np.float64]
@@ -71,7 +72,8 @@ def features(evidence: pd.DataFrame) -> pd.DataFrame:
     - `learned_late`: even a model that learned from the label takes it up late or never;
     - `inseparable`, `separable`: the label does not, or does, separate the chip's own colours, cloud being brighter;
     - `odd_colours`: bright white pixels outside the label, dark or green ones inside;
-    - `doubtful`: the models are unsure of the whole chip.
+    - `doubtful`: the models are unsure of the whole chip;
+    - `scene_residual`, `scene_against`: the label errs, by the models, in the way of the other labels of its scene.
     """
     e = evidence
     brighter = np.maximum(e["brightness_auc"], e["haze_auc"])
@@ -88,11 +90,13 @@ def features(evidence: pd.DataFrame) -> pd.DataFrame:
         separable=ramp(e["label_separability_auc"].fillna(0), 0.95, 1.0) * ramp(brighter, 0.4, 0.6),
         odd_colours=share(colours),
         doubtful=share(e["uncertainty_share"]),
+        scene_residual=share(shared(e["predicted_share"] - e["label_share"], e["scene_residual_share"])),
+        scene_against=share(shared(e["all_against_share"], e["scene_against_share"])),
     )
     return x.assign(**{name: x[name] - x[name].median() for name in RELATIVE})
 
 
-def share(values: pd.Series) -> Floats:
+def share(values: pd.Series | Floats) -> Floats:
     """A share of pixels on a scale of ratios: log(1 + v / u) / log(1 + 1 / u), u = 0.02; in [0, 1], 0 below 0.
 
     From 1 % to 5 % means as much as from 5 % to 20 %.
@@ -159,3 +163,9 @@ def estimated_error_share(audit: pd.DataFrame) -> float:
 def is_determined(share: float) -> bool:
     """Return whether an estimated share of wrong labels can be relied on, see `LEAST_DETERMINED`."""
     return share >= LEAST_DETERMINED
+
+
+def error_share_text(audit: pd.DataFrame) -> str:
+    """Write the estimated share of wrong labels in per cent, or that it is not determined."""
+    share = estimated_error_share(audit)
+    return f"{100 * share:.1f} %" if is_determined(share) else "not determined"

@@ -31,16 +31,13 @@ CELLS = 64
 """Side to which chips are reduced to look for separability [cells]."""
 
 
-def spectral_evidence(
-    dn: NDArray[np.uint16], labels: NDArray[np.uint8], bands: list[str], nodata: int
-) -> dict[str, Floats]:
+def spectral_evidence(dn: NDArray[np.uint16], labels: NDArray[np.uint8], bands: list[str]) -> dict[str, Floats]:
     """Pixels that contradict the label by their colour.
 
     Args:
         dn: N x B x H x W uint16 [DN].
-        labels: N x H x W uint8 of {0, 1, 255}.
+        labels: N x H x W uint8 of {0, 1, 255}; 255 (unknown, no data) is left out.
         bands: names of the bands, in order.
-        nodata: value of pixels without data [DN]; they are left out.
 
     Returns:
         N values each: `bright_outside_share`, bright white pixels labelled clear; `dark_inside_share` and
@@ -50,8 +47,7 @@ def spectral_evidence(
         the same for `haze`, which sees thin cloud where brightness does not.
     """
     visible = [bands.index(b) for b in VISIBLE if b in bands]
-    known = (labels != IGNORE_INDEX) & (dn != nodata).all(axis=1)
-    cloud, clear = known & (labels == 1), known & (labels == 0)
+    known, cloud, clear = labels != IGNORE_INDEX, labels == 1, labels == 0
     number = np.maximum(known.sum(axis=(1, 2)), 1)
     reflectance = np.multiply(dn, np.float32(1 / DN_PER_REFLECTANCE), dtype=np.float32)
     channels = [reflectance[:, i] for i in visible or range(len(bands))]

@@ -22,7 +22,6 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.data.values import DN_PER_REFLECTANCE
 from cloudcover.labels.geometry import reduce
-from cloudcover.labels.reading import read_labelled
 from cloudcover.labels.spectral import haze
 from cloudcover.runtime.files import derive_seed
 
@@ -111,12 +110,12 @@ class Sample:
     known: NDArray[np.bool_]
 
 
-def draw(store: ChipStore, chip_ids: list[str], nodata: int, seed: int) -> Sample:
+def draw(store: ChipStore, chip_ids: list[str], seed: int) -> Sample:
     """Draws the cells of each chip that trees learn from; which ones follows from the seed and the chip's id alone."""
     number = max(1, min(CELLS_PER_CHIP, CELLS_IN_ALL // max(1, len(chip_ids))))
     bands, parts = store.bands(), []
     for batch in store.batches(chip_ids, BATCH):
-        dn, labels = read_labelled(store, batch, nodata)
+        dn, labels = store.chips(batch), store.labels(batch)
         values = describe(dn, bands)
         side = values.shape[1]
         flat = values.reshape(len(batch), side * side, -1)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from cloudcover.data import colours
 from cloudcover.evaluate.calibrate.calibration import Step
+from cloudcover.labels.score import error_share_text
 from cloudcover.report import gallery, pictures, plots
 from cloudcover.report.results import Results
 from cloudcover.report.table import interval, rounds_of, runs_of
@@ -91,6 +92,7 @@ def _labels(results: Results, params: Any) -> dict[str, Any]:
         "by_people": int((~manifest["source"].isin(["audit", "none"])).sum()),
         "rounds": rounds,
         "rounds_plot": _svg(plots.rounds, names, pd.DataFrame(rounds)),
+        "error_share": None,
         "suspicion_plot": None,
         "recall_plot": None,
     }
@@ -98,6 +100,7 @@ def _labels(results: Results, params: Any) -> dict[str, Any]:
         audit = results.audit.merge(manifest[["chip_id", "verdict"]], on="chip_id")
         scores, bad = audit["suspicion"].to_numpy(), (audit["verdict"] == "bad").to_numpy()
         threshold = params.labels.max_suspicion if params.labels.policy != "human" else None
+        found["error_share"] = error_share_text(results.audit)
         found["suspicion_plot"] = _svg(plots.suspicion, scores[~bad], scores[bad], threshold)
     if truth["known"] and truth["labels"]["recall_by_error"]:
         found["recall_plot"] = _svg(plots.recall_by_error, truth["labels"]["recall_by_error"])
