@@ -126,7 +126,7 @@ def make(family: str, data: DataParams, synthetic: SyntheticParams, seed: int, r
         with rasterio.open(raw / "train_labels" / f"{chip_id}.tif", "r+") as file:
             label = Label(
                 file.read(1) == 1,
-                lambda chip_id=chip_id: _opacity(chip_id, seed, synthetic.locations, data.chip_size),
+                lambda chip_id=chip_id: _opacity(chip_id, seed, synthetic, data.chip_size),
                 lambda other=other: masks.masks([other])[0] == 1,
                 order.index(of) / len(order),
                 np.random.default_rng(derive_seed(seed, family, of)),
@@ -140,7 +140,8 @@ def make(family: str, data: DataParams, synthetic: SyntheticParams, seed: int, r
     return pd.Series(errors, name="error")
 
 
-def _opacity(chip_id: str, seed: int, locations: int, size: int) -> NDArray[np.float32]:
+def _opacity(chip_id: str, seed: int, synthetic: SyntheticParams, size: int) -> NDArray[np.float32]:
     """Draw a synthetic chip again; its id names scene and position."""
     number, position = (int(part) for part in chip_id[1:].split("c"))
-    return scene.render(seed, sites.scene(seed, number, locations), position, size).opacity
+    of = sites.scene(seed, number, synthetic.locations, sites.Variety.of(synthetic))
+    return scene.render(seed, of, position, size).opacity
