@@ -62,7 +62,7 @@ from cloudcover.labels.manifest import suspects
 from cloudcover.labels.score import estimated_error_share, is_determined
 from cloudcover.runtime.files import write_json
 
-REAL = {"chips": 200, "scenes": 30, "size": 512, "folds": 2, "epochs": 12, "once": True, "tta": "vflip"}
+REAL = {"chips": 200, "scenes": 30, "size": 512, "folds": 2, "steps": 168, "once": True, "tta": "vflip"}
 """Defaults with `--real`."""
 WINDOW = 128
 """Networks learn from windows of this side where chips are larger [pixels]."""
@@ -199,7 +199,7 @@ def arguments() -> argparse.Namespace:
     if args.fit and args.repeats * len(args.noise) < 2:
         parser.error("--fit holds out one family or set at a time and needs at least two")
     if args.quick:
-        args.chips, args.scenes, args.size, args.epochs = 72, 12, 64, 4
+        args.chips, args.scenes, args.size, args.steps = 72, 12, 64, 24
     return args
 
 
