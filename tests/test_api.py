@@ -9,6 +9,7 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +83,8 @@ def test_reflectance_is_recognised_and_nan_has_no_data(bundle: Path, chips: Path
     probabilities = model.probabilities(reflectance)
     assert probabilities.shape == (3, 50, 50)
     np.testing.assert_array_equal(np.isnan(probabilities), (dn == 0).any(axis=1))
+    last = SimpleNamespace(dims=("y", "x", "band"), data=dn[1].transpose(1, 2, 0), shape=(50, 50, 4), dtype=dn.dtype)
+    np.testing.assert_array_equal(model.predict(last), model.predict(dn[1]))
     # Water may have a reflectance of 0 or less; it is not "no data".
     dark = model.predict(np.full((4, 32, 32), -0.01))
     assert 255 not in dark
@@ -89,7 +92,7 @@ def test_reflectance_is_recognised_and_nan_has_no_data(bundle: Path, chips: Path
 
 def test_an_array_of_other_bands_is_refused_with_the_names_that_are_needed(bundle: Path) -> None:
     model = cloudcover.load_model(bundle)
-    with pytest.raises(ValueError, match=r"3 bands .*\(3, 64, 64\).* B02, B03, B04, B08"):
+    with pytest.raises(ValueError, match=r"3 bands.*'B02', 'B03', 'B04', 'B08'"):
         model.predict(np.ones((3, 64, 64), np.uint16))
     with pytest.raises(ValueError, match=r"\(64, 64\)"):
         model.predict(np.ones((64, 64), np.uint16))

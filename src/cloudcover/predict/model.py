@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudcover.config.sections import Tta
-from cloudcover.data.values import DN_PER_REFLECTANCE
+from cloudcover.masks.decision import decide
 from cloudcover.models.folder import ModelFolderError
 from cloudcover.predict.bundle import load_bundle
-from cloudcover.predict.files import chip_percentiles
-from cloudcover.predict.folder import find_chips, predict_chips
+from cloudcover.predict.images import predict_images
+from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import Predictor
+from cloudcover.predict.resolution import Resolution
+from cloudcover.predict.scenes import Probabilities, predict_scene
+from cloudcover.rasters.arrays import ArrayImage
+from cloudcover.rasters.find import Kind, find_images
 
 PACKAGED = Path(__file__).parents[1] / "assets" / "box"
 """The bundle that comes with the package."""
@@ -37,29 +41,34 @@ class CloudModel:
         """Names of the bands that an image must have, in this order."""
         return list(self.predictor.card.bands)
 
-    def predict(self, image: Any) -> NDArray[np.uint8]:
-        """Mask the clouds of one image or of several.
+    def predict(self, image: Any, offset: int = 0) -> NDArray[np.uint8]:
+        """Mask the clouds of one image or of several, of any height and width.
 
         Args:
-            image: B x H x W or N x B x H x W, bands as in `bands`: integers are digital numbers (reflectance x 10,000,
-                without an offset; 0 is no data), floats are reflectance (NaN is no data). NumPy arrays and whatever
-                NumPy converts, such as `xarray.DataArray`.
+            image: B x H x W or N x B x H x W, bands as in `bands`: integers are digital numbers (reflectance x 10,000;
+                0 is no data), floats are reflectance (NaN is no data). An array of NumPy, or of xarray, which may have
+                its bands last and is read in strips, so that dask computes no more than a strip at a time.
+            offset: What was added to the digital numbers, such as 1000; subtracted.
 
         Returns:
             H x W or N x H x W uint8: 1 for cloud, 0 for clear, 255 for no data.
 
         Raises:
-            ValueError: The array has another number of dimensions or bands.
+            ValueError: The array has another number of dimensions or bands, or holds no numbers.
             PolicyError: The bundle averages views that are turned by 90 degrees, and the image is not square.
         """
-        masks = self.predictor.masks(*self._prepare(image))
-        return masks if np.ndim(image) == 4 else masks[0]
+        if len(image.shape) == 4:
+            return np.stack([self.predict(one, offset) for one in image])
+        found, predictor = self._look(image, offset), self.predictor
+        (mask,) = decide(found.values[np.newaxis], found.empty[np.newaxis], predictor.threshold, predictor.postprocess)
+        return np.asarray(mask, np.uint8)
 
-    def probabilities(self, image: Any) -> NDArray[np.float32]:
+    def probabilities(self, image: Any, offset: int = 0) -> NDArray[np.float32]:
         """Predict the calibrated probability of cloud, before threshold and post-processing.
 
         Args:
             image: As for `predict`.
+            offset: As for `predict`.
 
         Returns:
             H x W or N x H x W float32 in [0, 1], NaN for no data.
@@ -67,47 +76,14 @@ class CloudModel:
         Raises:
             ValueError: As for `predict`, and so is PolicyError.
         """
-        dn, percentiles = self._prepare(image)
-        result = self.predictor.probabilities(dn, percentiles)
-        result[(dn == self.predictor.card.nodata).any(axis=1)] = np.nan
-        return result if np.ndim(image) == 4 else result[0]
+        if len(image.shape) == 4:
+            return np.stack([self.probabilities(one, offset) for one in image])
+        found = self._look(image, offset)
+        found.values[found.empty] = np.nan
+        return found.values
 
-    def _prepare(self, image: Any) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-        """Digital numbers N x B x H x W and the percentiles of their bands."""
-        if np.ndim(image) not in (3, 4):
-            raise ValueError(f"expected B x H x W or N x B x H x W, got an array of shape {np.shape(image)}")
-        array = np.asarray(image)
-        chips = array if array.ndim == 4 else array[np.newaxis]
-        if chips.shape[1] != len(self.bands):
-            raise ValueError(
-                f"the image has {chips.shape[1]} bands (axis {array.ndim - 3} of shape {array.shape}), "
-                f"but the model needs {len(self.bands)}: {', '.join(self.bands)}"
-            )
-        nodata = self.predictor.card.nodata
-        dn = dn_of(chips, nodata)
-        return dn, chip_percentiles(dn, nodata)
-
-
-def dn_of(array: NDArray[Any], nodata: int) -> NDArray[np.uint16]:
-    """Convert integers (DN) or floats (reflectance) to digital numbers.
-
-    Args:
-        array: Any shape. NaN is no data; other values are clipped to what uint16 holds without becoming `nodata`.
-        nodata: Value of pixels without data [DN].
-
-    Returns:
-        The same shape, uint16 [DN].
-
-    Raises:
-        ValueError: The array holds neither integers nor floats.
-    """
-    if array.dtype.kind in "ui":
-        return np.asarray(np.clip(array, 0, np.iinfo(np.uint16).max), np.uint16)
-    if array.dtype.kind != "f":
-        raise ValueError(f"expected integers (digital numbers) or floats (reflectance), got {array.dtype}")
-    dn: NDArray[Any] = np.clip(np.rint(array * DN_PER_REFLECTANCE), 1, np.iinfo(np.uint16).max)
-    dn[np.isnan(array)] = nodata
-    return np.asarray(dn, np.uint16)
+    def _look(self, image: Any, offset: int) -> Probabilities:
+        return predict_scene(ArrayImage(image, offset=offset, nodata=self.predictor.card.nodata), self.predictor)
 
 
 def load_model(
@@ -116,6 +92,7 @@ def load_model(
     precision: str = "auto",
     batch: int = 32,
     tta: Tta | None = None,
+    threshold: float | None = None,
 ) -> CloudModel:
     """Load a model to mask arrays with: `load_model().predict(array)`.
 
@@ -125,11 +102,12 @@ def load_model(
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         batch: Chips per forward pass of the network.
         tta: Views to average; None: those that the bundle was measured with.
+        threshold: A pixel is cloud at a probability above this; None: the model's own.
 
     Raises:
         ModelFolderError: The folder is neither, a part of it is missing or corrupt, or there is no packaged model.
     """
-    predictor = load_bundle(_existing(path), device, precision, batch)
+    predictor = load_bundle(_existing(path), device, precision, batch, threshold)
     if tta is not None:
         predictor.policy = tta
     return CloudModel(predictor)
@@ -139,29 +117,46 @@ def predict(
     images: str | PathLike[str] | Sequence[str | PathLike[str]],
     out: str | PathLike[str],
     model: str | PathLike[str] | None = None,
+    *,
+    kind: Kind | None = None,
     offset: int = 0,
+    probabilities: bool = False,
+    preview: bool = False,
+    buffer_m: float = 0.0,
+    min_area_m2: float = 0.0,
+    resolution: Resolution = None,
+    skip_existing: bool = False,
     **options: Any,
 ) -> list[Path]:
     """Write a cloud mask for each image, like the command `cloudcover predict`.
 
     Args:
-        images: Chip folders, or folders that hold them at any depth.
+        images: Files, addresses, or folders that hold images at any depth.
         out: Folder of the masks.
         model: As `path` of `load_model`.
+        kind: How to read the images; None: by what is found.
         offset: What was added to the DN of files without an offset tag, such as 1000; subtracted on reading.
+        probabilities: Whether probabilities are written, to `out/probabilities`.
+        preview: Whether small pictures with the outline of the cloud are written, to `out/previews`.
+        buffer_m: Margin around clouds [m].
+        min_area_m2: Smallest area of a cloud [m²].
+        resolution: Pixel size that the model sees [m], or `auto`; None: that of the images.
+        skip_existing: Whether images that have their files already are left out.
         **options: Those of `load_model`.
 
     Returns:
-        The written files: uint8 GeoTIFFs, 0 clear, 1 cloud, 255 no data.
+        The masks: uint8 GeoTIFFs, 0 clear, 1 cloud, 255 no data.
 
     Raises:
         ModelFolderError: As for `load_model`.
         FileNotFoundError: An image does not exist.
-        UnusableChipsError: Some images have no mask; the message says why. The masks of all others are written.
+        UnusableImagesError: Some images have no mask; the message says why. The masks of all others are written.
     """
-    paths = [Path(images)] if isinstance(images, (str, PathLike)) else [Path(image) for image in images]
-    loaded = load_model(model, **options)
-    return predict_chips(loaded.predictor, find_chips(paths, loaded.bands), Path(out), offset)
+    paths = [str(images)] if isinstance(images, (str, PathLike)) else [str(image) for image in images]
+    predictor = load_model(model, **options).predictor
+    found = find_images(paths, predictor.card.bands, kind=kind, offset=offset, nodata=predictor.card.nodata)
+    outputs = Outputs(Path(out), probabilities, preview, buffer_m, min_area_m2)
+    return predict_images(predictor, found, outputs, resolution=resolution, skip_existing=skip_existing)
 
 
 def _existing(path: str | PathLike[str] | None) -> Path:

@@ -19,7 +19,9 @@ from rasterio.errors import RasterioError
 
 from cloudcover.data.geotiff import write_geotiff
 from cloudcover.predict.bundle import load_bundle
-from cloudcover.predict.folder import UnusableChipsError, find_chips, predict_chips
+from cloudcover.predict.images import UnusableImagesError, predict_images
+from cloudcover.predict.outputs import Outputs
+from cloudcover.rasters.find import find_images
 
 FEATURES, PREDICTIONS, MODEL = Path("data/test_features"), Path("predictions"), Path("model")
 SIZE = (512, 512)
@@ -30,10 +32,10 @@ def main() -> None:
     """Write a mask for each chip, whatever becomes of it: a submission without one of them is not scored."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     predictor = load_bundle(MODEL)
-    chips = find_chips([FEATURES], predictor.card.bands)
+    chips = find_images([FEATURES], predictor.card.bands, kind="chip", nodata=predictor.card.nodata)
     try:
-        predict_chips(predictor, chips, PREDICTIONS)
-    except UnusableChipsError as error:
+        predict_images(predictor, chips, Outputs(PREDICTIONS))
+    except UnusableImagesError as error:
         logging.getLogger(__name__).warning("%s\nThese get masks without cloud.", error)
     for chip in chips:
         _without_unknown(PREDICTIONS / f"{chip.name}.tif")
