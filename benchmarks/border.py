@@ -167,17 +167,17 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["0", "0/16", "16"], help="TRAINED[/PREDICTED][:CROP]")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--chips", type=int, default=360, help="of the synthetic set; a third of it is judged")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=240, help="of a training (%(default)s)")
     parser.add_argument("--preset", type=Path, default=ROOT / "config/presets/quick.yaml")
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="folders of real chips")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     if options.quick:
-        options.ways, options.chips, options.epochs = ["0", "16"], 120, 6
+        options.ways, options.chips, options.steps = ["0", "16"], 120, 60
     params = load(options.preset).model_dump(mode="json")
     params["synthetic"] |= {"chips": options.chips, "scenes": options.chips // 4, "locations": options.chips // 8}
-    params["training"]["epochs"] = options.epochs
+    params["training"]["steps"] = options.steps
     params["compute"]["device"] = options.device
     found: dict[str, pd.DataFrame] = {}
     with tempfile.TemporaryDirectory() as work:

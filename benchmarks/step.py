@@ -6,8 +6,8 @@
 The recipe is config/presets/full.yaml with random weights: U-Net with `--encoder`, chips of 512 pixels, Adam, Lovász,
 clipping. The original's loop is fp32 with a `DataLoader`, Adam, Lovász by sorting and clipping. A step is timed from
 one optimizer step to the next within an epoch; the median counts, and the best round of each way, which take turns.
-`input_loss_share` compares a way with the same steps on one batch that stays on the device. On a GPU `--compile` and
-`--no-cache` choose what `compute.compile` and `compute.device_cache` decide otherwise.
+`input_loss_share` compares a way with the same steps on one batch that stays on the device. `--compile` and
+`--no-cache` set `compute.compile` and `compute.device_cache`.
 """
 
 from __future__ import annotations

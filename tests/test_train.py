@@ -307,11 +307,3 @@ def test_two_trainings_on_a_gpu_give_equal_weights_wherever_the_chips_lie(chips,
         fit(chips, tmp_path / name, recipe_of(compute={"device": "cuda", "device_cache": cache}))
     digests = {sha256(tmp_path / name / "model" / "model.safetensors") for name in "abc"}
     assert len(digests) == 1
-
-
-def test_a_recipe_is_compiled_where_it_is_long_enough_on_a_gpu(tmp_path):
-    config = recipe_of(training={"steps": 9000, "batch_size": 32}, data={"chip_size": 512})
-    assert run._compiles(config, "cuda", tmp_path)
-    assert not run._compiles(config, "cpu", tmp_path)
-    assert not run._compiles(recipe_of(training={"steps": 100}, data={"chip_size": 512}), "cuda", tmp_path)
-    assert run._compiles(recipe_of(compute={"compile": True}), "cpu", tmp_path)

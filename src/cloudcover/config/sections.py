@@ -320,9 +320,8 @@ class ComputeParams(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto (bf16 on a GPU, fp32 on a CPU) | fp32 | bf16 | fp16 (GPUs without bf16)"
     )
-    compile: Literal["auto"] | bool = Field(
-        "auto",
-        description="use torch.compile for training: auto (on a GPU, if the run is long enough to pay) | true | false",
+    compile: bool = Field(
+        False, description="use torch.compile for training; on an H100 with torch 2.11 that ended in an invalid access"
     )
     device_cache: Literal["auto"] | bool = Field(
         "auto", description="keep all chips of a training in the GPU's memory: auto (if they fit) | true | false"

@@ -37,9 +37,6 @@ from cloudcover.train.state import last_state, load_state, save_state
 
 log = logging.getLogger(__name__)
 
-LONG_RUN_PIXELS = 150_000 * 512**2
-"""Pixels learnt from in a run from which `torch.compile` pays on a GPU (docs/benchmarks.md)."""
-
 
 def training_fingerprint(config: TrainingConfig, store: ChipStore, split: Split, masks: Masks | None) -> str:
     """Hash everything that determines the result: parameters, chips, labels, library versions."""
@@ -104,7 +101,8 @@ def train(
     if place.size > 1 and device == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     resident = device == "cuda" and _resident(compute, store, split, masks)
-    compiled = _compiles(config, device, work)
+    # Folds and runs share the compiled network.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(work.parent.absolute() / "inductor"))
     loaders = [
         BatchLoader(
             store, items, size, order, masks, rank=place.rank, processes=place.size, device=str(here), resident=resident
@@ -123,7 +121,7 @@ def train(
         seed,
         precision=precision(compute.precision, device),
         place=place,
-        compiled=compiled,
+        compiled=compute.compile,
     )
     average = EMA(network, p.ema_decay) if p.ema_decay is not None else None
     progress = _Progress(f"validation_{p.monitor}" if p.monitor else None)
@@ -137,7 +135,7 @@ def train(
                  int((split.training["label"] == "pseudo").sum()), len(split.validation))  # fmt: skip
     if device == "cuda":
         log.info("%s runs on %s, %s, chips in its memory: %s, compiled: %s", name, torch.cuda.get_device_name(here),
-                 precision(compute.precision, device), resident, compiled)  # fmt: skip
+                 precision(compute.precision, device), resident, compute.compile)  # fmt: skip
     curves = work.parent / "curves" / run / f"fold{fold}"
     logger = compute.logger if place.rank == 0 else "none"
     with _deterministic(device), live_curves(logger, curves, progress.history) as record:
@@ -279,12 +277,3 @@ def _resident(compute: ComputeParams, store: ChipStore, split: Split, masks: Mas
     if compute.device_cache != "auto":
         return compute.device_cache
     return fits(store, len(split.training) + len(split.validation), masks is not None and masks.soft)
-
-
-def _compiles(config: TrainingConfig, device: str, work: Path) -> bool:
-    """Whether the network is compiled: `compute.compile`; its cache is shared by all runs below `work`."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(work.parent.absolute() / "inductor"))
-    if config.compute.compile != "auto":
-        return config.compute.compile
-    pixels = config.training.steps * config.training.batch_size * config.data.chip_size**2
-    return device == "cuda" and pixels >= LONG_RUN_PIXELS
