@@ -29,7 +29,8 @@ from baselines import original_input
 from chips512 import SIZE, make
 
 from cloudcover.augment.apply import augment_weighted
-from cloudcover.config.sections import AugmentationParams, DataParams, InputParams
+from cloudcover.config.augmentation import AugmentationParams
+from cloudcover.config.sections import DataParams, InputParams
 from cloudcover.data.store import ChipStore
 from cloudcover.models.normalize import Normalize
 from cloudcover.runtime.files import write_json

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from cloudcover.augment.apply import AUGMENTATIONS, augment
-from cloudcover.config.sections import AugmentationParams, DataParams, SyntheticParams
+from cloudcover.config.augmentation import AugmentationParams
+from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data.chips import read_chip
 from cloudcover.report.pictures import mask_picture, true_colour
 from cloudcover.synthetic.generate import generate

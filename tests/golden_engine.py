@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from cloudcover.augment.apply import AUGMENTATIONS, augment
-from cloudcover.config.sections import AugmentationParams, DataParams, InputParams, ModelParams
+from cloudcover.config.augmentation import AugmentationParams
+from cloudcover.config.sections import DataParams, InputParams, ModelParams
 from cloudcover.losses.build import LOSSES, smooth
 from cloudcover.models.build import ARCHITECTURES, build_model
 from cloudcover.models.normalize import Normalize

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cloudcover.augment.apply import AUGMENTATIONS, augment, augment_weighted
-from cloudcover.config.sections import AugmentationParams
+from cloudcover.config.augmentation import AugmentationParams
 
 MOVING = ["hflip", "vflip", "rotate90", "d4", "mosaic", "cutmix", "chessmix", "cloud_paste"]
 """Augmentations that give every pixel the value of another one."""

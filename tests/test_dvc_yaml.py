@@ -15,7 +15,7 @@ from conftest import ROOT
 from project import Project
 
 from cloudcover.config.params import Params
-from cloudcover.config.sections import Section
+from cloudcover.config.section import Section
 from cloudcover.pipeline.paths import stage_name
 
 # Deps of DVC are folders; what a rule reads in them may be less than what other stages write there.

@@ -18,7 +18,7 @@ from cloudcover.augment.mixing import chessmix, cloud_paste, cutmix, mosaic
 from cloudcover.augment.photometric import brightness_contrast
 from cloudcover.augment.resample import affine, crop, resize
 from cloudcover.augment.symmetries import d4, hflip, rotate90, vflip
-from cloudcover.config.sections import AugmentationParams
+from cloudcover.config.augmentation import AugmentationParams
 
 Augmentation = Callable[[ChipBatch, list[int], AugmentationParams, torch.Generator], None]
 """Changes the drawn chips of a batch in place; everything random comes from the generator."""

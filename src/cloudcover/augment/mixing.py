@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cloudcover.augment.batch import ChipBatch, has_data, integers, uniform
 from cloudcover.augment.symmetries import SYMMETRIES, turned
-from cloudcover.config.sections import AugmentationParams
+from cloudcover.config.augmentation import AugmentationParams
 from cloudcover.data.chips import IGNORE_INDEX
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from cloudcover.augment.batch import ChipBatch, has_data, uniform
-from cloudcover.config.sections import AugmentationParams
+from cloudcover.config.augmentation import AugmentationParams
 
 
 def brightness_contrast(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cloudcover.augment.batch import ChipBatch, has_data, integers, uniform
-from cloudcover.config.sections import AugmentationParams
+from cloudcover.config.augmentation import AugmentationParams
 from cloudcover.data.chips import IGNORE_INDEX
 
 SIZE_STEP = 32

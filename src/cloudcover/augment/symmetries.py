@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cloudcover.augment.batch import ChipBatch, integers
 from cloudcover.augment.tta import View
-from cloudcover.config.sections import AugmentationParams
+from cloudcover.config.augmentation import AugmentationParams
 
 TURNS = (View(False, ()), View(True, (-2,)), View(False, (-2, -1)), View(True, (-1,)))
 """Turns by 0, 90, 180 and 270 degrees."""

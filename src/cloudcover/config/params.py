@@ -15,11 +15,12 @@ import yaml
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from cloudcover.config.augmentation import AugmentationParams
 from cloudcover.config.encoders import unknown_encoder
 from cloudcover.config.runs import MANIFEST, ROUND, chain
 from cloudcover.config.secrets import redact
+from cloudcover.config.section import Section
 from cloudcover.config.sections import (
-    AugmentationParams,
     CalibrationParams,
     ComputeParams,
     DataParams,
@@ -32,7 +33,6 @@ from cloudcover.config.sections import (
     ModelParams,
     PredictionParams,
     PseudoLabelParams,
-    Section,
     SyntheticParams,
     TrainingParams,
 )

@@ -6,13 +6,13 @@ import os
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from cloudcover.config.augmentation import AugmentationParams
 from cloudcover.config.runs import MEMBER
 from cloudcover.config.secrets import refuse_secrets
+from cloudcover.config.section import NotNegative, Section, Share
 
-Share = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0)]
 BAND = re.compile(r"(?!label$)[A-Za-z0-9][A-Za-z0-9_-]*")
 """Name of a band's file without its suffix; `label` would be taken for the label."""
 
@@ -32,12 +32,6 @@ Tta = Literal["none", "vflip", "hflip", "flips", "d4"]
 Architecture = Literal["unet", "unetplusplus", "fpn", "deeplabv3plus", "linknet", "segformer", "cloudnet"]
 Logger = Literal["none", "dvclive", "tensorboard"]
 Stratum = Literal["location", "year", "month", "hour", "coverage"]
-
-
-class Section(BaseModel):
-    """A section of `params.yaml`: unknown keys are refused, and values are checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataParams(Section):
@@ -262,51 +256,6 @@ class TrainingParams(Section):
         if isinstance(self.pseudo_weight, float):
             return self.pseudo_weight
         return self.pseudo_weight[min(number, len(self.pseudo_weight)) - 1]
-
-
-class AugmentationParams(Section):
-    """Random augmentation of training batches."""
-
-    hflip: Share = Field(0.5, description="probability of a left-right flip [0-1]")
-    vflip: Share = Field(0.5, description="probability of an up-down flip [0-1]")
-    rotate90: Share = Field(0.0, description="probability of a turn by 90, 180 or 270 degrees [0-1]")
-    d4: Share = Field(0.0, description="probability of one of the square's eight symmetries, drawn uniformly [0-1]")
-    affine: Share = Field(0.0, description="probability of a rotation and zoom about the centre [0-1]")
-    rotation: float = Field(45.0, ge=0, le=180, description="affine: maximum rotation in either direction [degrees]")
-    zoom: float = Field(1.4, ge=1, description="affine: maximum magnification; the minimum is 1 / zoom")
-    brightness_contrast: Share = Field(
-        0.0, description="probability of a change in brightness and contrast, drawn per band [0-1]"
-    )
-    brightness: Share = Field(0.2, description="brightness_contrast: maximum relative change of a band's mean [0-1]")
-    contrast: Share = Field(
-        0.2, description="brightness_contrast: maximum relative change of the distance from the mean [0-1]"
-    )
-    mosaic: Share = Field(0.0, description="probability of a mosaic of four chips around a random point [0-1]")
-    cutmix: Share = Field(0.0, description="probability that a rectangle is replaced by another chip's [0-1]")
-    chessmix: Share = Field(
-        0.0, description="probability that every second square of a chessboard is replaced by another chip's [0-1]"
-    )
-    chessmix_squares: int = Field(4, ge=2, description="chessmix: number of squares per side")
-    cloud_paste: Share = Field(0.0, description="probability that another chip's clouds are pasted in, all bands [0-1]")
-    crop_size: int | None = Field(
-        None,
-        ge=32,
-        multiple_of=32,
-        description="height and width of the random training window [pixels]; null: whole chip",
-    )
-    multi_resolution: Share = Field(
-        0.0, description="probability that a batch is resampled to another resolution [0-1]"
-    )
-    resolutions: list[Annotated[float, Field(gt=0, le=4)]] = Field(
-        [0.75, 1.25],
-        min_length=1,
-        description="multi_resolution: scale factors to draw from; sizes are rounded to multiples of 32 pixels",
-    )
-
-    @property
-    def mixes(self) -> bool:
-        """Whether chips may be mixed with each other."""
-        return max(self.mosaic, self.cutmix, self.chessmix, self.cloud_paste) > 0
 
 
 class ComputeParams(Section):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from cloudcover.config.augmentation import AugmentationParams
 from cloudcover.config.params import Params, declared, pick
 from cloudcover.config.sections import (
-    AugmentationParams,
     ComputeParams,
     DataParams,
     FoldsParams,

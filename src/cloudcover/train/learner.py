@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cloudcover.augment.apply import augment_weighted
-from cloudcover.config.sections import AugmentationParams, TrainingParams
+from cloudcover.config.augmentation import AugmentationParams
+from cloudcover.config.sections import TrainingParams
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.losses.build import build_loss
 from cloudcover.losses.targets import per_pixel

@@ -15,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cloudcover.config.sections import AugmentationParams
+from cloudcover.config.augmentation import AugmentationParams
 from cloudcover.config.training import TrainingConfig
 from cloudcover.data.store import ChipStore
 from cloudcover.runtime.files import derive_seed, fingerprint
