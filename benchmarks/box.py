@@ -37,7 +37,7 @@ TTA = "none"
 HELD_OUT = (
     "`held out`: {} groups of places take turns, so each model has learnt from fewer real chips than the packaged one"
 )
-HELD_OUT_ALONE = "`held out`: each place takes a turn"
+HELD_OUT_ALONE = "`held out`"
 CARD = """# The packaged cloud model
 
 A small U-Net (`{encoder}`, {million:.2f} million weights, stored as 16-bit floats) that gives the probability of cloud
