@@ -44,9 +44,8 @@ KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
 @click.argument("images", nargs=-1, required=True, type=str)
 @click.option(
     "--model",
-    required=True,
     type=click.Path(path_type=Path),
-    help="A bundle, or a single model folder, trained or exported.",
+    help="A bundle, or a single model folder, trained or exported.  [default: the model that comes with the package]",
 )
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the masks.")
 @click.option("--as", "kind", type=click.Choice(KINDS), help="How to read IMAGES.  [default: by what is found]")
@@ -106,7 +105,7 @@ KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
 )
 def predict(
     images: tuple[str, ...],
-    model: Path,
+    model: Path | None,
     out: Path,
     kind: Any,
     bands: tuple[int, ...] | None,
@@ -140,6 +139,7 @@ def predict(
     """  # noqa: D301
     import logging
 
+    from cloudcover.models.packaged import packaged_bundle
     from cloudcover.predict.bundle import load_bundle
     from cloudcover.predict.images import predict_images
     from cloudcover.predict.outputs import Outputs
@@ -151,7 +151,7 @@ def predict(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("cloudcover").setLevel(logging.INFO)
     table = Summary(summary, read_polygons(polygons) if polygons else None) if summary else None
-    predictor = load_bundle(model, device, precision, batch, threshold)
+    predictor = load_bundle(model or packaged_bundle(), device, precision, batch, threshold)
     if tta is not None:
         predictor.policy = tta
     card = predictor.card

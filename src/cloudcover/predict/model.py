@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cloudcover.config.sections import Tta
 from cloudcover.masks.decision import decide
-from cloudcover.models.folder import ModelFolderError
+from cloudcover.models.packaged import packaged_bundle
 from cloudcover.predict.bundle import load_bundle
 from cloudcover.predict.images import predict_images
 from cloudcover.predict.outputs import Outputs
@@ -21,9 +21,6 @@ from cloudcover.predict.resolution import Resolution
 from cloudcover.predict.scenes import Probabilities, predict_scene
 from cloudcover.rasters.arrays import ArrayImage
 from cloudcover.rasters.find import Kind, find_images
-
-PACKAGED = Path(__file__).parents[1] / "assets" / "box"
-"""The bundle that comes with the package."""
 
 
 class CloudModel:
@@ -107,7 +104,7 @@ def load_model(
     Raises:
         ModelFolderError: The folder is neither, a part of it is missing or corrupt, or there is no packaged model.
     """
-    predictor = load_bundle(_existing(path), device, precision, batch, threshold)
+    predictor = load_bundle(packaged_bundle() if path is None else Path(path), device, precision, batch, threshold)
     if tta is not None:
         predictor.policy = tta
     return CloudModel(predictor)
@@ -157,15 +154,3 @@ def predict(
     found = find_images(paths, predictor.card.bands, kind=kind, offset=offset, nodata=predictor.card.nodata)
     outputs = Outputs(Path(out), probabilities, preview, buffer_m, min_area_m2)
     return predict_images(predictor, found, outputs, resolution=resolution, skip_existing=skip_existing)
-
-
-def _existing(path: str | PathLike[str] | None) -> Path:
-    """The folder of a model; the packaged one if none is named."""
-    if path is not None:
-        return Path(path)
-    if not PACKAGED.exists():
-        raise ModelFolderError(
-            f"this installation has no model of its own ({PACKAGED} is missing): train one by `make demo`, "
-            "and name its folder, models/bundle"
-        )
-    return PACKAGED
