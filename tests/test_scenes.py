@@ -333,6 +333,14 @@ def test_windows_of_resampled_images_leave_no_seams(model):
     assert np.abs(parts - whole)[16:-16, 16:-16].max() < 0.01
 
 
+def test_windows_of_small_pixels_are_bounded(model):
+    """At 20 cm a window of the network would be 51,200 pixels wide."""
+    image = Memory(np.full((4, 5000, 40), 4000, np.uint16))
+    found = predict_scene(image, model(Blurred()), scale=0.02)
+    assert max(rows.stop - rows.start for rows in image.reads) <= 4096
+    assert np.ptp(found.values) < 0.02
+
+
 def test_resampling_gives_pixels_without_data_no_weight():
     dn = np.full((1, 2, 8, 8), 1000, np.uint16)
     dn[:, :, :, 4:] = 0

@@ -47,12 +47,14 @@ def resample(dn: NDArray[np.uint16], size: tuple[int, int], nodata: int) -> NDAr
     Returns:
         N x B x height x width uint16 [DN]; no data where less than half of a pixel has data.
     """
-    values = torch.from_numpy(dn.astype(np.float32))
-    valid = (values != nodata).float()
-    weight = _fit(valid, size)
-    mean = _fit(values * valid, size) / weight.clamp(min=1e-6)
-    result: NDArray[np.uint16] = mean.round().clamp(1, LARGEST).numpy().astype(np.uint16)
-    result[weight.numpy() < 0.5] = nodata
+    result = np.empty((*dn.shape[:2], *size), np.uint16)
+    for plane, out in zip(dn.reshape(-1, *dn.shape[2:]), result.reshape(-1, *size), strict=True):
+        values = torch.from_numpy(plane.astype(np.float32))[None, None]
+        valid = (values != nodata).float()
+        weight = _fit(valid, size)
+        mean = _fit(values * valid, size) / weight.clamp(min=1e-6)
+        out[:] = mean.round().clamp(1, LARGEST)[0, 0].numpy()
+        out[weight[0, 0].numpy() < 0.5] = nodata
     return result
 
 

@@ -27,6 +27,8 @@ WINDOW = 1024
 """Height and width of a window, at most [pixels of the network]."""
 OVERLAP = 128
 """What neighbouring windows share, at least [pixels of the network]."""
+LARGEST_WINDOW = 4096
+"""Height and width of a window of an image with pixels smaller than the network's, at most [pixels of the image]."""
 CPU_WINDOWS = 2
 """Windows per forward pass on a CPU, at most: more of them take memory and save no time."""
 
@@ -79,7 +81,8 @@ def predict_scene(
         NotFiniteError: As `Predictor.probabilities`, and so are EnsembleError, PolicyError and DeviceMemoryError.
     """
     height, width = image.grid.height, image.grid.width
-    most, shared = int(window / scale), int(overlap / scale)
+    most = min(int(window / scale), LARGEST_WINDOW)
+    shared = min(int(overlap / scale), most // 2)
     fits = max(height, width) <= most
     side = max(least_side(n, most, shared, STRIDE) for n in (height, width))  # square: policies may turn windows
     rows, columns = ([whole(n)] if fits else spans(n, side, shared) for n in (height, width))
