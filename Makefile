@@ -47,7 +47,7 @@ format: .venv/tested ## format Python and Snakemake code
 proof: .venv/installed ## what the method wins back on five synthetic sets whose truth is known (hours on two cores)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- proof
 
-ablation: .venv/pretrained ## what augmentations, architectures, views and the ensemble bring on such a set (an hour)
+ablation: .venv/pretrained ## what augmentations, architectures, views and the ensemble bring on three such sets (hours)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- ablation
 
 model: .venv/installed ## train the packaged model on the synthetic set and the real chips of ../shared, and install it

@@ -50,15 +50,15 @@ JOBS = 3
 """Jobs of a chain that share a GPU: two folds of a run, and another run."""
 
 
-def figures(results: Path) -> dict[str, float]:
-    """The fixed keys, from the tables of `workflow/proof.smk`; `gap_closed` is NaN where it is not determined."""
+def figures(results: Path) -> dict[str, float | None]:
+    """The fixed keys, from the tables of `workflow/proof.smk`; `gap_closed` is None where it is not determined."""
     runs = pd.read_csv(results / "runs.csv").set_index("run")
     labels = pd.read_csv(results / "labels.csv")
     last = labels[labels["round"] == labels["round"].max()].fillna({"jaccard": 1.0})
     pooled = (last["jaccard"] * last["union_pixels"]).sum() / max(1, last["union_pixels"].sum())
     return {
         **{f"jaccard_{name}": float(runs.loc[run, "jaccard"]) for name, run in RUNS.items()},
-        "gap_closed": float(runs.loc[RUNS["round3"], "closed_share"]),
+        "gap_closed": None if pd.isna(share := runs.loc[RUNS["round3"], "closed_share"]) else float(share),
         "pseudo_jaccard": float(pooled),
         "replaced_share": float(last["replaced_share"].mean()),
     }
@@ -123,7 +123,7 @@ def main() -> None:
                 project.change("compute", "device", options.device)
             (project.folder / "params.yaml").replace(project.folder / f"config/presets/{options.preset}.yaml")
         environment = {SHARES: str(JOBS * options.chains), **project.environment(forks=options.forks)}
-        found: dict[str, float] = {}
+        found: dict[str, float | None] = {}
         for trainings in range(1, options.trainings + 1):
             left = max(0.0, end - time.monotonic()) if end else None
             if not finished(command(options, trainings), project.folder, environment, left):
@@ -131,7 +131,7 @@ def main() -> None:
                 break
             found = figures(project.folder / "reports" / options.preset)
     for name, value in found.items():
-        print(f"{name:16} {value:.4f}")
+        print(f"{name:16} {'not determined' if value is None else f'{value:.4f}'}")
     if options.json:
         write_json(options.json, found)
 

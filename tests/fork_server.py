@@ -77,8 +77,20 @@ def serve(connection: socket.socket) -> None:
             os.dup2(stream, number)
             os.close(stream)
         run(**json.loads(text))
-    connection.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+    interrupt_without_client(connection, child)
+    with suppress(BrokenPipeError):
+        connection.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
     os._exit(0)
+
+
+def interrupt_without_client(connection: socket.socket, child: int) -> None:
+    """Waits for the end of a program, and interrupts it as Ctrl-C does if who has sent the order is killed."""
+    watched = select.poll()
+    watched.register(connection, 0)  # a hang-up is always reported
+    watched.register(ended := os.pidfd_open(child), select.POLLIN)
+    while ended not in dict(watched.poll()):
+        os.kill(child, signal.SIGINT)
+        watched.unregister(connection)
 
 
 def run(executable: str, command: list[str], folder: str, environment: dict[str, str]) -> None:

@@ -37,7 +37,7 @@ def trained(rng, sets, trainings, gain=0.0):
     return pd.concat(parts, ignore_index=True)
 
 
-def share_that_differs(sets, trainings, gain=0.0, repetitions=60):
+def share_that_differs(sets, trainings, gain=0.0, repetitions=40):
     rng = np.random.default_rng(5)
     found = [
         pairs({"a": trained(rng, sets, trainings), "b": trained(rng, sets, trainings, gain)}, 100, 0).iloc[0]
@@ -63,7 +63,7 @@ def test_single_trainings_of_one_recipe_often_differ_and_only_models_are_spoken_
 
 
 def test_a_gain_of_three_trainings_deviations_is_found_on_five_sets():
-    assert share_that_differs(5, 3, gain=0.024, repetitions=20) > 0.9
+    assert share_that_differs(5, 3, gain=0.024, repetitions=15) > 0.9
 
 
 def test_the_interval_over_sets_is_students_of_their_means():

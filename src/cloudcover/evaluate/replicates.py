@@ -72,8 +72,9 @@ class Replicates:
         keys = sorted(next(iter(chains.values())))
         if other := [name for name, parts in chains.items() if sorted(parts) != keys]:
             raise ValueError(f"{', '.join(other)}: not of the same sets and trainings as {next(iter(chains))}")
+        number = 1 if len({key[0] for key in keys}) > 1 else resamples  # several sets are not resampled within
         draws = [
-            paired_resamples({name: parts[key] for name, parts in chains.items()}, "location", resamples, seed)
+            paired_resamples({name: parts[key] for name, parts in chains.items()}, "location", number, seed)
             for key in keys
         ]
         figures = pd.DataFrame(
