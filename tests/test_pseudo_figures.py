@@ -10,7 +10,7 @@ from cloudcover.evaluate.pseudo import pseudo_figures
 from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
-from cloudcover.predict.files import write_mask
+from cloudcover.predict.outputs import write_mask
 
 IDS = ["c000", "c001", "c002"]
 GRID = (10.0, 0.0, 500000.0, 0.0, -10.0, 4000000.0)
