@@ -223,7 +223,7 @@ class TrainingParams(Section):
     warmup_steps: int = Field(10, ge=0, description="optimizer steps of linear warm-up to the peak learning rate")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay")
     steps: int = Field(
-        160,
+        120,
         ge=1,
         description="optimizer steps, the same for every run, however many chips it learns from",
     )
@@ -332,7 +332,7 @@ class PredictionParams(Section):
     """Test-time augmentation (TTA): the views that a prediction averages, none | vflip | hflip | flips | d4."""
 
     tta: Tta = Field("vflip", description="TTA policy of the evaluation and of the delivered bundle")
-    judge_tta: Tta = Field("d4", description="TTA policy of the predictions by which labels are judged and replaced")
+    judge_tta: Tta = Field("flips", description="TTA policy of the predictions by which labels are judged and replaced")
     compare_tta: list[Tta] = Field(
         ["none", "hflip", "flips", "d4"],
         description="additional TTA policies for the final models, compared in Jaccard and time",
