@@ -4,8 +4,8 @@
     python benchmarks/peers.py --held-out work/box/held-out --model packaged=src/cloudcover/assets/box
 
 The network learns from the synthetic set of `config/presets/box.yaml` by the project's own training, and is then tuned
-on tiles of the real chips (`peers.py` says which) and synthetic chips, half and half. Nothing is chosen on real chips:
-the steps and the rate of the tuning are fixed. For the figures, it is tuned once more for each place, or for each group
+on tiles of the real chips (`peers.py` says which) and synthetic chips, half and half. The steps and
+the rate of the tuning are fixed. For the figures, it is tuned once more for each place, or for each group
 of places, without it. `--install` makes `src/cloudcover/assets/box` from what lies in the work folder, with the figures
 on its card.
 """
