@@ -9,6 +9,10 @@ configfile: "params.yaml"
 report: "workflow/report/workflow.rst"
 
 
+# The image of the Dockerfile, for `--software-deployment-method apptainer`; without that, jobs use the environment at hand.
+container: "docker-daemon://cloudcover:latest"
+
+
 include: "workflow/rules/lock.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
