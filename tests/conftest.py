@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+from hypothesis import settings
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
@@ -31,6 +32,10 @@ def python_path(*folders: Path | str) -> str:
 runpy.run_path(str(OFFLINE / "sitecustomize.py"))
 os.environ["PYTHONPATH"] = python_path(*filter(None, [os.environ.get("PYTHONPATH")]))
 
+
+# How long an example takes says nothing on a machine that has other work.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 LONGEST = ["test_slurm.py", "test_workflow.py", "test_staleness.py"]
 """Files that start first, so that the other processes have work while they run; the cluster's jobs mostly wait."""
