@@ -27,6 +27,15 @@ def read_chips(folder: Path) -> NDArray[np.uint16]:
     return np.array([[rasterio.open(chip / f"{b}.tif").read(1) for b in BANDS] for chip in sorted(folder.iterdir())])
 
 
+def cut_out(chip: Path, rows: slice, columns: slice = slice(None)) -> None:
+    """Leave a part of a chip without data, in all bands."""
+    for band in BANDS:
+        with rasterio.open(chip / f"{band}.tif", "r+") as raster:
+            pixels = raster.read(1)
+            pixels[rows, columns] = 0
+            raster.write(pixels, 1)
+
+
 def random_bundle(root: Path, chips: NDArray[np.uint16]) -> Path:
     """Write two networks with weights, a temperature, post-processing and two views.
 

@@ -133,9 +133,9 @@ def predict(
 
     \b
     Examples:
-      cloudcover predict S2A_MSIL2A_20200101T101010.SAFE --model models/bundle --out masks --preview
+      cloudcover predict S2A_MSIL2A_20200101T101010.SAFE --out masks --preview
       cloudcover predict data/raw/test_features --model models/bundle --out masks
-      cloudcover predict mosaic.tif --bands 1,2,3,4 --model models/bundle --out masks --buffer 50 --summary masks.csv
+      cloudcover predict mosaic.tif --bands 1,2,3,4 --out masks --buffer 50 --summary masks.csv
     """  # noqa: D301
     import logging
 
