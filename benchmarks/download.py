@@ -22,7 +22,6 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,10 +40,9 @@ from cloudcover.config.sections import DataParams
 from cloudcover.data.geotiff import encode_geotiff
 from cloudcover.runtime.files import derive_seed, write_json
 from cloudcover.sources.remote.fetch import fetch
+from harness.azurite import AZURITE_ACCOUNT, Azurite, run_azurite
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-from servers import AZURITE_ACCOUNT, Azurite, run_azurite  # noqa: E402
 
 BANDS = ["B02", "B03", "B04", "B08"]
 PIXEL_BYTES = 1 << 16

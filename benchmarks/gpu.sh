@@ -21,7 +21,7 @@ part() { # name, limit [s], command
 
 on=(--device "$DEVICE")
 net=("${on[@]}" --encoder "$ENCODER" --batch "$BATCH")
-part tests 90 python -m pytest -q tests/test_losses.py tests/test_train.py tests/test_predict.py -k "sorting or gpu or compiled"
+part tests 90 python -m pytest -q tests/unit/losses/test_losses.py tests/unit/train/test_train.py tests/unit/predict/test_predict.py -k "sorting or gpu or compiled"
 part loss 40 python benchmarks/loss.py "${on[@]}" --chips "$BATCH" --quick --json "$OUT/loss.json"
 part step_compiled 150 python benchmarks/step.py "${net[@]}" --chips "$CHIPS" --epochs 3 --compile --ways train no_input \
     --json "$OUT/step_compiled.json"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,10 +24,7 @@ import pandas as pd
 
 from cloudcover.config.params import load
 from cloudcover.runtime.files import write_json
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-from project import Project  # noqa: E402
+from harness.project import ROOT, Project
 
 FULL, SMALL = 11_748, 1_000
 UNLABELLED = 10_980 / 11_748

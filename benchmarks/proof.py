@@ -20,7 +20,6 @@ import argparse
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,10 +30,7 @@ from cloudcover.config.params import load
 from cloudcover.config.runs import chain
 from cloudcover.runtime.files import write_json
 from cloudcover.runtime.gpu_slots import SHARES
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-from project import TINY, Project  # noqa: E402
+from harness.project import ROOT, TINY, Project
 
 RUNS = {
     "noisy": "baseline",

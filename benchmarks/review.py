@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,9 +29,7 @@ from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.sources.local import fetch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from review_site import Site
+from harness.review_site import Site
 
 SCENE = 17
 """Chips of a scene, as in the challenge."""

@@ -1,0 +1,371 @@
+"""STAC items, rasters behind an address, and arrays: what they hold becomes DN, and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import suppress
+
+import dask.array
+import numpy as np
+import pytest
+import xarray
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rasterio.shutil import copy as gdal_copy
+
+from cloudcover.data.chips import ChipError
+from cloudcover.rasters.arrays import ArrayImage, dn_of
+from cloudcover.rasters.find import find_images
+from helpers.images import opened, read, shifted
+from helpers.layouts import BANDS
+from helpers.products import SIZE, stored, write
+from helpers.servers import Trouble
+
+COMMON = dict(zip(BANDS, ("blue", "green", "red", "nir"), strict=True))
+COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+
+def earth_search(folder, href="./{}.tif", offset=-0.1, **properties):
+    """An item as Earth Search v1 has it, beside its assets; returns it and the stored values."""
+    pixels = {band: stored(i) for i, band in enumerate(BANDS)}
+    assets = {
+        "visual": {
+            "href": "./TCI.tif",
+            "type": COG,
+            "roles": ["visual"],
+            "eo:bands": [{"name": name, "common_name": name} for name in ("red", "green", "blue")],
+        },
+        "thumbnail": {"href": "./t.jpg", "type": "image/jpeg", "roles": ["thumbnail"]},
+        "granule_metadata": {"href": "./metadata.xml", "type": "application/xml", "roles": ["metadata"]},
+    }
+    for band, name in COMMON.items():
+        write(folder / f"{band}.tif", pixels[band], nodata=0)
+        gdal_copy(folder / f"{band}.tif", folder / f"{band}.cog.tif", driver="COG")
+        (folder / f"{band}.cog.tif").rename(folder / f"{band}.tif")
+        described = {
+            "eo:bands": [{"name": name, "common_name": name, "center_wavelength": 0.49}],
+            "raster:bands": [{"nodata": 0, "data_type": "uint16", "spatial_resolution": 10, "scale": 0.0001}],
+            "roles": ["data", "reflectance"],
+        }
+        if offset is not None:
+            described["raster:bands"][0]["offset"] = offset
+        assets[name] = {"href": href.format(band), "type": COG, **described}
+        assets[f"{name}-jp2"] = {"href": f"s3://sentinel-s2-l2a/{band}.jp2", "type": "image/jp2", **described}
+    return write_item(folder, assets, properties), pixels
+
+
+def write_item(folder, assets, properties=None, name="S2A_32TQM_20200101_0_L2A"):
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "properties": {"datetime": "2020-01-01T10:10:10Z", **(properties or {})},
+        "geometry": None,
+        "links": [],
+        "assets": assets,
+    }
+    path = folder / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(item))
+    return path
+
+
+# --- items ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offset", "properties", "expected"),
+    [
+        (-0.1, {"earthsearch:boa_offset_applied": True, "s2:processing_baseline": "05.09"}, 0),
+        (-0.1, {"earthsearch:boa_offset_applied": False, "s2:processing_baseline": "05.09"}, -1000),
+        (0, {"earthsearch:boa_offset_applied": False, "s2:processing_baseline": "03.01"}, 0),
+        (None, {"s2:processing_baseline": "05.09"}, -1000),
+        (None, {"s2:processing_baseline": "02.14"}, 0),
+        (-0.05, {}, -500),
+    ],
+)
+def test_the_offset_of_an_item_is_what_it_states(tmp_path, offset, properties, expected):
+    path, pixels = earth_search(tmp_path, offset=offset, **properties)
+    name, kind, says, doubtful = opened(path)
+    assert (name, kind, doubtful) == (path.stem, "stac", False)
+    assert "STAC item, assets blue, green, red, nir" in says
+    np.testing.assert_array_equal(read(path), np.stack([shifted(pixels[band], expected) for band in BANDS]))
+    if properties:
+        np.testing.assert_array_equal(read(path, offset=700)[0], shifted(pixels["B02"], expected))
+
+
+def test_an_offset_that_an_item_does_not_state_is_doubtful_and_can_be_given(tmp_path):
+    path, pixels = earth_search(tmp_path, offset=None)
+    assert opened(path)[3] is True
+    assert opened(path, offset=1000)[3] is False
+    np.testing.assert_array_equal(read(path, offset=1000)[3], shifted(pixels["B08"], -1000))
+
+
+def test_items_with_bands_as_keys_and_nothing_else(tmp_path):
+    pixels = {band: stored(i) for i, band in enumerate(BANDS)}
+    assets = {}
+    for band in (*BANDS, "B8A"):
+        write(tmp_path / "assets" / f"{band}.tif", pixels.get(band, stored(9)), scale=0.0001, offset=-0.1, nodata=0)
+        assets[band] = {"href": f"assets/{band}.tif", "type": COG, "roles": ["data"]}
+    path = write_item(tmp_path, assets)
+    np.testing.assert_array_equal(read(path)[3], shifted(pixels["B08"], -1000))
+    assert [image.name for image in find_images([tmp_path], BANDS, kind="stac")] == [path.stem]
+
+
+def test_items_of_stac_1_1_with_scale_beside_the_bands(tmp_path):
+    assets = {}
+    for i, (band, name) in enumerate(COMMON.items()):
+        write(tmp_path / f"{band}_10m.jp2", stored(i))
+        assets[f"{band}_10m"] = {
+            "href": f"{band}_10m.jp2",
+            "type": "image/jp2",
+            "bands": [{"name": band, "eo:common_name": name}],
+            "nodata": 0,
+            "raster:scale": 0.0001,
+            "raster:offset": -0.1,
+            "roles": ["data", "reflectance", "sampling:original"],
+            "gsd": 10,
+        }
+        for metres in (20, 60):
+            write(tmp_path / f"{band}_{metres}m.jp2", stored(i, 24), metres=20)
+            more = {"href": f"{band}_{metres}m.jp2", "gsd": metres}
+            assets = {f"{band}_{metres}m": {**assets[f"{band}_10m"], **more}, **assets}
+    np.testing.assert_array_equal(read(write_item(tmp_path, assets))[2], shifted(stored(2), -1000))
+
+
+def test_items_of_landsats_level_1_are_refused(tmp_path):
+    path, _ = earth_search(tmp_path, **{"landsat:correction": "L1TP"})
+    with pytest.raises(ChipError, match=r"is of Landsat's Level 1.*name the folder of the product"):
+        read(path)
+
+
+@pytest.mark.parametrize(("platform", "expected"), [("sentinel-2c", -1000), ("landsat-8", 0)])
+def test_the_processing_version_is_a_baseline_for_sentinel_2_only(tmp_path, platform, expected):
+    path, pixels = earth_search(tmp_path, offset=None, platform=platform, **{"processing:version": "05.11"})
+    np.testing.assert_array_equal(read(path)[1], shifted(pixels["B03"], expected))
+    assert opened(path)[3] is (expected == 0)
+
+
+def test_an_asset_may_hold_all_bands_in_its_own_order(tmp_path):
+    order = ("nir", "red", "green", "blue")
+    stack = np.stack([stored(i) for i in range(4)])
+    write(tmp_path / "all.tif", stack)
+    described = {"eo:bands": [{"name": f"band{i}", "common_name": name} for i, name in enumerate(order)]}
+    asset = {"href": "all.tif", "type": COG, "roles": ["data"], **described}
+    path = write_item(tmp_path, {"image": asset})
+    np.testing.assert_array_equal(read(path), stack[::-1])
+
+
+def test_landsats_panchromatic_band_8_is_not_the_near_infrared(tmp_path):
+    assets = {}
+    for number, name in ((2, "blue"), (3, "green"), (4, "red"), (5, "nir08"), (8, "pan")):
+        write(tmp_path / f"B{number}.TIF", stored(number))
+        assets[f"B{number}"] = {"href": f"B{number}.TIF", "eo:bands": [{"name": f"B{number}", "common_name": name}]}
+    np.testing.assert_array_equal(read(write_item(tmp_path, assets))[3], stored(5))
+
+
+def change(path, key, value):
+    item = json.loads(path.read_text())
+    item["assets"]["red"] = {**item["assets"]["red"], key: value} if key else {}
+    path.write_text(json.dumps(item))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: change(p, "eo:bands", [{"name": "x"}]) or change(p, "type", "text/plain"), None),
+        (lambda p: change(p, "href", "s3://bucket/B04.tif"), r"the asset red is s3://bucket/B04\.tif: expected a file"),
+        (lambda p: change(p, "href", "/vsicurl/http://127.0.0.1/B04.tif"), "the asset red is /vsicurl"),
+        (lambda p: change(p, "href", ""), "the asset red is nowhere"),
+        (lambda p: change(p, "href", "B04_.tif"), r"B04: .*B04_\.tif is missing"),
+        (
+            lambda p: change(p, "raster:bands", [{"scale": "x", "spatial_resolution": 10}]),
+            r"no STAC item: assets\.red\.raster:bands\.0\.scale: .*valid number",
+        ),
+        (
+            lambda p: change(p, "raster:bands", [{"scale": -1, "spatial_resolution": 10}]),
+            r"B04: .* has the scale -1 .*expected a positive scale",
+        ),
+        (lambda p: (p.parent / "B04.tif").write_bytes(b"<VRTDataset/>"), r"B04: .*cannot be read .*not a GeoTIFF"),
+        (lambda p: write(p.parent / "B04.tif", stored(2), crs="EPSG:4326"), "B04: .*differs from B02: crs"),
+        (lambda p: p.write_text(p.read_text()[:500]), "is no STAC item: the file: Invalid JSON"),
+        (lambda p: p.write_text('{"type": "FeatureCollection", "features": []}'), "is no STAC item"),
+        (lambda p: p.write_text("[]"), "is no STAC item"),
+        (lambda p: p.write_text("[" * 200_000), "is no STAC item: the file: Invalid JSON"),
+    ],
+)
+def test_bad_items_are_named_with_asset_or_band(tmp_path, spoil, message):
+    path, _ = earth_search(tmp_path)
+    spoil(path)
+    if message is None:  # the COG is no raster any more, so that the JPEG 2000 has its turn
+        message = r"the asset red-jp2 is s3://"
+    with pytest.raises(ChipError, match=message):
+        read(path)
+
+
+def test_a_band_that_no_asset_or_that_several_have_is_named(tmp_path):
+    path, _ = earth_search(tmp_path)
+    with pytest.raises(ChipError, match=r"B11: .*has no raster for it among its assets visual, "):
+        read(path, ["B02", "B11"])
+    item = json.loads(path.read_text())
+    item["assets"]["red2"] = item["assets"]["red"]
+    path.write_text(json.dumps(item))
+    with pytest.raises(ChipError, match=r"B04: .*has several rasters for it: red, red2"):
+        read(path)
+
+
+def places(value, path=()):
+    """Paths to all values inside a document."""
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_an_item_with_any_value_in_any_place_is_read_or_refused(written_item, data):
+    item = json.loads(written_item.read_text())
+    *path, last = data.draw(st.sampled_from([place for place in places(item) if place]))
+    holder = item
+    for key in path:
+        holder = holder[key]
+    holder[last] = data.draw(
+        st.sampled_from(
+            [None, True, -1, 1e400, "", "x", "http://[", "nan", [], [1], [[]], {}, {"name": 1}, [{"scale": []}]]
+        )
+    )
+    (folder := written_item.parent / "changed").mkdir(exist_ok=True)
+    changed = folder / "item.json"
+    changed.write_text(json.dumps(item))
+    for link in BANDS:
+        if not (folder / f"{link}.tif").exists():
+            (folder / f"{link}.tif").symlink_to(written_item.parent / f"{link}.tif")
+    with suppress(ChipError):
+        assert read(changed).shape == (4, SIZE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def written_item(tmp_path_factory):
+    path, _ = earth_search(tmp_path_factory.mktemp("item"), **{"s2:processing_baseline": "05.09", "platform": "x"})
+    return path
+
+
+# --- addresses ------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_and_its_assets_behind_addresses(web):
+    path, pixels = earth_search(web.root, "assets/../{}.tif", **{"s2:processing_baseline": "05.09"})
+    expected = np.stack([shifted(pixels[band], -1000) for band in BANDS])
+    np.testing.assert_array_equal(read(f"{web.url}/{path.name}"), expected)
+    path, _ = earth_search(web.root, web.url + "/{}.tif", **{"s2:processing_baseline": "05.09"})
+    np.testing.assert_array_equal(read(path), expected)
+    assert {name for name in web.seen if name.endswith(".tif")} == {
+        f"{band}.tif" for band in BANDS
+    }  # and nothing beside
+
+
+@pytest.mark.parametrize("href", ["file:///etc/hostname", "s3://bucket/{}.tif", "/vsizip//x.zip/{}.tif"])
+def test_a_remote_item_cannot_name_a_file_of_this_machine(web, href):
+    path, _ = earth_search(web.root, href)
+    with pytest.raises(ChipError, match=r"the asset blue is|B02: http.*out of reach"):
+        read(f"{web.url}/{path.name}")
+
+
+def test_a_cog_behind_an_address_is_read_in_parts(web):
+    stack = np.stack([stored(i, 512) for i in range(4)])
+    write(web.root / "a.tif", stack, descriptions=BANDS)
+    gdal_copy(web.root / "a.tif", web.root / "sub.cog.tif", driver="COG", BLOCKSIZE="128", COMPRESS="NONE")
+    (found,) = find_images([f"{web.url}/sub.cog.tif?sig=s3cret"], BANDS)
+    assert (found.name, found.kind) == ("sub.cog", "raster")
+    with found.open() as image:
+        np.testing.assert_array_equal(image.read(slice(0, 100), slice(0, 100)), stack[:, :100, :100])
+    sent = sum(size for *_, size, _ in web.requests)
+    assert sent < (web.root / "sub.cog.tif").stat().st_size / 3
+
+
+def test_what_cannot_be_fetched_is_named_without_the_keys_of_its_address(web):
+    for url, kind in ((f"{web.url}/a.tif?sig=s3cret", "raster"), (f"{web.url}/item?sig=s3cret", "stac")):
+        (found,) = find_images([url], BANDS)
+        assert found.kind == kind
+        with pytest.raises(ChipError, match=r"/(a\.tif|item) cannot be") as error, found.open():
+            pass
+        assert "s3cret" not in str(error.value)
+    write(web.root / "b.tif", np.stack([stored(i) for i in range(4)]), descriptions=BANDS)
+    web.trouble = lambda path, number: Trouble(body=b"x" * 4000) if path == "b.tif" else None
+    with pytest.raises(ChipError, match=r"b\.tif cannot be read .*out of reach, truncated or not a GeoTIFF"):
+        read(f"{web.url}/b.tif")
+
+
+# --- arrays ---------------------------------------------------------------------------------------------------------
+
+STACK = np.stack([stored(i) for i in range(4)])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.int32, np.int64, np.float32, np.float64])
+def test_arrays_of_dn_or_reflectance_become_dn(dtype):
+    values = (STACK / (10_000 if np.dtype(dtype).kind == "f" else 1)).astype(dtype)
+    dn = dn_of(values)
+    assert dn.dtype == np.uint16
+    np.testing.assert_array_equal(dn, STACK)
+    np.testing.assert_array_equal(dn_of(values, offset=1000), shifted(STACK, -1000))
+
+
+def test_what_is_not_finite_has_no_data_and_a_scale_counts():
+    values = (STACK / 10_000).astype(np.float32)
+    values[1, 20], values[2, 21], values[3, 22] = np.nan, np.inf, -np.inf
+    dn = dn_of(values)
+    assert (dn[1, 20] == dn[2, 21]).all()
+    assert (dn[1, 20] == 0).all()
+    assert (dn[3, 22] == 0).all()
+    np.testing.assert_array_equal(
+        dn_of(STACK, scale=0.00005)[0], np.where(STACK[0] == 0, 0, np.rint(STACK[0] / 2).clip(1))
+    )
+
+
+def test_masked_arrays_have_no_data_where_they_say_so():
+    masked = np.ma.masked_less(STACK, 500)
+    np.testing.assert_array_equal(dn_of(masked), np.where(STACK < 500, 0, STACK))
+    np.testing.assert_array_equal(dn_of(masked[np.newaxis] / 10_000)[0], np.where(STACK < 500, 0, STACK))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array(["x"]), "is <U1, expected DN as integers"),
+        (np.ones((4, 4, 4), bool), "is bool, expected DN as integers or reflectance as floating-point"),
+        (np.full((4, 4, 4), 70_000), "holds values from 70000 to 70000"),
+        (np.full((4, 4, 4), 3000.0), r"largest value 3000\.0 would be 30000000 DN"),
+    ],
+)
+def test_arrays_that_are_no_image_are_refused(array, message):
+    with pytest.raises(ValueError, match=message):
+        dn_of(array)
+
+
+def test_a_chunked_array_is_computed_block_by_block(caplog):
+    caplog.set_level(logging.INFO)
+    blocks = []
+
+    def block(block_info=None):
+        blocks.append(block_info[None]["chunk-location"])
+        return STACK[:, :16, :16]
+
+    lazy = dask.array.map_blocks(
+        block, dtype=np.uint16, chunks=((4,), (16,) * 3, (16,) * 3), meta=np.empty((0,) * 3, np.uint16)
+    )
+    image = ArrayImage(xarray.DataArray(lazy, dims=("band", "y", "x")))
+    assert (image.grid.height, image.grid.width, image.doubtful) == (SIZE, SIZE, True)
+    np.testing.assert_array_equal(image.read(slice(16, 30), slice(2, 14)), STACK[:, :14, 2:14])
+    assert blocks == [(0, 1, 0)]
+
+
+def test_an_image_has_three_axes():
+    with pytest.raises(ValueError, match=r"has the shape \(4, 4\), expected bands x height x width"):
+        ArrayImage(np.ones((4, 4), np.uint16))
+
+
+def test_xarrays_bands_may_come_last(tmp_path):
+    values = xarray.DataArray(STACK.transpose(1, 2, 0), dims=("y", "x", "band"))
+    for image in (ArrayImage(values), ArrayImage(values.chunk({"x": 10}))):
+        np.testing.assert_array_equal(image.read(slice(0, SIZE), slice(5, 25)), STACK[:, :, 5:25])

@@ -1,0 +1,171 @@
+"""The public API: what `import cloudcover` offers, what it loads, and what it needs to be installed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import rasterio
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import cloudcover
+from cloudcover.api import PUBLIC
+from cloudcover.models.folder import ModelFolderError
+from helpers.bundles import cut_out, random_bundle, read_chips
+from helpers.layouts import BANDS, make_layout
+from helpers.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three chips of 50 x 50 pixels, one with a corner without data, with labels."""
+    root = tmp_path_factory.mktemp("chips")
+    make_layout(root, chips=3, size=50, scenes=3, unlabelled=0)
+    cut_out(root / "train_features/c000", slice(5), slice(7))
+    return root
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, chips: Path) -> Path:
+    return random_bundle(tmp_path_factory.mktemp("models"), read_chips(chips / "train_features"))
+
+
+def test_the_package_loads_nothing_until_a_name_is_used() -> None:
+    program = (
+        "import sys, cloudcover; names = dir(cloudcover)\n"
+        "print(sorted({'torch', 'numpy', 'rasterio', 'pandas'} & set(sys.modules)), 'load_model' in names)\n"
+        "cloudcover.__version__, cloudcover.ChipStore; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[] True", "False"]
+
+
+def test_type_checkers_see_the_names_that_exist() -> None:
+    tree = ast.parse(Path(cloudcover.__file__).read_text(encoding="utf-8"))
+    seen = next(n for n in ast.walk(tree) if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__")
+    assert set(ast.literal_eval(seen.value)) == {*PUBLIC, "__version__"}
+    assert all(callable(getattr(cloudcover, name)) for name in PUBLIC)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        cloudcover.nothing  # noqa: B018
+
+
+def test_arrays_and_files_get_the_same_masks(bundle: Path, chips: Path, tmp_path: Path) -> None:
+    written = cloudcover.predict(chips / "train_features", tmp_path / "masks", model=bundle)
+    expected = np.array([rasterio.open(path).read(1) for path in sorted(written)])
+    model = cloudcover.load_model(bundle)
+    assert model.bands == BANDS
+    dn = read_chips(chips / "train_features")
+    masks = model.predict(dn)
+    assert (masks.dtype, masks.shape) == (np.uint8, (3, 50, 50))
+    assert {0, 1, 255} == set(np.unique(masks))
+    np.testing.assert_array_equal(masks, expected)
+    np.testing.assert_array_equal(model.predict(dn[1]), expected[1])
+    figures = cloudcover.score(tmp_path / "masks", chips / "train_labels")
+    assert 0 < figures["jaccard"] < 1
+
+
+def test_reflectance_is_recognised_and_nan_has_no_data(bundle: Path, chips: Path) -> None:
+    model, dn = cloudcover.load_model(bundle), read_chips(chips / "train_features")
+    reflectance = np.where(dn == 0, np.nan, dn / 10_000)
+    np.testing.assert_array_equal(model.predict(reflectance.astype(np.float32)), model.predict(dn))
+    probabilities = model.probabilities(reflectance)
+    assert probabilities.shape == (3, 50, 50)
+    np.testing.assert_array_equal(np.isnan(probabilities), (dn == 0).any(axis=1))
+    last = SimpleNamespace(dims=("y", "x", "band"), data=dn[1].transpose(1, 2, 0), shape=(50, 50, 4), dtype=dn.dtype)
+    np.testing.assert_array_equal(model.predict(last), model.predict(dn[1]))
+    # Water may have a reflectance of 0 or less; it is not "no data".
+    dark = model.predict(np.full((4, 32, 32), -0.01))
+    assert 255 not in dark
+
+
+def test_an_array_of_other_bands_is_refused_with_the_names_that_are_needed(bundle: Path) -> None:
+    model = cloudcover.load_model(bundle)
+    with pytest.raises(ValueError, match=r"3 bands.*'B02', 'B03', 'B04', 'B08'"):
+        model.predict(np.ones((3, 64, 64), np.uint16))
+    with pytest.raises(ValueError, match=r"\(64, 64\)"):
+        model.predict(np.ones((64, 64), np.uint16))
+    with pytest.raises(ValueError, match="complex"):
+        model.predict(np.ones((4, 64, 64), np.complex64))
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFolderError, match=str(tmp_path)):
+        cloudcover.load_model(tmp_path)
+
+
+def closure(names: list[str]) -> set[str]:
+    """Distributions with everything that they need themselves, by normalised name."""
+    found: set[str] = set()
+    waiting = [Requirement(name) for name in names]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        extras = [{"extra": extra} for extra in ("", *requirement.extras)]
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needed = map(Requirement, requires(name) or [])
+        except PackageNotFoundError:
+            continue
+        waiting += [n for n in needed if not n.marker or any(n.marker.evaluate(extra) for extra in extras)]
+    return found
+
+
+CORE_ONLY = """
+import json, sys
+refused = set(json.loads(sys.argv[1]))
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in refused else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Without, sys.meta_path)
+from click.testing import CliRunner
+from cloudcover.cli import main
+for command in json.loads(sys.argv[2]):
+    result = CliRunner().invoke(main, command)
+    print(json.dumps([result.exit_code, result.output + repr(result.exception)]))
+"""
+
+
+def test_prediction_needs_the_core_alone_and_other_commands_name_their_extra(
+    bundle: Path, chips: Path, tmp_path: Path
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert len(project["dependencies"]) <= 12
+    core = closure(project["dependencies"])
+    modules = packages_distributions()
+    refused = sorted(m for m, found in modules.items() if not {canonicalize_name(name) for name in found} & core)
+    assert {"snakemake", "dvc", "pyarrow", "sklearn", "starlette", "obstore", "optuna"} <= set(refused)
+    refused.remove("cloudcover")
+    (tmp_path / "params.yaml").write_text(
+        "{data: {source: http, url: http://localhost:1/set}, evaluation: {references: []}}"
+    )
+    commands = [
+        ["predict", str(chips / "train_features"), "--model", str(bundle), "--out", str(tmp_path / "masks")],
+        ["score", str(tmp_path / "masks"), str(chips / "train_labels")],
+        ["review", "--store", str(tmp_path)],
+        ["download"],
+        ["tune", "--data", str(tmp_path)],
+        ["export", str(bundle), "--out", str(tmp_path / "fast")],
+    ]
+    command = [sys.executable, "-c", CORE_ONLY, json.dumps(refused), json.dumps(commands)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [code for code, _ in results[:2]] == [0, 0], results[:2]
+    assert len(list((tmp_path / "masks").glob("*.tif"))) == 3
+    for (code, text), extra in zip(results[2:], ("review", "download", "workflow", "openvino"), strict=True):
+        assert code == 1, text
+        assert f"cloudcover[{extra}]" in text
