@@ -1,1 +1,1 @@
-"""What a run is told: the parameters, and the texts that are rendered from them."""
+"""The parameters of a run, and the files rendered from them."""

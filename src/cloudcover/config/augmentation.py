@@ -1,4 +1,4 @@
-"""The section of the training augmentations."""
+"""Parameters of the training augmentations."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ class AugmentationParams(Section):
 
     @property
     def mixes(self) -> bool:
-        """Whether chips may be mixed with each other."""
+        """Return whether chips may be mixed with each other."""
         return max(self.mosaic, self.cutmix, self.chessmix, self.cloud_paste) > 0

@@ -1,4 +1,4 @@
-"""Names of encoders: everything in segmentation-models-pytorch, and everything in timm with the prefix `tu-`."""
+"""Names of encoders: those of segmentation-models-pytorch, and those of timm with the prefix `tu-`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _COMMON = (
     "tu-mobilenetv3_small_050", "tu-mobilenetv3_small_075", "tu-mobilenetv3_small_100", "tu-mobilenetv3_large_100",
     "tu-mobilenetv4_conv_small", "tu-tf_efficientnet_lite0", "tu-efficientnet_b0", "tu-convnext_tiny",
 )  # fmt: skip
-"""Known without loading a library: the check runs before every DAG, and importing timm takes seconds."""
+"""A fixed list, because the check runs before every DAG and importing timm takes seconds."""
 
 
 def unknown_encoder(name: str) -> str | None:
-    """What is wrong with an encoder's name.
+    """Explain what is wrong with an encoder's name.
 
     Args:
-        name: as in `model.encoder`, for example `resnet34` or `tu-resnest50d`.
+        name: Name as in `model.encoder`, for example `resnet34` or `tu-resnest50d`.
 
     Returns:
-        None if the libraries know it, else a message with the nearest names.
+        None for a known encoder, otherwise a message that suggests the nearest names.
     """
     if name in _COMMON:
         return None

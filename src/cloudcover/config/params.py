@@ -1,7 +1,7 @@
-"""The parameters of a run: one model, from which the comments of `params.yaml`, the schema and the reference are made.
+"""The parameter model of a run: the source of the comments in `params.yaml`, the schema and the reference.
 
-Every key that changes a result is in this model, and nothing else. Unknown keys are refused at every level, with the
-nearest name.
+The model holds every key that changes a result, and nothing else. It rejects unknown keys at every level and suggests
+the nearest name.
 """
 
 from __future__ import annotations
@@ -46,28 +46,28 @@ RENAMED = {
     "evaluation.compare_tta": "prediction.compare_tta",
     "pseudo_labels.tta": "prediction.judge_tta",
 }
-"""Keys and sections of earlier versions, with their names of today."""
+"""Renamed keys and sections: old name -> current name."""
 
 REMOVED = {
-    "audit": "the audit judges by the out-of-fold predictions of the baseline and trains no network of its own",
+    "audit": "the audit uses the out-of-fold predictions of the baseline and trains no network of its own",
     "training.epochs": "every run takes the same number of optimizer steps, training.steps",
 }
-"""Keys and sections of earlier versions that nothing takes the place of, and why."""
+"""Keys and sections removed without a replacement, and why."""
 
 
 class ParamsError(ValueError):
-    """The parameters cannot be used; the message names each key, what is wrong and what to write instead."""
+    """Unusable parameters; the message names each key, what is wrong with it and what to write instead."""
 
 
 class Params(Section):
-    """All parameters, a section per subject."""
+    """All parameters, one section per subject."""
 
     seed: int = Field(0, ge=0, description="global random seed; each fold and round derives its own from it")
     rounds: dict[Annotated[str, StringConstraints(pattern=rf"^{ROUND}$")], str] = Field(
         chain(3),
         min_length=1,
-        description="training rounds in order, and which labels of data/labels each learns from: manifest.csv, or what "
-        "an earlier round has left",
+        description="training rounds in order, each with the labels in data/labels that it learns from: "
+        "manifest.csv, or those after an earlier round",
     )
     data: DataParams = Field(default_factory=lambda: DataParams())  # type: ignore[call-arg]
     synthetic: SyntheticParams = Field(default_factory=lambda: SyntheticParams())  # type: ignore[call-arg]
@@ -117,7 +117,7 @@ class Params(Section):
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    """Keys of the section at `path` (without its last part)."""
+    """Return the keys of the section that contains `path`."""
     model: type[BaseModel] = Params
     for part in path[:-1]:
         field = model.model_fields.get(str(part))
@@ -149,11 +149,11 @@ def _explain(error: ErrorDetails) -> str:
 
 
 def validate(values: Any, origin: str = "params") -> Params:
-    """Check a mapping against the model; keys that are left out take their defaults.
+    """Check a mapping against the model and fill in defaults for missing keys.
 
     Args:
         values: Nested mapping as read from YAML, or None for an empty file.
-        origin: Name of the source in messages, such as the path of the file.
+        origin: Name of the source for messages, such as the path of the file.
 
     Raises:
         ParamsError: Names each wrong key, with the nearest name and the options.
@@ -183,7 +183,7 @@ def load(path: Path | str = "params.yaml") -> Params:
     """Read and check a YAML file of parameters.
 
     Raises:
-        ParamsError: The file is not YAML, contains a key twice, or is refused by `validate`.
+        ParamsError: The file is not valid YAML, contains a key twice, or is rejected by `validate`.
     """
     try:
         refuse_duplicate_keys(path)
@@ -194,7 +194,7 @@ def load(path: Path | str = "params.yaml") -> Params:
 
 
 def refuse_duplicate_keys(path: Path | str) -> None:
-    """Refuse a YAML file with a key that appears twice: Snakemake would use the last value, and DVC would fail.
+    """Reject a YAML file that contains a key twice: Snakemake would use the last value, and DVC would fail.
 
     Raises:
         ParamsError: Names each such key with both lines.
@@ -217,7 +217,7 @@ def _duplicates(node: yaml.Node | None, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def pick(params: Params, names: Iterable[str]) -> dict[str, Any]:
-    """Take parts of the parameters, as JSON values: whole sections, `model`, and single keys, `data.nodata`."""
+    """Select parts of the parameters as JSON values: whole sections, `model`, or single keys such as `data.nodata`."""
     values, picked = params.model_dump(mode="json"), dict[str, Any]()
     for name in names:
         section, _, key = name.partition(".")
@@ -229,11 +229,13 @@ def pick(params: Params, names: Iterable[str]) -> dict[str, Any]:
 
 
 def declared(values: dict[str, Any]) -> Params:
-    """Check the parts of the parameters that a rule declares: `declared(pick(params, ["data.bands"])).data.bands`.
+    """Validate the part of the parameters that a rule declares, as `pick` returned it.
+
+    For example, `declared(pick(params, ["data.bands"])).data.bands` is the list of bands.
 
     Returns:
-        Parameters without all other sections and keys: using one is an `AttributeError`, so that no script can use a
-        value that would not make its stage stale.
+        Parameters with only the declared sections and keys. Reading any other raises `AttributeError`, so a script
+        cannot depend on a value whose change would not rerun its stage.
     """
     fields: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(Params.__annotations__[name]) for name in values}
     params = Params.model_construct(**{name: field.validate_python(values[name]) for name, field in fields.items()})
@@ -245,6 +247,6 @@ def declared(values: dict[str, Any]) -> Params:
 
 
 def _forget(section: Section, values: Iterable[str]) -> None:
-    """Delete the defaults of all keys but these."""
+    """Delete the defaults of all keys except these."""
     for name in type(section).model_fields.keys() - set(values):
         del section.__dict__[name]

@@ -1,6 +1,6 @@
-"""Files made from the parameter model: commented YAML, the JSON schema and `config/README.md`.
+"""Files rendered from the parameter model: commented YAML, the JSON schema and `config/README.md`.
 
-`outdated` returns what to write, so that the command that writes and the test that finds drift share one definition.
+Both the command that updates the files and the test that detects drift rely on `outdated`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cloudcover.config.params import Params, load, validate
 from cloudcover.config.sections import MemberParams
 
 WIDTH = 120
-"""Longest line of the YAML; a comment that would pass it stands above its key."""
+"""Maximum line length of the YAML [characters]; a comment that would exceed it goes above its key."""
 
 PARAMS = Path("params.yaml")
 PRESETS = Path("config/presets")
@@ -34,7 +34,7 @@ _HEAD = """\
 
 
 def render(params: Params) -> str:
-    """The parameters as YAML with a comment for each key; reading it gives equal parameters."""
+    """Render the parameters as YAML with a comment for each key; parsing it yields equal parameters."""
     blocks = ["\n".join(_lines({"seed": params.seed}, Params, ""))]
     for name, section in params:
         if isinstance(section, dict):
@@ -47,7 +47,7 @@ def render(params: Params) -> str:
 
 
 def schema() -> str:
-    """The JSON schema (2020-12) of `params.yaml`, for editors and other programs."""
+    """Return the JSON schema (2020-12) of `params.yaml`, for editors and other programs."""
     content = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}
     return json.dumps(content, indent=2) + "\n"
 
@@ -75,7 +75,7 @@ def preset_path(name: str, root: Path = Path()) -> Path:
     """Return the file of a preset of the project in `root`.
 
     Raises:
-        FileNotFoundError: There is no such preset; the message lists those that exist.
+        FileNotFoundError: The preset does not exist; the message lists those that do.
     """
     path = root / PRESETS / f"{name}.yaml"
     if not path.is_file():
@@ -91,12 +91,12 @@ def purposes(root: Path) -> dict[str, str]:
 
 
 def outdated(root: Path) -> dict[Path, str]:
-    """Return the new text of every generated file below `root` that differs from what the parameter model says.
+    """Return the new text of every generated file below `root` that differs from the parameter model.
 
-    The values in `params.yaml` are kept, and new keys get their defaults. Presets are written by hand and left alone.
+    Values in `params.yaml` are preserved, and new keys get their defaults. Presets are written by hand and not touched.
 
     Raises:
-        ParamsError: `params.yaml` does not fit the model, for example after a key was renamed.
+        ParamsError: `params.yaml` does not match the model, for example because a key was renamed.
     """
     params = load(root / PARAMS) if (root / PARAMS).exists() else validate({})
     wanted = {PARAMS: render(params), SCHEMA: schema(), README: readme(purposes(root))}
@@ -108,7 +108,7 @@ def _text(path: Path) -> str:
 
 
 def _lines(values: Mapping[str, Any], model: type[BaseModel], indent: str) -> Iterator[str]:
-    """Lines `key: value  # comment`; comments start in one column, unless the value is long."""
+    """Render lines `key: value  # comment`, with aligned comments except after long values."""
     plain = {k: f"{indent}{k}: {scalar(v)}" for k, v in values.items() if not _holds_sections(v)}
     column = max([len(text) for text in plain.values() if len(text) <= 44], default=0)
     for key, value in values.items():
@@ -135,7 +135,7 @@ def _holds_sections(value: Any) -> bool:
 
 
 def scalar(value: Any) -> str:
-    """A value as YAML on one line; numbers with an exponent as YAML 1.1 reads them."""
+    """Render a value as YAML on one line, with exponents that YAML 1.1 parses as numbers."""
     if isinstance(value, float) and "e" in repr(value):
         digits, exponent = repr(value).split("e")
         return f"{digits if '.' in digits else digits + '.0'}e{int(exponent):+d}"
@@ -165,7 +165,7 @@ def _table(properties: dict[str, dict[str, Any]]) -> str:
 
 
 def _allowed(value: dict[str, Any]) -> str:
-    """What a property of the schema allows, in words."""
+    """Describe in words which values a property of the schema allows."""
     if "anyOf" in value:
         return " or ".join(_allowed(option) for option in value["anyOf"])
     if "enum" in value:

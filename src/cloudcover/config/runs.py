@@ -11,11 +11,11 @@ RUN = rf"{BASELINE}|{ORACLE}|{ROUND}|{FINAL}/{MEMBER}"
 """Patterns of names, for parameters and for wildcards of rules."""
 
 MANIFEST = "manifest.csv"
-"""The labels that the first round learns from; later runs name the round whose labels they take."""
+"""The labels that the first round learns from; later runs name the round whose labels they use."""
 
 
 def chain(rounds: int) -> dict[str, str]:
-    """Name so many rounds, each learning from what the one before has left: the value of the parameter `rounds`."""
+    """Name consecutive rounds, each learning from the labels after the previous one, as in `Params.rounds`."""
     return {f"round{number}": f"round{number - 1}" if number > 1 else MANIFEST for number in range(1, rounds + 1)}
 
 
@@ -25,17 +25,17 @@ def final_run(member: str) -> str:
 
 
 def member_of(run: str) -> str | None:
-    """Name the member that a final run trains; None for other runs."""
+    """Return the member that a final run trains; None for other runs."""
     return run.removeprefix(f"{FINAL}/") if run.startswith(f"{FINAL}/") else None
 
 
 def is_round(run: str) -> bool:
-    """Whether a run is a round of training and pseudo-labelling."""
+    """Return whether a run is a round of training and pseudo-labelling."""
     return re.fullmatch(ROUND, run) is not None
 
 
 def round_number(name: str) -> int:
-    """Number a round, from 1; a `ValueError` names what is none."""
+    """Return the number of a round, from 1; raise `ValueError` for other names."""
     if not is_round(name):
         raise ValueError(f"{name!r} is not the name of a round, such as round1")
     return int(name.removeprefix("round"))

@@ -1,7 +1,7 @@
-"""Secrets of a download: where they are read from, and how they are kept out of everything that is written.
+"""Download secrets: where they come from, and how they are kept out of all output.
 
-A shared access signature (SAS) is a password: whoever reads it can read the container. It comes from an environment
-variable or from a file, and it leaves this process only as part of a request.
+A shared access signature (SAS) is a password: anyone who has it can read the container. It comes from an environment
+variable or a file, and it leaves this process only as part of a request.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 SAS_URL = "CLOUDCOVER_SAS_URL"
-"""Environment variable: the SAS URL of a container, or its token alone."""
+"""Environment variable with the SAS URL of a container, or only its token."""
 
 SAS_FILE = "CLOUDCOVER_SAS_FILE"
-"""Environment variable: a file that holds the SAS URL, such as the challenge's `sas_westeurope.txt`."""
+"""Environment variable with the path of a file that holds the SAS URL, such as the challenge's `sas_westeurope.txt`."""
 
 _NAMES = r"sig|signature|x-amz-signature|x-amz-credential|x-amz-security-token|awsaccesskeyid|access_token|token"
 _VALUE = re.compile(rf"(?i)(?<![a-z0-9_-])({_NAMES})(=|%3d)[^&\s\"'<>]+")
@@ -23,35 +23,35 @@ _PASSWORD = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 class SecretError(ValueError):
-    """A secret is missing or stands where it must not be; the message never holds it."""
+    """A secret that is missing or in the wrong place; the message never contains it."""
 
 
 def redact(text: str) -> str:
-    """The text with signatures, tokens and passwords of URLs replaced by `***`."""
+    """Replace signatures, tokens and passwords of URLs in a text by `***`."""
     return _PASSWORD.sub("***@", _VALUE.sub(r"\1\2***", text))
 
 
 def refuse_secrets(value: str) -> str:
-    """Refuses a parameter that holds a secret.
+    """Reject a parameter that contains a secret.
 
     Raises:
-        ValueError: tells where secrets belong.
+        ValueError: The value contains a secret; the message says where secrets belong.
     """
     if redact(value) != value:
         raise ValueError(
-            f"a signature or password must not stand in the parameters; put it into {SAS_URL} or a file, {SAS_FILE}"
+            f"the parameters must not contain a signature or password; put it into {SAS_URL} or a file, {SAS_FILE}"
         )
     return value
 
 
 def sas(sas_file: str | None) -> str | None:
-    """The SAS URL or token of this run, or None where there is none.
+    """Return the SAS URL or token of this run, or None if there is none.
 
     Args:
-        sas_file: `data.sas_file`; the environment variables go first.
+        sas_file: Value of `data.sas_file`; the environment variables take precedence.
 
     Raises:
-        SecretError: the file is missing, or what was found is not a SAS.
+        SecretError: The file is missing, or its content is not a SAS.
     """
     if text := os.environ.get(SAS_URL):
         return _checked(text.strip(), f"the environment variable {SAS_URL}")

@@ -1,4 +1,4 @@
-"""What all sections of the parameters have in common."""
+"""The common base of all parameter sections."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A section of `params.yaml`: unknown keys are refused, and values are checked."""
+    """A section of `params.yaml` that rejects unknown keys and checks values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

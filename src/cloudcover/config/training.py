@@ -20,10 +20,10 @@ from cloudcover.config.sections import (
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What a training is told.
+    """All parameters of a training.
 
     Attributes:
-        KEYS: The sections and keys that it depends on, for rules and everything else that needs them.
+        KEYS: The sections and keys that a training depends on, for the rules and for fingerprints.
     """
 
     seed: int
@@ -42,12 +42,12 @@ class TrainingConfig:
 
     @classmethod
     def of(cls, params: Params) -> TrainingConfig:
-        """Take what a training depends on from the parameters; all else is missing from its sections."""
+        """Extract the parameters that a training depends on; all others are missing from the sections."""
         own = declared(pick(params, cls.KEYS))
         return cls(**dict(own))
 
     def for_member(self, member: MemberParams) -> TrainingConfig:
-        """Replace what a member of the final ensemble has otherwise."""
+        """Apply the overrides of a member of the final ensemble."""
         return replace(
             self,
             model=member.override_model(self.model),
