@@ -1,4 +1,4 @@
-"""The command line: one module per command. Libraries are imported when a command runs, so that `--help` is quick."""
+"""The command line, one module per command; libraries are imported when a command runs, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from cloudcover.runtime.signals import end_cleanly
 
 
 @click.group(cls=CleanErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--traceback", is_flag=True, help="Show where in the code an error comes from.")
+@click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="cloudcover")
 def main(traceback: bool) -> None:
-    """From satellite chips with noisy masks to a cloud segmentation model.
+    """Mask clouds in satellite images, and train the models from noisy labels.
 
-    The whole chain is a workflow: run `snakemake` or `dvc repro` in the project. These commands use its parts by hand.
+    To train models, run the workflow with `snakemake` or `dvc repro` in the project. These commands run single steps by
+    hand.
 
     \b
     Examples:

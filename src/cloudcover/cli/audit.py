@@ -1,4 +1,4 @@
-"""`cloudcover audit`: labels judged by any model's out-of-fold probabilities."""
+"""`cloudcover audit`: judge labels by the out-of-fold probabilities of any model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cloudcover.config.sections import Tta
     type=click.Choice(get_args(Tta)),
     default="vflip",
     show_default=True,
-    help="Name of the array in that folder.",
+    help="Name of the array in that folder, without .npy.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed for the audit's trees.")
 @click.option("--top", type=click.IntRange(0), default=20, show_default=True, help="Number of labels to print.")
@@ -40,8 +40,8 @@ def audit(store: Path, folder: Path, policy: Tta, seed: int, top: int, out: Path
     come from models that have not seen the chip's scene. Suspicion is the probability that the label is wrong. Chips
     with a negative fold are left out.
 
-    The last line gives the estimated share of wrong labels. It is not determined if hardly any label is wrong, or if
-    labels are wrong in a way that the audit does not know. The order then still shows which labels to review first.
+    The last line gives the estimated share of wrong labels. The share is not determined if hardly any label is wrong,
+    or if labels are wrong in a way that the audit cannot detect. The order still shows which labels to review first.
 
     \b
     Example:

@@ -16,18 +16,21 @@ import click
     multiple=True,
     default=(Path("reports/tables/chips.csv"),),
     show_default=True,
-    help="Counts per chip of an evaluation; once for each repetition of the chain with another training.seed.",
+    help="Table of counts per chip from an evaluation. Repeat the option for each run of the workflow with another "
+    "training.seed.",
 )
-@click.option("--tta", default="vflip", show_default=True, help="Policy where a model has none.")
+@click.option("--tta", default="vflip", show_default=True, help="TTA policy of models given without one.")
 @click.option("--figure", type=click.Choice(["jaccard", "location-mean"]), default="jaccard", show_default=True)
-@click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="Of locations.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the resamples.")
+@click.option(
+    "--resamples", type=click.IntRange(100), default=1000, show_default=True, help="Bootstrap resamples of locations."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed for the bootstrap.")
 def compare(models: tuple[str, ...], files: tuple[Path, ...], tta: str, figure: str, resamples: int, seed: int) -> None:
-    """Compare MODELS, two by two, on the chips of an evaluation.
+    """Compare MODELS in pairs on the chips of an evaluation.
 
-    A model is a run (baseline, round2, final, …) or RUN:POLICY; without any, all runs are compared. The 95 % interval
-    of a difference resamples locations, the same for both models; a star says that it leaves out 0. Counts of one
-    training compare two models, and another training of either may turn that round. Counts of several trainings of
+    A model is a run (baseline, round2, final, …) or RUN:POLICY. By default all runs are compared. The 95 % interval of
+    a difference resamples the same locations for both models. A star marks an interval that excludes 0. Counts from one
+    training compare two models, and repeating either training may reverse the result. Counts from several trainings on
     the same chips compare their recipes.
 
     \b
@@ -43,11 +46,13 @@ def compare(models: tuple[str, ...], files: tuple[Path, ...], tta: str, figure: 
     from cloudcover.evaluate.compare import STATISTICS, choose_models, pairs
 
     if len(models) == 1:
-        raise click.UsageError("name two models or more, or none for all runs")
+        raise click.UsageError("name at least two models, or none for all runs")
     counts = pd.concat(tables.COUNTS.read(file).assign(set=0, training=number) for number, file in enumerate(files))
     chosen = choose_models(counts, models, tta)
     table = pairs(chosen, resamples, seed, STATISTICS[figure])
-    what = f"means of {len(files)} trainings" if len(files) > 1 else "of one training, so of models and not of recipes"
+    what = (
+        f"means of {len(files)} trainings" if len(files) > 1 else "of one training: this compares models, not recipes"
+    )
     click.echo(f"{figure.replace('-', ' ')} on held-out scenes, differences with 95 % intervals, {what}\n")
     width = max(len(f"{model} - {other}") for model, other in zip(table["model"], table["other"], strict=True))
     for row in table.itertuples():

@@ -1,4 +1,4 @@
-"""`cloudcover download` and `cloudcover verify`: the files of `data/raw`, by hand."""
+"""`cloudcover download` and `cloudcover verify`: manage the files in `data/raw` by hand."""
 
 from __future__ import annotations
 
@@ -16,28 +16,25 @@ RAW, STORE = Path("data/raw"), Path("data/store")
     type=click.Path(dir_okay=False, path_type=Path),
     default="params.yaml",
     show_default=True,
-    help="Its section `data` says what to fetch.",
+    help="Parameters; the section `data` defines what to fetch.",
 )
-@click.option(
-    "--source", type=click.Choice(["local", "azure", "s3", "http", "archive"]), help="Instead of data.source."
-)
-@click.option("--path", help="Instead of data.path.")
-@click.option("--url", help="Instead of data.url.")
-@click.option("--endpoint", help="Instead of data.endpoint.")
-@click.option("--sas-file", help="Instead of data.sas_file.")
+@click.option("--source", type=click.Choice(["local", "azure", "s3", "http", "archive"]), help="Overrides data.source.")
+@click.option("--path", help="Overrides data.path.")
+@click.option("--url", help="Overrides data.url.")
+@click.option("--endpoint", help="Overrides data.endpoint.")
+@click.option("--sas-file", help="Overrides data.sas_file.")
 @click.option(
     "--subset",
-    help="Instead of data.subset: a share (0.1), a number per split (200), or a file of chips and locations.",
+    help="Overrides data.subset: a share (0.1), a number per split (200), or a file of chips and locations.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=RAW, show_default=True)
-@click.option("--recheck", is_flag=True, help="Read the files that are there and fetch those whose hash differs.")
+@click.option("--recheck", is_flag=True, help="Read the existing files and fetch those whose hash differs.")
 def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -> None:
-    """Fetch the chips that the parameters ask for.
+    """Fetch the chips that the parameters select.
 
-    The folder is empty, or holds an earlier download: then only what is missing is fetched. The workflow's own
-    download does the same: it finds what this command has fetched.
-    A SAS comes from the variable CLOUDCOVER_SAS_URL or from a file; there is no option for it, because others can read
-    the command lines of a computer.
+    The output folder must be empty or hold an earlier download, which is then completed. The workflow downloads in the
+    same way, so it reuses what this command has fetched. Pass a SAS in the variable CLOUDCOVER_SAS_URL or in a file.
+    There is no option for it, because other users of the computer can read command lines.
 
     \b
     Examples:
@@ -70,12 +67,12 @@ def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -
 
 @click.command()
 @click.argument("folders", nargs=-1, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--dvc", is_flag=True, help="Read the objects of the project's DVC cache instead of FOLDERS.")
+@click.option("--dvc", is_flag=True, help="Check the objects in the project's DVC cache instead of FOLDERS.")
 def verify(folders: tuple[Path, ...], dvc: bool) -> None:
-    """Compare files with the hashes that were taken when they were fetched or packed, byte by byte.
+    """Compare files, byte by byte, with the hashes recorded when they were fetched or packed.
 
-    FOLDERS hold fetched chips (with files.csv) or packed ones (with index.parquet); without any they are data/raw and
-    data/store, if they are there. Prints what differs, and ends with status 1 if anything does.
+    FOLDERS contain fetched chips (with files.csv) or packed ones (with index.parquet). The default is data/raw and
+    data/store, as far as they exist. Prints all differences, and exits with status 1 if there are any.
 
     \b
     Examples:
@@ -98,7 +95,7 @@ def _present() -> list[Path]:
 
 
 def _verified(folder: Path) -> bool:
-    """Prints what differs in a folder and what to do; whether nothing does."""
+    """Print the differences in a folder and their remedy; return whether there are none."""
     from cloudcover.data import shards, tables
     from cloudcover.sources.verify import verify as compare
 
@@ -106,14 +103,17 @@ def _verified(folder: Path) -> bool:
         problems, number, kind = (
             shards.verify(folder),
             len(list(folder.glob("*.npy"))),
-            "arrays are as they were packed",
+            "arrays are unchanged since they were packed",
         )
         remedy = "the stage `pack` packs them again (`snakemake --forcerun pack`, `dvc repro --force pack`)"
     elif (folder / "files.csv").exists():
         problems, number = compare(folder), len(tables.FILES.read(folder / "files.csv"))
-        kind, remedy = "files are as they were fetched", "`cloudcover download --recheck` fetches them again"
+        kind, remedy = (
+            "files are unchanged since they were fetched",
+            "`cloudcover download --recheck` fetches them again",
+        )
     else:
-        raise click.UsageError(f"{folder} has no files.csv: nothing was downloaded to it")
+        raise click.UsageError(f"{folder} has no files.csv: it is not a folder of downloaded chips")
     for path, problem in problems.itertuples(index=False):
         click.echo(f"{path} {problem}")
     if len(problems):
@@ -124,7 +124,7 @@ def _verified(folder: Path) -> bool:
 
 
 def _verify_dvc() -> None:
-    """Names the corrupted objects of the DVC cache and what they are part of."""
+    """Print the corrupted objects of the DVC cache and the outputs they belong to."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -133,7 +133,7 @@ def _verify_dvc() -> None:
     try:
         repo = Repo()
     except (DvcException, RuntimeError) as error:  # no repository, no git, no home
-        raise click.UsageError(f"this folder is not in a DVC repository that can be read: {error}") from None
+        raise click.UsageError(f"this folder is not in a readable DVC repository: {error}") from None
     cache = Path(repo.cache.local.path)
     problems, objects = verify(cache, Path(repo.root_dir, "dvc.lock"))
     for name, path in problems.itertuples(index=False):
@@ -143,4 +143,4 @@ def _verify_dvc() -> None:
             f"{len(problems)} of {objects} objects are corrupted: delete them, then take them from the workspace "
             "(`dvc commit --force`, if its files are right) or from the remote (`dvc fetch`)"
         )
-    click.echo(f"{objects} objects of the DVC cache are as they were stored")
+    click.echo(f"{objects} objects of the DVC cache are unchanged since they were stored")

@@ -1,4 +1,4 @@
-"""`cloudcover export`: trained models as OpenVINO graphs, for fast prediction on CPUs."""
+"""`cloudcover export`: convert trained models to OpenVINO graphs for fast prediction on CPUs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the export.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write the exported model to.",
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "int8"]), default="bf16", show_default=True)
-@click.option("--calibrate", type=click.Path(path_type=Path), help="A packed store of chips, such as data/store.")
-@click.option("--chips", type=click.IntRange(1), default=32, show_default=True, help="Chips to calibrate on.")
-@click.option("--seed", default=0, show_default=True, help="Of the choice of chips.")
+@click.option(
+    "--calibrate", type=click.Path(path_type=Path), help="Store of packed chips, such as data/store; required for int8."
+)
+@click.option("--chips", type=click.IntRange(1), default=32, show_default=True, help="Number of chips to calibrate on.")
+@click.option("--seed", default=0, show_default=True, help="Random seed for choosing the chips.")
 def export(model: Path, out: Path, precision: Precision, calibrate: Path | None, chips: int, seed: int) -> None:
     """Export MODEL, a bundle or a model folder, for fast prediction on CPUs.
 
-    `cloudcover predict --model OUT` then runs it by OpenVINO. int8 is the fastest and needs chips of a store to
-    calibrate on; it changes about one pixel in a hundred. With a store, the export is compared with the original on
-    other chips of it. Needs the extra cloudcover[openvino].
+    `cloudcover predict --model OUT` then runs it with OpenVINO. int8 is the fastest precision, needs the chips of a
+    store for calibration, and changes about one pixel in a hundred. If a store is given, the export is compared with
+    MODEL on other chips from it. Needs the extra cloudcover[openvino].
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The group of commands: expected errors become one message instead of a traceback."""
+"""The command group, which turns expected errors into one message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 import click
 
 EXTRAS = {"download": "download", "export": "openvino", "review": "review", "verify": "download"}
-"""Command -> extra of the package with the libraries that it needs; all others need `workflow`."""
+"""Command -> extra of the package that installs its libraries; all other commands need `workflow`."""
 
 
 class CleanErrors(click.Group):
-    """A group whose commands end with `Error: …` and exit status 1 where the input is to blame.
+    """A group whose commands end with `Error: …` and exit status 1 if their input is to blame.
 
     The library raises `ValueError` and its subclasses (`ChipError`, `ParamsError`, `TableError`, `ModelFolderError` …)
-    for input that cannot be used, and the system raises `OSError`. A library that is not installed is named with the
-    extra that installs it. Everything else is a defect of the program and keeps its traceback.
+    for unusable input, and the operating system raises `OSError`. For a missing library the message names the extra
+    that installs it. Any other exception is a bug and keeps its traceback.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; with `--traceback` errors are left as they are."""
+        """Run the command; with `--traceback` errors are not caught."""
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
@@ -38,7 +38,10 @@ class CleanErrors(click.Group):
 
 
 def _missing_library(error: BaseException | None) -> str:
-    """Name of the library that is not installed, or empty if that is not the error; pandas wraps it in its own."""
+    """Return the name of the library that is not installed, or an empty text for any other error.
+
+    pandas wraps this error in its own.
+    """
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__
     name = (error.name or "").partition(".")[0] if error else ""

@@ -1,4 +1,4 @@
-"""`cloudcover manifest`: reviews of labels made elsewhere, imported and compared."""
+"""`cloudcover manifest`: import and compare reviews of labels made elsewhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import click
 def manifest() -> None:
     """Import lists of rejected labels, and compare them.
 
-    A list is a `.txt` (a chip per line), a `.csv` (a column chip_id; verdicts or a manifest of this project; or
-    `FILE.csv:COLUMN` with 0 and 1), or a `.yml` (`overall: [chips]`).
+    A list is a `.txt` file (one chip per line), a `.csv` file (with a column chip_id; verdicts or a manifest of this
+    project; or `FILE.csv:COLUMN` with 0 and 1), or a `.yml` file (`overall: [chips]`).
 
     \b
     Examples:
@@ -23,27 +23,27 @@ def manifest() -> None:
 
 @manifest.command("import")
 @click.argument("lists", nargs=-1, required=True)
-@click.option("--reviewer", help="Who made the lists; by default each is named after its file.")
+@click.option("--reviewer", help="Name of the reviewer.  [default: the name of each file]")
 @click.option(
     "--verdicts",
     type=click.Path(dir_okay=False, path_type=Path),
     default="config/verdicts.csv",
     show_default=True,
-    help="Table that gets the verdicts.",
+    help="Table to add the verdicts to.",
 )
 @click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
     default="data/store",
     show_default=True,
-    help="Packed chips that the lists are compared with, if there are any.",
+    help="Packed chips to check the ids against, if they exist.",
 )
-@click.option("--replace", is_flag=True, help="Also replace verdicts that the table has already.")
+@click.option("--replace", is_flag=True, help="Also replace verdicts that are already in the table.")
 def import_lists(lists: tuple[str, ...], reviewer: str | None, verdicts: Path, store: Path, replace: bool) -> None:
     """Add the verdicts of LISTS to the table of human verdicts.
 
-    A chip that the table or an earlier list decides is left as it is. Names of files count as their chips: 0012.tif is
-    the chip 0012. A list whose ids a spreadsheet has changed (12 for 0012) is refused.
+    Chips that already have a verdict, from the table or from an earlier list, keep it. File names stand for their
+    chips: 0012.tif is the chip 0012. A list with ids altered by a spreadsheet (12 for 0012) is rejected.
 
     \b
     Example:
@@ -77,13 +77,14 @@ def import_lists(lists: tuple[str, ...], reviewer: str | None, verdicts: Path, s
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default="data/labels/manifest.csv",
     show_default=True,
-    help="CSV whose column chip_id names all chips that were judged.",
+    help="CSV with a column chip_id that lists all judged chips.",
 )
 def compare(lists: tuple[str, ...], chips: Path) -> None:
     """Print how far LISTS of rejected labels agree.
 
-    For each pair: how many labels each rejects and both reject, the Jaccard index of the two sets, and Cohen's kappa
-    (agreement beyond chance: 1 the same, 0 chance). Then how many labels have how many votes.
+    For each pair, prints how many labels each list and both lists reject, the Jaccard index of the two sets, and
+    Cohen's kappa (agreement beyond chance: 1 is perfect, 0 is chance). Then prints the number of labels by number of
+    votes.
 
     \b
     Examples:
@@ -94,7 +95,7 @@ def compare(lists: tuple[str, ...], chips: Path) -> None:
     from cloudcover.labels.importers import agreement, read_verdicts, votes
 
     if len(lists) < 2:
-        raise click.UsageError("name two lists or more")
+        raise click.UsageError("name at least two lists")
     judged = tables.read_csv(chips)["chip_id"].tolist()
     rejected = {}
     for name in lists:

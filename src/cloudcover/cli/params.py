@@ -1,4 +1,4 @@
-"""`cloudcover params`: checks the parameters, and updates the files that are generated from their model."""
+"""`cloudcover params`: check the parameters, and update the files generated from their model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import click
 
 @click.command()
 @click.argument("preset", default="params.yaml")
-@click.option("--write", is_flag=True, help="Update params.yaml, schema and config/README.md of this project.")
+@click.option("--write", is_flag=True, help="Update this project's params.yaml, schema and config/README.md.")
 def params(preset: str, write: bool) -> None:
-    """Check parameters and print them complete.
+    """Check parameters and print them in full.
 
     Prints PRESET, a file or the name of a preset in config/presets (default: params.yaml), with all defaults and a
-    comment for each key.
-    With --write, updates the files of the project in the current folder that are generated from the parameter
-    model: the comments in params.yaml, workflow/schemas/params.schema.json and config/README.md. Values are kept.
+    comment for each key. With --write, updates the generated files of the project in the current folder: the comments
+    in params.yaml, workflow/schemas/params.schema.json and config/README.md. Values are preserved.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`cloudcover predict`: cloud masks of images by a trained model or bundle."""
+"""`cloudcover predict`: mask the clouds in images with a trained model or bundle."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from cloudcover.config.sections import Tta
 
 
 class ResolutionType(click.ParamType[float | str]):
-    """`auto` or a positive number of metres."""
+    """`auto`, or a positive number of metres."""
 
     name = "auto|METRES"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, or `auto`."""
+        """Parse the number, or `auto`."""
         if value == "auto":
             return value
         return click.FloatRange(0, min_open=True).convert(value, param, ctx)
 
 
 class BandsType(click.ParamType[tuple[int, ...]]):
-    """Numbers of bands, from 1, with commas."""
+    """Comma-separated band numbers, from 1."""
 
     name = "N,N,…"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The numbers as a tuple."""
+        """Parse the numbers into a tuple."""
         texts = str(value).split(",")
         if not all(text.strip().isdecimal() and int(text) for text in texts):
-            self.fail(f"{value!r} is no list of band numbers such as 1,2,3,4", param, ctx)
+            self.fail(f"{value!r} is not a list of band numbers such as 1,2,3,4", param, ctx)
         return tuple(map(int, texts))
 
 
 METRES = click.FloatRange(0)
 KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
-"""Those of `rasters.find`, which is imported when the command runs."""
+"""The readers of `rasters.find`, which is imported only when the command runs."""
 
 
 @click.command()
@@ -45,63 +45,67 @@ KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="A bundle, or a single model folder, trained or exported.  [default: the model that comes with the package]",
+    help="Bundle or model folder, trained or exported.  [default: the packaged model]",
 )
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the masks.")
-@click.option("--as", "kind", type=click.Choice(KINDS), help="How to read IMAGES.  [default: by what is found]")
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write the masks to."
+)
+@click.option("--as", "kind", type=click.Choice(KINDS), help="Format of IMAGES.  [default: detected]")
 @click.option(
     "--bands",
     type=BandsType(),
-    help="Bands of a raster by number, in the order of the model's.  [default: by their descriptions]",
+    help="Numbers of a raster's bands, in the order of the model's bands.  [default: by their descriptions]",
 )
-@click.option("--probabilities", is_flag=True, help="Write probabilities as well, to OUT/probabilities.")
-@click.option("--preview", is_flag=True, help="Write small pictures with the outline of the cloud, to OUT/previews.")
+@click.option("--probabilities", is_flag=True, help="Also write probabilities, to OUT/probabilities.")
+@click.option("--preview", is_flag=True, help="Also write small pictures with cloud outlines, to OUT/previews.")
 @click.option(
     "--summary",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.csv",
-    help="Write the shares of cloud, clear and unknown pixels of each image.",
+    help="Write a table with the shares of cloud, clear and unknown pixels per image.",
 )
 @click.option(
     "--polygons",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE.geojson",
-    help="Areas that get rows of their own in the summary.",
+    help="Areas to list in separate rows of the summary.",
 )
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="A pixel is cloud at a probability above this.  [default: the model's own]",
+    help="Probability above which a pixel is cloud.  [default: the model's own]",
 )
-@click.option("--min-area", type=METRES, default=0, metavar="METRES²", help="Remove clouds that are smaller.")
-@click.option("--buffer", type=METRES, default=0, metavar="METRES", help="Widen clouds by so much.")
+@click.option("--min-area", type=METRES, default=0, metavar="METRES²", help="Remove clouds smaller than this.")
+@click.option("--buffer", type=METRES, default=0, metavar="METRES", help="Add a margin of this width around clouds.")
 @click.option(
     "--resolution",
     type=ResolutionType(),
-    help="Resample images to pixels of this size for the model, and their masks back; auto: the model's own, 10 m.  "
-    "[default: as they are]",
+    help="Pixel size [m] to resample images to before prediction; masks are resampled back. auto: the model's own, "
+    "10 m.  [default: no resampling]",
 )
-@click.option("--skip-existing", is_flag=True, help="Leave out images that have a mask in OUT already.")
+@click.option("--skip-existing", is_flag=True, help="Skip images that already have a mask in OUT.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
     default="auto",
     show_default=True,
-    help="auto: bf16 on a GPU, fp32 on a CPU; an exported model has its own.",
+    help="auto: bf16 on a GPU, fp32 on a CPU; an exported model has a fixed precision.",
 )
 @click.option(
     "--batch", type=click.IntRange(1), default=32, show_default=True, help="Chips per forward pass of the network."
 )
 @click.option(
-    "--tta", type=click.Choice(get_args(Tta)), help="Views to average.  [default: what the bundle was measured with]"
+    "--tta",
+    type=click.Choice(get_args(Tta)),
+    help="Test-time augmentation: views to average.  [default: the bundle's own]",
 )
 @click.option(
     "--offset",
     type=click.IntRange(0, 65535),
     default=0,
     show_default=True,
-    help="What was added to the DN of files without an offset tag, such as 1000; subtracted on reading.",
+    help="Offset, such as 1000, to subtract from the DN of files without an offset tag.",
 )
 def predict(
     images: tuple[str, ...],
@@ -124,12 +128,12 @@ def predict(
     tta: Tta | None,
     offset: int,
 ) -> None:
-    """Write a cloud mask for each of IMAGES, which may be of any size.
+    """Write a cloud mask for each of IMAGES, of any size.
 
-    IMAGES are files, addresses, or folders that hold images at any depth: chips (a folder with B02.tif, B03.tif, …),
+    IMAGES are files, URLs, or folders that contain images at any depth: chips (a folder with B02.tif, B03.tif, …),
     rasters with the band in their names (x_B02.jp2), .SAFE folders or their zips, Landsat and HLS folders, rasters with
-    several bands, and STAC items. The mask of `abc` is `OUT/abc.tif`, one band of bytes on the grid of the image: 0
-    clear, 1 cloud, 255 no data. A folder made by `cloudcover export` is several times faster on CPUs.
+    several bands, and STAC items. The mask of `abc` is `OUT/abc.tif`, a single uint8 band on the grid of the image: 0
+    clear, 1 cloud, 255 no data. On CPUs, a model exported by `cloudcover export` is several times faster.
 
     \b
     Examples:
@@ -147,7 +151,7 @@ def predict(
     from cloudcover.rasters.find import find_images
 
     if polygons and not summary:
-        raise click.UsageError("--polygons needs --summary, the table that gets their shares")
+        raise click.UsageError("--polygons needs --summary, the table to write their shares to")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("cloudcover").setLevel(logging.INFO)
     table = Summary(summary, read_polygons(polygons) if polygons else None) if summary else None

@@ -1,4 +1,4 @@
-"""`cloudcover review`: a local page on which a person judges labels."""
+"""`cloudcover review`: a local web page for judging labels."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ PREDICTIONS = Path("data/oof")
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path("data/store"),
     show_default=True,
-    help="Folder of the packed chips.",
+    help="Folder of packed chips.",
 )
 @click.option(
     "--audit",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Table of suspicions and reasons.  [default: the newest in {AUDITS}, if there is one]",
+    help=f"Table of suspicions and reasons.  [default: the newest in {AUDITS}, if any]",
 )
 @click.option(
     "--verdicts",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("config/verdicts.csv"),
     show_default=True,
-    help="File that gets the verdicts; git keeps it.",
+    help="File to write the verdicts to; keep it under version control.",
 )
 @click.option(
     "--predictions",
@@ -40,11 +40,15 @@ PREDICTIONS = Path("data/oof")
     help="Folder of out-of-fold predictions: of one run, or of several, of which the newest round is shown.  "
     f"[default: {PREDICTIONS}, if there is one]",
 )
-@click.option("--reviewer", help="Who judges.  [default: git's user.name, or the login name]")
+@click.option("--reviewer", help="Name of the reviewer.  [default: git's user.name, or the login name]")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8391, show_default=True, help="On loopback; 0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8391,
+    show_default=True,
+    help="Port on loopback; 0 picks a free one.",
 )
-@click.option("--no-browser", is_flag=True, help="Only print the page's address.")
+@click.option("--no-browser", is_flag=True, help="Do not open a browser; only print the page's address.")
 def review(
     store: Path,
     audit: Path | None,
@@ -56,8 +60,8 @@ def review(
 ) -> None:
     """Judge labels on a local web page, the most suspicious first.
 
-    The page is for this computer only. Every verdict is on disk before the page counts it, so it can be closed at any
-    time. Press ? on the page for its keys. The rule `manifest` reads the verdicts on the next run.
+    Only this computer can open the page. Every verdict is saved at once, so the page can be closed at any time. Press ?
+    on the page for its keyboard shortcuts. The rule `manifest` reads the verdicts on the next run.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`cloudcover score`: how well masks on disk agree with labels on disk."""
+"""`cloudcover score`: compare masks with labels, both in files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import click
 @click.argument("labels", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def score(predictions: Path, labels: Path, as_json: bool) -> None:
-    """Score masks against labels: the challenge's Jaccard.
+    """Score masks against labels with the challenge's metric, the global Jaccard.
 
-    The mask PREDICTIONS/CHIP.tif is compared with the label LABELS/CHIP.tif, for every label. The global Jaccard is the
-    sum of the chips' intersections over the sum of their unions. Masks hold 0 (clear) and 1 (cloud). Pixels that are
-    255 in a label are unknown and left out; pixels that are 255 in a prediction, where the chip has no data, count as
-    clear.
+    For every label LABELS/CHIP.tif, the mask PREDICTIONS/CHIP.tif is compared with it. The global Jaccard is the sum of
+    the chips' intersections over the sum of their unions. Masks contain 0 (clear) and 1 (cloud). Pixels with 255 in a
+    label are unknown and ignored. Pixels with 255 in a prediction, where the chip has no data, count as clear.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`cloudcover submit`: a model as a submission for the challenge's code runtime."""
+"""`cloudcover submit`: package a model as a submission for the challenge's code runtime."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import click
 @click.command()
 @click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The archive, such as submission.zip."
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Archive to write, such as submission.zip.",
 )
 def submit(model: Path, out: Path) -> None:
     """Write MODEL, a bundle or a model folder, as a submission for the On Cloud N code runtime.
 
-    Unpacked, its main.py reads data/test_features/CHIP/B02.tif and so on, and writes predictions/CHIP.tif: the masks of
-    `cloudcover predict`, with 0 (clear) where there is no data. It uses no network. The runtime needs Python 3.11,
-    torch, segmentation-models-pytorch and the other libraries that prediction needs, but not this package.
+    Its main.py reads data/test_features/CHIP/B02.tif and so on, and writes predictions/CHIP.tif: the same masks as
+    `cloudcover predict`, but with 0 (clear) where there is no data. It does not use the network. The runtime needs
+    Python 3.11, torch, segmentation-models-pytorch and the other libraries for prediction, but not this package.
 
     \b
     Example:

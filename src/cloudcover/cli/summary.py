@@ -1,4 +1,4 @@
-"""`cloudcover summary`: the figures of the last run, in the terminal."""
+"""`cloudcover summary`: print the figures of the last run in the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
     help="Folder with metrics.json, truth.json and index.html.",
 )
 def summary(reports: Path) -> None:
-    """Print the figures of the last run and where its report is.
+    """Print the figures of the last run and the path of its report.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`cloudcover synth`: a synthetic set whose true masks are known."""
+"""`cloudcover synth`: generate a synthetic data set with known true masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 @click.option("--locations", type=int, help="Number of locations.")
 @click.option("--chip-size", type=int, help="Height and width of a chip [pixels].")
 @click.option("--label-errors", type=float, help="Share of labels that are wrong [0-1].")
-@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds give equal sets.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed; equal seeds give equal data sets.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 def synth(
     out: Path,
@@ -26,11 +26,10 @@ def synth(
     seed: int,
     workers: int,
 ) -> None:
-    """Make a synthetic set in the folder OUT.
+    """Generate a synthetic data set in the folder OUT.
 
-    OUT is empty, or holds an earlier set, which the new one replaces. It has the challenge's layout. The true masks
-    and the kinds of wrong labels go to OUT/truth. Options that are left out take the defaults of the
-    parameters (config/README.md).
+    OUT must be empty or hold an earlier set, which is replaced. The set has the challenge's layout. The true masks and
+    the kinds of wrong labels go to OUT/truth. The options default to the values in config/README.md.
 
     \b
     Example:

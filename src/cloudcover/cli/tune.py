@@ -1,4 +1,4 @@
-"""`cloudcover tune`: a search for the strength of augmentation."""
+"""`cloudcover tune`: search for the strength of augmentation."""
 
 from __future__ import annotations
 
@@ -8,37 +8,51 @@ import click
 
 
 @click.command()
-@click.option("--trials", type=click.IntRange(1), default=20, show_default=True, help="Finished trials to reach.")
-@click.option("--steps", type=click.IntRange(1), help="Of a trial.  [default: half of training.steps]")
-@click.option("--fold", "held_out", type=int, multiple=True, default=(0,), show_default=True, help="To validate on.")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Total number of finished trials, those of earlier runs included.",
+)
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps per trial.  [default: half of training.steps]")
+@click.option(
+    "--fold",
+    "held_out",
+    type=int,
+    multiple=True,
+    default=(0,),
+    show_default=True,
+    help="Fold to validate on; can be repeated.",
+)
 @click.option(
     "--params",
     "params_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default="params.yaml",
     show_default=True,
-    help="Everything but the augmentation stays as it is there.",
+    help="Parameters; everything but the augmentation is taken from them.",
 )
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default="data",
     show_default=True,
-    help="Folder with store, labels/manifest.csv and folds.csv of the workflow.",
+    help="The workflow's data folder, with store, labels/manifest.csv and folds.csv.",
 )
 @click.option(
     "--study",
     type=click.Path(dir_okay=False, path_type=Path),
     default="work/tune/augmentation.journal",
     show_default=True,
-    help="Optuna's file of the trials; the same command goes on after a stop.",
+    help="Optuna's file of the trials; after an interruption, the same command resumes.",
 )
 def tune(trials: int, steps: int | None, held_out: tuple[int, ...], params_file: Path, data: Path, study: Path) -> None:
     """Search for the strength of augmentation by short trainings.
 
     Run the workflow up to data/folds.csv first. Each trial trains on clean labels and is judged on the held-out fold.
-    The first trial is the augmentation of the parameters. The best trial is better than it looks only if other folds
-    agree: put its values into params.yaml and let the chain and `cloudcover compare` decide.
+    The first trial uses the augmentation in the parameters. The figure of the best trial is optimistic, because the
+    trial was chosen by it. Put its values into params.yaml, rerun the workflow, and decide with `cloudcover compare`.
 
     \b
     Examples:
