@@ -1,1 +1,1 @@
-"""A simulated set whose true masks are known."""
+"""A simulated data set with known true masks."""

@@ -13,10 +13,10 @@ import numpy as np
 from cloudcover.synthetic.noise import Field, Mask, fractal
 from cloudcover.synthetic.sites import KINDS, CloudKind, Scene
 
-# People mark cloud down to where it hardly veils the ground: just inside the edges of real labels it is about 0.01.
+# Annotators include cloud that hardly veils the ground: just inside the edges of real labels, opacity is about 0.01.
 THRESHOLD = 0.02
 _EDGE = THRESHOLD / (1 - THRESHOLD)  # scaled optical thickness at the edge of the mask
-MARGIN = 64  # pixels around a chip, so that clouds beyond its border cast shadows into it
+MARGIN = 64  # pixels simulated around a chip, so that clouds outside it cast shadows into it
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Clouds:
     """The sky above a chip and its margin.
 
     Attributes:
-        opacity: reflectance of the cloud layer, which it also keeps from the ground (size + 2 MARGIN squared) [0-1].
+        opacity: Reflectance of the cloud layer and also the share of light it withholds from the ground, (size + 2
+            MARGIN) squared [0-1].
         light: brightness of the cloud tops relative to the scene's tint, same shape.
     """
 
@@ -39,15 +40,15 @@ class Clouds:
 
 @dataclass(frozen=True)
 class Profile:
-    """What tells kinds of clouds apart.
+    """The parameters that distinguish kinds of clouds.
 
     Attributes:
-        hurst: smoothness of their outline.
-        rise: how steeply the logarithm of the thickness rises inside the edge, per standard deviation of the shape.
-        depth: how far it rises.
-        uneven: its relative unevenness: heads of cumulus, cells of a deck.
-        stretch: least and greatest length over width, along the wind.
-        relief: how much the tops' slopes are lit and shaded.
+        hurst: Smoothness of the outline (Hurst exponent).
+        rise: Steepness of the logarithm of the thickness inside the edge, per standard deviation of the shape.
+        depth: Total rise of that logarithm.
+        uneven: Relative unevenness inside a cloud, such as heads of cumulus and cells of a deck.
+        stretch: Minimum and maximum ratio of length to width, along the wind.
+        relief: Strength of light and shade on the slopes of the tops.
     """
 
     hurst: float
@@ -64,16 +65,16 @@ PROFILES: dict[CloudKind, Profile] = {
     "cirrus": Profile(0.55, 2.3, 3.0, 0.25, (3.0, 8.0), 0.0),
     "haze": Profile(0.90, 1.8, 2.7, 0.17, (1.0, 1.0), 0.0),
 }
-STRAY_SHARE = 0.25  # chips whose kind of cloud is drawn anew instead of being the scene's
+STRAY_SHARE = 0.25  # share of chips with their own kind of cloud instead of the scene's
 
 
 def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
-    """Draws the clouds of a chip.
+    """Generate the clouds of a chip.
 
     Args:
-        rng: randomness of the chip's sky.
-        of: the scene, which sets the kind, scale, thickness and light.
-        cover: share of the chip that the mask shall cover [0-1], met within a pixel.
+        rng: Random number generator of the chip's sky.
+        of: The scene, which determines kind, scale, thickness and light.
+        cover: Share of the chip to cover with mask [0-1], met to within a pixel.
         size: height and width of the chip [pixels].
     """
     kind = of.kind if rng.random() > STRAY_SHARE else list(KINDS)[int(rng.choice(len(KINDS), p=list(KINDS.values())))]
@@ -83,7 +84,7 @@ def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
     shape = fractal(rng, full, profile.hurst, of.outer, stretch, angle)
     bumps = fractal(rng, full, 0.55, 100.0, stretch, angle)
     thick = 0.55 * of.thickness + 0.65 * float(rng.normal())
-    if cover >= 1:  # from a thin veil to the tops of a storm, but even within the chip
+    if cover >= 1:  # from a thin veil to the top of a storm, but uniform within the chip
         limit, uneven, shadow = max(profile.depth + 0.2 + 1.75 * thick, of.least_depth), 0.5 * profile.uneven, 0.5
     else:
         limit = max(profile.depth + 0.05 + 1.0 * thick - 0.4 * cover, of.least_depth)
@@ -92,14 +93,14 @@ def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
     uneven *= of.uneven
     above = shape - np.float32(_edge(rng, shape[MARGIN:-MARGIN, MARGIN:-MARGIN], cover))
     above *= np.float32(profile.rise * min(limit / profile.depth, 1.3))
-    # From a thin fringe the logarithm of the thickness rises to the body and levels off; outside it falls on.
+    # The logarithm of the thickness rises from a thin fringe to the body and levels off; outside it keeps falling.
     body = np.maximum(above, 0) * np.float32(1 / limit)
     inside = np.float32(-limit) * np.expm1(-body * np.sqrt(body))
     growth = np.where(above > 0, inside, np.float32(1.5) * above)
     growth *= np.exp(bumps * np.float32(uneven))
     thickness = np.float32(_EDGE) * np.exp(growth)
 
-    # Clouds in the shadow of higher ones are grey, yet hide the ground.
+    # Clouds in the shadow of higher clouds are grey, but still hide the ground.
     light = np.full_like(shape, max(float(np.exp(-abs(rng.normal(0, shadow + of.gloom)))), 0.3))
     if profile.relief:
         light += np.float32(profile.relief * of.uneven) * _lit(np.log1p(thickness), of)
@@ -108,7 +109,7 @@ def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
 
 
 def _edge(rng: np.random.Generator, shape: Field, cover: float) -> float:
-    """Level of the shape above which there is cloud."""
+    """Return the level of the shape above which there is cloud."""
     if cover >= 1:
         return float(shape.min()) - float(rng.exponential(0.5))
     if cover <= 0:
@@ -118,7 +119,7 @@ def _edge(rng: np.random.Generator, shape: Field, cover: float) -> float:
 
 
 def _lit(relief: Field, of: Scene) -> Field:
-    """Slope of the cloud tops towards the sun: what gives cumulus its lit and shaded sides."""
+    """Return the slope of the cloud tops towards the sun, which gives cumulus its lit and shaded sides."""
     step = 3
     out = np.zeros_like(relief)
     out[:, step:-step] = np.float32(np.sin(of.sun_azimuth)) * (relief[:, : -2 * step] - relief[:, 2 * step :])
@@ -127,7 +128,7 @@ def _lit(relief: Field, of: Scene) -> Field:
 
 
 def shadow_offset(of: Scene) -> tuple[int, int]:
-    """Rows and columns from a cloud to its shadow [pixels], at most the margin."""
+    """Return the offset in rows and columns from a cloud to its shadow [pixels], at most the margin."""
     length = of.height / np.tan(of.sun_elevation) / 10
     length = min(length, MARGIN - 2)
     return round(length * np.cos(of.sun_azimuth)), round(-length * np.sin(of.sun_azimuth))

@@ -1,6 +1,6 @@
-"""Land covers with a shape of their own: fields, towns and water, and how covers mix.
+"""Land covers with their own shapes (fields, towns, water) and the mixing of covers.
 
-Typical reflectances at the centres of Sentinel-2's B02, B03, B04 and B08, after atmospheric correction.
+Reflectances are typical values for Sentinel-2's B02, B03, B04 and B08, after atmospheric correction.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ TILES = (0.110, 0.140, 0.220, 0.280)
 
 
 def spectrum_of(values: tuple[float, ...]) -> Field:
-    """A spectrum as (4, 1, 1) float32, ready to broadcast over a chip."""
+    """Convert a spectrum to (4, 1, 1) float32, ready to broadcast over a chip."""
     return np.asarray(values, dtype=np.float32)[:, None, None]
 
 
 def mix(ground: Field, share: Field | Mask, spectrum: tuple[float, ...] | Field) -> None:
-    """Replaces a share of the ground by another cover, in place.
+    """Replace a share of the ground by another cover, in place.
 
     Args:
         ground: (4, size, size) reflectance.
@@ -52,13 +52,13 @@ def mix(ground: Field, share: Field | Mask, spectrum: tuple[float, ...] | Field)
 
 
 def ramp(field: Field, low: float, high: float) -> Field:
-    """0 below `low`, 1 above `high`, linear between."""
+    """Return 0 below `low`, 1 above `high`, and a linear ramp between them."""
     out: Field = np.clip((field - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
     return out
 
 
 def _cells(rng: np.random.Generator, coordinate: Field, width: float) -> tuple[NDArray[np.int32], Field]:
-    """Cuts an axis into cells of uneven width: number of the cell and distance to its nearer edge [pixels]."""
+    """Divide an axis into cells of uneven width; return cell numbers and distances to the nearer edge [pixels]."""
     low = float(coordinate.min())
     length = int(float(coordinate.max()) - low) + 2
     edges = np.cumsum(width * rng.uniform(0.5, 1.8, int(length / width * 2) + 4)) - width
@@ -70,16 +70,16 @@ def _cells(rng: np.random.Generator, coordinate: Field, width: float) -> tuple[N
 
 
 def parcels(rng: np.random.Generator, size: int, width: float, aspect: float) -> tuple[NDArray[np.int32], Field]:
-    """A mosaic of fields along a common direction, as land registers make them.
+    """Generate a mosaic of fields along a common direction, as in a land register.
 
     Args:
-        rng: source of randomness.
+        rng: Random number generator.
         size: height and width [pixels].
         width: typical width of a field [pixels].
         aspect: length of a field over its width.
 
     Returns:
-        Number of the field in 0..1023, and the distance to its edge [pixels], both (size, size).
+        Field numbers in 0..1023, and distances to the field's edge [pixels], both (size, size).
     """
     angle = rng.uniform(0, np.pi / 2)
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
@@ -87,7 +87,7 @@ def parcels(rng: np.random.Generator, size: int, width: float, aspect: float) ->
     v = rows * np.float32(np.cos(angle)) - columns * np.float32(np.sin(angle))
     block, block_edge = _cells(rng, u, width * aspect * 2)
     strip, strip_edge = _cells(rng, v, width)
-    # Each strip of a block is cut at other places, so that the corners of fields don't form a lattice.
+    # The strips of a block are cut at different places, so that field corners do not form a lattice.
     shift = rng.uniform(0, width * aspect, 4096).astype(np.float32)
     part, part_edge = _cells(rng, u + shift[(block * 61 + strip) & 4095], width * aspect)
     number = (block * 7919 + strip * 104729 + part * 1299721) & 1023
@@ -95,7 +95,7 @@ def parcels(rng: np.random.Generator, size: int, width: float, aspect: float) ->
 
 
 def farm(rng: np.random.Generator, ground: Field, share: Field, season: float, size: int) -> None:
-    """Fields of crop, stubble and bare soil with paths between them."""
+    """Add fields of crop, stubble and bare soil, with paths between them."""
     number, edge = parcels(rng, size, float(rng.uniform(7, 26)), float(rng.uniform(1.2, 4)))
     green = np.clip(rng.beta(0.9, 0.9, 1024) * (0.35 + 0.9 * season), 0, 1).astype(np.float32)
     soil = spectrum_of(BROWN_SOIL if rng.random() < 0.5 else RED_SOIL)[:, 0]
@@ -116,7 +116,7 @@ def farm(rng: np.random.Generator, ground: Field, share: Field, season: float, s
 
 
 def town(rng: np.random.Generator, ground: Field, share: Field, size: int) -> None:
-    """Streets, trees and roofs, some of bright metal."""
+    """Add streets, trees and roofs, some of them bright metal."""
     block, edge = parcels(rng, size, float(rng.uniform(2.5, 5)), float(rng.uniform(1, 2)))
     kind = rng.random(1024)
     table = np.empty((4, 1024), np.float32)
@@ -131,7 +131,7 @@ def town(rng: np.random.Generator, ground: Field, share: Field, size: int) -> No
 
 
 def barren(rng: np.random.Generator, ground: Field, share: Field, size: int) -> None:
-    """Pale worn ground, from dusty soil to gravel: pans and clearings by the share, yards, pits and tracks by lines."""
+    """Add pale bare ground, from dusty soil to gravel: pans and clearings by share, yards, pits and tracks by lines."""
     plot, edge = parcels(rng, size, float(rng.uniform(8, 40)), float(rng.uniform(1, 3)))
     gravel = rng.beta(0.7, 1.2, 1024).astype(np.float32)
     bright = np.exp(rng.normal(0, 0.3, 1024)).astype(np.float32)
@@ -142,7 +142,7 @@ def barren(rng: np.random.Generator, ground: Field, share: Field, size: int) -> 
 
 
 def water(rng: np.random.Generator, ground: Field, share: Field, glint: float, size: int) -> None:
-    """Clear to turbid water with sun glint, deeper inside."""
+    """Add clear to turbid water with sun glint, deeper inside."""
     turbid = ramp(fractal(rng, size, 0.8, 120.0), -2.5, 2.5) * np.float32(rng.choice([0.15, 0.5, 1.0]))
     surface = spectrum_of(CLEAR_WATER) + (spectrum_of(TURBID_WATER) - spectrum_of(CLEAR_WATER)) * turbid
     if glint:
@@ -152,7 +152,7 @@ def water(rng: np.random.Generator, ground: Field, share: Field, glint: float, s
 
 
 def winter(rng: np.random.Generator, ground: Field, relief: Field, cover: Field, slope: Field) -> None:
-    """Snow from patches to a smooth field without an end, fresh to old, with bare ice; dark woods stay above it."""
+    """Add snow, from patches to a closed smooth field, fresh to old, with bare ice, and dark woods above the snow."""
     size = len(relief)
     age = float(rng.beta(0.8, 0.8))
     spectrum = spectrum_of(FRESH_SNOW) + (spectrum_of(OLD_SNOW) - spectrum_of(FRESH_SNOW)) * np.float32(age)
@@ -161,7 +161,7 @@ def winter(rng: np.random.Generator, ground: Field, relief: Field, cover: Field,
     steep = np.float32(rng.choice([0.0, 0.1, 1.6]))
     snow = spectrum * (1 + np.float32(rng.uniform(0.003, 0.05)) * drifts)
     snow = snow * np.clip(1 + steep * slope, 0.2, 1.15) * np.float32(rng.uniform(0.75, 1.05))
-    if rng.random() < 0.4:  # a lake or a glacier: ice from blue and bare to covered
+    if rng.random() < 0.4:  # a lake or glacier, from bare blue ice to snow-covered
         level = float(rng.normal(0, 1.0))
         bare = ramp(cover + np.float32(0.4) * drifts, level, level + 1.0) * np.float32(rng.uniform(0.3, 1.0))
         mix(snow, bare, spectrum_of(BARE_ICE) * (1 + np.float32(0.08) * drifts))
@@ -175,7 +175,7 @@ def winter(rng: np.random.Generator, ground: Field, relief: Field, cover: Field,
 
 
 def pan(rng: np.random.Generator, ground: Field, share: Field) -> None:
-    """A salt pan or white beach, bright in all bands."""
+    """Add a salt pan or white beach, bright in all bands."""
     crust = fractal(rng, len(share), 0.4, 60.0)
     bright = np.float32(rng.uniform(0.5, 1.25)) * (1 + np.float32(0.06) * crust)
     mix(ground, share, spectrum_of(SALT) * bright)

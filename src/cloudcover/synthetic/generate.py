@@ -1,4 +1,4 @@
-"""The synthetic source: Sentinel-2-like chips with human-like labels, some of them wrong, and the truth beside them."""
+"""The synthetic source: Sentinel-2-like chips with human-like labels, some of them wrong, and their true masks."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from cloudcover.synthetic import labels, scene, sites
 from cloudcover.synthetic.land import BANDS
 from cloudcover.synthetic.write import write_tiff
 
-# Wrong labels gather in some scenes: in the real set the tenth percentile of their share is 1 %, the ninetieth 20 %.
+# Wrong labels cluster in some scenes: in the real set, the 10th percentile of their share is 1 % per scene, the 90th
+# 20 %.
 ERROR_CLUSTERING = 1.2
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A chip to make: where it stands, and whether it gets a label, a wrong one, or one of another image."""
+    """A chip to generate: its place, and whether it gets a label, a wrong one, or one of another image."""
 
     chip_id: str
     scene: int
@@ -52,29 +53,29 @@ def generate(
     workers: int = 1,
     progress: bool | None = None,
 ) -> set[Path]:
-    """Makes a synthetic set in the challenge's layout.
+    """Generate a synthetic set in the challenge's layout.
 
-    The pixels of a chip follow from (seed, scene, position in the scene, locations, variety, chip size) alone, whatever
-    else is made, in whichever order and by however many workers. Which labels are wrong or left out depends on the
-    whole set: exactly the shares that `params` asks for, to rounding.
+    The pixels of a chip depend only on (seed, scene, position in the scene, locations, variety, chip size), not on the
+    other chips, their order or the number of workers. The choice of wrong and missing labels depends on the whole set,
+    so that their shares match `params` exactly, up to rounding.
 
     Args:
-        params: numbers and shares.
+        params: Numbers and shares.
         data: bands and chip size; nodata is written into the files' headers.
-        seed: of everything random.
-        raw: gets `train_features/<chip_id>/<band>.tif` (uint16, DN = reflectance x 10,000),
-            `train_labels/<chip_id>.tif` (uint8, 1 = cloud), `train_metadata.csv`, and `test_features/` with
-            `test_metadata.csv` for chips without label.
-        truth: gets `masks/<chip_id>.tif` and `masks.csv` (`tables.TRUTH`).
-        workers: processes.
-        progress: show a bar; None: if standard error is a terminal.
+        seed: Random seed of the set.
+        raw: Output folder for `train_features/<chip_id>/<band>.tif` (uint16, DN = reflectance x 10,000),
+            `train_labels/<chip_id>.tif` (uint8, 1 = cloud), `train_metadata.csv`, and, for chips without label,
+            `test_features/` with `test_metadata.csv`.
+        truth: Output folder for `masks/<chip_id>.tif` and `masks.csv` (`tables.TRUTH`).
+        workers: Number of processes.
+        progress: Whether to show a progress bar; None: only if standard error is a terminal.
 
     Returns:
-        The files of the set, relative to `raw`. Those of an earlier set that are not among them are removed.
+        The files of the set, relative to `raw`. Other files of an earlier set are removed.
 
     Raises:
-        ValueError: `data.bands` has a band that the source cannot make.
-        FolderError: a file that is somebody else's would be overwritten.
+        ValueError: `data.bands` contains a band that the source cannot make.
+        FolderError: The program would overwrite a file that it did not create.
     """
     unknown = [band for band in data.bands if band not in BANDS]
     if unknown:
@@ -107,7 +108,7 @@ def generate(
 
 
 def _files(tasks: list[_Task], bands: list[str]) -> list[str]:
-    """All files of the set, relative to its folder."""
+    """List all files of the set, relative to its folder."""
     images = [f"{_features(task)}/{band}.tif" for task in tasks for band in bands]
     masks = [f"train_labels/{task.chip_id}.tif" for task in tasks if task.labelled]
     return [*images, *masks, *(f"{split}_metadata.csv" for split in SPLITS)]
@@ -131,17 +132,17 @@ def _plan(params: SyntheticParams, seed: int) -> list[_Task]:
 def _choose(
     places: list[tuple[int, int]], number: int, seed: int, name: str, clustering: float
 ) -> set[tuple[int, int]]:
-    """A random choice of chips, more from some scenes than from others.
+    """Choose chips at random, more from some scenes than from others.
 
-    The chips with the shortest of exponential waiting times are taken, which is weighted sampling without replacement
-    (Efraimidis and Spirakis 2006, doi 10.1016/j.ipl.2005.11.003); a chip's time does not depend on the others.
+    This is weighted sampling without replacement: the chips with the shortest exponential waiting times are chosen
+    (Efraimidis and Spirakis 2006, doi 10.1016/j.ipl.2005.11.003). The time of a chip does not depend on other chips.
 
     Args:
         places: scene and position of each chip.
-        number: how many to choose.
-        seed: of the set.
-        name: of the choice.
-        clustering: standard deviation of the logarithm of the scenes' weights; 0: all alike.
+        number: Number of chips to choose.
+        seed: Random seed of the set.
+        name: Name of the choice, which makes it independent of other choices.
+        clustering: Standard deviation of the logarithm of the scenes' weights; 0: equal weights.
     """
 
     def waiting(place: tuple[int, int]) -> float:
@@ -152,11 +153,11 @@ def _choose(
 
 
 def _map(make: Any, tasks: list[_Task], workers: int) -> Iterator[dict[str, Any]]:
-    """Rows in the order of the tasks."""
+    """Make all chips; return their rows in the order of the tasks."""
     if workers <= 1:
         yield from map(make, tasks)
         return
-    # Forked workers don't import the caller's main module again, which a Snakemake script could not bear.
+    # Forked workers do not re-import the caller's main module, which would fail in a Snakemake script.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     with ProcessPoolExecutor(workers, multiprocessing.get_context(method), exit_with_parent) as pool:
         yield from pool.map(make, tasks, chunksize=8)
@@ -171,7 +172,7 @@ def _scene(params: SyntheticParams, seed: int, number: int) -> sites.Scene:
 
 
 def _make(params: SyntheticParams, data: DataParams, seed: int, raw: Path, truth: Path, task: _Task) -> dict[str, Any]:
-    """Makes and writes one chip; returns its row of the truth."""
+    """Make and write one chip; return its row of the truth table."""
     of = _scene(params, seed, task.scene)
     size = data.chip_size
     chip = scene.render(seed, of, task.position, size)
@@ -182,7 +183,9 @@ def _make(params: SyntheticParams, data: DataParams, seed: int, raw: Path, truth
         rng = np.random.default_rng(derive_seed(seed, "label", task.scene, task.position))
         label = labels.human(chip, rng)
         if task.failed:
-            foreign = _scene(params, seed, params.scenes + task.scene)  # no other label or chip of the set has its sky
+            foreign = _scene(
+                params, seed, params.scenes + task.scene
+            )  # a sky that no other label or chip of the set has
             label = labels.human(replace(chip, opacity=scene.veil(seed, foreign, task.position, size)), rng)
             error = SCENE_FAILED if labels.is_wrong(label, chip.mask) else ""
         elif task.spoilt:

@@ -1,8 +1,7 @@
-"""Labels as people make them, and the ways in which they go wrong.
+"""Simulated human labels, and the ways in which they go wrong.
 
-An ordinary label is drawn a little too large and too smooth, and misses small clouds and thin edges. A wrong one has
-one of the errors seen in the real set, `LABEL_ERRORS`; it counts as wrong only if `is_wrong` says so, else another is
-drawn.
+An ordinary label is slightly too large and too smooth, and misses small clouds and thin edges. A wrong label has one of
+the errors seen in the real set, `LABEL_ERRORS`. It must satisfy `is_wrong`; otherwise another one is drawn.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ WRONG_SHARE = 0.05
 
 
 def is_wrong(label: Mask, truth: Mask) -> bool:
-    """Whether a label is wrong: IoU below `WRONG_IOU`, and more than `WRONG_SHARE` of all pixels differ."""
+    """Return whether a label is wrong: IoU below `WRONG_IOU`, and more than `WRONG_SHARE` of all pixels differ."""
     return bool(iou(label, truth) < WRONG_IOU) and float(np.mean(label ^ truth)) > WRONG_SHARE
 
 
 def human(chip: Chip, rng: np.random.Generator) -> Mask:
-    """The label of a careful annotator.
+    """Draw the label of a careful annotator.
 
     Args:
-        chip: its picture and truth.
-        rng: randomness of the annotator.
+        chip: Picture and true mask of the chip.
+        rng: Random number generator of the annotator.
 
     Returns:
-        (size, size) bool, True for cloud. If haste costs too much, the annotator looks again, more closely.
+        (size, size) bool, True for cloud. A label that is too imprecise is redrawn with more care.
     """
     for haste in (1.0, 0.5, 0.25):
         label = _drawn(chip, rng, haste)
@@ -53,7 +52,7 @@ def _drawn(chip: Chip, rng: np.random.Generator, haste: float) -> Mask:
 
 
 def _without_small(mask: Mask, pixels: int) -> Mask:
-    """Leaves out connected regions of fewer pixels."""
+    """Remove connected regions of fewer pixels."""
     numbers, count = ndimage.label(mask)
     if not count:
         return mask
@@ -64,29 +63,29 @@ def _without_small(mask: Mask, pixels: int) -> Mask:
 
 
 def _blobs(rng: np.random.Generator, size: int, share: float) -> Mask:
-    """Smooth blobs that cover a share of the chip."""
+    """Generate smooth blobs that cover a share of the chip."""
     field = fractal(rng, size, 1.0, size / 2)
     out: Mask = field > np.quantile(field[::4, ::4], 1 - share)
     return out
 
 
 def _empty_over_cloud(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """Nothing marked."""
+    """Mark nothing."""
     return np.zeros_like(label)
 
 
 def _inverted(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """Clear and cloud interchanged."""
+    """Exchange clear and cloud."""
     return ~label
 
 
 def _swapped(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """The mask of another chip of the scene."""
+    """Use the mask of another chip of the scene."""
     return other
 
 
 def _shifted(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """Moved by a fifth to half of the chip, the border repeated."""
+    """Shift the label by a fifth to half of the chip, repeating the border."""
     size = len(label)
     angle, length = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.15, 0.5)
     index = np.arange(size)
@@ -97,7 +96,7 @@ def _shifted(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> 
 
 
 def _coarse(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """A few round blobs where clouds are, most of the detail lost."""
+    """Replace the clouds by a few round blobs, with most of the detail lost."""
     size = len(label)
     width = max(8, round(size * rng.uniform(0.15, 0.35)))
     density = ndimage.uniform_filter(label.astype(np.float32), width)
@@ -107,7 +106,7 @@ def _coarse(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> M
 
 
 def _artefact(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """A wedge from a point near the border, filled with cloud or cut out of it."""
+    """Fill a wedge from a point near the border with cloud, or cut it out of the cloud."""
     size = len(label)
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
     side = rng.uniform(0, 2 * np.pi)
@@ -121,7 +120,7 @@ def _artefact(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) ->
 
 
 def _stripes(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """Stripes along one border of the chip, cloud where it is clear or clear where there is cloud."""
+    """Invert stripes along one border of the chip."""
     size = len(label)
     period = int(rng.integers(4, max(6, size // 8)))
     depth = int(size * rng.uniform(0.3, 1.0))
@@ -132,7 +131,7 @@ def _stripes(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> 
 
 
 def _false_cloud(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """Water or bright ground marked as cloud."""
+    """Mark water or bright ground as cloud."""
     near_infrared, red = chip.bands[3].astype(np.float32), chip.bands[2].astype(np.float32)
     look = -near_infrared if rng.random() < 0.5 else red
     look = ndimage.uniform_filter(look, 5)
@@ -144,7 +143,7 @@ def _false_cloud(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator)
 
 
 def _missed_cloud(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """Thin clouds left out; or some clouds at random, and a part of those that fill the chip."""
+    """Omit thin clouds, or some clouds at random, or part of a cloud that fills the chip."""
     if rng.random() < 0.5 and label.any():
         seen = ndimage.uniform_filter(chip.opacity, 5)
         thick: Mask = label & (seen > np.quantile(seen[label], rng.uniform(0.35, 0.8)))
@@ -170,23 +169,23 @@ _MAKERS: dict[str, Error] = {
     "false_cloud": _false_cloud,
     "missed_cloud": _missed_cloud,
 }
-# How often each of `LABEL_ERRORS` is tried first: omissions and false alarms over water and bright ground are the
-# common errors, and the harmful ones, because a model can learn them.
+# How often each of `LABEL_ERRORS` is tried first. Omissions, and false alarms over water and bright ground, are common
+# and also the harmful errors, because a model can learn them.
 _WEIGHTS = np.array([3.0, 1.5, 1.0, 1.0, 1.0, 1.0, 0.7, 3.0, 2.0])
 
 
 def spoil(label: Mask, chip: Chip, other: Callable[[], Mask], rng: np.random.Generator) -> tuple[Mask, str]:
-    """Turns a label into a wrong one.
+    """Turn a label into a wrong one.
 
     Args:
         label: an ordinary label.
-        chip: the picture and truth that it belongs to.
-        other: makes the mask of another chip; called only if needed.
-        rng: randomness of the error.
+        chip: Picture and true mask that the label belongs to.
+        other: Function that makes the mask of another chip; called only if needed.
+        rng: Random number generator of the error.
 
     Returns:
-        A label for which `is_wrong` holds, and the error's name in `LABEL_ERRORS`. Kinds come in a
-        weighted random order, each is tried three times; an inverted mask is wrong for every chip, so there is one.
+        A label that satisfies `is_wrong`, and the error's name in `LABEL_ERRORS`. The kinds are tried in a weighted
+        random order, three times each. There is always a result, because an inverted mask is wrong for every chip.
     """
     order = rng.choice(len(LABEL_ERRORS), len(LABEL_ERRORS), replace=False, p=_WEIGHTS / _WEIGHTS.sum())
     kinds = [LABEL_ERRORS[i] for i in order]

@@ -1,4 +1,4 @@
-"""Ground reflectance of a chip, composed of covers by the kind of land; mixtures are linear."""
+"""Ground reflectance of a chip, composed linearly of the covers that a kind of land has."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from cloudcover.synthetic.sites import Biome, Scene
 BANDS = ("B02", "B03", "B04", "B08")
 SOILS = (covers.BROWN_SOIL, covers.RED_SOIL, covers.PALE_SOIL)
 SOIL_SHARES = (0.4, 0.3, 0.3)
-_FLOOR = np.float32(0.003)  # least reflectance: nothing is quite black
+_FLOOR = np.float32(0.003)  # minimum reflectance: nothing is completely black
 
 
 @dataclass(frozen=True)
 class Character:
-    """What a kind of land is made of.
+    """The composition of a kind of land.
 
     Attributes:
-        green: share of plants [0-1]; except in evergreen land it follows the season.
-        plant: their reflectance.
-        soil: reflectance of bare ground; None: brown, red or pale, by chance.
-        rough: how much slopes are lit and shaded.
-        farms: probability that a chip has fields.
-        farm_level: fields lie where the relief is above this, about normal with this mean and standard deviation.
+        green: Share of plants [0-1]; follows the season except in evergreen land.
+        plant: Reflectance of the plants.
+        soil: Reflectance of bare ground; None: brown, red or pale at random.
+        rough: Strength of light and shade on slopes.
+        farms: Probability that a chip has fields.
+        farm_level: Relief above which fields are placed: mean and standard deviation of a roughly normal level.
         towns: probability that a chip has a town.
-        town_level: likewise for towns.
+        town_level: The same for towns.
         water: probability that a chip has a lake or the sea.
-        water_level: water lies where the relief is below this; likewise.
-        barren: probability that a chip has pale worn ground.
-        evergreen: green in all seasons, without dry grass.
+        water_level: Relief below which water is placed, given in the same way.
+        barren: Probability that a chip has pale bare ground.
+        evergreen: Whether the land is green in all seasons, without dry grass.
     """
 
     green: float
@@ -67,11 +67,12 @@ CHARACTERS: dict[Biome, Character] = {
 
 
 def reflectance(place: np.random.Generator, of: Scene, size: int) -> Field:
-    """Ground reflectance under a clear sky.
+    """Compose the ground reflectance under a clear sky.
 
     Args:
-        place: randomness of the place: the same for all scenes of a site, so that fields and shores stay in place.
-        of: gives the kind of land, season and sun.
+        place: Random number generator of the place, the same for all scenes of a site, so that fields and shores stay
+            where they are.
+        of: The scene, which determines kind of land, season and sun.
         size: height and width of the chip [pixels].
 
     Returns:
@@ -115,7 +116,7 @@ def reflectance(place: np.random.Generator, of: Scene, size: int) -> Field:
 def _vegetation(
     place: np.random.Generator, kind: Character, season: float, relief: Field, cover: Field, fine: Field
 ) -> Field:
-    """Plants, dry grass and woods over bare soil."""
+    """Compose plants, dry grass and woods over bare soil."""
     soil = kind.soil or SOILS[int(place.choice(len(SOILS), p=SOIL_SHARES))]
     ground: Field = np.empty((len(BANDS), *relief.shape), np.float32)
     ground[:] = spectrum_of(soil)
@@ -131,7 +132,7 @@ def _vegetation(
 
 
 def _wet(place: np.random.Generator, kind: Character, ground: Field, relief: Field, cover: Field) -> None:
-    """Lakes and the sea fill low ground; a river winds along a level line of a smooth field."""
+    """Add lakes and sea on low ground, and a river along a contour of a smooth field."""
     size = len(relief)
     glint = place.uniform(0.02, 0.14) if place.random() < 0.15 else 0.0
     if kind is CHARACTERS["sea"]:
@@ -148,7 +149,7 @@ def _wet(place: np.random.Generator, kind: Character, ground: Field, relief: Fie
 
 
 def _slope(relief: Field, of: Scene) -> Field:
-    """Slope towards the sun [arbitrary unit, -0.5 to 0.5]; positive is lit."""
+    """Return the slope towards the sun [arbitrary unit, -0.5 to 0.5]; positive slopes are lit."""
     east = -np.float32(np.sin(of.sun_azimuth)) * ndimage.sobel(relief, 1)
     north = np.float32(np.cos(of.sun_azimuth)) * ndimage.sobel(relief, 0)
     slope: Field = np.clip(east + north, -2, 2) * np.float32(0.25)

@@ -1,8 +1,8 @@
 """Random fields with a power-law spectrum, the raw material of land and clouds.
 
-Natural fields lose variance with scale by a power law; it is given as Hurst exponent H, the amplitude spectrum of a
-field in the plane being k^-(H + 1) (Mandelbrot 1982). Cloud fields have H near 1/3 and become multifractal by the
-exponential of such a field (Schertzer and Lovejoy 1987, doi 10.1029/JD092iD08p09693).
+The variance of natural fields follows a power law of scale. It is given by the Hurst exponent H: the amplitude spectrum
+of a two-dimensional field is k^-(H + 1) (Mandelbrot 1982). Cloud fields have H near 1/3; the exponential of such a
+field is multifractal (Schertzer and Lovejoy 1987, doi 10.1029/JD092iD08p09693).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 
 @lru_cache(maxsize=8)
 def _frequencies(size: int) -> tuple[Field, Field]:
-    """Row and column frequencies of a real FFT, in cycles per pixel: (size, 1) and (1, size // 2 + 1)."""
+    """Return row and column frequencies of a real FFT in cycles per pixel: (size, 1) and (1, size // 2 + 1)."""
     rows = np.fft.fftfreq(size).astype(np.float32)[:, None]
     columns = np.fft.rfftfreq(size).astype(np.float32)[None, :]
     return rows, columns
@@ -40,18 +40,18 @@ def _amplitude(squared: Field, hurst: float, outer: float) -> Field:
 def fractal(
     rng: np.random.Generator, size: int, hurst: float, outer: float, stretch: float = 1.0, angle: float = 0.0
 ) -> Field:
-    """A Gaussian field of mean 0 and standard deviation 1.
+    """Generate a Gaussian field of mean 0 and standard deviation 1.
 
     Args:
-        rng: source of randomness.
+        rng: Random number generator.
         size: height and width [pixels].
-        hurst: roughness; 0 is rough, 1 is smooth.
-        outer: scale above which the variance no longer grows [pixels].
-        stretch: how many times longer than wide structures are.
-        angle: direction of the long side, from the column axis towards the row axis [radians].
+        hurst: Hurst exponent; 0 is rough, 1 is smooth.
+        outer: Scale above which the variance no longer grows [pixels].
+        stretch: Ratio of length to width of the structures.
+        angle: Direction of the long side, from the column axis towards the row axis [radians].
 
     Returns:
-        (size, size) float32; the field is periodic, so take a larger one and crop it where that matters.
+        (size, size) float32. The field is periodic; where that matters, generate a larger one and crop it.
     """
     if stretch == 1.0:
         amplitude = _isotropic(size, hurst, outer)
@@ -71,12 +71,12 @@ def fractal(
 
 
 def wave(rng: np.random.Generator, rows: NDArray[np.float64], columns: NDArray[np.float64], scale: float) -> Field:
-    """A smooth random field at any coordinates: a sum of eight plane waves (mean 0, standard deviation about 1).
+    """Evaluate a smooth random field (mean 0, standard deviation about 1) at any coordinates.
 
-    Unlike `fractal` it needs no grid, so that neighbouring chips can share it.
+    The field is a sum of eight plane waves. Unlike `fractal` it needs no grid, so neighbouring chips can share it.
 
     Args:
-        rng: source of randomness; the same state gives the same field.
+        rng: Random number generator; the same state gives the same field.
         rows: row coordinates [any unit].
         columns: column coordinates, broadcast against `rows`.
         scale: typical wavelength, in the coordinates' unit.

@@ -1,4 +1,4 @@
-"""One chip: ground, shadows, clouds, haze and the sensor, as digital numbers."""
+"""Rendering of one chip: ground, shadows, clouds, haze and the sensor, as digital numbers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cloudcover.synthetic.clouds import MARGIN
 from cloudcover.synthetic.noise import Field, Mask
 
 SATURATION_DN = 16_000
-_SKYLIGHT = (0.46, 0.42, 0.38, 0.34)  # light that reaches a deep shadow, blue most
+_SKYLIGHT = (0.46, 0.42, 0.38, 0.34)  # light that reaches a deep shadow, mostly blue
 _HAZE = (0.55, 0.42, 0.34, 0.22)  # colour of haze [reflectance]
 
-_LOSS = 1.5  # light crosses the cloud twice, but much of it is scattered onwards and still reaches the ground
+_LOSS = 1.5  # light crosses the cloud twice, but much of it is scattered forwards and still reaches the ground
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Chip:
 
     Attributes:
         bands: (4, size, size) uint16, DN = reflectance x 10,000, never 0; order as `land.BANDS`.
-        opacity: of the clouds (size, size) [0-1].
+        opacity: Opacity of the clouds (size, size) [0-1].
     """
 
     bands: NDArray[np.uint16]
@@ -44,24 +44,24 @@ def _sky(seed: int, of: sites.Scene, position: int, size: int) -> clouds.Clouds:
 
 
 def true_mask(seed: int, of: sites.Scene, position: int, size: int) -> Mask:
-    """The mask of a chip alone, without its picture."""
+    """Generate only the mask of a chip, without its picture."""
     return veil(seed, of, position, size) > clouds.THRESHOLD
 
 
 def veil(seed: int, of: sites.Scene, position: int, size: int) -> Field:
-    """Opacity of a chip's clouds alone (size, size) [0-1]."""
+    """Generate only the opacity of a chip's clouds, (size, size) [0-1]."""
     fold = _fold(of)
     inside = slice(MARGIN, MARGIN + fold * size)
     return _averaged(_sky(seed, of, position, fold * size).opacity[inside, inside], fold)
 
 
 def _fold(of: sites.Scene) -> int:
-    """How many fine pixels are as wide as one of the scene's."""
+    """Return how many fine pixels are as wide as one pixel of the scene."""
     return round(of.pixel_m / sites.FINE_M)
 
 
 def _averaged(field: Field, fold: int) -> Field:
-    """Means of fold x fold pixels along the last two axes."""
+    """Average blocks of fold x fold pixels along the last two axes."""
     if fold == 1:
         return field
     rows, columns = field.shape[-2] // fold, field.shape[-1] // fold
@@ -70,10 +70,10 @@ def _averaged(field: Field, fold: int) -> Field:
 
 
 def render(seed: int, of: sites.Scene, position: int, size: int) -> Chip:
-    """Draws the chip at a position of a scene.
+    """Render the chip at a position of a scene.
 
     Args:
-        seed: of the set.
+        seed: Random seed of the set.
         of: the scene.
         position: number of the chip in the scene's grid.
         size: height and width [pixels].
@@ -93,7 +93,7 @@ def render(seed: int, of: sites.Scene, position: int, size: int) -> Chip:
 
 
 def _reflectance(seed: int, of: sites.Scene, position: int, size: int) -> tuple[Field, Field]:
-    """What reaches the sensor, (4, size, size), and the clouds' opacity, (size, size), in fine pixels."""
+    """Simulate sensor reflectance (4, size, size) and cloud opacity (size, size), in fine pixels."""
     ground_of = ("land", of.site.index, position, *(["ground", of.ground] if of.ground else []))
     place = np.random.default_rng(derive_seed(seed, *ground_of))
     ground = land.reflectance(place, of, size)

@@ -1,7 +1,7 @@
-"""The plan of a set: sites with a kind of land, scenes with a date, a sun and weather, chips on a grid of the scene.
+"""The plan of a set: sites with a kind of land, scenes with date, sun and weather, and chips on a grid of the scene.
 
-Everything is derived from (seed, names), never from how many scenes or chips there are, so that a larger set repeats
-the scenes of a smaller one with the same number of locations.
+Everything is derived from (seed, names), never from the number of scenes or chips. So a larger set contains the scenes
+of a smaller one with the same number of locations.
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ Biome = Literal[
 ]  # fmt: skip
 CloudKind = Literal["cumulus", "deck", "cirrus", "haze"]
 
-# Shares follow the band means of the real set's clear chips: mostly green land, 5-8 % dark water, few bright deserts.
+# Shares are based on the band means of clear chips in the real set: mostly green land, 5-8 % dark water, few bright
+# deserts.
 BIOMES: dict[Biome, float] = {
     "savanna": 0.22, "farmland": 0.18, "forest": 0.21, "desert": 0.05, "coast": 0.18, "lakes": 0.08, "mountains": 0.04,
     "town": 0.05,
 }  # fmt: skip
 EXTREMES: dict[Biome, float] = {"ice": 0.45, "sea": 0.35, "salt": 0.20}
-"""Land that is mistaken for cloud: snow and ice, bright or glinting water, pale pans. Only sets that ask for it."""
-CLEARER = 1.5  # standard deviations by which their skies are clearer: what a model may take for cloud must be seen
+"""Land that is easily mistaken for cloud: snow and ice, bright or glinting water, pale pans. Used only on request."""
+CLEARER = 1.5  # standard deviations by which their skies are clearer, so that the confusing ground is visible
 LATITUDES: dict[Biome, tuple[float, float]] = {
     "savanna": (-25, 15), "farmland": (-38, 52), "forest": (-12, 10), "desert": (15, 32), "coast": (-35, 45),
     "lakes": (-5, 55), "mountains": (28, 48), "town": (-35, 50), "ice": (45, 68), "sea": (-50, 60), "salt": (-30, 38),
 }  # fmt: skip
 KINDS: dict[CloudKind, float] = {"cumulus": 0.45, "deck": 0.30, "cirrus": 0.15, "haze": 0.10}
 
-# Distribution of true coverage: an atom at 0, an atom at 1, a beta distribution between. With the usual share of wrong
-# labels the labels' coverage is distributed as in the real set: 6.6 % all clear, 25.8 % all cloud, mean 0.62.
+# Distribution of true coverage: point masses at 0 and 1, and a beta distribution between them. With the default share
+# of wrong labels, label coverage is distributed as in the real set: 6.6 % all clear, 25.8 % all cloud, mean 0.62.
 ALL_CLEAR_SHARE = 0.05
 ALL_CLOUD_SHARE = 0.30
 BETWEEN = (0.70, 0.54)
 
-FINE_M, COARSE_M = 10.0, 30.0  # pixels of Sentinel-2 and of Landsat
+FINE_M, COARSE_M = 10.0, 30.0  # pixel sizes of Sentinel-2 and Landsat
 LEAST_DEPTH = 1.9  # the thinnest body of a cloud has an opacity of 0.12
 
-GRID = 16  # chips stand in rows of 16 within a scene
+GRID = 16  # chips are arranged in rows of 16 within a scene
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ class Site:
     Attributes:
         index: number of the site.
         biome: kind of land.
-        longitude: of the first chip [degrees].
-        latitude: of the first chip [degrees].
+        longitude: Longitude of the first chip [degrees].
+        latitude: Latitude of the first chip [degrees].
         easting: left edge of the first chip in its UTM zone [m].
         northing: upper edge of the first chip [m].
-        epsg: code of the UTM zone.
+        epsg: EPSG code of the UTM zone.
     """
 
     index: int
@@ -75,35 +76,35 @@ class Site:
 
     @property
     def name(self) -> str:
-        """What the metadata call the location."""
+        """Name of the location in the metadata."""
         return f"site-{self.index:02d}"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One look at a site: all chips of a scene share it.
+    """One acquisition of a site, shared by all chips of the scene.
 
     Attributes:
         index: number of the scene.
-        site: where.
-        time: when, UTC.
-        sun_azimuth: clockwise from north [radians].
-        sun_elevation: above the horizon [radians].
+        site: The site.
+        time: Acquisition time, UTC.
+        sun_azimuth: Azimuth of the sun, clockwise from north [radians].
+        sun_elevation: Elevation of the sun above the horizon [radians].
         season: greenness of the vegetation [0-1].
-        kind: prevailing kind of cloud.
-        haze: opacity of the air, below what counts as cloud [0-1].
-        cloudiness: weather of the scene, a standard normal; higher is cloudier.
-        thickness: a standard normal; higher is thicker.
-        height: of the cloud tops [m].
+        kind: Prevailing kind of cloud.
+        haze: Opacity of the haze, too thin to count as cloud [0-1].
+        cloudiness: Standard normal number; higher is cloudier.
+        thickness: Standard normal number; higher means thicker clouds.
+        height: Height of the cloud tops [m].
         outer: size of the largest clouds [pixels].
         wind: direction of streaks [radians].
-        tint: brightness of thick cloud, for B02, B03, B04 and B08 [reflectance].
-        ground: which of the site's sets of ground the scene looks at.
-        pixel_m: size of a pixel, 10 or 30 [m].
-        air: the atmosphere in front of the ground; None: surface reflectance, without it.
-        gloom: typical relative loss of light of dark clouds, added to the usual one.
-        least_depth: depth of the thinnest clouds' body (`clouds.sky`).
-        uneven: unevenness of the clouds, relative to what is usual for their kind.
+        tint: Reflectance of thick cloud in B02, B03, B04 and B08.
+        ground: Number of the site's ground surface that the scene shows.
+        pixel_m: Pixel size, 10 or 30 [m].
+        air: Atmosphere in front of the ground; None for surface reflectance.
+        gloom: Typical relative loss of light of dark clouds, in addition to the usual one.
+        least_depth: Depth of the body of the thinnest clouds (`clouds.sky`).
+        uneven: Unevenness of the clouds, relative to the usual value for their kind.
     """
 
     index: int
@@ -130,14 +131,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Variety:
-    """How a set differs from Level-2A chips of ordinary land at 10 m; the default is no difference at all.
+    """Differences of a set from Level-2A chips of ordinary land at 10 m; by default none.
 
     Attributes:
         toa: share of scenes in top-of-atmosphere reflectance [0-1].
         coarse: share of scenes with pixels of 30 m [0-1].
-        extremes: share of sites of snow and ice, sea, or salt, and of scenes with dark, very thin, or smooth and
+        extremes: Share of sites with snow and ice, sea, or salt, and of scenes with dark, very thin, or smooth and
             towering clouds [0-1].
-        grounds: sets of ground of a site; its scenes look at them in turn.
+        grounds: Number of ground surfaces per site, which its scenes show in turn.
     """
 
     toa: float = 0.0
@@ -147,7 +148,7 @@ class Variety:
 
     @classmethod
     def of(cls, params: SyntheticParams) -> Variety:
-        """Take it from the parameters."""
+        """Create it from the parameters."""
         return cls(params.toa, params.coarse, params.extremes, params.grounds)
 
 
@@ -155,7 +156,7 @@ PLAIN = Variety()
 
 
 def _spread(index: int, shift: float, base: float) -> float:
-    """Point `index` of an additive low-discrepancy sequence in [0, 1): few scenes already cover the range evenly."""
+    """Return point `index` of a low-discrepancy sequence in [0, 1), of which few points cover the range evenly."""
     return (shift + (index + 1) * base) % 1.0
 
 
@@ -170,7 +171,7 @@ def _shift(seed: int, name: str) -> float:
 
 @lru_cache(maxsize=256)
 def site(seed: int, index: int, extremes: float = 0.0) -> Site:
-    """Site number `index` of a seed; a share `extremes` of the sites is of land that is mistaken for cloud."""
+    """Generate site number `index` of a seed; a share `extremes` of the sites is land easily mistaken for cloud."""
     rng = np.random.default_rng(derive_seed(seed, "site", index))
     biome: Biome = _pick(BIOMES, _spread(index, _shift(seed, "biome"), 0.6180339887))
     if extremes and _spread(index, _shift(seed, "extreme"), 0.3819660113) < extremes:
@@ -187,7 +188,7 @@ def site(seed: int, index: int, extremes: float = 0.0) -> Site:
 
 
 def _sun(time: dt.datetime, latitude: float, longitude: float) -> tuple[float, float]:
-    """Azimuth and elevation of the sun [radians], without the equation of time (Iqbal 1983)."""
+    """Return azimuth and elevation of the sun [radians], ignoring the equation of time (Iqbal 1983)."""
     day = time.timetuple().tm_yday
     declination = np.radians(23.45) * np.sin(2 * np.pi * (284 + day) / 365)
     hour = np.radians(15 * (time.hour + time.minute / 60 + longitude / 15 - 12))
@@ -203,7 +204,7 @@ def _sun(time: dt.datetime, latitude: float, longitude: float) -> tuple[float, f
 
 @lru_cache(maxsize=256)
 def scene(seed: int, index: int, locations: int, variety: Variety = PLAIN) -> Scene:
-    """Scene number `index` of a seed; scenes go round the locations in turn."""
+    """Generate scene number `index` of a seed; successive scenes cycle through the locations."""
     rng = np.random.default_rng(derive_seed(seed, "scene", index))
     where = site(seed, index % locations, variety.extremes)
     local = dt.datetime(2018, 2, 1, 10, 30) + dt.timedelta(
@@ -221,8 +222,8 @@ def scene(seed: int, index: int, locations: int, variety: Variety = PLAIN) -> Sc
     height = {"cumulus": 1500.0, "deck": 2000.0, "cirrus": 8000.0, "haze": 3000.0}[kind] * np.exp(rng.normal(0, 0.35))
     outer = {"cumulus": 150.0, "deck": 260.0, "cirrus": 300.0, "haze": 350.0}[kind] * np.exp(rng.normal(0, 0.4))
     bright = float(np.clip(rng.normal(1.07, 0.13), 0.8, 1.45))
-    # Thick clouds of the real set fall from blue to near infrared by about a sixth: the atmospheric correction is made
-    # for clear air.
+    # In the real set, the reflectance of thick clouds falls by about a sixth from blue to near infrared, because the
+    # atmospheric correction assumes clear air.
     slope = float(np.clip(rng.normal(0.17, 0.05), 0.06, 0.30))
     tint = (bright * (1 + slope), bright * (1 + 0.66 * slope), bright * (1 + 0.36 * slope), bright)
     plain = Scene(
@@ -246,13 +247,13 @@ def scene(seed: int, index: int, locations: int, variety: Variety = PLAIN) -> Sc
 
 
 def _varied(plain: Scene, variety: Variety, rng: np.random.Generator) -> Scene:
-    """Give a scene what its set asks for beyond the ordinary."""
+    """Modify a scene according to the variety of its set."""
     shares = (variety.toa, variety.coarse, *(3 * [0.5 * variety.extremes]))
     toa, coarse, dark, thin, towering = rng.random(5) < shares
     changes: dict[str, Any] = {}
     if plain.site.biome in EXTREMES:
         changes["cloudiness"] = plain.cloudiness - CLEARER
-    if toa:  # without a correction for clear air thick cloud is nearly white
+    if toa:  # without that correction, thick cloud is nearly white
         bright = plain.tint[3] * float(rng.uniform(0.75, 1.0))
         slope = float(rng.uniform(-0.02, 0.08))
         changes["tint"] = tuple(bright * (1 + share * slope) for share in (1.0, 0.66, 0.36, 0.0))
@@ -271,14 +272,14 @@ def _varied(plain: Scene, variety: Variety, rng: np.random.Generator) -> Scene:
 
 
 def _normal(u: float) -> float:
-    """Quantile of the standard normal distribution, its tails cut."""
+    """Return a quantile of the standard normal distribution with its tails cut off."""
     return float(ndtri(np.clip(u, 0.005, 0.995)))
 
 
 def coverage(seed: int, of: Scene, position: int) -> float:
-    """The cloud cover that a chip shall have [0-1]: weather of the scene, its drift across the grid, and chance.
+    """Draw the cloud cover of a chip [0-1] from the scene's weather, its drift across the grid, and chance.
 
-    A Gaussian copula keeps the distribution over all chips that of the real labels.
+    A Gaussian copula preserves the distribution of real labels over all chips.
     """
     rng = np.random.default_rng(derive_seed(seed, "weather", of.index))
     row, column = divmod(position, GRID)
@@ -293,7 +294,7 @@ def coverage(seed: int, of: Scene, position: int) -> float:
 
 
 def chip_counts(seed: int, scenes: int, chips: int) -> list[int]:
-    """Number of chips of each scene: uneven as in the real set, at least one while there are enough chips."""
+    """Return the number of chips per scene: uneven as in the real set, and at least one if there are enough chips."""
     base = [1 if index < chips else 0 for index in range(scenes)]
     rest = chips - sum(base)
     weights = np.array([0.5 + derive_seed(seed, "size", index) / 2**31 for index in range(scenes)])

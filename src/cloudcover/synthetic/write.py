@@ -1,4 +1,4 @@
-"""Files of a chip: GeoTIFFs in the challenge's layout."""
+"""Writing of chips as GeoTIFFs in the challenge's layout."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def _crs(epsg: int) -> CRS:
 def write_tiff(
     path: Path, values: NDArray[np.uint8] | NDArray[np.uint16], where: Scene, position: int, nodata: int
 ) -> None:
-    """Writes one band, georeferenced by its site and the chip's place in its grid.
+    """Write one band, georeferenced by its site and the chip's place in the grid.
 
     Args:
         path: file to write.
         values: (size, size) uint8 or uint16.
-        where: gives the UTM zone, the corner and the size of a pixel.
+        where: Scene that determines UTM zone, corner and pixel size.
         position: number of the chip in the grid.
-        nodata: value that stands for no data.
+        nodata: Value of pixels without data.
     """
     size = len(values)
     row, column = divmod(position, GRID)
