@@ -1,1 +1,1 @@
-"""What a process needs of its machine: files, devices, GPU slots, processes, locks."""
+"""Interfaces to the machine: files, devices, GPU slots, processes and locks."""

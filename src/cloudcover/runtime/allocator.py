@@ -1,7 +1,7 @@
-"""Keeping the memory of large buffers, which glibc otherwise returns to the system and fetches again.
+"""Reuse of large memory buffers, which glibc otherwise returns to the system and requests again.
 
-A training step on a CPU allocates the same buffers as the step before. Fetching them again costs a page fault for every
-4 KiB: a sixth of the time of a step on chips of 96 pixels with a border of 16.
+A training step on a CPU allocates the same buffers as the previous step. Requesting them again costs a page fault for
+every 4 KiB: a sixth of the time of a step on chips of 96 pixels with a border of 16.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
-"""Parameters of `mallopt`, as `malloc.h` numbers them."""
+"""Parameters of `mallopt`, with the numbers from `malloc.h`."""
 KEPT = 2**30
-"""Buffers up to this size are kept, and so much memory is left unused before any is returned [bytes]."""
+"""Buffers up to this size are reused, and up to this much unused memory is kept [bytes]."""
 
 
 def keep_buffers() -> bool:
-    """Let this process keep freed buffers for the next ones; False where the C library has no such setting."""
+    """Keep freed buffers of this process for reuse; return False if the C library has no such setting."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # macOS, musl, Windows

@@ -1,4 +1,4 @@
-"""Arrays on disk that are written and read through a memory map."""
+"""Arrays on disk, written and read through memory maps."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import DTypeLike, NDArray
 def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
     """Create an `.npy` file of zeros and map it for writing.
 
-    The disk space is reserved first. Without that, storing into a map on a full disk ends the process with SIGBUS, and
-    `np.save` can cut the end off an array without an error.
+    The disk space is reserved first. Otherwise, writing to a map on a full disk kills the process with SIGBUS, and
+    `np.save` can silently truncate an array.
 
     Args:
-        path: the file, usually the temporary one of `files.atomic`, which adds the name to an error.
+        path: File to create, usually the temporary file of `files.atomic`, which adds the name to an error.
         dtype: data type of the array.
         shape: shape of the array.
 
     Raises:
-        OSError: the disk has no room for the array.
+        OSError: There is not enough disk space for the array.
     """
     array: np.memmap[Any, np.dtype[Any]] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
     with path.open("rb+") as file:
@@ -31,22 +31,22 @@ def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.mem
 
 
 class ArrayError(ValueError):
-    """An array on disk cannot be used; the message names its file and says what to do."""
+    """An unusable array on disk; the message names its file and the remedy."""
 
 
 def open_array(path: Path, rows: int | None = None) -> NDArray[Any]:
     """Map an `.npy` file for reading.
 
     Args:
-        path: the file.
-        rows: length of its first axis; None: any.
+        path: File to map.
+        rows: Expected length of the first axis; None: any.
 
     Returns:
-        A plain view of the map: slicing a `numpy.memmap` costs ten times as much.
+        A plain view of the map, because slicing a `numpy.memmap` takes ten times as long.
 
     Raises:
-        ArrayError: the file is cut off, is no array, or has another length.
-        FileNotFoundError: there is no such file.
+        ArrayError: The file is truncated, not an array, or has another length.
+        FileNotFoundError: The file does not exist.
     """
     remedy = "remove it and run the stage that makes it again (`snakemake --forcerun`, `dvc repro --force`)"
     try:

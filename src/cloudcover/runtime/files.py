@@ -1,4 +1,4 @@
-"""Files that are either complete or absent: atomic writes, hashes, and the `FileTable` that lists a folder."""
+"""Files that are always complete or absent: atomic writes, hashes, and the `FileTable` that lists a folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yields a temporary path beside `path` and renames it into place when the block ends without an error.
+    """Yield a temporary path beside `path`, and rename it into place when the block ends without an error.
 
-    Readers see the old file or the new one, never a half; after an error the temporary file is removed, and after a
-    kill by the next process that writes to the folder.
-    The name keeps its suffix, because writers such as pandas and numpy choose the format by it.
+    Readers see either the old file or the complete new one. The temporary file is removed after an error; after a kill,
+    the next process that writes to the folder removes it. The temporary name keeps the suffix, because writers such as
+    pandas and numpy derive the format from it.
 
     Raises:
-        OSError: for a full disk or an exhausted quota, with `path` as its file.
+        OSError: The disk is full or a quota is exhausted; the error names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         part.chmod(0o666 & ~_umask())
         part.replace(path)
     except OSError as error:
-        # The system's error names no file, or the temporary one.
+        # The system's error names no file, or only the temporary one.
         if error.errno in FULL and (error.filename is None or str(part) in map(str, (error.filename, error.filename2))):
             message = f"{os.strerror(error.errno)}: the file was not written; free some space and run again"
             raise OSError(error.errno, message, str(path)) from error
@@ -55,25 +55,25 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 def _temporary(path: Path) -> tuple[int, Path]:
-    """Creates the temporary file of `atomic`, locked by this process as long as its handle is open."""
+    """Create the temporary file of `atomic`, locked by this process while its handle is open."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent)
         with suppress(OSError):  # a file system that cannot lock
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.path.exists(name):  # noqa: PTH110
             return handle, Path(name)
-        os.close(handle)  # another process took it for a leftover before it was locked
+        os.close(handle)  # another process removed it as a leftover before it was locked
 
 
 _swept: set[Path] = set()
-"""Folders in which this process has looked for leftovers."""
+"""Folders that this process has already checked for leftovers."""
 _LEFTOVER = re.compile(r"\..*-[a-z0-9_]{8}\.part(\.[^.]+)?")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files of `atomic` in a folder whose processes were killed.
+    """Remove temporary files of `atomic` in a folder that were left behind by killed processes.
 
-    Those of processes that still run are locked, and stay.
+    Files of running processes are locked, and stay.
     """
     if not folder.is_dir():
         return
@@ -88,7 +88,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def part_of(target: Path) -> Path:
-    """The temporary name of a file that is written in steps: hidden, not taken for a TIFF, the same in each run."""
+    """Return the temporary name of a file written in steps: hidden, without a TIFF suffix, equal in every run."""
     return target.with_name(f".{target.name}.part")
 
 
@@ -99,18 +99,18 @@ def _umask() -> int:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Write UTF-8 text atomically."""
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Writes JSON atomically, indented and with sorted keys, so that it diffs well; NaN is refused (`ValueError`)."""
+    """Write JSON atomically, indented and with sorted keys for readable diffs; raise `ValueError` for NaN."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path | str) -> Any:
-    """Reads JSON; a `ValueError` names the file."""
+    """Read JSON; raise a `ValueError` that names the file."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -120,16 +120,16 @@ def read_json(path: Path | str) -> Any:
 def hash_files(
     paths: Sequence[Path], task: str, progress: bool | None = None, algorithm: Literal["sha256", "md5"] = "sha256"
 ) -> list[str]:
-    """Hashes many files with all cores.
+    """Hash many files on all cores.
 
     Args:
-        paths: of the files.
-        task: text of the bar.
-        progress: show a bar; None: when on a terminal.
-        algorithm: of the hash.
+        paths: Files to hash.
+        task: Label of the progress bar.
+        progress: Whether to show a progress bar; None: only on a terminal.
+        algorithm: Name of the hash algorithm.
 
     Returns:
-        Hexadecimal digits of each file, in the order of `paths`.
+        Hexadecimal digest of each file, in the order of `paths`.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -146,7 +146,7 @@ def hash_files(
 
 
 def sha256(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Compute the SHA-256 of a file as 64 hexadecimal digits."""
     return _digest(Path(path), "sha256")
 
 
@@ -156,10 +156,10 @@ def _digest(path: Path, algorithm: str) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of a JSON value in canonical form: equal for equal content, whatever the order of keys."""
+    """Compute the SHA-256 of a JSON value in canonical form, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def derive_seed(seed: int, *names: object) -> int:
-    """A seed of 31 bits for a part of the run, independent of all other parts: `derive_seed(0, "round2", 3)`."""
+    """Derive an independent 31-bit seed for a part of the run, for example `derive_seed(0, "round2", 3)`."""
     return int(fingerprint([seed, *map(str, names)])[:8], 16) & 0x7FFFFFFF

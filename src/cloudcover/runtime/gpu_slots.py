@@ -1,10 +1,10 @@
-"""Which GPUs a job may use, so that jobs beside each other do not share one unaware.
+"""Allocation of GPUs to concurrent jobs.
 
-Snakemake counts GPUs and does not tell a job which are its own. So a job takes a lock on each device that it uses, and
-shows only these to CUDA. The system frees a lock when the process that holds it ends, however it ends.
+Snakemake counts GPUs, but does not assign them. So a job locks each device that it uses, and makes only these visible
+to CUDA. The system releases a lock when its process ends for any reason.
 
-Small networks leave a large GPU idle. `CLOUDCOVER_JOBS_PER_GPU=4` lets four jobs share each; it is a matter of the
-machine and changes no result, so it is no parameter.
+Small networks leave a large GPU idle. With `CLOUDCOVER_JOBS_PER_GPU=4`, four jobs share each GPU. This depends on the
+machine and does not change results, so it is not a parameter.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ POLL_S = 1.0
 
 
 class GpuError(RuntimeError):
-    """A job asks for more GPUs than it may see."""
+    """A job that requests more GPUs than it can see."""
 
 
 def visible() -> list[str]:
-    """The GPUs that this process may use, by UUID, which is the same in every process and container of a machine.
+    """List the GPUs that this process may use, by UUID.
 
-    A scheduler or a user that has set `CUDA_VISIBLE_DEVICES` has the last word. Its numbers are looked up with
-    `nvidia-smi`, in whose list they are positions; what it does not know is kept as it is.
+    A UUID is the same in every process and container of a machine. `CUDA_VISIBLE_DEVICES`, set by a scheduler or a
+    user, takes precedence. Its numbers are positions in the list of `nvidia-smi`; entries that are not in the list are
+    kept unchanged.
     """
     found = _all()
     named = os.environ.get(VISIBLE)
@@ -48,25 +49,25 @@ def visible() -> list[str]:
 
 
 def take(number: int) -> list[str]:
-    """Waits for `number` free GPUs and keeps them until this process ends.
+    """Wait for `number` free GPUs and hold them until this process ends.
 
-    Only these are then visible to CUDA, in this process and in those that it starts. It must run before CUDA is
-    initialised. Locks lie in a folder of the user and the machine, so several runs of Snakemake respect each other.
+    CUDA then sees only these, in this process and in its child processes. Call this function before CUDA is
+    initialised. The locks are in a folder per user and machine, so that concurrent Snakemake runs respect each other.
 
     Args:
-        number: of GPUs, 1 or more.
+        number: Number of GPUs, 1 or more.
 
     Returns:
-        The names of the GPUs.
+        The UUIDs of the GPUs.
 
     Raises:
-        GpuError: fewer are visible, or `CLOUDCOVER_JOBS_PER_GPU` is no number.
+        GpuError: Fewer GPUs are visible, or `CLOUDCOVER_JOBS_PER_GPU` is not a whole number.
     """
     devices = visible()
     if number > len(devices):
         shown = f" ({VISIBLE}={os.environ[VISIBLE]})" if VISIBLE in os.environ else ""
         raise GpuError(
-            f"the job asks for {number} GPUs, but sees {len(devices)}{shown}: "
+            f"the job requests {number} GPUs, but sees {len(devices)}{shown}: "
             "lower compute.devices, or set compute.device to cpu"
         )
     folder = Path(tempfile.gettempdir()) / f"cloudcover-gpus-{os.getuid()}"
@@ -74,16 +75,16 @@ def take(number: int) -> list[str]:
     waiting = False
     while not (taken := _try(folder, devices, number)):
         if not waiting:
-            log.info("waits for a GPU: other jobs hold all but %d of %d", number - 1, len(devices))
+            log.info("waiting for a GPU: other jobs hold all but %d of %d", number - 1, len(devices))
         waiting = True
         time.sleep(POLL_S)
     os.environ[VISIBLE] = ",".join(taken)
-    log.info("runs on GPU %s", ", ".join(taken))
+    log.info("running on GPU %s", ", ".join(taken))
     return taken
 
 
 def _all() -> list[str]:
-    """UUIDs of the machine's GPUs in the order of their numbers; none where there is no driver that works."""
+    """List the UUIDs of the machine's GPUs in numerical order; none without a working driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -93,7 +94,7 @@ def _all() -> list[str]:
 
 
 def _shares() -> int:
-    """Jobs that may share a GPU, 1 unless the environment says more."""
+    """Return how many jobs may share a GPU: 1, unless the environment sets another number."""
     value = os.environ.get(SHARES, "1")
     if not value.isdigit() or int(value) < 1:
         raise GpuError(f"{SHARES}={value}: must be a whole number, 1 or more")

@@ -1,6 +1,7 @@
-"""The lock for work that one process may do at a time; a second process is told who holds it.
+"""Locks for exclusive work; a second process gets an error that names the holder.
 
-It is a lock of the kernel (`flock`, by filelock), which ends with its process: a killed one leaves nothing to mend.
+They are kernel locks (`flock`, through filelock), released when their process ends: a killed process leaves nothing to
+clean up.
 """
 
 from __future__ import annotations
@@ -22,58 +23,62 @@ from filelock import FileLock, Timeout
 logger = logging.getLogger(__name__)
 
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""What `flock` answers on a file system that cannot lock."""
+"""Error numbers of `flock` on a file system without locks."""
 
 until_exit = ExitStack()
-"""Locks that are entered here are held until this process ends."""
+"""Locks entered here are held until this process ends."""
 atexit.register(until_exit.close)
 
 
 class FolderBusyError(OSError):
-    """Another process holds the lock; the message names it."""
+    """A lock held by another process, which the message names."""
 
 
 @contextmanager
 def hold(path: Path, busy: str) -> Iterator[None]:
     """Hold the lock file `path`, without waiting for it, and record this process in it.
 
-    A file system that cannot lock gives a warning. So does the record of a process on another host that did not end
-    by itself: not every shared file system shows one host the locks of another.
+    A file system without locks causes a warning. So does a leftover record from another host, because not every shared
+    file system propagates locks between hosts.
 
     Args:
-        path: Lock file. It stays after the release, because removing it could let two processes in.
-        busy: Start of the error message, such as `another run works in FOLDER`.
+        path: Lock file. It is not removed on release, because removing it could let two processes in.
+        busy: Beginning of the error message, such as `another run works in FOLDER`.
 
     Raises:
         FolderBusyError: Another process holds the lock.
         OSError: The lock file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A soft lock would outlive a killed process.
+    # A soft lock would survive a killed process.
     lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
     try:
         lock.acquire()
     except Timeout:
-        holder = _described(path.read_bytes()) or "a process that has just begun or is about to end"
-        raise FolderBusyError(f"{busy}: {holder}. Wait for its end, or end it.") from None
+        holder = _described(path.read_bytes()) or "a process that is just starting or ending"
+        raise FolderBusyError(f"{busy}: {holder}. Wait until it ends, or stop it.") from None
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        logger.warning("%s cannot be locked (%s): make sure that no other process works here", path, error.strerror)
+        logger.warning(
+            "%s cannot be locked (%s): make sure that no other process uses this folder", path, error.strerror
+        )
     try:
         yield
     finally:
-        if lock.is_locked:  # a forked child holds nothing
+        if lock.is_locked:  # a forked child does not hold the lock
             with suppress(FileNotFoundError):
                 os.truncate(path, 0)
             lock.release()
 
 
 def _sign(file: int) -> None:
-    """Replace the record of the last holder in the locked file by one of this process."""
+    """Replace the record of the previous holder in the locked file by one of this process."""
     last = os.pread(file, os.fstat(file).st_size, 0)
     if _parsed(last).get("host", socket.gethostname()) != socket.gethostname():
-        logger.warning("the last holder did not end by itself, make sure that it has ended: %s", _described(last))
+        logger.warning(
+            "the previous holder did not end normally, make sure that it is no longer running: %s", _described(last)
+        )
     program = Path(sys.argv[0])
     name = program.parent.name if program.stem == "__main__" else program.name
     record = {
@@ -95,6 +100,6 @@ def _parsed(record: bytes) -> dict[str, object]:
 
 
 def _described(record: bytes) -> str:
-    """The holder in words; an empty text if the record names none."""
+    """Describe the holder in words; return an empty text if the record names none."""
     holder = _parsed(record)
     return "process {pid} on {host} since {since} ({command})".format_map(holder) if holder else ""

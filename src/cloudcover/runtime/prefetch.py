@@ -1,4 +1,4 @@
-"""Work that threads do ahead of the one who needs its results."""
+"""Work in threads, ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def prefetch(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], most: int) -> Iterator[Result]:
-    """The results of `work` in the order of the items, at most `most` of them ahead of who takes them."""
+    """Yield the results of `work` in the order of the items, computing at most `most` of them ahead."""
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:

@@ -1,4 +1,4 @@
-"""How a process ends that is told to."""
+"""Clean termination on signals."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from types import FrameType
 def end_cleanly() -> None:
     """Let SIGTERM end this process like an exception, so that temporary files are removed and locks released.
 
-    Schedulers, `timeout` and a machine that is shut down send SIGTERM, by which Python otherwise ends at once. Only the
-    main thread can change that; elsewhere nothing happens.
+    Schedulers, `timeout` and a system shutdown send SIGTERM, which otherwise terminates Python at once. Only the main
+    thread can install a handler; in other threads this function does nothing.
     """
     if current_thread() is main_thread():
         signal.signal(signal.SIGTERM, _end)
@@ -22,9 +22,9 @@ def end_cleanly() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back in this thread; processes that are started meanwhile never see it.
+    """Hold back Ctrl-C in this thread; processes started in the block never receive it.
 
-    A terminal sends Ctrl-C to all processes of a command. Those that only work for another one leave it to that one.
+    A terminal sends Ctrl-C to all processes of a command. Worker processes leave the response to their parent.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,4 +1,4 @@
-"""A job on several machines: SLURM starts its script once per device on all of them."""
+"""Multi-node jobs: SLURM starts the script once per device on all nodes."""
 
 from __future__ import annotations
 
@@ -6,40 +6,41 @@ import os
 import sys
 
 KEPT = ("SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CLUSTER_NAME", "SLURM_CONF")
-"""What a step must know of its job. Everything else describes the step that this process is."""
+"""Variables of the job that a step needs. All other SLURM variables describe the current step."""
 
 
 def tasks() -> int:
-    """Processes that `srun` has started beside each other, this one included; 1 elsewhere.
+    """Return the number of processes that `srun` started together, this one included; 1 outside `srun`.
 
-    `SLURM_NTASKS` will not do: it is also set where an allocation has room for several, and nobody has started them.
+    `SLURM_NTASKS` is unsuitable: it is also set in an allocation with room for several tasks that have not been
+    started.
     """
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
 
 
 def is_first() -> bool:
-    """Whether this is the first or only process of its job.
+    """Return whether this is the first or only process of its job.
 
-    The others of a training were started by the first (`LOCAL_RANK`) or by SLURM (`SLURM_PROCID`).
+    The other processes of a training were started by the first (`LOCAL_RANK`) or by SLURM (`SLURM_PROCID`).
     """
     return all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "SLURM_PROCID"))
 
 
 def spread(nodes: int, devices: int, threads: int) -> None:
-    """Puts a training on several machines, if its job has them, by becoming `srun` of this same script.
+    """Spread a training over several nodes, if its job has them, by replacing this process with `srun` of its script.
 
-    Returns at once outside SLURM, and in the processes that `srun` has started. The job's allocation must exist:
-    Snakemake's SLURM plugin asks for it by `resources: nodes` and `gres`. A step has all GPUs of its job's nodes.
+    Returns at once outside SLURM, and in processes started by `srun`. The allocation must exist: Snakemake's SLURM
+    plugin requests it from `resources: nodes` and `gres`. A step has all GPUs of its job's nodes.
 
     Args:
-        nodes: of the job, 2 or more.
-        devices: of the training, on all nodes together.
-        threads: of each process.
+        nodes: Number of nodes of the job, 2 or more.
+        devices: Number of devices of the training, on all nodes together.
+        threads: Number of threads of each process.
     """
     if tasks() > 1 or "SLURM_JOB_ID" not in os.environ:
         return
-    # --overlap: this process keeps the cores and GPUs of its own step; without it the new step would wait for them
+    # --overlap: without it, the new step would wait for the cores and GPUs of this process
     options = [f"--nodes={nodes}", f"--ntasks-per-node={devices // nodes}", f"--cpus-per-task={threads}", "--overlap"]
     environment = {k: v for k, v in os.environ.items() if k in KEPT or not k.startswith(("SLURM_", "SRUN_"))}
-    environment.pop("CUDA_VISIBLE_DEVICES", None)  # SLURM gives each node its own
+    environment.pop("CUDA_VISIBLE_DEVICES", None)  # SLURM sets it for each node
     os.execvpe("srun", ["srun", *options, sys.executable, *sys.argv], environment)

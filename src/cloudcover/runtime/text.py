@@ -1,4 +1,4 @@
-"""Texts of messages."""
+"""Helpers for messages."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from itertools import islice
 
 
 def listed(names: Collection[object], most: int = 5) -> str:
-    """Names with commas, at most so many of them: `a, b and 3 more`."""
+    """Join names by commas, at most so many of them: `a, b and 3 more`."""
     shown = ", ".join(map(str, islice(names, most)))
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def plain(text: str) -> str:
-    """A text of a person on one line: what cannot be printed, such as a line break, becomes a space."""
+    """Put a person's text on one line by replacing unprintable characters, such as line breaks, with spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def named(what: str, lines: Sequence[str], most: int = 20) -> str:
-    """A message with a line for each of many things, at most so many of them."""
+    """Format a message with one line for each of many things, at most so many of them."""
     more = [f"  and {len(lines) - most} more"] if len(lines) > most else []
     return "\n".join([f"{what}:", *(f"  {line}" for line in lines[:most]), *more])

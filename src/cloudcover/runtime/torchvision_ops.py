@@ -1,11 +1,11 @@
-"""Makes torchvision importable beside a torch without CUDA.
+"""Support for importing torchvision beside a torch without CUDA.
 
-The torchvision wheel on PyPI is built for CUDA. Beside a CPU build of torch its library `_C` does not load, and the
-import of torchvision ends with "operator torchvision::nms does not exist", because it describes operators that `_C`
-would have defined. Then segmentation-models-pytorch and timm cannot be imported either. Models and transforms need
-none of these operators: it is enough that their schemas exist.
+The torchvision wheel on PyPI is built for CUDA. With a CPU build of torch, its library `_C` does not load. The import
+then fails with "operator torchvision::nms does not exist", because it refers to operators that `_C` would define, and
+segmentation-models-pytorch and timm cannot be imported either. Models and transforms use none of these operators, so it
+is enough that their schemas exist.
 
-`install` hooks into the import system, so that torch is loaded only when torchvision is.
+`install` hooks into the import system, so that torch is loaded only together with torchvision.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from types import ModuleType
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_libraries: list[object] = []  # a schema lives as long as its torch.library.Library
+_libraries: list[object] = []  # a schema exists only as long as its torch.library.Library
 
 
 class _Loader(SourceFileLoader):
-    """Runs torchvision's `__init__` after the operators that it takes for granted exist."""
+    """A loader that defines the missing operators before it runs torchvision's `__init__`."""
 
     def exec_module(self, module: ModuleType) -> None:
         _register_missing_operators(Path(self.path).parent)
@@ -30,7 +30,7 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds torchvision where Python would, and gives it `_Loader`."""
+    """A finder that locates torchvision as Python does, and assigns `_Loader` to it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -44,13 +44,13 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Prepares the import of torchvision; calling it twice changes nothing."""
+    """Prepare the import of torchvision; a second call has no effect."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def _register_missing_operators(folder: Path) -> None:
-    """Defines the schemas of torchvision's operators if torch has no CUDA and `_C` in `folder` does not load."""
+    """Define the schemas of torchvision's operators if torch has no CUDA and `_C` in `folder` does not load."""
     import torch
 
     if torch.version.cuda is not None or _loads(folder):
@@ -63,7 +63,7 @@ def _register_missing_operators(folder: Path) -> None:
 
 
 def _loads(folder: Path) -> bool:
-    """Whether torchvision's compiled operators can be loaded into this torch."""
+    """Return whether torchvision's compiled operators can be loaded into this torch."""
     import torch
 
     library = PathFinder.find_spec("_C", [str(folder)])

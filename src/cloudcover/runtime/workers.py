@@ -1,4 +1,4 @@
-"""Worker processes that do not outlive the process that started them."""
+"""Worker processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from threading import Thread
 
 
 def exit_with_parent() -> None:
-    """Ends this process as soon as its parent has ended, also by `kill -9`.
+    """End this process as soon as its parent has ended, even by `kill -9`.
 
-    The initializer of a `ProcessPoolExecutor`: otherwise the workers of a killed stage would stay, and work on what the
-    next run does as well.
+    Use it as the initializer of a `ProcessPoolExecutor`. Otherwise the workers of a killed stage would continue, in
+    parallel to the next run.
     """
     if parent := parent_process():
         Thread(target=_end_after, args=[parent], daemon=True).start()
