@@ -1,1 +1,1 @@
-"""Random changes of training batches, and the symmetries that test-time augmentation shares with them."""
+"""Random augmentation of training batches, and the symmetries shared with test-time augmentation."""

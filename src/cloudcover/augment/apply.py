@@ -1,9 +1,9 @@
-"""Random changes of training batches, in which image, label and weight of a pixel stay together.
+"""Random augmentation of training batches that keeps the image, label and weight of a pixel together.
 
-Batches travel as digital numbers (uint16), and most augmentations change them in place, chip by chip: copying into
-memory that is already there is what makes them cheap on a CPU. There chips may also stay in the store's memory maps:
-symmetries then only change the order in which they are read, and the first other augmentation copies them.
-`docs/augmentation.md` shows each of them.
+Batches hold digital numbers (uint16), and most augmentations change them in place, chip by chip. Writing into existing
+memory is what makes them cheap on a CPU. On a CPU, chips may also stay in the store's memory maps: symmetries then only
+change the order in which they are read, and the first other augmentation copies them. `docs/augmentation.md` shows each
+of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cloudcover.augment.symmetries import d4, hflip, rotate90, vflip
 from cloudcover.config.augmentation import AugmentationParams
 
 Augmentation = Callable[[ChipBatch, list[int], AugmentationParams, torch.Generator], None]
-"""Changes the drawn chips of a batch in place; everything random comes from the generator."""
+"""Function that changes the drawn chips of a batch in place; all randomness comes from the generator."""
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "hflip": hflip,
@@ -35,20 +35,20 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "chessmix": chessmix,
     "cloud_paste": cloud_paste,
 }
-"""By the name of their probability in `AugmentationParams`, in the order in which they are applied.
+"""Augmentations by the name of their probability in `AugmentationParams`, in the order of application.
 
-Those that mix chips come after those that change single chips, so that every part of a mixed chip has been turned and
-brightened on its own. Crops and resolutions come last, because they change the size of the whole batch.
+Mixing comes after the augmentations of single chips, so that the parts of a mixed chip are augmented independently.
+Crops and resolutions come last, because they change the size of the whole batch.
 """
 
 
 def augment(
     images: Tensor, masks: Tensor, params: AugmentationParams, generator: torch.Generator, *, nodata: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Augments a batch whose chips all weigh the same; arguments and errors as `augment_weighted`.
+    """Augment a batch of chips with equal weights; arguments and errors as for `augment_weighted`.
 
     Returns:
-        The images and masks that were given, changed; new ones if their size changed.
+        The given images and masks, changed in place; new ones if their size changes.
     """
     batch = _augment(ChipBatch(images, masks, None, nodata), params, generator, generator)
     return batch.images, batch.masks
@@ -64,27 +64,27 @@ def augment_weighted(
     nodata: int = 0,
     of_batch: torch.Generator | None = None,
 ) -> tuple[Images, Tensor, Tensor]:
-    """Augments a batch, in place where its size stays.
+    """Augment a batch, in place where its size does not change.
 
     Args:
         images: N x B x H x W of any dtype, contiguous or not, on any device [DN]; or N views of the store
             (`ChipStore.mapped`), which are never changed.
         masks: N x H x W of {0, 1, 255}, or soft labels in [0, 1] with 255 for unknown.
-        weight: N, the weight of each chip in the loss.
-        params: the probability of each augmentation, per chip unless its description says per batch.
-        generator: decides everything random; the same state gives the same batch. One on the CPU also serves batches
-            on a GPU, which then never has to wait for a number.
+        weight: N loss weights, one per chip.
+        params: Probability of each augmentation, per chip unless its description says per batch.
+        generator: Source of all randomness; the same state gives the same batch. A generator on the CPU also works for
+            batches on a GPU, which then never waits for a random number.
         nodata: value of pixels without data [DN].
-        of_batch: draws what is the same for a whole batch; processes that share a batch give it the same state, so
-            that all have the same resolution. None: `generator`.
+        of_batch: Generator for draws that apply to the whole batch. Processes that share a batch give it the same
+            state, so that all use the same resolution. None: `generator`.
 
     Returns:
-        Images, masks and weights. Views of the store stay views while symmetries are all that is drawn. Where chips
-        may be mixed the weights are N x H x W, because each pixel keeps the weight of the chip that it comes from;
-        otherwise the N that were given.
+        Images, masks and weights. Views of the store stay views if only symmetries are drawn. If chips may be mixed,
+        the weights are N x H x W, because each pixel keeps the weight of its original chip; otherwise they are the N
+        given ones.
 
     Raises:
-        ValueError: image and mask sizes differ, or the chips are too small or not square for an augmentation.
+        ValueError: Image and mask sizes differ, or the chips are too small or not square for an augmentation.
     """
     pixels = None
     if params.mixes:
@@ -102,7 +102,7 @@ def _augment(
     for name, apply in AUGMENTATIONS.items():
         probability = getattr(params, name)
         if not probability:
-            continue  # draws nothing, so that a new augmentation does not change the runs without it
+            continue  # draws no random number, so that a new augmentation does not change runs without it
         chance = torch.rand(len(batch.masks), generator=generator, device=generator.device)
         if drawn := (chance < probability).nonzero().flatten().tolist():
             apply(batch, drawn, params, generator)

@@ -1,4 +1,4 @@
-"""What augmentations work on: the planes of a batch, which move together."""
+"""The batches that augmentations work on, with planes that move together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Images = Tensor | list[NDArray[np.uint16]]
-"""Digital numbers of a batch: N x B x H x W of any dtype, or N views of the store, each B x H x W
-(`ChipStore.mapped`)."""
+"""Digital numbers of a batch: N x B x H x W of any dtype, or N views of the store, B x H x W (`ChipStore.mapped`)."""
 
 
 @dataclass
@@ -19,9 +18,9 @@ class ChipBatch:
     """A batch whose pixels are moved and changed.
 
     Attributes:
-        chips: the digital numbers [DN].
+        chips: Digital numbers [DN].
         masks: N x H x W of {0, 1, 255}, or soft labels in [0, 1] with 255 for unknown.
-        weights: N x H x W, the weight of each pixel in the loss, or None while all pixels of a chip weigh the same.
+        weights: N x H x W loss weights of pixels, or None while all pixels of a chip have the same weight.
         nodata: value of pixels without data [DN].
     """
 
@@ -32,7 +31,7 @@ class ChipBatch:
 
     @property
     def images(self) -> Tensor:
-        """N x B x H x W of any dtype [DN]; chips that were still in the store are copied from there."""
+        """N x B x H x W of any dtype [DN]; chips that are still in the store are copied."""
         if isinstance(self.chips, list):
             self.chips = torch.from_numpy(np.stack(self.chips))
         return self.chips
@@ -43,19 +42,19 @@ class ChipBatch:
         return self.masks.shape[-2], self.masks.shape[-1]
 
     def planes(self) -> list[Tensor]:
-        """Images, masks and weights, to be moved in place by the same code: height and width are the last two axes.
+        """Return images, masks and weights as planes that the same code can move; their last axes are height and width.
 
-        Moving pixels needs no arithmetic, and torch flips int16 but not uint16: same bits, another name.
+        uint16 is viewed as int16, which torch can flip; moving pixels needs no arithmetic.
         """
         images = self.images.view(torch.int16) if self.images.dtype == torch.uint16 else self.images
         return [images, *self.marks()]
 
     def marks(self) -> list[Tensor]:
-        """What goes with the pixels of the images: masks, and weights where there are any."""
+        """Return the planes that accompany the images: masks, and weights if there are any."""
         return [self.masks, *([] if self.weights is None else [self.weights])]
 
     def replaced(self, planes: list[Tensor]) -> ChipBatch:
-        """A batch of other planes, in the order of `planes()`."""
+        """Return a batch with other planes, in the order of `planes()`."""
         images, masks, *weights = planes
         if self.images.dtype == torch.uint16:
             images = images.view(torch.uint16)
@@ -63,16 +62,16 @@ class ChipBatch:
 
 
 def has_data(pixels: Tensor, nodata: int) -> Tensor:
-    """1 where float pixels have data, 0 elsewhere; as float, because bool passes are several times slower on a CPU."""
+    """Return 1 where float pixels have data, else 0, as float: bool passes are several times slower on a CPU."""
     return torch.ne(pixels, nodata, out=torch.empty_like(pixels))
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Float64 numbers between two bounds, on the generator's device."""
+    """Draw float64 numbers between two bounds, on the generator's device."""
     drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
     return low + (high - low) * drawn
 
 
 def integers(high: int, generator: torch.Generator) -> int:
-    """A whole number from 0 to `high` - 1."""
+    """Draw a whole number from 0 to `high` - 1."""
     return int(torch.randint(high, (), generator=generator, device=generator.device))

@@ -1,7 +1,7 @@
-"""Augmentations that put pixels of other chips into a chip: label and weight come along with each pixel.
+"""Augmentations that copy pixels from other chips, together with their labels and weights.
 
-What is moved is read before anything is written, so that the order of the chips in a batch plays no role. A batch of
-one chip has nothing to mix with: Mosaic and ChessMix then shuffle it, and the others leave it as it is.
+All moved pixels are read before any are written, so the order of the chips in a batch does not matter. In a batch of
+one chip there is no other chip: Mosaic and ChessMix then shuffle it, and the others leave it unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cloudcover.data.chips import IGNORE_INDEX
 
 
 class _Move(NamedTuple):
-    """A rectangle of chip `source` with its corner at (down, across), put into chip `target` at (top, left)."""
+    """A rectangle of chip `source` with its corner at (down, across), copied into chip `target` at (top, left)."""
 
     target: int
     top: int
@@ -34,7 +34,7 @@ class _Move(NamedTuple):
 
 
 def mosaic(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
-    """Four chips meet at a random point (Bochkovskiy et al. 2020, https://arxiv.org/abs/2004.10934).
+    """Join four chips at a random point (Bochkovskiy et al. 2020, https://arxiv.org/abs/2004.10934).
 
     Each quadrant is a random window of its chip, at full resolution. One of the four is the chip itself.
     """
@@ -52,9 +52,9 @@ def mosaic(batch: ChipBatch, drawn: list[int], params: AugmentationParams, gener
 
 
 def cutmix(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
-    """A rectangle from the same place of another chip (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
+    """Copy a rectangle from the same place of another chip (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
 
-    Its share of the area is even in [0, 1] before it is cut at the borders, its shape that of the chip.
+    Its share of the area is uniform in [0, 1] before it is cropped at the borders; it has the shape of the chip.
     """
     if len(batch.masks) == 1:
         return
@@ -71,14 +71,14 @@ def cutmix(batch: ChipBatch, drawn: list[int], params: AugmentationParams, gener
 
 
 def chessmix(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
-    """Every second square of a chessboard is a transformed square of any chip, those rich in the rarer class first.
+    """Replace every second square of a chessboard by a square of any chip, preferably one rich in the rarer class.
 
-    After Pereira & dos Santos 2021 (https://arxiv.org/abs/2108.11535). The other squares stay. A square is drawn with
-    a chance proportional to 0.1 + its share of the batch's rarer class, and put down in one of the symmetries of the
-    square (turned or not by 180 degrees and flipped or not, if it is not square).
+    After Pereira & dos Santos 2021 (https://arxiv.org/abs/2108.11535). The other squares stay. A square is drawn with a
+    probability proportional to 0.1 + its share of the batch's rarer class, and copied in a random symmetry of the
+    square (without quarter turns if the chip is not square).
 
     Raises:
-        ValueError: the chips have fewer pixels than the board has squares.
+        ValueError: The chips have fewer pixels per side than the board has squares.
     """
     squares = params.chessmix_squares
     tall, wide = (side // squares for side in batch.size)
@@ -102,10 +102,10 @@ def chessmix(batch: ChipBatch, drawn: list[int], params: AugmentationParams, gen
 
 
 def cloud_paste(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
-    """The clouds of another chip, with all bands (after Copy-Paste, Ghiasi et al. 2021, arXiv 2012.07177).
+    """Paste the clouds of another chip, with all bands (after Copy-Paste, Ghiasi et al. 2021, arXiv 2012.07177).
 
-    Every pixel that is labelled cloud and has data in all bands is put into the same place. It covers whatever is
-    there, unknown pixels included, because what it shows is known.
+    Every pixel that is labelled cloud and has data in all bands is copied to the same place. It replaces any pixel
+    there, also unknown ones, because its own label is known.
     """
     if len(batch.masks) == 1:
         return
@@ -136,13 +136,13 @@ def _even(n: int, generator: torch.Generator, low: float = 0.0, high: float = 1.
 
 
 def _other(i: int, batch: ChipBatch, generator: torch.Generator) -> int:
-    """A random chip other than `i`, or `i` if there is no other."""
+    """Draw a random chip other than `i`, or return `i` if there is no other."""
     chips = len(batch.masks)
     return (i + 1 + integers(chips - 1, generator)) % chips if chips > 1 else i
 
 
 def _rarity(masks: Tensor, tall: int, wide: int) -> Tensor:
-    """N x rows x columns float64: chance of each square of the batch, relative to the others."""
+    """Return the relative probability of each square of the batch, N x rows x columns float64."""
     classes = ((masks > 0.5) & (masks != IGNORE_INDEX), masks <= 0.5)
     cloud, clear = (F.avg_pool2d(pixels[:, None].float(), (tall, wide))[:, 0].double() for pixels in classes)
     return 0.1 + (cloud if float(cloud.mean()) <= float(clear.mean()) else clear)

@@ -1,4 +1,4 @@
-"""Brightness and contrast of each band."""
+"""Random brightness and contrast per band."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cloudcover.config.augmentation import AugmentationParams
 def brightness_contrast(
     batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator
 ) -> None:
-    """Move the mean m of each band of a chip to b m, and stretch the distances from it by c.
+    """Scale the mean m of each band of a chip to b m, and the distances from it by c.
 
     b and c are drawn for each band, up to `brightness` and `contrast` away from 1. Pixels without data keep their
-    value. A pixel that would get it is moved one step away, so that the order of a band's pixels never turns round;
-    whole numbers stay within the range of their type.
+    value. A pixel that would get the nodata value is moved one step away, which preserves the order of a band's pixels.
+    Integers stay within the range of their type.
     """
     shape = (len(drawn), batch.images.shape[1], 1, 1)
     device, dtype = batch.images.device, batch.images.dtype

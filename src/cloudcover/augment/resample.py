@@ -1,8 +1,8 @@
-"""Rotation, zoom, windows and other resolutions.
+"""Rotation, zoom, random windows and other resolutions.
 
-Images are sampled by bilinear interpolation, labels and weights by the nearest neighbour. Pixels without data take no
-part in the interpolation: where they have more than half of the weight the result has no data either. What comes from
-outside the chip has no data and the label unknown.
+Images are sampled by bilinear interpolation, labels and weights by nearest neighbour. Pixels without data are excluded
+from the interpolation; where they have more than half of the weight, the result has no data either. Pixels from outside
+the chip have no data and an unknown label.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from cloudcover.config.augmentation import AugmentationParams
 from cloudcover.data.chips import IGNORE_INDEX
 
 SIZE_STEP = 32
-"""Sizes are multiples of it, because the encoders halve theirs five times."""
+"""Sizes are multiples of this, because the encoders halve their input five times."""
 
 
 def affine(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
-    """Rotation by up to `rotation` degrees and zoom between 1 / `zoom` and `zoom` (even in its logarithm)."""
+    """Rotate by up to `rotation` degrees and zoom by 1 / `zoom` to `zoom` (uniform in the logarithm)."""
     angles = (uniform((len(drawn),), -params.rotation, params.rotation, generator) * math.pi / 180).tolist()
     zooms = uniform((len(drawn),), -math.log(params.zoom), math.log(params.zoom), generator).exp().tolist()
     device = batch.images.device
@@ -44,7 +44,7 @@ def affine(batch: ChipBatch, drawn: list[int], params: AugmentationParams, gener
 
 
 def _grid(size: tuple[int, int], angle: float, zoom: float, device: torch.device) -> Tensor:
-    """1 x H x W x 2: where each pixel is taken from, x and y in [-1, 1] within the chip."""
+    """Return the sampling grid, 1 x H x W x 2: source coordinates x and y of each pixel, in [-1, 1] within the chip."""
     height, width = size
     y, x = (torch.arange(side, device=device) - (side - 1) / 2 for side in size)
     cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
@@ -54,10 +54,10 @@ def _grid(size: tuple[int, int], angle: float, zoom: float, device: torch.device
 
 
 def crop(batch: ChipBatch, size: int, generator: torch.Generator) -> ChipBatch:
-    """A random window of `size` pixels a side from each chip.
+    """Cut a random window of `size` pixels a side from each chip.
 
     Raises:
-        ValueError: the window is larger than the chips.
+        ValueError: The window is larger than the chips.
     """
     height, width = batch.size
     if size > min(height, width):
@@ -73,12 +73,12 @@ def crop(batch: ChipBatch, size: int, generator: torch.Generator) -> ChipBatch:
 
 
 def resize(batch: ChipBatch, factor: float) -> ChipBatch:
-    """The batch at another resolution.
+    """Resample the batch to another resolution.
 
     Args:
         batch: chips of H x W pixels.
-        factor: of height and width, which are rounded to multiples of 32 pixels. When it is below 1 the bilinear
-            filter is widened to cover all pixels (as in Pillow), so that nothing is skipped.
+        factor: Scale factor of height and width, which are rounded to multiples of 32 pixels. Below 1, the bilinear
+            filter is widened to cover all pixels (as in Pillow), so that none are skipped.
     """
     old = batch.size
     height, width = new = [max(SIZE_STEP, round(side * factor / SIZE_STEP) * SIZE_STEP) for side in old]
@@ -97,9 +97,9 @@ def resize(batch: ChipBatch, factor: float) -> ChipBatch:
 
 
 def _interpolate(image: Tensor, nodata: int, bilinear: Callable[[Tensor], Tensor]) -> Tensor:
-    """An image (B x H x W) through a bilinear filter that leaves out pixels without data.
+    """Resample an image (B x H x W) with a bilinear filter that ignores pixels without data.
 
-    The result is float32, rounded if the image holds whole numbers.
+    The result is float32, rounded if the image has an integer dtype.
     """
     pixels = image.float()
     valid = has_data(pixels, nodata)

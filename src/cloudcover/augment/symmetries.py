@@ -1,4 +1,4 @@
-"""Flips and quarter turns: every pixel keeps its value."""
+"""Flips and quarter turns, which do not change pixel values."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ TURNS = (View(False, ()), View(True, (-2,)), View(False, (-2, -1)), View(True, (
 """Turns by 0, 90, 180 and 270 degrees."""
 HFLIP, VFLIP = View(False, (-1,)), View(False, (-2,))
 SYMMETRIES = (*TURNS, HFLIP, View(True, ()), VFLIP, View(True, (-2, -1)))
-"""Of the square, the group D4."""
+"""The symmetry group of the square, D4."""
 
 
 def turned(plane: Tensor, view: View) -> Tensor:
-    """A copy of a plane (… x H x W) in one of the square's symmetries."""
+    """Copy a plane (… x H x W) in one of the square's symmetries."""
     return view.apply(plane) if view.flips else view.apply(plane).clone()
 
 
 def hflip(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
-    """Left-right flip."""
+    """Flip left to right."""
     _move(batch, dict.fromkeys(drawn, HFLIP))
 
 
 def vflip(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
-    """Up-down flip."""
+    """Flip top to bottom."""
     _move(batch, dict.fromkeys(drawn, VFLIP))
 
 
@@ -38,20 +38,20 @@ def rotate90(batch: ChipBatch, drawn: list[int], params: AugmentationParams, gen
 
 
 def d4(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
-    """One of the square's eight symmetries, the one that changes nothing included."""
+    """Apply one of the square's eight symmetries, including the identity."""
     _check_square(batch, "d4")
     _move(batch, {i: SYMMETRIES[integers(len(SYMMETRIES), generator)] for i in drawn})
 
 
 def _move(batch: ChipBatch, views: dict[int, View]) -> None:
-    if isinstance(batch.chips, list):  # no pixel moves: whoever reads them does so in another order
+    if isinstance(batch.chips, list):  # no pixel moves: only the reading order changes
         batch.chips = [views[i].of(chip) if i in views else chip for i, chip in enumerate(batch.chips)]
         planes = batch.marks()
     else:
         planes = batch.planes()
     for plane in planes:
         for i, view in views.items():
-            # A CPU takes band by band: the copy then stays in its cache.
+            # Band by band, so that the copy stays in the CPU cache.
             for part in plane[i] if plane.ndim == 4 and plane.device.type == "cpu" else [plane[i]]:
                 part.copy_(turned(part, view))
 

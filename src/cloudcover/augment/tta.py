@@ -1,7 +1,7 @@
-"""Test-time augmentation: the mean of predictions over views of a chip, in one forward pass.
+"""Test-time augmentation: predictions averaged over views of a chip, in one forward pass.
 
-A view is an element of the symmetry group of the square (D4): an optional transposition, then flips of height, width
-or both. The eight combinations are all of the group, rotations by 90 degrees included.
+A view is an element of the symmetry group of the square (D4): an optional transposition, then flips of height, width or
+both. The eight combinations form the whole group, including rotations by 90 degrees.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from cloudcover.config.sections import Tta
 
 
 class PolicyError(ValueError):
-    """A policy that chips of this shape cannot have."""
+    """A policy that is impossible for the shape of the chips."""
 
 
 class View(NamedTuple):
-    """A view: whether height and width are swapped, and the axes that are flipped after that."""
+    """A view: whether height and width are swapped, and which axes are flipped afterwards."""
 
     transpose: bool
     flips: tuple[int, ...]
 
     def apply(self, batch: Tensor) -> Tensor:
-        """The view of a batch of … x H x W."""
+        """Apply the view to a batch of … x H x W."""
         turned = batch.transpose(-1, -2) if self.transpose else batch
         return turned.flip(self.flips) if self.flips else turned
 
     def of(self, array: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """The view of an array of … x H x W, without a copy: the same memory in another order."""
+        """Return the view of an array of … x H x W without a copy: the same memory in another order."""
         turned = array.swapaxes(-1, -2) if self.transpose else array
         return np.flip(turned, self.flips) if self.flips else turned
 
     def undo(self, batch: Tensor) -> Tensor:
-        """Brings a prediction of this view back to the chip's orientation."""
+        """Turn a prediction of this view back to the chip's orientation."""
         back = batch.flip(self.flips) if self.flips else batch
         return back.transpose(-1, -2) if self.transpose else back
 
@@ -51,7 +51,7 @@ POLICIES: dict[Tta, tuple[View, ...]] = {
     "flips": tuple(View(False, flips) for flips in _FLIPS),
     "d4": tuple(View(transpose, flips) for transpose in (False, True) for flips in _FLIPS),
 }
-"""Views by policy; policies share views, so that one that was predicted serves several."""
+"""Views by policy; policies share views, so each view is predicted once."""
 
 
 def _views_of(policy: Tta) -> tuple[View, ...]:
@@ -61,7 +61,7 @@ def _views_of(policy: Tta) -> tuple[View, ...]:
 
 
 def views(batch: Tensor, policy: Tta) -> Tensor:
-    """Stacks the K views of a batch.
+    """Stack the K views of a batch.
 
     Args:
         batch: N x B x H x W; d4 needs H = W, because it turns chips by 90 degrees.
@@ -71,8 +71,8 @@ def views(batch: Tensor, policy: Tta) -> Tensor:
         K·N x B x H x W, all chips of the first view first.
 
     Raises:
-        ValueError: unknown policy.
-        PolicyError: d4 on chips that are not square.
+        ValueError: The policy is unknown.
+        PolicyError: d4 is used with chips that are not square.
     """
     chosen = _views_of(policy)
     if any(view.transpose for view in chosen) and batch.shape[-1] != batch.shape[-2]:
@@ -83,19 +83,19 @@ def views(batch: Tensor, policy: Tta) -> Tensor:
 
 
 def merge(probabilities: Tensor, policy: Tta, n: int) -> Tensor:
-    """Averages the predictions of `views(batch, policy)` in the chips' own orientation.
+    """Average the predictions of `views(batch, policy)` in the chips' own orientation.
 
     Args:
-        probabilities: K·N x … x H x W. Pass probabilities, not logits: the original averaged probabilities too,
-            and one very sure view cannot outvote the others.
-        policy: that of `views`.
+        probabilities: K·N x … x H x W. Pass probabilities, not logits: the original also averaged probabilities, and a
+            single very confident view cannot outvote the others.
+        policy: The policy passed to `views`.
         n: number of chips, N.
 
     Returns:
         N x … x H x W.
 
     Raises:
-        ValueError: unknown policy, or the batch does not hold K views of `n` chips.
+        ValueError: The policy is unknown, or the batch does not hold K views of `n` chips.
     """
     chosen = _views_of(policy)
     if len(probabilities) != n * len(chosen):
