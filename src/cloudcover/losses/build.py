@@ -1,9 +1,9 @@
 """Losses for one logit per pixel, and labels that are hard ({0, 1}) or soft (shares of cloud in [0, 1]).
 
-The label 255 is unknown and left out everywhere.
+The label 255 means unknown and is always ignored.
 
-All are taken over the whole batch, not per image and then averaged: the challenge's metric is one global Jaccard, and
-a chip without any cloud has no Jaccard of its own.
+All losses are computed over the whole batch and not averaged over images. The challenge's metric is one global Jaccard,
+and the Jaccard of a chip without cloud is undefined.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def _bce_dice(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> T
 
 
 def _jaccard_focal(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    # The factor is that of the challenge's winners: focal steadies the start, Jaccard decides.
+    # The factor is that of the challenge's winners: the focal loss stabilises the start, the Jaccard loss dominates
+    # later.
     return soft_jaccard(logits, target, weight) + 0.1 * focal(logits, target, weight)
 
 
@@ -49,14 +50,14 @@ LOSSES: dict[str, Loss] = {
 
 
 def build_loss(name: str, label_smoothing: float = 0.0) -> Loss:
-    """The loss of a name.
+    """Return the loss with a given name.
 
     Args:
-        name: a key of `LOSSES`.
-        label_smoothing: share e; labels are taken as (1 - e) y + e / 2.
+        name: Key of `LOSSES`.
+        label_smoothing: Share e; labels y are replaced by (1 - e) y + e / 2.
 
     Raises:
-        ValueError: no such loss; the message lists the options and the nearest.
+        ValueError: The loss does not exist; the message lists the options and the nearest name.
     """
     if name not in LOSSES:
         near = difflib.get_close_matches(name, LOSSES, n=1)

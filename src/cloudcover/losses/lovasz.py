@@ -69,44 +69,44 @@ _SMALLEST, _LARGEST = -24, 12
 _CLASSES = 3  # negative, positive, unknown
 
 Link = Literal["hinge", "softmax"]
-"""How a pixel's error follows from its logit."""
+"""The function from logit to error."""
 
 
 def lovasz_hinge(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The Lovász hinge over all valid pixels of a batch, from a histogram of the errors.
+    """Compute the Lovász hinge over all valid pixels of a batch, from a histogram of the errors.
 
     Args:
         logits: N x 1 x H x W.
         target: N x H x W, hard or soft (see `cloudcover.losses.targets`); 255 is left out.
-        weight: N or N x H x W, or None for 1. Pixels are counted with their weight in P, p and n, so that a chip of
-            weight 2 counts like two chips and one of weight 0 like none.
+        weight: N or N x H x W, or None for 1. P, p and n are sums of weights, so a chip of weight 2 counts like two
+            chips, and one of weight 0 is ignored.
 
     Returns:
         A float32 scalar, 0 with zero gradient if no pixel is valid.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: The shapes do not match.
     """
     check(logits, target, weight)
     return _by_histogram(logits, target, weight, "hinge")
 
 
 def lovasz_softmax(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The Lovász-softmax of the class cloud, from a histogram; arguments, result and errors as `lovasz_hinge`."""
+    """Compute the Lovász-softmax of the class cloud from a histogram; see `lovasz_hinge`."""
     check(logits, target, weight)
     return _by_histogram(logits, target, weight, "softmax")
 
 
 def lovasz_hinge_sorted(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The Lovász hinge by sorting all errors, in the dtype of the logits: exact and slow, the reference for tests.
+    """Compute the Lovász hinge by sorting all errors, in the dtype of the logits.
 
-    Arguments and errors as `lovasz_hinge`.
+    Exact but slow, the reference for tests. Arguments and errors as for `lovasz_hinge`.
     """
     return _sorted(logits, target, weight, "hinge")
 
 
 def lovasz_softmax_sorted(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The Lovász-softmax by sorting, as `lovasz_hinge_sorted`."""
+    """Compute the Lovász-softmax by sorting, see `lovasz_hinge_sorted`."""
     return _sorted(logits, target, weight, "softmax")
 
 
@@ -141,13 +141,13 @@ def _by_histogram(logits: Tensor, target: Tensor, weight: Tensor | None, link: L
 
 
 class _Histogram(torch.autograd.Function):
-    """Computes the gradient beside the loss, since both need the same table of weights."""
+    """An autograd function that computes loss and gradient together, because both need the same table of weights."""
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, target: Tensor, weight: Tensor | None, link: Link, sort: bool = False
     ) -> Tensor:
-        """Loss of `lovasz_hinge` or `lovasz_softmax`; `sort` counts bins by sorting (see the module)."""
+        """Compute `lovasz_hinge` or `lovasz_softmax`; with `sort`, bins are counted by sorting (see the module)."""
         scores = logits.reshape(-1).float()
         bits = BITS_OF_SORT if sort else BITS
         copies = _copies(target, None if weight is None else per_pixel(weight, target).reshape(-1))
@@ -183,7 +183,7 @@ class _Histogram(torch.autograd.Function):
 
 
 def _copies(target: Tensor, pixel_weight: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    """Sign of the label, class and weight of each pixel; twice for soft labels, as positive and as negative pixels."""
+    """Return sign, class and weight of each pixel; soft labels give a positive and a negative copy of each pixel."""
     labels = target.reshape(-1)
     if not target.is_floating_point():
         return [(labels.float().mul_(2).sub_(1), labels.clamp(max=_CLASSES - 1).to(torch.int32), pixel_weight)]
@@ -201,13 +201,13 @@ def _bin_count(bits: int) -> int:
 
 
 def _bins(error: Tensor, bits: int) -> Tensor:
-    """Bin of each error >= 0, as int32; bin 0 holds the zeros. NaN lands in the last bin."""
+    """Return the bin of each error >= 0 as int32; bin 0 holds the zeros. NaN falls into the last bin."""
     first = (127 + _SMALLEST) << bits  # 127 is the bias of a float32 exponent
     return (error.view(torch.int32) >> (23 - bits)).sub_(first - 1).clamp_(0, _bin_count(bits) - 1)
 
 
 def _count(key: Tensor, pixel_weight: Tensor | None, unit: Tensor, bits: int) -> Tensor:
-    """Number of pixels by class and bin, 3 x bins, with their weights: float64, in the unit 1."""
+    """Sum the weights of the pixels by class and bin: 3 x bins float64, in the unit 1."""
     kind = torch.int32 if pixel_weight is None else torch.float64
     ones = (
         torch.ones((), dtype=kind, device=key.device).expand(len(key))
@@ -219,7 +219,7 @@ def _count(key: Tensor, pixel_weight: Tensor | None, unit: Tensor, bits: int) ->
 
 
 def _count_sorted(key: Tensor, pixel_weight: Tensor | None, unit: Tensor, bits: int) -> Tensor:
-    """As `_count`, by sorting: int64, in units of a weight of 1 / `unit`; the same numbers in any order of pixels."""
+    """Count as `_count`, by sorting: int64, in units of a weight of 1 / `unit`, independent of the order of pixels."""
     ordered, order = key.sort()
     edges = torch.arange(_CLASSES * _bin_count(bits) + 1, dtype=key.dtype, device=key.device)
     edges = torch.searchsorted(ordered, edges)
@@ -230,15 +230,15 @@ def _count_sorted(key: Tensor, pixel_weight: Tensor | None, unit: Tensor, bits: 
 
 
 def _weights(counts: Tensor, unit: Tensor) -> Tensor:
-    """Weight g of a pixel of weight 1 by class and bin: 3·bins float32, 0 in bin 0 and for unknown pixels."""
+    """Return the weight g of a pixel of weight 1 by class and bin: 3·bins float32, 0 in bin 0 and where unknown."""
     total = counts[1].sum().double()
     wrong = counts[:2].clone()
     wrong[:, 0] = 0
     n1, p1 = after = wrong.flip(1).cumsum(1).flip(1).double()
-    n0, p0 = F.pad(after[:, 1:], (0, 1))  # not `after - wrong`: nothing above the largest error must be exactly 0
+    n0, p0 = F.pad(after[:, 1:], (0, 1))  # not `after - wrong`: the count above the largest error must be exactly 0
     union0, union1 = total + n0, total + n1
     per_positive = (1 / union0 + 1 / union1) / 2
-    # Without a positive pixel J steps from 0 to 1 at the largest error: its bin shares the whole step.
+    # Without a positive pixel, J steps from 0 to 1 at the largest error, and its bin shares the whole step.
     per_negative = torch.where(union0 > 0, (total - (p0 + p1) / 2) / (union0 * union1), 1 / counts[0])
     table = torch.stack([per_negative, per_positive, torch.zeros_like(per_positive)]).mul_(unit).float()
     table[:, 0] = 0

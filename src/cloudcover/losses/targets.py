@@ -1,4 +1,4 @@
-"""Labels and weights as all losses take them.
+"""Labels and weights in the form that all losses accept.
 
 A target is either hard, integers of {0, 1, 255}, or soft, floating-point shares of cloud in [0, 1]; 255 is unknown in
 both. A weight is given per chip (N) or per pixel (N x H x W, where augmentations have mixed chips).
@@ -13,10 +13,10 @@ from cloudcover.data.chips import IGNORE_INDEX
 
 
 def check(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    """Refuses shapes that do not belong together.
+    """Refuse shapes that do not match.
 
     Raises:
-        ValueError: with the shapes.
+        ValueError: The shapes do not match; the message lists them.
     """
     if (
         logits.ndim != 4
@@ -29,17 +29,17 @@ def check(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
 
 
 def per_pixel(weight: Tensor, target: Tensor) -> Tensor:
-    """Weights, given per chip or per pixel, as a view of N x H x W on the target's device."""
+    """Broadcast weights, given per chip or per pixel, to a view of N x H x W on the target's device."""
     weight = weight.to(target.device)
     return (weight[:, None, None] if weight.ndim == 1 else weight).expand(target.shape)
 
 
 def smooth(target: Tensor, share: float) -> Tensor:
-    """Label smoothing (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567) with two classes.
+    """Apply label smoothing (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567) for two classes.
 
     Args:
         target: N x H x W, hard or soft.
-        share: e; a label y becomes (1 - e) y + e / 2.
+        share: Share e; a label y becomes (1 - e) y + e / 2.
 
     Returns:
         N x H x W float32; unknown stays 255.
