@@ -1,1 +1,1 @@
-"""Probabilities and masks, in memory and on disk, and how one becomes the other. No torch."""
+"""Probabilities and masks, in memory and on disk, and conversions between them. No torch."""

@@ -1,4 +1,4 @@
-"""What is done with the models' probabilities: weights, temperature, threshold, post-processing."""
+"""From the models' probabilities to masks: weights, temperature, threshold, post-processing."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.masks.postprocess import NOTHING, Postprocess
 
 LEAST = 1 / 510
-"""Probabilities are kept at least this far from 0 and 1 before a temperature: half a step of a stored byte."""
+"""Minimum distance of probabilities from 0 and 1 before a temperature is applied: half a step of a stored byte."""
 
 
 class InferenceSettings(BaseModel):
-    """How a set of models makes masks. The defaults change nothing.
+    """Settings for making masks from a set of models. The defaults change nothing.
 
     Attributes:
-        weights: of the models' probabilities, by the name of the model's folder; they sum to 1.
-        temperature: divides the logit of the mean probability ("pool then calibrate", Rahaman and Thiery 2021).
-        threshold: a pixel is cloud at a calibrated probability above this.
-        postprocess: filters of the calibrated probabilities and of the mask.
+        weights: Weights of the models' probabilities, by the name of the model's folder; their sum is 1.
+        temperature: Divisor of the logit of the mean probability ("pool then calibrate", Rahaman and Thiery 2021).
+        threshold: Calibrated probability above which a pixel is cloud.
+        postprocess: Filters for the calibrated probabilities and the mask.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,14 +48,14 @@ def mask_of(
     nodata: int,
     postprocess: Postprocess = NOTHING,
 ) -> NDArray[np.uint8]:
-    """Make masks of calibrated probabilities.
+    """Make masks from calibrated probabilities.
 
     Args:
         probabilities: N x H x W, in [0, 1].
         chips: N x B x H x W [DN].
-        threshold: a pixel is cloud at a probability above this.
+        threshold: Probability above which a pixel is cloud.
         nodata: value of pixels without data [DN].
-        postprocess: filters of the probabilities and of the mask.
+        postprocess: Filters for the probabilities and the mask.
 
     Returns:
         N x H x W uint8: 1 for cloud, 0 for clear, 255 where any band has no data.
@@ -69,18 +69,18 @@ def decide(
     threshold: float,
     postprocess: Postprocess = NOTHING,
 ) -> NDArray[np.uint8]:
-    """Make masks as `mask_of`, where the pixels without data are known: `empty` is N x H x W."""
+    """Make masks as `mask_of` does, from a known array `empty` (N x H x W) of the pixels without data."""
     masks = postprocess.masks(probabilities, threshold).view(np.uint8)
     masks[empty] = IGNORE_INDEX
     return masks
 
 
 def apply_temperature(probabilities: NDArray[np.floating] | float, temperature: float) -> NDArray[np.float32]:
-    """Divides the logits by a temperature (Guo et al. 2017); above 1 it makes probabilities less sure.
+    """Divide the logits by a temperature (Guo et al. 2017); above 1 it makes probabilities less confident.
 
     Args:
-        probabilities: of any shape, in [0, 1].
-        temperature: 1 returns the probabilities as they are.
+        probabilities: Probabilities in [0, 1], any shape.
+        temperature: Temperature; 1 returns the probabilities unchanged.
     """
     if temperature == 1:
         return np.asarray(probabilities, np.float32)

@@ -1,4 +1,4 @@
-"""Held-out predictions on disk: every chip by the models that have not seen its scene."""
+"""Held-out predictions on disk, made for every chip by models that have not seen its scene."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cloudcover.runtime.arrays import open_array
 
 
 class OutOfFold:
-    """Out-of-fold probabilities, or those of the test part, of one or several runs; several are averaged equally.
+    """Probabilities of one or several runs, out of fold or for the test part; several runs are averaged equally.
 
     Args:
-        folders: outputs of `predict.oof.predict_oof` over the same chips.
+        folders: Outputs of `predict.oof.predict_oof` for the same chips.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -26,17 +26,17 @@ class OutOfFold:
         self.table = tables.OOF.read(self.folders[0] / "index.csv").set_index("chip_id", drop=False)
 
     def probabilities(self, chip_ids: Sequence[str], policy: Tta) -> NDArray[np.float32]:
-        """N x H x W float32 in [0, 1]."""
+        """Return N x H x W float32 in [0, 1]."""
         rows = self.table.loc[list(chip_ids), "row"].to_numpy()
         arrays = [open_array(f / f"{policy}.npy")[rows].astype(np.float32) for f in self.folders]
         return decode_predictions(np.mean(arrays, axis=0))
 
 
 class BundleMasks:
-    """The bundle's masks of the test part, exactly as it delivers them.
+    """The bundle's masks of the test part, exactly as delivered.
 
     Args:
-        index: `tables.OOF`, beside `masks.npy`.
+        index: Table by `tables.OOF`, beside `masks.npy`.
     """
 
     def __init__(self, index: Path) -> None:
@@ -44,5 +44,5 @@ class BundleMasks:
         self._masks: NDArray[np.uint8] = open_array(index.parent / "masks.npy")
 
     def masks(self, chip_ids: Sequence[str]) -> NDArray[np.uint8]:
-        """N x H x W uint8 of {0, 1, 255}."""
+        """Return N x H x W uint8 of {0, 1, 255}."""
         return np.asarray(self._masks[self.table.loc[list(chip_ids), "row"].to_numpy()])

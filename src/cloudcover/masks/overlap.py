@@ -1,6 +1,6 @@
-"""Overlap of masks: confusion counts per chip, from which all figures of the evaluation follow, and the Jaccard index.
+"""Overlap of masks: the Jaccard index, and the confusion counts per chip that all figures of the evaluation come from.
 
-A share of nothing (0 / 0) is 1: where neither of two masks has cloud, nothing was missed and nothing is false.
+A share of 0 / 0 is 1: if neither of two masks has cloud, none was missed and none is false.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ Floats = NDArray[np.float64]
 
 
 def confusion(prediction: NDArray[np.bool_ | np.uint8], label: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Counts the pixels of each chip that are cloud or clear in prediction and label.
+    """Count the pixels of each chip that are cloud or clear in prediction and label.
 
-    A mask of 0 and 255 cannot be told from a label without cloud and with unknown pixels: the reader of labels has to
-    refuse such a set.
+    A 0/255 mask cannot be distinguished from a label without cloud and with unknown pixels, so the reader of labels
+    must reject such a set.
 
     Args:
         prediction: N x H x W, bool, or uint8 of 0 and 1 (cloud).
-        label: N x H x W uint8: 0 clear, 1 cloud, 255 unknown, which is left out.
+        label: N x H x W uint8: 0 clear, 1 cloud, 255 unknown, which is ignored.
 
     Returns:
-        N x 4 int64 in the order of `COLUMNS`: pixels of cloud found, false cloud, missed cloud, clear found.
+        N x 4 int64 in the order of `COLUMNS`: numbers of true positive, false positive, false negative and true
+        negative pixels.
 
     Raises:
-        ValueError: shapes or dtypes differ from these, or there is another value; the message has the histogram.
+        ValueError: Shapes or dtypes are wrong, or there is another value; the message contains the histogram.
     """
     if prediction.ndim != 3 or prediction.shape != label.shape:
         raise ValueError(f"prediction {prediction.shape} and label {label.shape} must both be N x H x W")
@@ -42,7 +43,7 @@ def confusion(prediction: NDArray[np.bool_ | np.uint8], label: NDArray[np.uint8]
     if prediction.dtype == np.uint8 and prediction.max(initial=0) > CLOUD:
         raise ValueError(f"a prediction holds values other than 0 and 1: {_histogram(prediction)}")
     counts = np.empty((len(label), 4), np.int64)
-    # One chip at a time stays in the processor's cache; counting whole arrays of bool is one pass of SIMD code.
+    # A single chip stays in the processor's cache; counting a whole bool array is one pass of SIMD code.
     for chip, (predicted, given) in enumerate(zip(prediction.view(np.bool_), label, strict=True)):
         cloud, clear = given == CLOUD, given == CLEAR
         positive, negative = np.count_nonzero(cloud), np.count_nonzero(clear)
@@ -57,19 +58,19 @@ def confusion(prediction: NDArray[np.bool_ | np.uint8], label: NDArray[np.uint8]
 
 
 def share(part: ArrayLike, whole: ArrayLike) -> Floats:
-    """Shares `part / whole` of numbers of pixels, elementwise [0-1]; 1 for 0 / 0."""
+    """Divide numbers of pixels elementwise, `part / whole` [0-1]; 0 / 0 gives 1."""
     part, whole = np.asarray(part), np.asarray(whole)
     return np.asarray(np.divide(part, whole, out=np.ones(whole.shape), where=whole > 0))
 
 
 def jaccard_index(counts: NDArray[np.int64]) -> Floats:
-    """Intersection over union of sums of pixels: of … x 4 in the order of `COLUMNS`, a value for each leading place."""
+    """Compute intersection over union from sums of pixels, … x 4 in the order of `COLUMNS`."""
     tp, fp, fn, _ = np.moveaxis(counts, -1, 0)
     return share(tp, tp + fp + fn)
 
 
 def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Floats:
-    """Intersection over union of pairs of masks: of … x H x W, a value for each leading place."""
+    """Compute the intersection over union of pairs of masks, … x H x W, over the last two axes."""
     return share((a & b).sum(axis=(-2, -1)), (a | b).sum(axis=(-2, -1)))
 
 

@@ -1,4 +1,4 @@
-"""Post-processing: from probabilities of cloud to masks without specks and holes."""
+"""Post-processing, from cloud probabilities to masks without specks and holes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from scipy import ndimage
 
 COUNTED = 1 << 24
-"""Pixels whose regions are counted at a time: numpy counts a copy in 64 bits."""
+"""Pixels whose regions are counted at a time, because numpy counts in a 64-bit copy."""
 
 IN_PLANE = np.zeros((3, 3, 3), np.int8)
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
-"""Neighbours of a pixel: the four beside it, in its own chip."""
+"""Neighbourhood of a pixel: its four neighbours in the same chip."""
 
 
 def _odd(value: int) -> int:
@@ -27,15 +27,15 @@ Window = Annotated[int, Field(ge=0), AfterValidator(_odd)]
 
 
 class Triplet(BaseModel):
-    """Two thresholds and an area, per square of a grid over the chip (Kaggle SIIM-ACR pneumothorax 2019, 1st place).
+    """A rule of two thresholds and an area per grid square (Kaggle SIIM-ACR pneumothorax 2019, 1st place).
 
-    A square with at least `sure_pixels` pixels of a probability above `sure` has cloud wherever the ordinary threshold
-    is passed; any other square is clear. The original's values are 2 pixels above 0.8, and a threshold of 0.4.
+    A square with at least `sure_pixels` pixels above the probability `sure` is cloud wherever the ordinary threshold is
+    exceeded. Any other square is clear. The original uses 2 pixels above 0.8, and a threshold of 0.4.
 
     Attributes:
-        square_pixels: side of a square; squares at the right and lower edge may be cut.
-        sure: probability above which a pixel is sure.
-        sure_pixels: number of sure pixels that a square with cloud has.
+        square_pixels: Side of a square; squares at the right and lower edge may be cropped.
+        sure: Probability above which a pixel is sure.
+        sure_pixels: Minimum number of sure pixels in a square with cloud.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,7 +45,7 @@ class Triplet(BaseModel):
     sure_pixels: int = Field(default=2, ge=1)
 
     def allows(self, probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Where there may be cloud: N x H x W bool for probabilities N x H x W."""
+        """Return where cloud is allowed: N x H x W bool for probabilities N x H x W."""
         count, height, width = probabilities.shape
         side = self.square_pixels
         sure = np.pad(probabilities > self.sure, ((0, 0), (0, -height % side), (0, -width % side)))
@@ -55,16 +55,16 @@ class Triplet(BaseModel):
 
 
 class Postprocess(BaseModel):
-    """Steps in their order; what is 0 or None is left out. Beyond its edge a chip goes on as at the edge.
+    """Post-processing steps in order; steps set to 0 or None are skipped. Chips are extended by repeating their edges.
 
     Attributes:
-        gaussian_sigma_pixels: standard deviation of a Gaussian filter of the probabilities.
-        median_pixels: side of the square window of a median filter of the probabilities, odd.
-        triplet: rule for squares, or None.
-        opening_pixels: side of the square that an opening of the mask removes clouds by, odd.
-        closing_pixels: side of the square that a closing of the mask fills gaps by, odd.
-        hole_pixels: largest area of enclosed clear regions that become cloud.
-        min_area_pixels: smallest area of clouds that stay.
+        gaussian_sigma_pixels: Standard deviation of a Gaussian filter for the probabilities.
+        median_pixels: Side of the square window of a median filter for the probabilities, odd.
+        triplet: Rule for squares, or None.
+        opening_pixels: Side of the square for an opening of the mask, which removes clouds; odd.
+        closing_pixels: Side of the square for a closing of the mask, which fills gaps; odd.
+        hole_pixels: Largest area of enclosed clear regions to fill with cloud.
+        min_area_pixels: Smallest area of clouds to keep.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -78,11 +78,11 @@ class Postprocess(BaseModel):
     min_area_pixels: int = Field(default=0, ge=0)
 
     def masks(self, probabilities: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-        """Masks of cloud.
+        """Make masks of cloud.
 
         Args:
             probabilities: N x H x W float32 in [0, 1].
-            threshold: a pixel is cloud at a (filtered) probability above this.
+            threshold: (Filtered) probability above which a pixel is cloud.
 
         Returns:
             N x H x W bool.
@@ -95,12 +95,12 @@ class Postprocess(BaseModel):
         cloud = probabilities > threshold
         if self.triplet:
             cloud &= self.triplet.allows(probabilities)
-        del probabilities  # a filtered copy is a third of the memory of what follows
+        del probabilities  # a filtered copy takes a third of the memory of the next steps
         return self.clean(cloud)
 
     def clean(self, cloud: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The steps on masks alone: N x H x W bool to the same. Each of them, done twice, changes nothing more."""
-        # Grey morphology repeats the edge; the binary functions would take what lies beyond it for clear.
+        """Apply the steps for masks, N x H x W bool to the same; each of them is idempotent."""
+        # Grey morphology repeats the edge; the binary functions would treat everything beyond it as clear.
         if self.opening_pixels:
             cloud = _grey(ndimage.grey_opening, cloud, self.opening_pixels)
         if self.closing_pixels:
@@ -113,7 +113,7 @@ class Postprocess(BaseModel):
 
 
 NOTHING = Postprocess()
-"""The threshold alone."""
+"""Only the threshold."""
 
 
 def _window(side: int) -> tuple[int, int, int]:
@@ -126,7 +126,7 @@ def _grey(operation: object, cloud: NDArray[np.bool_], side: int) -> NDArray[np.
 
 
 def _holes(cloud: NDArray[np.bool_], largest: int) -> NDArray[np.bool_]:
-    """Enclosed clear regions of at most so many pixels."""
+    """Return enclosed clear regions of at most so many pixels."""
     regions, areas = _regions(~cloud)
     edges = (regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1])
     areas[np.concatenate([edge.ravel() for edge in edges])] = largest + 1  # open, not a hole
@@ -134,13 +134,13 @@ def _holes(cloud: NDArray[np.bool_], largest: int) -> NDArray[np.bool_]:
 
 
 def _specks(cloud: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
-    """Clouds of fewer than so many pixels."""
+    """Return clouds of fewer than so many pixels."""
     regions, areas = _regions(cloud)
     return np.asarray((areas < least)[regions])
 
 
 def _regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Number of each pixel's region (0 outside) and the area of each number; that of 0 is larger than any hole."""
+    """Label regions: number of each pixel's region (0 outside), and area per number; that of 0 exceeds any hole."""
     regions, count = ndimage.label(mask, IN_PLANE)
     areas, flat = np.zeros(count + 1, np.int64), regions.reshape(-1)
     for start in range(0, flat.size, COUNTED):

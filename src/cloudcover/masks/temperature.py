@@ -1,6 +1,6 @@
-"""The temperature that makes probabilities mean what they say.
+"""Temperature scaling, which calibrates probabilities.
 
-Everything follows from a histogram of pixels by label and level, because probabilities are kept as bytes.
+All results come from a histogram of pixels by label and level, because probabilities are stored as bytes.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from cloudcover.masks.decision import LEAST, apply_temperature
 from cloudcover.masks.overlap import Floats
 
 RANGE = 0.1, 10.0
-"""Of the temperatures that are looked at."""
+"""Bounds of the search for the temperature."""
 
 
 def levels(temperature: float = 1.0) -> NDArray[np.float32]:
-    """Calibrated probability of each level of a byte: 256 float32."""
+    """Return the calibrated probability of each level of a byte: 256 float32."""
     return apply_temperature(decode_predictions(np.arange(PREDICTION_STEPS + 1, dtype=np.float32)), temperature)
 
 
 def log_loss(histogram: NDArray[np.int64], temperature: float = 1.0) -> Floats:
-    """Sum of the log loss of pixels [nats].
+    """Sum the log loss of pixels [nats].
 
     Args:
         histogram: … x 2 (clear, cloud) x 256.
-        temperature: of the probabilities.
+        temperature: Temperature to apply.
 
     Returns:
         One sum for each of the leading dimensions.
@@ -38,7 +38,7 @@ def log_loss(histogram: NDArray[np.int64], temperature: float = 1.0) -> Floats:
 
 
 def fit_temperature(histogram: NDArray[np.int64]) -> float:
-    """The temperature of least log loss (Guo et al. 2017); 1 if the histogram (2 x 256) is empty."""
+    """Fit the temperature with the lowest log loss (Guo et al. 2017); 1 if the histogram (2 x 256) is empty."""
     if not histogram.any():
         return 1.0
 
@@ -50,11 +50,11 @@ def fit_temperature(histogram: NDArray[np.int64]) -> float:
 
 
 def histogram(levels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Known pixels by label and level: 2 (clear, cloud) x 256.
+    """Count known pixels by label and level: 2 (clear, cloud) x 256.
 
     Args:
-        levels: round(p x 255), any shape.
-        labels: {0, 1, 255}, the same shape.
+        levels: Levels round(p x 255), any shape.
+        labels: Labels of {0, 1, 255}, the same shape.
     """
     known = labels != IGNORE_INDEX
     steps = PREDICTION_STEPS + 1

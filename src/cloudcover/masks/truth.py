@@ -12,22 +12,22 @@ from cloudcover.data.chips import read_mask
 
 
 class TrueMasks:
-    """Reads true masks by chip.
+    """The true masks of chips.
 
     Attributes:
-        table: `tables.TRUTH`, indexed by chip_id; without rows where nobody knows the truth.
-        soft: False: a student learns masks.
+        table: Table by `tables.TRUTH`, indexed by chip_id; without rows if the true masks are unknown.
+        soft: False: students learn masks.
     """
 
     soft = False
 
     def __init__(self, manifest: Path) -> None:
-        """Reads the table of the masks, which lie beside it."""
+        """Read the table; the masks are beside it."""
         self._root = manifest.parent
         self.table = tables.TRUTH.read(manifest).set_index("chip_id", drop=False)
 
     def masks(self, chip_ids: list[str]) -> NDArray[np.uint8]:
-        """N x H x W uint8 of {0, 1}."""
+        """Return N x H x W uint8 of {0, 1}."""
         read = [read_mask(self._root / path, "truth")[0] for path in self.table.loc[chip_ids, "path"]]
         return np.stack(read)
 
