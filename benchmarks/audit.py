@@ -78,7 +78,7 @@ class Result(NamedTuple):
 
 
 def parameters(args: argparse.Namespace, seed: int) -> Params:
-    """The defaults, but for what the command line says."""
+    """Return the defaults, but for what the command line says."""
     p = Params()
     synthetic = {"chips": args.chips, "scenes": args.scenes, "label_errors": args.errors}
     return p.model_copy(
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, job: tuple[str, int]) -> Result:
 
 
 def scores(judgements: list[pd.DataFrame]) -> dict[str, pd.Series]:
-    """The scores by which each way sorts labels, high = suspicious, by chip."""
+    """Return the scores by which each way sorts labels, high = suspicious, by chip."""
     first, last = (judgements[k].set_index("chip_id") for k in (0, -1))
     ways = {"audit": last["suspicion"]} | ({"first": first["suspicion"]} if len(judgements) > 1 else {})
     return {**ways, "low_iou": 1 - first["model_iou"], "softmin": 1 - first["softmin"]}
@@ -123,7 +123,7 @@ def rejections(ways: dict[str, pd.Series]) -> dict[str, pd.Series]:
 
 
 def measure(result: Result) -> tuple[dict[str, float], pd.DataFrame]:
-    """The figures of one set, and a row per chip: its error, and whether each way rejects it."""
+    """Return the figures of one set, and a row per chip: its error, and whether each way rejects it."""
     table, ways = result.judgements[-1].set_index("chip_id", drop=False), scores(result.judgements)
     rejected, share = rejections(ways), estimated_error_share(table)
     wrong = ~table["error"].isin([CLEAN, audit_real.RIGHT, audit_real.UNKNOWN])

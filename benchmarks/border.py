@@ -97,12 +97,12 @@ class Networks:
         self.seconds: dict[Path, float] = {}
 
     def held_out(self) -> Chips:
-        """The chips that no network has seen."""
+        """Return the chips that no network has seen."""
         ids = self.split.validation["chip_id"].tolist()
         return Chips(self.store.chips(ids), self.store.labels(ids), self.store.percentiles(ids))
 
     def predictor(self, way: Way, seed: int) -> tuple[Predictor, float]:
-        """The network of a way, and the seconds that its training took."""
+        """Return the network of a way, and the seconds that its training took."""
         folder = self.work / f"border{way.trained}-crop{way.crop}-seed{seed}"
         if folder not in self.seconds:
             values = self.params.model_dump(mode="json")

@@ -78,7 +78,7 @@ Cloud shadow is not marked.
 
 
 def params_of(preset: Path, seed: int, device: str) -> Params:
-    """The preset, with a seed and a device."""
+    """Return the preset, with a seed and a device."""
     values = load(preset).model_dump(mode="json")
     values["compute"]["device"] = device
     return validate(values | {"seed": seed})

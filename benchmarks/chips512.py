@@ -13,7 +13,7 @@ SIZE = 512
 
 
 def make(root: Path, chips: int, seed: int, size: int = SIZE) -> tuple[Path, Path]:
-    """The folders of the raw files and of the store, both below `root`; they are kept for the next run."""
+    """Return the folders of the raw files and of the store, both below `root`; they are kept for the next run."""
     folder = root / f"chips{size}-{chips}-seed{seed}"
     raw, store, data = folder / "raw", folder / "store", DataParams(chip_size=size)  # type: ignore[call-arg]
     if not (store / "index.parquet").exists():

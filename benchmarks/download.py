@@ -49,7 +49,7 @@ PIXEL_BYTES = 1 << 16
 
 
 def make(root: Path, files: int, seed: int) -> None:
-    """Writes a set of unlabelled chips of 128 x 256 pixels: a TIFF of 64 KiB of random pixels per band."""
+    """Write a set of unlabelled chips of 128 x 256 pixels: a TIFF of 64 KiB of random pixels per band."""
     rng = np.random.default_rng(derive_seed(seed, "download"))
     root.mkdir()
     place = {"crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 10, 10)}
@@ -91,7 +91,7 @@ def by_obstore(folder: Path) -> None:
 
 
 def by_original(python: Path) -> Callable[[Path], None]:
-    """The original's way, in its own environment."""
+    """Return the original's way, in its own environment."""
 
     def run(folder: Path) -> None:
         program = ROOT / "benchmarks" / "baselines" / "original_download.py"
@@ -171,7 +171,7 @@ def main() -> None:
 
 
 def publish(server: Azurite, folder: Path) -> None:
-    """Uploads the set and puts the SAS where both ways read it."""
+    """Upload the set and puts the SAS where both ways read it."""
     server.upload("benchmark", folder)
     os.environ["CLOUDCOVER_SAS_URL"] = server.sas("benchmark", hours=24)
 

@@ -70,7 +70,7 @@ def generated(chips: int, seed: int) -> pd.DataFrame:
 
 
 def with_coverage(chips: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Adds a drawn `coverage_share`: chips of a scene share its weather."""
+    """Add a drawn `coverage_share`: chips of a scene share its weather."""
     rng = np.random.default_rng(derive_seed(seed, "coverage"))
     scene = scene_of(chips["location"], chips["datetime"]).factorize(sort=True)[0]
     mean = rng.beta(1.2, 0.7, scene.max() + 1)[scene]
@@ -78,12 +78,12 @@ def with_coverage(chips: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def split_scenes(table: pd.DataFrame) -> int:
-    """Number of scenes in more than one fold."""
+    """Return the number of scenes in more than one fold."""
     return int((table.groupby("scene")["fold"].nunique() > 1).sum())
 
 
 def main() -> None:
-    """Runs the benchmark and prints its table."""
+    """Run the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="generate a tenth of the chips")
     parser.add_argument("--seed", type=int, default=0, help="of the generated set, the split and the shuffles")

@@ -34,7 +34,7 @@ ALLOCATOR = {
 
 
 def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None:
-    """A model folder with random weights and its exports: `torch`, `bf16`, `int8` below `out`."""
+    """Return a model folder with random weights and its exports: `torch`, `bf16`, `int8` below `out`."""
     import torch
 
     from cloudcover.config.sections import InputParams, ModelParams
@@ -144,7 +144,7 @@ def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[st
 
 
 def main() -> None:
-    """Runs the benchmark and prints its table."""
+    """Run the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="4 chips, one round, a small encoder")
     parser.add_argument("--seed", type=int, default=0)

@@ -65,13 +65,13 @@ def packed(store: Path) -> tuple[Callable[[list[str]], object], ...]:
 
 @cache
 def originals(raw: Path, workers: int) -> torch.utils.data.DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    """The original's loader, kept with its workers for the next round."""
+    """Return the original's loader, kept with its workers for the next round."""
     torch.manual_seed(0)
     return original_input.loader(raw, BATCH, workers)
 
 
 def epochs(way: str, raw: Path, store: Path, seed: int) -> Iterator[int]:
-    """Runs a way for ever; yields the number of chips of each batch."""
+    """Run a way for ever; yields the number of chips of each batch."""
     if way.startswith("original"):
         while True:
             for images, _ in originals(raw, int(way[-1])):
@@ -103,7 +103,7 @@ def rate(way: str, cores: set[int], raw: Path, store: Path, seed: int, alone: bo
 
 
 def main() -> None:
-    """Runs the benchmark and prints its table."""
+    """Run the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="32 chips and one round instead of 64 and three")
     parser.add_argument("--seed", type=int, default=0)

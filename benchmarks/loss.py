@@ -49,7 +49,7 @@ def forward_backward(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, t
 
 
 def main() -> None:
-    """Runs the benchmark and prints its table."""
+    """Run the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 20")
     parser.add_argument("--seed", type=int, default=0)

@@ -26,7 +26,7 @@ SIZE = 64
 
 
 def enlarge(store: Path, out: Path, copies: int) -> None:
-    """A store that holds the chips of `store` `copies` times, under names of their own."""
+    """Return a store that holds the chips of `store` `copies` times, under names of their own."""
     import pandas as pd
 
     from cloudcover.data import tables
@@ -62,7 +62,7 @@ class Peak:
                     self.figures[name] = max(self.figures[name], int(value.split()[0]) / 1024)
 
     def stop(self) -> dict[str, float]:
-        """Ends the watch."""
+        """End the watch."""
         self._stop.set()
         self._thread.join()
         return self.figures
@@ -96,7 +96,7 @@ def train(folder: Path, steps: int | None, seed: int, device: str) -> dict[str, 
 
 
 def main() -> None:
-    """Runs the benchmark and prints its table."""
+    """Run the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="50 steps instead of an epoch")
     parser.add_argument("--seed", type=int, default=0)

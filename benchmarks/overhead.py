@@ -32,20 +32,20 @@ BANDS = ("B02", "B03", "B04", "B08")
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a small file, with the folders above it."""
+    """Write a small file, with the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
 
 def declared(project: Project) -> list[str]:
-    """The outputs that the rules declare."""
+    """Return the outputs that the rules declare."""
     printed = project.run("snakemake", "--quiet", "all", "--summary")
     rows = csv.DictReader(printed[printed.index("output_file") :].splitlines(), delimiter="\t")
     return [row["output_file"] for row in rows if row["output_file"]]
 
 
 def lay_out(folder: Path, chips: int) -> tuple[Project, int]:
-    """A complete run of so many labelled chips, as both drivers would have left it.
+    """Return a complete run of so many labelled chips, as both drivers would have left it.
 
     Returns:
         The project, and the number of its files.
@@ -97,7 +97,7 @@ def processor_seconds() -> float:
 
 
 def main() -> None:
-    """Runs the benchmark and prints the table."""
+    """Run the benchmark and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one timing of each instead of --repeats")
     parser.add_argument("--repeats", type=int, default=5, help="timings, in turns; the median counts")

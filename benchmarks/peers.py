@@ -93,7 +93,7 @@ def peers(ukis_python: Path) -> dict[str, Way]:
 
 
 def bundle(folder: Path, device: str) -> Way:
-    """A way that masks by a bundle or model folder."""
+    """Return a way that masks by a bundle or model folder."""
     from cloudcover.predict.bundle import load_bundle
 
     predictor = load_bundle(folder, device)
@@ -101,7 +101,7 @@ def bundle(folder: Path, device: str) -> Way:
 
 
 def held_out(folder: Path, device: str) -> Way:
-    """A way that masks each chip by the model that was trained without its place."""
+    """Return a way that masks each chip by the model that was trained without its place."""
     from cloudcover.predict.bundle import load_bundle
 
     def masks(group: Group) -> Masks:

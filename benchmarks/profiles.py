@@ -36,7 +36,7 @@ SIZE = 512
 
 
 def random_batch(chips: int, size: int, device: str) -> Batch:
-    """A batch of blobs of cloud."""
+    """Return a batch of blobs of cloud."""
     generator = torch.Generator().manual_seed(0)
     dn = torch.randint(500, 9_000, (chips, 4, size, size), generator=generator, dtype=torch.int32).to(torch.int16)
     target = (dn[:, 0] > 4_000).to(torch.uint8)
@@ -67,7 +67,7 @@ def measure(work: Callable[[int], None], options: argparse.Namespace, name: str)
 
 
 def main() -> None:
-    """Runs the profiles."""
+    """Run the profiles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small encoder, one chip of 256 pixels, one round")
     parser.add_argument("--device", default="cpu")

@@ -47,7 +47,7 @@ JOBS = 3
 
 
 def figures(results: Path) -> dict[str, float | None]:
-    """The fixed keys, from the tables of `workflow/proof.smk`; `gap_closed` is None where it is not determined."""
+    """Return the fixed keys, from the tables of `workflow/proof.smk`; `gap_closed` is None where it is not determined."""
     runs = pd.read_csv(results / "runs.csv").set_index("run")
     labels = pd.read_csv(results / "labels.csv")
     last = labels[labels["round"] == labels["round"].max()].fillna({"jaccard": 1.0})
@@ -94,7 +94,7 @@ def finished(command: list[str], folder: Path, environment: dict[str, str], seco
 
 
 def main() -> None:
-    """Runs the experiment and prints its figures."""
+    """Run the experiment and prints its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one set of 48 small chips: whether it runs, no proof")
     parser.add_argument("--preset", default="proof", help="of config/presets (default: %(default)s)")

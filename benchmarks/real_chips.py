@@ -75,7 +75,7 @@ class Real:
 
 
 def recipe(preset: Path, seed: int, device: str) -> Params:
-    """The preset with what this benchmark changes."""
+    """Return the preset with what this benchmark changes."""
     values = load(preset).model_dump(mode="json")
     for section, changes in RECIPE.items():
         values[section] |= changes
@@ -138,7 +138,7 @@ def flat(rows: dict[str, dict[str, float]], own: str | None) -> dict[str, float]
 
 
 def picture(path: Path, real: Real, ways: dict[str, Masks]) -> None:
-    """Draws chips that are not all cloud: true colour with the label's outline, and the errors of each way."""
+    """Draw chips that are not all cloud: true colour with the label's outline, and the errors of each way."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -46,7 +46,7 @@ SHOW = """(key) => new Promise((done) => {
 
 
 def make(root: Path, raw: Path, size: int, chips: int) -> list[str]:
-    """Writes store, audit, predictions and verdicts below `root`; returns the chips."""
+    """Write store, audit, predictions and verdicts below `root`; returns the chips."""
     params = DataParams.model_validate({"source": "local", "path": str(raw), "chip_size": size})
     fetch(params, root / "raw")
     write_file_table(root / "raw", "benchmark")
@@ -76,7 +76,7 @@ def make(root: Path, raw: Path, size: int, chips: int) -> list[str]:
 
 
 def measure(name: str, calls: list[Callable[[], object]]) -> None:
-    """Prints median and 95th percentile of the calls' times."""
+    """Print median and 95th percentile of the calls' times."""
     times = []
     for call in calls:
         start = time.perf_counter()
@@ -86,7 +86,7 @@ def measure(name: str, calls: list[Callable[[], object]]) -> None:
 
 
 def report(name: str, times_ms: list[float]) -> None:
-    """Prints a row of the table."""
+    """Print a row of the table."""
     print(f"{name:<46}{np.median(times_ms):8.1f}{np.percentile(times_ms, 95):8.1f}  ms, {len(times_ms)} times")
 
 
@@ -118,7 +118,7 @@ def in_browser(site: Site) -> None:
 
 
 def main() -> None:
-    """Reads the options, makes the set and measures."""
+    """Read the options, makes the set and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, required=True, help="folder in the challenge's layout")
     parser.add_argument("--chip-size", type=int, default=512)

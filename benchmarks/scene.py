@@ -66,7 +66,7 @@ def generate(folder: Path, side: int, seed: int) -> Path:
 
 
 def model_of(options: argparse.Namespace, folder: Path) -> Path:
-    """The model that is given, or one of random weights."""
+    """Return the model that is given, or one of random weights."""
     if options.model:
         return Path(options.model)
     from inference import prepare
@@ -141,7 +141,7 @@ def seams(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, fl
 
 
 def main() -> None:
-    """Runs the benchmark and prints its figures."""
+    """Run the benchmark and prints its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"a scene of {QUICK_SIDE:,} pixels a side")
     parser.add_argument("--seed", type=int, default=0)

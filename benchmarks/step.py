@@ -63,7 +63,7 @@ class Clock:
         self.epochs.append([])
 
     def tick(self) -> None:
-        """Ends a step."""
+        """End a step."""
         self.epochs[-1].append(time.perf_counter())
 
     def seconds(self) -> float:
@@ -96,7 +96,7 @@ class TimedLearner(Learner):
 
 
 def enlarged(store: Path, chips: int, folder: Path) -> ChipStore:
-    """A store that has each chip several times, under other names."""
+    """Return a store that has each chip several times, under other names."""
     index = pd.read_parquet(store / "index.parquet")
     times, shards = -(-chips // len(index)), index["shard"].max() + 1
     copies = [
@@ -113,7 +113,7 @@ def enlarged(store: Path, chips: int, folder: Path) -> ChipStore:
 
 
 def recipe(options: argparse.Namespace) -> TrainingConfig:
-    """The full preset as far as the hardware and the options allow."""
+    """Return the full preset as far as the hardware and the options allow."""
     params = load(Path(__file__).parents[1] / "config/presets/full.yaml")
     config = TrainingConfig.of(params)
     auto = "auto" if options.device == "cuda" else False
@@ -179,7 +179,7 @@ def original(options: argparse.Namespace, raw: Path) -> float:
 
 
 def main() -> None:
-    """Runs the benchmark and prints its table."""
+    """Run the benchmark and prints its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small encoder, batches of 2, 8 steps")
     parser.add_argument("--seed", type=int, default=0)

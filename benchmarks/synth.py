@@ -45,7 +45,7 @@ STATISTICS = {
 
 
 def _statistics(folder: Path) -> dict[str, float]:
-    """The published table's statistics of one labelled chip."""
+    """Return the published table's statistics of one labelled chip."""
     bands = {}
     for name, band in BANDS.items():
         with rasterio.open(folder / f"{band}.tif") as file:
@@ -61,7 +61,7 @@ def _statistics(folder: Path) -> dict[str, float]:
 
 
 def _read_real(path: Path) -> pd.DataFrame:
-    """The published table with its colours under their right names."""
+    """Return the published table with its colours under their right names."""
     table = pd.read_csv(path)
     names = {f"{kind}_{theirs}": f"{kind}_{ours}" for ours, theirs in REAL_NAMES.items() for kind in ("mean", "std")}
     names |= {f"corr_{theirs}_ir": f"corr_{ours}_ir" for ours, theirs in REAL_NAMES.items() if ours != "ir"}
@@ -98,7 +98,7 @@ def _plot(synthetic: pd.DataFrame, real: pd.DataFrame, path: Path) -> None:
 
 
 def _show(axis: Any, chip: scene.Chip, label: NDArray[np.bool_] | None, title: str) -> None:
-    """A chip in true colour, always with the same stretch; outlines of the true mask (cyan) and of a label (orange)."""
+    """Return a chip in true colour, always with the same stretch; outlines of the true mask (cyan) and of a label (orange)."""
     axis.imshow(np.clip(chip.bands[2::-1].transpose(1, 2, 0) / 4500, 0, 1) ** 0.7)
     for mask, colour in ((chip.mask, "#00e5ff"), (label, "#ff8c00")):
         if mask is not None and 0 < mask.mean() < 1:
@@ -157,7 +157,7 @@ def _title(column: str) -> str:
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="300 chips instead of 1,200")
     parser.add_argument("--seed", type=int, default=0)

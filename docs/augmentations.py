@@ -53,7 +53,7 @@ def make_chips() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def main() -> None:
-    """Writes `docs/images/augmentations.png`."""
+    """Write `docs/images/augmentations.png`."""
     chips, labels = make_chips()
     rows = -(-len(CHANGES) // COLUMNS)
     figure, axes = plt.subplots(2 * rows, COLUMNS, figsize=(1.5 * COLUMNS, 3.2 * rows), layout="constrained")

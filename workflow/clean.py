@@ -82,7 +82,7 @@ LISTED = ("data/raw", "data/truth", "data/predictions")
 
 
 def clean(project: Path) -> None:
-    """Removes what was made below `project`, and folders that are empty then."""
+    """Remove what was made below `project`, and folders that are empty then."""
     for pattern in WHOLE:
         for folder in list(project.glob(pattern)):
             if folder.is_dir() and not folder.is_symlink():
@@ -117,7 +117,7 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _remove(file: Path, root: Path) -> None:
-    """Removes a file, or a link, whose folder lies below `root` without links or dots on the way."""
+    """Remove a file, or a link, whose folder lies below `root` without links or dots on the way."""
     straight = file.parent.resolve() == root.resolve() / os.path.relpath(file.parent, root)
     if straight and os.path.lexists(file) and (file.is_symlink() or not file.is_dir()):
         file.unlink()
@@ -125,7 +125,7 @@ def _remove(file: Path, root: Path) -> None:
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
-    """Removes a folder and those above it, up to `root`, as long as they are empty; a link stays."""
+    """Remove a folder and those above it, up to `root`, as long as they are empty; a link stays."""
     while folder != root and folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent

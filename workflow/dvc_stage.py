@@ -72,7 +72,7 @@ def files_of(target: str) -> list[str]:
 
 
 def written_by_snakemake(file: str) -> bool:
-    """Whether Snakemake itself wrote the file as it is now.
+    """Return whether Snakemake itself wrote the file as it is now.
 
     A file that came from `dvc pull` or `dvc checkout` has another time than Snakemake's record of it.
     """

@@ -28,19 +28,19 @@ ACCOUNT, _, CONTAINER = ADDRESS.rpartition("/")
 
 @cache
 def client(process: int) -> AzureBlobClient:
-    """The client of a process: connections must not be shared by a fork."""
+    """Return the client of a process: connections must not be shared by a fork."""
     service = BlobServiceClient(ACCOUNT, credential=TOKEN)
     return AzureBlobClient(blob_service_client=service, local_cache_dir=sys.argv[1])
 
 
 def download(name: str) -> int:
-    """Fetches one file; returns its length [bytes]."""
+    """Fetch one file; returns its length [bytes]."""
     path = AzureBlobPath(name, client=client(os.getpid()))
     return Path(path.fspath).stat().st_size if path.is_file() else 0
 
 
 def main() -> None:
-    """Lists, downloads, prints."""
+    """List, downloads, prints."""
     start = time.perf_counter()
     root = AzureBlobPath(f"az://{CONTAINER}/", client=client(os.getpid()))
     names = [str(path) for path in root.rglob("*") if path.suffix.lower() == ".tif"]

@@ -19,7 +19,7 @@ BANDS = ("B02", "B03", "B04")
 
 
 def read(path: Path) -> NDArray[np.generic]:
-    """The band of a TIFF."""
+    """Return the band of a TIFF."""
     with rasterio.open(path) as file:
         return file.read(1)
 
@@ -31,7 +31,7 @@ def scale(band: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def read_image(chip: Path) -> NDArray[np.float32]:
-    """A chip's folder as H x W x 3 in [0, 1]."""
+    """Return a chip's folder as H x W x 3 in [0, 1]."""
     return np.stack([scale(read(chip / f"{band}.tif").astype(np.float32)) for band in BANDS], axis=-1)
 
 

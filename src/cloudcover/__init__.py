@@ -1,7 +1,7 @@
 """Cloud masks for satellite images, and the workflow that trains their models from noisy labels.
 
-Importing the package is cheap: the names of the public API (`cloudcover.api`) load their modules when they are first
-used. It only prepares the import of torchvision, see `cloudcover.runtime.torchvision_ops`.
+Importing the package is cheap: the names of the public API (`cloudcover.api`) load their modules on first use. It only
+prepares the import of torchvision, see `cloudcover.runtime.torchvision_ops`.
 """
 
 from __future__ import annotations

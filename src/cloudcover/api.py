@@ -1,4 +1,4 @@
-"""The public API: the names that `import cloudcover` offers, and where they are defined."""
+"""The public API: the names offered by `import cloudcover`, and the modules that define them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ PUBLIC = {
     "ChipStore": "cloudcover.data.store:ChipStore",
     "CloudModel": "cloudcover.predict.model:CloudModel",
     "load_model": "cloudcover.predict.model:load_model",
-    "predict": "cloudcover.predict",  # the package is callable: it has the name of the function
+    "predict": "cloudcover.predict",  # the package has the same name as the function, so it is callable
     "score": "cloudcover.evaluate.score:compare",
 }
 """Name in `cloudcover` -> module and attribute."""
 
 
 def resolve(name: str) -> Any:
-    """Load what a public name, or `__version__`, stands for.
+    """Load the object behind a public name or `__version__`.
 
     Raises:
-        AttributeError: the name is not public.
+        AttributeError: The name is not public.
     """
     if name == "__version__":
         return version("cloudcover")

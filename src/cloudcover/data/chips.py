@@ -76,7 +76,7 @@ def images(folder: Path) -> dict[str, Path]:
 
 
 def band_file(folder: Path, band: str) -> Path:
-    """The TIFF of a band by either suffix in any case, or its expected name where there is none; raises as `images`."""
+    """Return the TIFF of a band by either suffix in any case, or its expected name where there is none; raises as `images`."""
     return images(folder).get(band, folder / f"{band}.tif")
 
 

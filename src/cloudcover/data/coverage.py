@@ -13,7 +13,7 @@ BANDS = {"clear": (0.0, 0.05), "partly": (0.05, 0.95), "full": (0.95, 1.01)}
 
 
 def band_of(coverage_share: float) -> str:
-    """The band of a cover in 0-1: `clear`, `partly` or `full`."""
+    """Return the band of a cover in 0-1: `clear`, `partly` or `full`."""
     return next(name for name, (low, high) in BANDS.items() if low <= coverage_share < high)
 
 

@@ -69,7 +69,7 @@ def split(chips: pd.DataFrame, params: FoldsParams, seed: int) -> pd.DataFrame:
 
 
 def _test_part(chips: pd.DataFrame, params: FoldsParams, seed: int) -> NDArray[np.bool_]:
-    """Whether each chip belongs to the test part: the locations whose chips are most like the share of all chips."""
+    """Return whether each chip belongs to the test part: the locations whose chips are most like the share of all chips."""
     if not params.test_share:
         return np.zeros(len(chips), np.bool_)
     names, location = np.unique(chips["location"].to_numpy(dtype=str), return_inverse=True)
@@ -99,7 +99,7 @@ def _folds_of(chips: pd.DataFrame, params: FoldsParams, seed: int) -> Ints:
 
 
 def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None:
-    """Refuses folds that leak or do not fit the chips.
+    """Refuse folds that leak or do not fit the chips.
 
     Args:
         folds: table by `tables.FOLDS`.
@@ -154,7 +154,7 @@ def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None
 
 
 def check_chips(chips: pd.DataFrame) -> pd.DataFrame:
-    """The columns that folds depend on; `ValueError` for chips that `split` refuses."""
+    """Return the columns that folds depend on; `ValueError` for chips that `split` refuses."""
     missing = [c for c in COLUMNS if c not in chips]
     if missing:
         raise ValueError(f"chips lack the columns {missing}; expected {list(COLUMNS)}")
@@ -258,7 +258,7 @@ class _Imbalance:
         return np.asarray((member.tocsr() @ self.counts).toarray() - self.target)
 
     def value(self, fold: Ints) -> float:
-        """The imbalance of an assignment."""
+        """Return the imbalance of an assignment."""
         return float((np.square(self.excess(fold)) @ self.weight).sum())
 
     def row(self, group: int) -> tuple[NDArray[np.int32], Floats, Floats]:
@@ -283,7 +283,7 @@ def _search(imbalance: _Imbalance, seed: int) -> Ints:
 
 
 def _greedy(imbalance: _Imbalance, order: NDArray[np.intp]) -> Ints:
-    """Puts one group after the other where it adds least.
+    """Put one group after the other where it adds least.
 
     No fold stays empty, here or in `_improve`: a group adds more where more chips are, so an empty fold is cheapest.
     """
@@ -298,7 +298,7 @@ def _greedy(imbalance: _Imbalance, order: NDArray[np.intp]) -> Ints:
 
 
 def _improve(imbalance: _Imbalance, fold: Ints, rng: np.random.Generator) -> Ints:
-    """Moves a group, or swaps two, as long as that lowers the imbalance.
+    """Move a group, or swaps two, as long as that lowers the imbalance.
 
     With p = weighted @ excess.T (groups x folds), half the change is q_g + p_gb - p_ga for a move of g from a to b, and
     q_g + q_h - 2 m_gh + (p_ha - p_ga) - (p_hb - p_gb) for a swap with h, where q are the squares and m the products of

@@ -39,7 +39,7 @@ class Grid:
         return bool(self.crs) or not Affine(*self.transform).is_identity
 
     def _aligned(self, other: Grid) -> bool:
-        """Whether the corners of this grid are at the same pixels in both, within `TOLERANCE_PIXELS`."""
+        """Return whether the corners of this grid are at the same pixels in both, within `TOLERANCE_PIXELS`."""
         here, there = Affine(*self.transform), Affine(*other.transform)
         if here == there:
             return True
@@ -53,7 +53,7 @@ class Grid:
 
 @lru_cache(maxsize=256)
 def same_crs(one: str, other: str) -> bool:
-    """Whether two texts, such as `EPSG:32633` and its WKT, are one CRS; an empty text equals only another one."""
+    """Return whether two texts, such as `EPSG:32633` and its WKT, are one CRS; an empty text equals only another one."""
     if one == other or not (one and other):
         return one == other
     try:

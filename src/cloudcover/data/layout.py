@@ -78,7 +78,7 @@ def visible(folder: Path) -> Iterator[Path]:
 
 
 def remove_empty_folders(root: Path) -> None:
-    """Removes the folders of chips whose images are gone; one that stays would look like a chip without bands."""
+    """Remove the folders of chips whose images are gone; one that stays would look like a chip without bands."""
     for folder in root.glob("*_features/*/"):
         if not any(folder.iterdir()):
             folder.rmdir()
@@ -143,7 +143,7 @@ def _text(path: Path) -> str:
 def write_file_table(
     root: Path, origin: str, progress: bool | None = None, paths: Iterable[Path] | None = None
 ) -> pd.DataFrame:
-    """Hashes the files below `root` and writes `root/files.csv` by `tables.FILES`.
+    """Hash the files below `root` and writes `root/files.csv` by `tables.FILES`.
 
     Args:
         root: folder in the challenge's layout.

@@ -28,7 +28,7 @@ class FolderError(ValueError):
 
 
 def refuse_overlap(source: Path, target: Path, what: str, files: Iterable[Path] = ()) -> None:
-    """Refuses a folder to read from that is the folder to write to, or lies in it, or around it.
+    """Refuse a folder to read from that is the folder to write to, or lies in it, or around it.
 
     Args:
         source: the folder to read.
@@ -53,7 +53,7 @@ def refuse_overlap(source: Path, target: Path, what: str, files: Iterable[Path] 
 
 
 def _inside(inner: Path, outer: Path) -> bool:
-    """Whether a folder is another one or lies in it; also by another name, such as a mount or another case."""
+    """Return whether a folder is another one or lies in it; also by another name, such as a mount or another case."""
     resolved, root = inner.resolve(), outer.resolve()
     return any(
         path == root or (path.exists() and root.exists() and path.samefile(root))
@@ -62,7 +62,7 @@ def _inside(inner: Path, outer: Path) -> bool:
 
 
 def claim(root: Path) -> None:
-    """Makes a folder the program's, by its record; it is made if need be, and may hold hidden files of others.
+    """Make a folder the program's, by its record; it is made if need be, and may hold hidden files of others.
 
     Raises:
         FolderError: the folder holds files, but no record or table of this program.
@@ -79,7 +79,7 @@ def claim(root: Path) -> None:
 
 
 def owned(root: Path) -> set[str]:
-    """The program's files below a folder, relative to it, by its record and its tables."""
+    """Return the program's files below a folder, relative to it, by its record and its tables."""
     files = _recorded(root)
     for table in _tables(root):
         with table.open(encoding="utf-8", newline="") as file:
@@ -88,7 +88,7 @@ def owned(root: Path) -> set[str]:
 
 
 def reserve(root: Path, paths: Collection[str]) -> None:
-    """Records files that are about to be written below a folder, and removes what killed runs left beside them.
+    """Record files that are about to be written below a folder, and removes what killed runs left beside them.
 
     Args:
         root: the folder; it is made if need be.
@@ -113,7 +113,7 @@ def reserve(root: Path, paths: Collection[str]) -> None:
 
 
 def prune(root: Path, keep: Collection[str]) -> None:
-    """Removes the program's files below a folder but `keep`, relative to it; those of others stay.
+    """Remove the program's files below a folder but `keep`, relative to it; those of others stay.
 
     What a killed run left half written (`part_of`) goes as well.
     """
@@ -130,7 +130,7 @@ def prune(root: Path, keep: Collection[str]) -> None:
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
-    """Removes a folder and those above it, up to `root`, as long as they are empty."""
+    """Remove a folder and those above it, up to `root`, as long as they are empty."""
     while folder != root and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
@@ -145,7 +145,7 @@ def _led_away(root: Path, paths: Collection[str]) -> set[str]:
 
 
 def _tables(root: Path) -> list[Path]:
-    """The program's tables in a folder."""
+    """Return the program's tables in a folder."""
     found = []
     for path in (root / name for name in TABLES):
         if path.is_file():

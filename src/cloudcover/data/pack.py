@@ -233,7 +233,7 @@ def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, ob
 
 
 def _flags(chip: Chip, params: DataParams) -> list[str]:
-    """Flags of the pixels (`statistics.flags`), the label (`Chip.doubt`), and the values (see `values.report`)."""
+    """Flag of the pixels (`statistics.flags`), the label (`Chip.doubt`), and the values (see `values.report`)."""
     found = flags(chip.bands, params.bands, params.nodata).split()
     if chip.doubt:
         found.append(chip.doubt)

@@ -8,7 +8,7 @@ UNDATED = "undated"
 
 
 def times(datetime: pd.Series) -> pd.Series:
-    """Parses ISO 8601 texts into UTC timestamps.
+    """Parse ISO 8601 texts into UTC timestamps.
 
     Args:
         datetime: texts such as `2020-04-29T08:20:47Z`; a time without zone is UTC; empty or missing = unknown.
@@ -32,7 +32,7 @@ def times(datetime: pd.Series) -> pd.Series:
 
 
 def scene_of(location: pd.Series, datetime: pd.Series) -> pd.Series:
-    """Names the scene of each chip: `location@datetime`, the time in UTC.
+    """Name the scene of each chip: `location@datetime`, the time in UTC.
 
     Two spellings of one instant (`Z`, `+00:00`, no zone) are one scene. Chips of a location without a datetime are one
     scene, `location@undated`: they may share an image, so they are kept together.

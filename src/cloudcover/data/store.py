@@ -51,7 +51,7 @@ class ChipStore:
             raise KeyError(f"the store has no chip {error.args[0]}") from None
 
     def bands(self) -> list[str]:
-        """Names of the bands, in their order in the arrays."""
+        """Name of the bands, in their order in the arrays."""
         columns = map(str, self.index.columns)
         return [c.removeprefix("mean_").removesuffix("_dn") for c in columns if c.startswith("mean_")]
 
@@ -115,7 +115,7 @@ class ChipStore:
 
     @staticmethod
     def batches(chip_ids: Iterable[str], size: int) -> Iterable[list[str]]:
-        """Cuts ids into batches of at most `size`, so that a pass over the store needs bounded memory."""
+        """Cut ids into batches of at most `size`, so that a pass over the store needs bounded memory."""
         ids = list(chip_ids)
         return (ids[i : i + size] for i in range(0, len(ids), size))
 

@@ -50,7 +50,7 @@ def stray_labels(paths: Iterable[Path], chips: pd.DataFrame) -> dict[str, str]:
 
 
 def stray_folders(root: Path) -> list[str]:
-    """Names of the folders below `root` that are not part of the layout, such as `labels` or `Train_Labels`."""
+    """Name of the folders below `root` that are not part of the layout, such as `labels` or `Train_Labels`."""
     known = {f"{split}_{part}" for split in (*SPLITS, UNLABELLED) for part in ("features", "labels")}
     return [path.name for path in visible(root) if path.is_dir() and path.name not in known]
 
@@ -62,7 +62,7 @@ def labels_below(root: Path) -> Iterator[Path]:
 
 
 def _meant(name: str, chips: dict[str, str]) -> str | None:
-    """The chip, by `ids.core`, whose id is a part of a name, such as c000 of `c000_mask.tif` and `mask-C000.png`."""
+    """Return the chip, by `ids.core`, whose id is a part of a name, such as c000 of `c000_mask.tif` and `mask-C000.png`."""
     stem = name.rpartition(".")[0] or name
     edges = [-1, *(match.start() for match in re.finditer(r"[_\-. ]", stem)), len(stem)]
     parts = sorted((stem[start + 1 : end] for start, end in combinations(edges, 2)), key=len, reverse=True)

@@ -50,11 +50,11 @@ class Table:
     checks_keys: bool = True
 
     def empty(self) -> pd.DataFrame:
-        """A table without rows."""
+        """Return a table without rows."""
         return self.check(pd.DataFrame({c: [] for c in self.columns}), self.name)
 
     def check(self, frame: pd.DataFrame, origin: Path | str) -> pd.DataFrame:
-        """Returns the frame with declared column order and dtypes.
+        """Return the frame with declared column order and dtypes.
 
         Raises:
             TableError: a column is missing or unknown, a value has another type, a key is duplicated (also if only by
@@ -118,7 +118,7 @@ class Table:
         return self.columns | {str(column): dtype for column, dtype in extra.items() if dtype}
 
     def write(self, frame: pd.DataFrame, path: Path | str) -> None:
-        """Checks and writes the table atomically."""
+        """Check and writes the table atomically."""
         frame = self.check(frame, path)
         with atomic(path) as part:
             if Path(path).suffix == ".parquet":
@@ -127,7 +127,7 @@ class Table:
                 frame.to_csv(part, index=False, lineterminator="\n")
 
     def read(self, path: Path | str) -> pd.DataFrame:
-        """Reads and checks the table.
+        """Read and checks the table.
 
         Raises:
             TableError: see `check`; an empty file is one as well.
@@ -172,7 +172,7 @@ def read_csv(path: Path | str) -> pd.DataFrame:
 
 
 def truth(text: str) -> bool:
-    """A truth value as programs and spreadsheets write it; `ValueError` for any other text, also an empty one."""
+    """Return a truth value as programs and spreadsheets write it; `ValueError` for any other text, also an empty one."""
     values = {"true": True, "1": True, "false": False, "0": False}
     if text.lower() not in values:
         raise ValueError(f"{text!r} is not true or false")

@@ -187,7 +187,7 @@ def as_dn(
 
 
 def _held(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """A file's nodata value if its pixels can have it, as an integer if they are; otherwise None."""
+    """Return a file's nodata value if its pixels can have it, as an integer if they are; otherwise None."""
     if nodata is None or dtype.kind == "f":
         return nodata
     limits = np.iinfo(dtype)
@@ -231,7 +231,7 @@ def copy_meaning(source: DatasetReader, part: DatasetWriter, window: Window) -> 
 
 
 def suspected_offset(bands: NDArray[np.uint16], nodata: int) -> bool:
-    """Whether all bands begin near 1000 DN, as those of a product of baseline 04.00 or later whose offset was lost.
+    """Return whether all bands begin near 1000 DN, as those of a product of baseline 04.00 or later whose offset was lost.
 
     Args:
         bands: B x H x W uint16 [DN], neither scaled nor shifted.

@@ -24,7 +24,7 @@ PLAIN: Tta = "none"
 def pairs(
     models: Mapping[str, pd.DataFrame], resamples: int, seed: int, statistic: Statistic = global_jaccard
 ) -> pd.DataFrame:
-    """The difference of each two models on the same chips, with its paired 95 % interval.
+    """Return the difference of each two models on the same chips, with its paired 95 % interval.
 
     Args:
         models: tables of counts (`tables.COUNTS`) by name; where trainings were repeated, with `replicates.CHAIN`.
@@ -53,7 +53,7 @@ def pairs(
 
 
 def choose_models(counts: pd.DataFrame, names: Sequence[str], tta: str) -> dict[str, pd.DataFrame]:
-    """Counts by model.
+    """Count by model.
 
     Args:
         counts: `tables.COUNTS`.

@@ -30,7 +30,7 @@ class Estimate(BaseModel):
 
     @classmethod
     def of_variance(cls, value: float, variance: float, freedom: float) -> Estimate:
-        """The interval of a figure by Student's t.
+        """Return the interval of a figure by Student's t.
 
         Args:
             value: the figure.
@@ -42,7 +42,7 @@ class Estimate(BaseModel):
 
     @classmethod
     def of_resamples(cls, value: float, resamples: NDArray[np.float64] | pd.Series, groups: int) -> Estimate:
-        """The interval of a figure from its values in resamples of groups.
+        """Return the interval of a figure from its values in resamples of groups.
 
         Percentiles of few groups are too narrow (with 12 to 15 locations they cover 0.88 to 0.90 instead of 0.95):
         a resample of n groups varies less than n groups do, by (n - 1) / n, and its spread is uncertain itself. So the
@@ -57,7 +57,7 @@ class Estimate(BaseModel):
         return cls.of_variance(value, float(np.var(resamples)) * widening(groups), groups - 1)
 
     def within(self, low: float, high: float) -> Estimate:
-        """The same figure, its interval cut at what the figure can be at all."""
+        """Return the same figure, its interval cut at what the figure can be at all."""
         return Estimate(value=self.value, low=max(self.low, low), high=min(self.high, high))
 
     def columns(self, name: str) -> dict[str, float]:

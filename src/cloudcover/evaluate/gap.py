@@ -78,12 +78,12 @@ def closed_share(found: Replicates, run: str) -> dict[str, float]:
 
 
 def difference(run: str, other: str) -> dict[str, float]:
-    """The contrast `run` - `other`."""
+    """Return the contrast `run` - `other`."""
     return {run: 1.0, other: -1.0} if run != other else {run: 0.0}
 
 
 def differs(estimate: Estimate) -> bool:
-    """Whether an interval leaves out 0."""
+    """Return whether an interval leaves out 0."""
     return estimate.low > 0 or estimate.high < 0
 
 

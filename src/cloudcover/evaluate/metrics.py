@@ -47,7 +47,7 @@ def jaccard(counts: pd.DataFrame) -> float:
 
 
 def by_group(counts: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Sums and figures per value of a column.
+    """Sum and figures per value of a column.
 
     Args:
         counts: table of counts; a chip may occur once per value of `column`.
@@ -143,7 +143,7 @@ def paired_resamples(
     seed: int = 0,
     statistic: Statistic = global_jaccard,
 ) -> pd.DataFrame:
-    """A figure of several models in the same resamples of groups, for intervals of whatever follows from them.
+    """Return a figure of several models in the same resamples of groups, for intervals of whatever follows from them.
 
     Args:
         models: tables of counts on the same chips, by name.

@@ -36,7 +36,7 @@ def chain_folders(results: Sequence[str]) -> dict[Chain, Path]:
 
 
 def read_counts(folders: Mapping[Chain, Path]) -> pd.DataFrame:
-    """Counts against true masks of several runs of the chain.
+    """Count against true masks of several runs of the chain.
 
     Args:
         folders: of the runs.
@@ -86,7 +86,7 @@ def steps(found: Replicates) -> pd.DataFrame:
 
 
 def plot(runs: pd.DataFrame, chains: pd.DataFrame, path: Path) -> None:
-    """Draws each run's Jaccard on true masks: the mean with its interval, and a dot per set and training.
+    """Draw each run's Jaccard on true masks: the mean with its interval, and a dot per set and training.
 
     Args:
         runs: from `gap.closed_gap`.
@@ -111,7 +111,7 @@ def plot(runs: pd.DataFrame, chains: pd.DataFrame, path: Path) -> None:
 
 
 def plot_gains(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
-    """Draws the gains of several comparisons, each in a panel of its own.
+    """Draw the gains of several comparisons, each in a panel of its own.
 
     Args:
         tables: from `gap.gains`, by the title of their panel; the first column has the names.

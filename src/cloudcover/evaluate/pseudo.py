@@ -125,7 +125,7 @@ def _count(
 
 
 def _where(labels: NDArray[np.uint8], true: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The true masks where labels say something, and unknown elsewhere."""
+    """Return the true masks where labels say something, and unknown elsewhere."""
     return np.where(labels == IGNORE_INDEX, IGNORE_INDEX, true).astype(np.uint8)
 
 

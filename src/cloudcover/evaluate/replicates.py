@@ -91,16 +91,16 @@ class Replicates:
         return cls(figures, variances, len(figures) > 1)
 
     def estimate(self, contrast: Contrast) -> Estimate:
-        """A sum of weighted figures, each the mean over sets and trainings, with its interval."""
+        """Return a sum of weighted figures, each the mean over sets and trainings, with its interval."""
         value, variance, freedom = self._moments(contrast)
         return Estimate.of_variance(value, variance, freedom)
 
     def figure(self, run: str) -> Estimate:
-        """The figure of a run [0-1]."""
+        """Return the figure of a run [0-1]."""
         return self.estimate({run: 1}).within(0, 1)
 
     def ratio(self, above: Contrast, below: Contrast) -> Estimate | None:
-        """A ratio of two sums with Fieller's interval (1954); None where it is not determined.
+        """Return a ratio of two sums with Fieller's interval (1954); None where it is not determined.
 
         It is not where the interval of the denominator holds 0, and has no meaning where that lies below it.
         """

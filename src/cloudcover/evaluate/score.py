@@ -85,7 +85,7 @@ def _same_place(prediction: Path, label: Path) -> bool:
 
 
 def _read(path: Path, seen: _Seen) -> NDArray[np.uint8]:
-    """A mask of {0, 1, 255}, H x W; adds what it holds to `seen`."""
+    """Return a mask of {0, 1, 255}, H x W; adds what it holds to `seen`."""
     mask = read_mask(path, "mask")[0]
     seen.values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
     if 1 in mask:

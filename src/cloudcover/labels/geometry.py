@@ -37,7 +37,7 @@ def reduce(masks: NDArray[np.generic], side: int) -> NDArray[np.float32]:
 
 
 def geometry_evidence(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> dict[str, Floats]:
-    """The shape of labels, alone and against the prediction.
+    """Return the shape of labels, alone and against the prediction.
 
     Args:
         probabilities: N x H x W float32 in [0, 1].
@@ -63,7 +63,7 @@ def geometry_evidence(probabilities: NDArray[np.float32], labels: NDArray[np.uin
 
 
 def best_shift(predicted: Bools, label: Bools) -> dict[str, Floats]:
-    """The shift of the label that fits the prediction best.
+    """Return the shift of the label that fits the prediction best.
 
     All shifts at once by FFT (cross-correlation), on masks reduced to `COARSE` cells: for each shift the IoU over the
     part where both masks are seen.

@@ -19,7 +19,7 @@ class ImportListError(ValueError):
 
 
 def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame:
-    """Reads a review of labels.
+    """Read a review of labels.
 
     - `.csv` by `tables.VERDICTS`: taken as it is;
     - `.csv` by `tables.MANIFEST`: the labels that it rejects;
@@ -88,7 +88,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _chip(text: str) -> str:
-    """The chip that a line means: `00120`, or the name or path of its file, `train_labels/00120.tif`."""
+    """Return the chip that a line means: `00120`, or the name or path of its file, `train_labels/00120.tif`."""
     name = text.strip().replace("\\", "/").rpartition("/")[2]
     return stem_of(name) or name
 

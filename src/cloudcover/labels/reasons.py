@@ -72,7 +72,7 @@ REASONS = {
 
 
 def title(reason: str) -> str:
-    """The name that people read."""
+    """Return the name that people read."""
     return REASONS[reason].title if reason in REASONS else reason.replace("_", " ")
 
 

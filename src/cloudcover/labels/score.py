@@ -64,7 +64,7 @@ def strengths(evidence: pd.DataFrame) -> pd.DataFrame:
 
 
 def features(evidence: pd.DataFrame) -> pd.DataFrame:
-    """The strengths and general signs of a wrong label, each in [0, 1], or [-1, 1] if it is among `RELATIVE`.
+    """Return the strengths and general signs of a wrong label, each in [0, 1], or [-1, 1] if it is among `RELATIVE`.
 
     - `disagreement`: the models' mean error;
     - `contradicted`, `doubted`: pixels where all models, or any of them, are against the label;
@@ -97,7 +97,7 @@ def features(evidence: pd.DataFrame) -> pd.DataFrame:
 
 
 def share(values: pd.Series | Floats) -> Floats:
-    """A share of pixels on a scale of ratios: log(1 + v / u) / log(1 + 1 / u), u = 0.02; in [0, 1], 0 below 0.
+    """Return a share of pixels on a scale of ratios: log(1 + v / u) / log(1 + 1 / u), u = 0.02; in [0, 1], 0 below 0.
 
     From 1 % to 5 % means as much as from 5 % to 20 %.
     """
@@ -130,7 +130,7 @@ def adjust_prior(posterior: Floats, prior: float, floor: float = 1e-4) -> tuple[
 
 
 def score_labels(evidence: pd.DataFrame) -> pd.DataFrame:
-    """Adds `suspicion` and `reasons` to the evidence.
+    """Add `suspicion` and `reasons` to the evidence.
 
     Args:
         evidence: a row per chip, as `audit.judge_labels` gathers it.

@@ -54,7 +54,7 @@ def one_core_each(threads: int) -> ThreadPoolExecutor:
 
 
 def cells(side: int) -> int:
-    """Number of cells along a chip's side of so many pixels: cells are squares of 1, 2, 4, … pixels."""
+    """Return the number of cells along a chip's side of so many pixels: cells are squares of 1, 2, 4, … pixels."""
     pixels = 1
     while side // (2 * pixels) >= LEAST_CELLS:
         pixels *= 2
@@ -62,7 +62,7 @@ def cells(side: int) -> int:
 
 
 def describe(dn: NDArray[np.uint16], bands: list[str]) -> NDArray[np.float32]:
-    """Describes each cell of chips.
+    """Describe each cell of chips.
 
     In order: reflectance of each band; each band over the mean of all (colour without brightness); haze (see
     `spectral.haze`); per window of `SURROUNDINGS` mean, standard deviation and minimum of the brightness and mean of
@@ -111,7 +111,7 @@ class Sample:
 
 
 def draw(store: ChipStore, chip_ids: list[str], seed: int) -> Sample:
-    """Draws the cells of each chip that trees learn from; which ones follows from the seed and the chip's id alone."""
+    """Draw the cells of each chip that trees learn from; which ones follows from the seed and the chip's id alone."""
     number = max(1, min(CELLS_PER_CHIP, CELLS_IN_ALL // max(1, len(chip_ids))))
     bands, parts = store.bands(), []
     for batch in store.batches(chip_ids, BATCH):

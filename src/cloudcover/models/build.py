@@ -174,7 +174,7 @@ def _lite0_encoder(model: ModelParams) -> nn.Module:
 
 
 def _timm_encoder(name: str, source: dict[str, Any]) -> nn.Module:
-    """An RGB encoder of timm filled from a file or a state; timm translates every layout that it ever published.
+    """Return an RGB encoder of timm filled from a file or a state; timm translates every layout that it ever published.
 
     Args:
         name: the encoder, with the prefix `tu-`.

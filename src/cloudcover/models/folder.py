@@ -72,7 +72,7 @@ class ModelCard(BaseModel):
     seed: int
 
     def model_params(self) -> ModelParams:
-        """The network's parameters, without pretrained weights."""
+        """Return the network's parameters, without pretrained weights."""
         return ModelParams(
             architecture=self.architecture,
             encoder=self.encoder,
@@ -83,7 +83,7 @@ class ModelCard(BaseModel):
         )
 
     def data_params(self) -> DataParams:
-        """The chips that the model was trained on, as far as its input scale depends on them."""
+        """Return the chips that the model was trained on, as far as its input scale depends on them."""
         return DataParams.model_validate({"bands": self.bands, "nodata": self.nodata, "chip_size": self.chip_size})
 
 
@@ -94,7 +94,7 @@ def library_versions() -> dict[str, str]:
 
 
 def save_model(folder: Path, module: nn.Module, card: ModelCard) -> None:
-    """Writes the weights and then the card, each atomically; the folder is usable only when both are there.
+    """Write the weights and then the card, each atomically; the folder is usable only when both are there.
 
     Args:
         folder: made if it does not exist.
@@ -111,7 +111,7 @@ def save_model(folder: Path, module: nn.Module, card: ModelCard) -> None:
 
 
 def load_card(folder: Path) -> ModelCard:
-    """Reads and checks the card alone, without the weights.
+    """Read and checks the card alone, without the weights.
 
     Raises:
         ModelFolderError: it is missing, or not a card.

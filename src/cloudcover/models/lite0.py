@@ -25,7 +25,7 @@ HEAD = ("conv_head.", "bn2.", "classifier.")
 
 
 def weights() -> dict[str, Tensor]:
-    """The classifier's weights, under the names of timm's `tf_efficientnet_lite0`.
+    """Return the classifier's weights, under the names of timm's `tf_efficientnet_lite0`.
 
     Raises:
         ImportError: the package is not installed.

@@ -32,7 +32,7 @@ class Normalize(nn.Module):
     """
 
     def __init__(self, params: InputParams, data: DataParams, *, reuse: bool = False) -> None:
-        """Prepares the scale of `data.bands`.
+        """Prepare the scale of `data.bands`.
 
         Args:
             params: the scale and, for reflectance, mean and std of each band.

@@ -86,7 +86,7 @@ def _collect(node: ast.AST, tokens: list[str]) -> None:
 
 
 def _never_runs(node: ast.AST) -> bool:
-    """Whether a statement is for readers and type checkers alone: a docstring, or `if TYPE_CHECKING:`."""
+    """Return whether a statement is for readers and type checkers alone: a docstring, or `if TYPE_CHECKING:`."""
     if isinstance(node, ast.If):
         return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -123,7 +123,7 @@ def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
 
 
 def _files(name: str) -> Iterator[Path]:
-    """The file of a dotted name and the `__init__.py` of each package above it, which Python runs too."""
+    """Return the file of a dotted name and the `__init__.py` of each package above it, which Python runs too."""
     parts = name.split(".")
     if parts[0] != PACKAGE.name:
         return

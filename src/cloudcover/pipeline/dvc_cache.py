@@ -15,7 +15,7 @@ from cloudcover.runtime.files import hash_files
 
 
 def verify(cache: Path, lock: Path) -> tuple[pd.DataFrame, int]:
-    """Compares the content of each object with its name, which is the MD5 of what was stored.
+    """Compare the content of each object with its name, which is the MD5 of what was stored.
 
     Args:
         cache: folder of the objects, `.dvc/cache/files/md5`.

@@ -22,7 +22,7 @@ def _ours_or_warning(record: logging.LogRecord) -> bool:
 
 
 def start(snakemake: Any) -> Params:
-    """Prepares a job and returns its parameters.
+    """Prepare a job and returns its parameters.
 
     Messages go to the rule's log and to the terminal. An unhandled exception lands in the log with its traceback, and
     on the terminal as one line. A job that asks for GPUs waits for its own (`gpu_slots.take`). It must run before torch

@@ -13,7 +13,7 @@ PSEUDO_ARRAYS = {"hard": "masks.npy", "soft": "probabilities.npy"}
 
 
 def fold_of(path: Path) -> int:
-    """Number the fold of a model folder, `models/RUN/fold<k>`, or of a file that is named by one."""
+    """Return the number the fold of a model folder, `models/RUN/fold<k>`, or of a file that is named by one."""
     return int(path.stem.removeprefix("fold"))
 
 

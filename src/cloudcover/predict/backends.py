@@ -64,7 +64,7 @@ class TorchBackend:
 
 
 def load_backend(folder: Path, device: str, precision: str) -> Backend:
-    """The engine of a model folder: OpenVINO if it was exported, else torch; arguments as for `TorchBackend`.
+    """Return the engine of a model folder: OpenVINO if it was exported, else torch; arguments as for `TorchBackend`.
 
     Raises:
         ModelFolderError: a part of the folder is missing, corrupt or belongs to another model.

@@ -84,7 +84,7 @@ def load_bundle(
     batch: int = 32,
     threshold: float | None = None,
 ) -> Predictor:
-    """Loads a bundle, or a single model folder, as a predictor with its own policy and settings.
+    """Load a bundle, or a single model folder, as a predictor with its own policy and settings.
 
     Args:
         folder: the bundle or model folder.
@@ -112,7 +112,7 @@ def load_bundle(
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Reads the card of a bundle.
+    """Read the card of a bundle.
 
     Raises:
         ModelFolderError: it is none; names of models must not lead out of the bundle.
@@ -124,13 +124,13 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def _steps(settings: InferenceSettings) -> str:
-    """The post-processing in words."""
+    """Return the post-processing in words."""
     steps = settings.postprocess.model_dump(exclude_defaults=True)
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in steps.items()) or "none"
 
 
 def _card(bundle: Bundle, example: Path) -> str:
-    """A model card for people (Mitchell et al. 2019), from the cards of the run."""
+    """Return a model card for people (Mitchell et al. 2019), from the cards of the run."""
     card = load_card(example)
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(bundle.metrics.items()))
     weights = "\n".join(f"| `{name}` | {value:.4f} |" for name, value in bundle.settings.weights.items())

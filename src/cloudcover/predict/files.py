@@ -193,7 +193,7 @@ class ChipFiles:
         self._stack.close()
 
     def batches(self, chips: Sequence[Path]) -> Iterator[tuple[tuple[int, int] | str, list[Path]]]:
-        """Runs of chips of one size, as many as fit into a batch, at least one; or of chips with the same problem."""
+        """Run of chips of one size, as many as fit into a batch, at least one; or of chips with the same problem."""
         from cloudcover.models.border import STRIDE  # loads torch, which this module's processes do without
 
         for found, run in groupby(self._small(chips), lambda chip: chip[1]):

@@ -35,7 +35,7 @@ class CloudModel:
 
     @property
     def bands(self) -> list[str]:
-        """Names of the bands that an image must have, in this order."""
+        """Name of the bands that an image must have, in this order."""
         return list(self.predictor.card.bands)
 
     def predict(self, image: Any, offset: int = 0) -> NDArray[np.uint8]:

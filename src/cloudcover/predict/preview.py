@@ -44,7 +44,7 @@ class Thumbnail:
             np.add.at(total, places, np.add.reduceat(dn[band], self._columns, axis=1, dtype=np.uint32))
 
     def outlined(self, mask: NDArray[np.uint8]) -> Picture:
-        """The picture, with the inner outline of the cloud of a mask H x W of {0, 1, 255}."""
+        """Return the picture, with the inner outline of the cloud of a mask H x W of {0, 1, 255}."""
         picture = displayed(self._sums / self._whole_dn, GAMMA).transpose(1, 2, 0).copy()
         middle = self._step // 2
         rows, columns = (np.minimum(np.arange(middle, n + middle, self._step), n - 1) for n in mask.shape)

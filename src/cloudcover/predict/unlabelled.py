@@ -53,7 +53,7 @@ def predict_test(store: ChipStore, folds: pd.DataFrame, predictor: Predictor, ma
 
 
 def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.DataFrame:
-    """Writes the mask of each chip without a label as `out/<chip_id>.tif` and lists them in `out/masks.csv`.
+    """Write the mask of each chip without a label as `out/<chip_id>.tif` and lists them in `out/masks.csv`.
 
     Args:
         store: the packed chips.

@@ -32,13 +32,13 @@ class Span:
 
 
 def whole(length: int) -> Span:
-    """A window that shows the whole axis, as it is."""
+    """Return a window that shows the whole axis, as it is."""
     every = slice(0, length)
     return Span(np.arange(length), every, every, np.ones(length, np.float32))
 
 
 def least_side(length: int, most: int, overlap: int, step: int) -> int:
-    """The smallest windows that cover an axis by no more windows than the largest ones need.
+    """Return the smallest windows that cover an axis by no more windows than the largest ones need.
 
     Args:
         length: Pixels of the image along the axis.

@@ -79,7 +79,7 @@ def dn_of(array: Any, scale: float | None = None, offset: int = 0, nodata: int =
 
 
 def bands_first(array: Any) -> Any:
-    """An array with its axis of bands moved to the front, without computing it.
+    """Return an array with its axis of bands moved to the front, without computing it.
 
     Raises:
         ValueError: there are not three axes.

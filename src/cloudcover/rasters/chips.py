@@ -10,7 +10,7 @@ from cloudcover.rasters.layers import Layer, Plan, Request, local
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """The folder itself, if it holds any of the bands, in whatever format: what it lacks is found when it is read.
+    """Return the folder itself, if it holds any of the bands, in whatever format: what it lacks is found when it is read.
 
     One that holds JPEG 2000 files only is left to the reader of single-band rasters.
     """

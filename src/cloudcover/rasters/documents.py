@@ -55,7 +55,7 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
 
 
 def number(text: object, key: str, name: str) -> float:
-    """A number of a metadata file; raises `ChipError` if it is none."""
+    """Return a number of a metadata file; raises `ChipError` if it is none."""
     try:
         return float(text)  # type: ignore[arg-type]
     except (TypeError, ValueError):

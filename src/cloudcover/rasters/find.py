@@ -110,7 +110,7 @@ def find_images(
 
 
 def _behind(url: str, kind: Kind | None, request: Request) -> Found:
-    """The image behind an address: a raster by its suffix, otherwise a STAC item."""
+    """Return the image behind an address: a raster by its suffix, otherwise a STAC item."""
     path = Path(unquote(urlsplit(url).path))
     raster = path.suffix.lower() in multiband.SUFFIXES
     return Found(
@@ -119,7 +119,7 @@ def _behind(url: str, kind: Kind | None, request: Request) -> Found:
 
 
 def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
-    """The image that a file is or belongs to; raises `FileNotFoundError` if it does not exist."""
+    """Return the image that a file is or belongs to; raises `FileNotFoundError` if it does not exist."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.name in safe.LEVELS or landsat.METADATA.fullmatch(path.name):
@@ -135,7 +135,7 @@ def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
 
 
 def _below(top: Path, kind: Kind | None, request: Request) -> list[Found]:
-    """The images of a folder and of all below it, by their folders' names."""
+    """Return the images of a folder and of all below it, by their folders' names."""
     found: dict[Path, list[Found]] = {}
     for folder, folders, names in _folders(top):
         found[folder] = _in_folder(folder, names, kind, request)
@@ -145,7 +145,7 @@ def _below(top: Path, kind: Kind | None, request: Request) -> list[Found]:
 
 
 def _in_folder(folder: Path, names: Sequence[str], kind: Kind | None, request: Request) -> list[Found]:
-    """The images of one folder by the first reader that finds any."""
+    """Return the images of one folder by the first reader that finds any."""
     # The folder that somebody stands in has a name too, which becomes that of its mask.
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     kinds: list[Kind] = [kind] if kind else [each for each in get_args(Kind) if each not in ONLY_ASKED]
@@ -156,7 +156,7 @@ def _in_folder(folder: Path, names: Sequence[str], kind: Kind | None, request: R
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """A folder and all below it with the names of their visible folders and files; a loop of links is entered once."""
+    """Return a folder and all below it with the names of their visible folders and files; a loop of links is entered once."""
     seen = set()
     for root, folders, names in os.walk(top, followlinks=True):
         if (place := Path(root).resolve()) in seen:

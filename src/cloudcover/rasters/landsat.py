@@ -116,7 +116,7 @@ def _group(groups: Groups, name: str, metadata: str) -> Mapping[str, str]:
 
 
 def _number(spacecraft: str, band: str) -> int:
-    """Number of a sensor's band; raises `ChipError` if there is none like the one that is asked for."""
+    """Return the number of a sensor's band; raises `ChipError` if there is none like the one that is asked for."""
     numbers = OLI if spacecraft in ("LANDSAT_8", "LANDSAT_9") else TM
     if (key := plain_band(band)) not in numbers:
         raise ChipError(band, f"{spacecraft} has no band like it: those for {', '.join(numbers)} are there")

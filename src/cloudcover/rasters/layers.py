@@ -90,7 +90,7 @@ class Plan:
 
 
 def local(band: str, path: Path, **more: Any) -> Layer:
-    """A layer of a file on this machine, by the driver for its suffix."""
+    """Return a layer of a file on this machine, by the driver for its suffix."""
     return Layer(band, str(path), path, driver=driver_of(path.name), **more)
 
 
@@ -107,16 +107,16 @@ def plain_band(text: str) -> str:
 
 
 def described_band(text: str) -> str:
-    """The same for a description, which may also be a common name such as `blue`."""
+    """Return the same for a description, which may also be a common name such as `blue`."""
     return COMMON_NAMES.get(text.strip().lower()) or plain_band(text)
 
 
 def without_query(url: str) -> str:
-    """An address without its query and without a password."""
+    """Return an address without its query and without a password."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def file_name(text: str) -> str:
-    """A name of a product as the stem of a file name: what is neither letter, digit, dot nor dash becomes `_`."""
+    """Return a name of a product as the stem of a file name: what is neither letter, digit, dot nor dash becomes `_`."""
     return re.sub(r"[^\w.\-]", "_", text).lstrip(".") or "image"

@@ -43,7 +43,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
 
 
 def _file(place: str, part: str) -> Layer:
-    """The file as a layer for opening it."""
+    """Return the file as a layer for opening it."""
     if "://" in place:
         name = without_query(place).rpartition("/")[2]
         return Layer(name, f"/vsicurl/{place}", None, driver=driver_of(name))

@@ -51,7 +51,7 @@ LEVELS = {
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """The folder itself, if it is a product; and the zips of products in it."""
+    """Return the folder itself, if it is a product; and the zips of products in it."""
     found = {name: product_name(name) for name in sorted(names) if ZIP.fullmatch(name)}
     if folder.suffix.upper() == ".SAFE" or any(name in LEVELS for name in names):
         found[""] = product_name(folder.name)
@@ -59,7 +59,7 @@ def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str
 
 
 def product_name(name: str) -> str:
-    """The name of a product without `.SAFE` and `.zip`."""
+    """Return the name of a product without `.SAFE` and `.zip`."""
     return re.sub(r"(\.SAFE)?(\.zip)?$", "", name, flags=re.IGNORECASE)
 
 

@@ -114,7 +114,7 @@ class Item(Part):
     assets: dict[str, Asset]
 
     def holders(self, wanted: str) -> list[tuple[str, int]]:
-        """The best assets for a band, as their keys and the band's place in them, from 0.
+        """Return the best assets for a band, as their keys and the band's place in them, from 0.
 
         Those of one band come before others, then those of smaller pixels, then GeoTIFFs before JPEG 2000.
         """

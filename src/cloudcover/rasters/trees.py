@@ -14,7 +14,7 @@ class Tree(Protocol):
     """A product's files by their paths inside it."""
 
     def holds(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether there is such a file."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -26,7 +26,7 @@ class Tree(Protocol):
         ...
 
     def path(self, name: str) -> Path:
-        """The file on this machine that holds it."""
+        """Return the file on this machine that holds it."""
         ...
 
 

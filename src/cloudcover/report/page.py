@@ -23,7 +23,7 @@ LISTED = 50
 
 
 def render_page(results: Results, params: Any) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
         results: what it shows.
@@ -130,7 +130,7 @@ def _svg(plot: Callable[..., str], *args: Any) -> Markup:
 
 
 def _chosen(step: Step) -> str:
-    """The value of a step in words."""
+    """Return the value of a step in words."""
     if not isinstance(step.chosen, dict):
         return f"{step.chosen:.3g}"
     parts = []
@@ -142,10 +142,10 @@ def _chosen(step: Step) -> str:
 
 
 def _signed(value: float) -> str:
-    """A difference with its sign and four digits; a dash where there is none."""
+    """Return a difference with its sign and four digits; a dash where there is none."""
     return "–" if pd.isna(value) else f"{value:+.4f}"
 
 
 def _share(value: float) -> str:
-    """A share in 0-1 with four digits; a dash where there is none."""
+    """Return a share in 0-1 with four digits; a dash where there is none."""
     return "–" if pd.isna(value) else f"{value:.4f}"

@@ -45,18 +45,18 @@ def composite(dn: NDArray[np.uint16], bands: Sequence[int]) -> Picture:
 
 
 def true_colour(dn: NDArray[np.uint16], names: Sequence[str]) -> Picture:
-    """A chip (B x H x W [DN]) with these bands in the colours of `true_bands`."""
+    """Return a chip (B x H x W [DN]) with these bands in the colours of `true_bands`."""
     return composite(dn, true_bands(names))
 
 
 def false_colour(dn: NDArray[np.uint16], names: Sequence[str]) -> Picture | None:
-    """A chip (B x H x W [DN]) with these bands in the colours of `false_bands`; None without them."""
+    """Return a chip (B x H x W [DN]) with these bands in the colours of `false_bands`; None without them."""
     bands = false_bands(names)
     return None if bands is None else composite(dn, bands)
 
 
 def mask_picture(mask: NDArray[np.uint8]) -> Picture:
-    """A mask of {0, 1, 255} (H x W) in flat colours."""
+    """Return a mask of {0, 1, 255} (H x W) in flat colours."""
     return _flat(mask, {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, IGNORE_INDEX: UNKNOWN_COLOUR})
 
 
@@ -71,7 +71,7 @@ def errors_picture(predicted: NDArray[np.bool_], label: NDArray[np.uint8]) -> Pi
 
 
 def outlined(picture: Picture, mask: NDArray[np.uint8 | np.bool_], colour: tuple[int, int, int]) -> Picture:
-    """The picture with the inner outline of a mask's cloud (H x W of the chip, any size) drawn on it."""
+    """Return the picture with the inner outline of a mask's cloud (H x W of the chip, any size) drawn on it."""
     cloud = _fit((mask == 1).astype(np.uint8), Image.Resampling.NEAREST) == 1
     edge = cloud & ~binary_erosion(cloud, border_value=1)
     result = picture.copy()
@@ -80,12 +80,12 @@ def outlined(picture: Picture, mask: NDArray[np.uint8 | np.bool_], colour: tuple
 
 
 def photo_uri(picture: Picture) -> str:
-    """A JPEG data URI: some kilobytes per chip, where PNG takes ten times that."""
+    """Return a JPEG data URI: some kilobytes per chip, where PNG takes ten times that."""
     return _uri(Image.fromarray(picture), "jpeg", quality=82, subsampling=0)
 
 
 def flat_uri(picture: Picture) -> str:
-    """A PNG data URI with a palette: lossless and small for pictures of few colours."""
+    """Return a PNG data URI with a palette: lossless and small for pictures of few colours."""
     return _uri(Image.fromarray(picture).quantize(8, dither=Image.Dither.NONE), "png", optimize=True)
 
 

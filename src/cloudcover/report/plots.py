@@ -177,7 +177,7 @@ def _words(name: str) -> str:
 
 
 def _shortened(names: Iterable[str]) -> list[str]:
-    """Names that fit beside an axis; the page's tables show them whole."""
+    """Name that fit beside an axis; the page's tables show them whole."""
     return [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
 
 
@@ -187,13 +187,13 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _figures(width: float, height: float, ratios: Sequence[float]) -> tuple[Figure, Sequence[Axes]]:
-    """Plots below each other that share their horizontal axis."""
+    """Plot below each other that share their horizontal axis."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(len(ratios), sharex=True, height_ratios=ratios))
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an `<svg>` element: equal bytes for equal figures, the page's font, colours by CSS variables."""
+    """Return the figure as an `<svg>` element: equal bytes for equal figures, the page's font, colours by CSS variables."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         # Matplotlib only measures the text with its own font: the browser draws it.
@@ -208,7 +208,7 @@ def _svg(figure: Figure, name: str) -> str:
 
 
 def _restyled(tag: str) -> str:
-    """A tag without ids, fonts and sizes of its own, and with CSS variables as colours; texts between tags stay."""
+    """Return a tag without ids, fonts and sizes of its own, and with CSS variables as colours; texts between tags stay."""
     for pattern, replacement in (
         (r"font-family: [^;\"]*;? ?", ""),
         (r' id="(?![mp][0-9a-f]{8,}")[^"]*"', ""),  # only markers and clip paths are referred to

@@ -13,7 +13,7 @@ BOUNDS = ("jaccard", "jaccard_low", "jaccard_high")
 
 
 def runs_of(metrics: Mapping[str, Any]) -> list[str]:
-    """Names of the runs in `metrics.json`, in the order of the chain: baseline, rounds, members, final, oracle.
+    """Name of the runs in `metrics.json`, in the order of the chain: baseline, rounds, members, final, oracle.
 
     The only member of an ensemble is the final model itself and left out.
     """
@@ -36,14 +36,14 @@ def rounds_of(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def interval(figures: Mapping[str, float], sign: bool = False) -> str:
-    """A figure with its 95 % interval: `0.8731 (0.8412-0.9005)`, or `+0.0213 (+0.0101 to +0.0330)`."""
+    """Return a figure with its 95 % interval: `0.8731 (0.8412-0.9005)`, or `+0.0213 (+0.0101 to +0.0330)`."""
     if sign:
         return f"{figures['jaccard']:+.4f} ({figures['jaccard_low']:+.4f} to {figures['jaccard_high']:+.4f})"
     return f"{figures['jaccard']:.4f} ({figures['jaccard_low']:.4f}-{figures['jaccard_high']:.4f})"
 
 
 def final_table(metrics: Path, truth: Path) -> str:
-    """The figures of a run as plain text.
+    """Return the figures of a run as plain text.
 
     Args:
         metrics: `reports/metrics.json`.

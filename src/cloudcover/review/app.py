@@ -49,7 +49,7 @@ class Review:
         )  # fmt: skip
 
     def page(self, request: Request) -> Response:
-        """The page."""
+        """Return the page."""
         return Response(self._page, media_type="text/html")
 
     def session(self, request: Request) -> Response:
@@ -68,7 +68,7 @@ class Review:
         )
 
     def chips(self, request: Request) -> Response:
-        """The list: id, suspicion, verdict and its time of each chip, in order."""
+        """Return the list: id, suspicion, verdict and its time of each chip, in order."""
         table = self.queue.select(self.verdicts.rows(), request.query_params)
         suspicion = [None if s != s else round(s, 3) for s in table["suspicion"].tolist()]
         rows = zip(table["chip_id"], suspicion, table["verdict"], table["time"], strict=True)
@@ -88,7 +88,7 @@ class Review:
         )
 
     def picture(self, request: Request) -> Response:
-        """A picture of a chip. The browser may keep small ones: their address holds the session's version."""
+        """Return a picture of a chip. The browser may keep small ones: their address holds the session's version."""
         chip_id, name = self._known(request.path_params["chip_id"]), request.path_params["name"]
         small = "small" in request.query_params
         if name not in PICTURES or (name == "false" and not self.pictures.false_colour):
@@ -100,7 +100,7 @@ class Review:
         return Response(body, media_type="image/jpeg" if small else "image/bmp", headers=headers)
 
     async def judge(self, request: Request) -> Response:
-        """Gives `chips` the `verdict` (empty: takes theirs away) with a `reason`; `seen`: chip -> [verdict, time]."""
+        """Give `chips` the `verdict` (empty: takes theirs away) with a `reason`; `seen`: chip -> [verdict, time]."""
         body = await _body(request)
         chips, verdict, reason = body.get("chips"), body.get("verdict"), body.get("reason", "")
         if not (isinstance(chips, list) and chips and all(isinstance(c, str) for c in chips)):
@@ -113,14 +113,14 @@ class Review:
         return await self._change(lambda: (self.verdicts.judge(chips, verdict, reason, seen), chips))
 
     async def undo(self, request: Request) -> Response:
-        """Takes a change back: `change`, its number."""
+        """Take a change back: `change`, its number."""
         change = (await _body(request)).get("change")
         if not isinstance(change, int):
             raise HTTPException(400, "change must be a number")
         return await self._change(lambda: (None, self.verdicts.undo(change)))
 
     async def _change(self, make: Callable[[], tuple[int | None, list[str]]]) -> Response:
-        """Makes a change; 409 and the chips as they are if another tab was first."""
+        """Make a change; 409 and the chips as they are if another tab was first."""
         try:
             number, chips = await run_in_threadpool(make)
         except ConflictError as error:
@@ -139,14 +139,14 @@ class Review:
         return self.queue.progress(self.verdicts.rows(), self.verdicts.reviewer)
 
     def _known(self, chip_id: str) -> str:
-        """Refuses what is not the id of a labelled chip; ids never become paths."""
+        """Refuse what is not the id of a labelled chip; ids never become paths."""
         if chip_id not in self.queue.table.index:
             raise HTTPException(404, "no such chip among the labels")
         return chip_id
 
 
 def make_app(review: Review, port: int, key: str) -> Guard:
-    """The application behind its guard; `key` is the reviewer's."""
+    """Return the application behind its guard; `key` is the reviewer's."""
     files = {name: (HERE / name).read_bytes() for name in ("review.css", "review.js")}
     kinds = {"review.css": "text/css", "review.js": "text/javascript"}
 
@@ -175,7 +175,7 @@ def _explain(request: Request, error: Exception) -> Response:
 
 
 def _broken(request: Request, error: Exception) -> Response:
-    """A file that cannot be used, such as a table that was edited meanwhile: the message names it."""
+    """Return a file that cannot be used, such as a table that was edited meanwhile: the message names it."""
     return JSONResponse({"error": str(error)}, 500)
 
 

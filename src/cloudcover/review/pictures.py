@@ -48,7 +48,7 @@ class Pictures:
         self._scenes = {str(name): list(chips) for name, chips in store.index.groupby("scene")["chip_id"]}
 
     def colours(self, chip_id: str, name: str, small: bool = False) -> bytes:
-        """A BMP, or a JPEG if small.
+        """Return a BMP, or a JPEG if small.
 
         Packing 512 x 512 pixels losslessly takes 15 ms (PNG) to 30 ms (WebP), and a loopback needs no packing.
 
@@ -95,7 +95,7 @@ class Pictures:
         return {"predicted_share": round(float(predicted.mean()), 4), "iou": round(float(overlap), 4)}
 
     def _compute_tables(self, scene: str, name: str) -> NDArray[np.uint8]:
-        """The shown value of each digital number: 65,536 uint8, 32 MB for all that are kept.
+        """Return the shown value of each digital number: 65,536 uint8, 32 MB for all that are kept.
 
         The bands of a picture share black and white, so that clouds are white and a scene keeps its colours. They are
         the 2nd and 98th percentile of the scene, from a bounded sample of its chips.

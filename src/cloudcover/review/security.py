@@ -97,7 +97,7 @@ class Guard:
 
 
 def own_key(file: Path) -> str:
-    """The reviewer's key, kept in a file that nobody else can read, so that an open page outlives a restart."""
+    """Return the reviewer's key, kept in a file that nobody else can read, so that an open page outlives a restart."""
     with suppress(FileNotFoundError):
         stat = file.stat()
         if (

@@ -44,7 +44,7 @@ def default_reviewer() -> str:
 
 
 def load(store: Path, audit: Path | None, predictions: list[Path], verdicts: Verdicts) -> Review:
-    """Reads what the page shows.
+    """Read what the page shows.
 
     Args:
         store: folder of the packed chips.
@@ -70,7 +70,7 @@ def serve(
     store: Path, audit: Path | None, verdicts: Path, predictions: Path, reviewer: str, port: int,
     ready: Callable[[str, Review], None],
 ) -> None:  # fmt: skip
-    """Serves the page until it is interrupted.
+    """Serve the page until it is interrupted.
 
     Args:
         store: folder of the packed chips.

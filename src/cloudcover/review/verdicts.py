@@ -49,7 +49,7 @@ class ConflictError(ValueError):
 
 
 def utc_now() -> str:
-    """The time as it is kept: UTC, to the second."""
+    """Return the time as it is kept: UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -110,7 +110,7 @@ class Verdicts:
             return dict(self._rows)
 
     def judge(self, chip_ids: Iterable[str], verdict: str, reason: str, seen: Mapping[str, Seen]) -> int:
-        """Gives chips one verdict, or takes theirs away.
+        """Give chips one verdict, or takes theirs away.
 
         Args:
             chip_ids: the chips.
@@ -163,7 +163,7 @@ class Verdicts:
             return list(steps)
 
     def _apply(self, new: Mapping[str, Verdict | None]) -> None:
-        """Writes first and remembers then, so that a failed write leaves the old state in both places.
+        """Write first and remembers then, so that a failed write leaves the old state in both places.
 
         Only new rows are checked, by the caller: `Table.write` would check every row again with every verdict.
         """
@@ -175,7 +175,7 @@ class Verdicts:
         self._rows, self._known = rows, self._state()
 
     def _refresh(self) -> None:
-        """Reads the file if it is not the one that this process wrote."""
+        """Read the file if it is not the one that this process wrote."""
         state = self._state()
         if state == self._known:
             return

@@ -220,7 +220,7 @@ class BatchLoader:
 
 
 def fits(store: ChipStore, chips: int, soft: bool) -> bool:
-    """Whether chips and their labels fit into the memory of the current GPU beside the network (`CACHE_SHARE`).
+    """Return whether chips and their labels fit into the memory of the current GPU beside the network (`CACHE_SHARE`).
 
     Args:
         store: the packed chips.

@@ -42,12 +42,12 @@ class Place:
 
 
 def nodes() -> int:
-    """Number of machines that train together: those of SLURM's tasks (`launch.spread`), else this one."""
+    """Return the number of machines that train together: those of SLURM's tasks (`launch.spread`), else this one."""
     return int(os.environ["SLURM_STEP_NUM_NODES"]) if tasks() > 1 else 1
 
 
 def devices_per_node(devices: int, device: str) -> int:
-    """The devices of a training that are on each machine.
+    """Return the devices of a training that are on each machine.
 
     Args:
         devices: of the training, `compute.devices`.
@@ -131,12 +131,12 @@ def _end_after_failure(process: subprocess.Popen[bytes], rank: int) -> None:
 
 
 def processes() -> int:
-    """Number of processes that train together; 1 without a process group."""
+    """Return the number of processes that train together; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The micro-batches of all processes, so that a loss over the whole batch is the same as in one process.
+    """Return the micro-batches of all processes, so that a loss over the whole batch is the same as in one process.
 
     Each process takes the gradient of the loss of all. The gradient of its own logits arrives from every process, and
     the mean over processes, which distributed training takes, brings the sum back to the loss of the whole batch.
@@ -157,7 +157,7 @@ def gather(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tens
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum over all processes."""
+    """Return the sum over all processes."""
     if processes() == 1:
         return value
     summed = value.detach().clone()

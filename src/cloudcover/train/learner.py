@@ -123,7 +123,7 @@ class Learner:
         return logits.float()
 
     def _of_shape(self, shape: torch.Size) -> Any:
-        """The network as it is best run for a batch of this shape."""
+        """Return the network as it is best run for a batch of this shape."""
         if not self.network.training:
             return self.network
         if self._compiled is None:
@@ -207,7 +207,7 @@ class Learner:
         )
 
     def _accumulate(self, batch: Batch) -> Tensor:
-        """Adds up the gradients of micro-batches.
+        """Add up the gradients of micro-batches.
 
         Each counts by its share of the valid, weighted pixels. So for losses that are means over pixels the sum is the
         loss of the whole batch; Lovász, Dice and Jaccard become means over micro-batches.
@@ -296,14 +296,14 @@ class Learner:
 
 
 def even_parts(count: int, most: int) -> list[slice]:
-    """Cuts `count` into as few parts as possible of at most `most`, whose sizes differ by one at most."""
+    """Cut `count` into as few parts as possible of at most `most`, whose sizes differ by one at most."""
     parts = -(-count // most)
     ends = [count * number // parts for number in range(parts + 1)]
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def _check(step: tuple[Tensor, int, list[str]] | None, epoch: int) -> None:
-    """Looks at the loss of a step, its batch's number and chips; raises `NotFiniteError`."""
+    """Look at the loss of a step, its batch's number and chips; raises `NotFiniteError`."""
     if step is None:
         return
     loss, index, chips = step

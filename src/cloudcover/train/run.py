@@ -195,7 +195,7 @@ class _Progress:
         return len(self.history)
 
     def ended(self, steps: int, patience: int) -> bool:
-        """Whether all steps are done, or the figure has not risen for `patience` epochs."""
+        """Return whether all steps are done, or the figure has not risen for `patience` epochs."""
         return self.steps >= steps or (self.kept >= 0 and self.epochs - 1 - self.kept >= patience)
 
     def add(self, row: dict[str, float], figures: dict[str, float], network: nn.Module) -> None:
@@ -273,7 +273,7 @@ def _deterministic(device: str) -> Iterator[None]:
 
 
 def _resident(compute: ComputeParams, store: ChipStore, split: Split, masks: Masks | None) -> bool:
-    """Whether all chips stay in the GPU's memory: `compute.device_cache`."""
+    """Return whether all chips stay in the GPU's memory: `compute.device_cache`."""
     if compute.device_cache != "auto":
         return compute.device_cache
     return fits(store, len(split.training) + len(split.validation), masks is not None and masks.soft)

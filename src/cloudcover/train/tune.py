@@ -60,7 +60,7 @@ def tune(
     journal: Path,
     work: Path,
 ) -> optuna.Study:
-    """Searches augmentations by the validation figure of models trained on the clean labels.
+    """Search augmentations by the validation figure of models trained on the clean labels.
 
     The first trial is the configured augmentation, so that there is something to compare with. The figure of the best
     trial is optimistic, because it was chosen by it: the chain's evaluation on other folds is the judge.
@@ -113,7 +113,7 @@ def tune(
 
 
 def suggest(trial: Trial | FrozenTrial, start: AugmentationParams) -> AugmentationParams:
-    """The augmentation of a trial: `start` with the values of `RANGES` that the trial has."""
+    """Return the augmentation of a trial: `start` with the values of `RANGES` that the trial has."""
     values = {name: trial.suggest_float(name, low, high) for name, (low, high) in RANGES.items()}
     return start.model_copy(update=values)
 

@@ -87,7 +87,7 @@ class Calibrator:
     def decide(
         self, name: StepName, fit: Fit, value: Callable[[InferenceCandidate], Any], gain: Estimate | None = None
     ) -> None:
-        """Takes a step if the interval of its gain lies above zero, and post-processing only if small clouds stay.
+        """Take a step if the interval of its gain lies above zero, and post-processing only if small clouds stay.
 
         Args:
             name: of the step.
@@ -114,7 +114,7 @@ class Calibrator:
         return lambda rows, current: replace(current, weights=weights_on(self.held, rows, kind, seed))
 
     def fit_temperature(self, rows: Rows, current: InferenceCandidate) -> InferenceCandidate:
-        """The temperature of least log loss, and the same threshold on its scale."""
+        """Return the temperature of least log loss, and the same threshold on its scale."""
         temperature = fit_temperature(self.held.histograms(current.weights)[rows].sum(axis=0))
         if temperature == 1:
             return current
@@ -122,7 +122,7 @@ class Calibrator:
         return replace(current, temperature=temperature, threshold=threshold)
 
     def fit_threshold(self, rows: Rows, current: InferenceCandidate) -> InferenceCandidate:
-        """The threshold of the highest global Jaccard; exact, since a histogram holds all thresholds."""
+        """Return the threshold of the highest global Jaccard; exact, since a histogram holds all thresholds."""
         histogram = self.held.histograms(current.weights)[rows].sum(axis=0)
         if not histogram.any():
             return current
@@ -137,11 +137,11 @@ class Calibrator:
     # Calibration
 
     def by_location(self, per_chip: Floats) -> Floats:
-        """Sums over the chips of each location: locations x …."""
+        """Sum over the chips of each location: locations x …."""
         return np.asarray(np.tensordot(self._member, per_chip, 1))
 
     def estimate(self, per_chip: Floats, statistic: Callable[[Floats], Floats]) -> Estimate:
-        """A figure of sums over chips, with its interval by location."""
+        """Return a figure of sums over chips, with its interval by location."""
         sums = self.by_location(per_chip)
         values = statistic(np.tensordot(self._draws, sums, 1))
         return Estimate.of_resamples(float(statistic(sums.sum(axis=0))), values, len(sums))
@@ -243,7 +243,7 @@ def compare_weights(calibrator: Calibrator) -> tuple[pd.DataFrame, Kind]:
 
 
 def best_level(histogram: NDArray[np.int64], near: float) -> int:
-    """The level above which pixels are cloud for the highest Jaccard; of equal ones the nearest to `near`.
+    """Return the level above which pixels are cloud for the highest Jaccard; of equal ones the nearest to `near`.
 
     Args:
         histogram: 2 (clear, cloud) x 256.
@@ -257,7 +257,7 @@ def best_level(histogram: NDArray[np.int64], near: float) -> int:
 
 
 def scaled(threshold: float, temperature: float) -> float:
-    """A threshold on the scale of calibrated probabilities, inside 0 and 1."""
+    """Return a threshold on the scale of calibrated probabilities, inside 0 and 1."""
     return float(np.clip(round(float(apply_temperature(threshold, temperature)), 6), 1e-6, 1 - 1e-6))
 
 

@@ -100,7 +100,7 @@ class Scorer:
         return self._small[candidate]
 
     def keeps_small(self, candidate: InferenceCandidate, before: InferenceCandidate, rows: NDArray[np.bool_]) -> bool:
-        """Whether a candidate loses at most `SMALL_LOSS` of the pixels of small clouds that were found before."""
+        """Return whether a candidate loses at most `SMALL_LOSS` of the pixels of small clouds that were found before."""
         found, was = (int(self.small(which)[rows, 0].sum()) for which in (candidate, before))
         return found >= (1 - SMALL_LOSS) * was
 
@@ -109,7 +109,7 @@ class Scorer:
         return float(jaccard_index(self.counts(candidate)[rows].sum(axis=0)))
 
     def nested(self, by_group: list[InferenceCandidate]) -> pd.DataFrame:
-        """Counts where each group's chips are judged by their own candidate: the chips with `overlap.COLUMNS`."""
+        """Count where each group's chips are judged by their own candidate: the chips with `overlap.COLUMNS`."""
         result = np.empty((len(self.held.chips), len(COLUMNS)), np.int64)
         for group, candidate in enumerate(by_group):
             rows = self.held.chips["group"].to_numpy() == group

@@ -28,7 +28,7 @@ MARGIN = 0.2
 def search(
     scorer: Scorer, rows: NDArray[np.bool_], start: InferenceCandidate, trials: int, seed: int
 ) -> InferenceCandidate:
-    """The post-processing and threshold of the highest global Jaccard on some chips.
+    """Return the post-processing and threshold of the highest global Jaccard on some chips.
 
     The first trials are nothing at all and each step alone, the next ones random, and later ones by a tree-structured
     Parzen estimator (Bergstra et al. 2011). The first of equals wins, so nothing is done for nothing. What loses small

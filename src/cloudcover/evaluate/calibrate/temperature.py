@@ -18,7 +18,7 @@ BINS = 15
 
 
 def reliability_sums(histogram: NDArray[np.int64], temperature: float = 1.0, bins: int = BINS) -> Floats:
-    """Sums over the pixels of each bin of probability: … x bins x 3 (pixels, probability, cloud).
+    """Sum over the pixels of each bin of probability: … x bins x 3 (pixels, probability, cloud).
 
     Args:
         histogram: … x 2 (clear, cloud) x 256.
@@ -43,7 +43,7 @@ def calibration_error(sums: Floats) -> Floats:
 
 
 def reliability(sums: Floats) -> pd.DataFrame:
-    """The reliability diagram (DeGroot and Fienberg 1983).
+    """Return the reliability diagram (DeGroot and Fienberg 1983).
 
     Args:
         sums: bins x 3, from `reliability_sums`.

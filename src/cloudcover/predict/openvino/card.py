@@ -56,7 +56,7 @@ class Export(BaseModel):
 
 
 def load_export(folder: Path) -> Export:
-    """Reads `export.json` and checks the files that it lists.
+    """Read `export.json` and checks the files that it lists.
 
     Raises:
         ModelFolderError: it is not an export's card, or a file is missing or not the one that was exported.
@@ -75,7 +75,7 @@ def load_export(folder: Path) -> Export:
 
 
 def load_library(name: Literal["openvino", "nncf"]) -> ModuleType:
-    """Imports a library of the extra `openvino`, without the telemetry that both would send.
+    """Import a library of the extra `openvino`, without the telemetry that both would send.
 
     Raises:
         ExportError: it is not installed.

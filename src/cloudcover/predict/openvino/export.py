@@ -41,7 +41,7 @@ FILES = (MODEL_CARD, GRAPH, WEIGHTS, CARD)
 def export(
     source: Path, out: Path, precision: Precision, store: ChipStore | None = None, seed: int = 0, chips: int = CHIPS
 ) -> list[Export]:
-    """Exports a model folder, or all models of a bundle, into a folder that `Predictor` and `load_bundle` take.
+    """Export a model folder, or all models of a bundle, into a folder that `Predictor` and `load_bundle` take.
 
     Args:
         source: a bundle or a model folder.
@@ -138,7 +138,7 @@ def _choose(store: ChipStore | None, card: ModelCard, seed: int, most: int) -> t
 
 
 def _graph(network: torch.nn.Module, card: ModelCard) -> Any:
-    """The OpenVINO model of any number of chips of any height and width."""
+    """Return the OpenVINO model of any number of chips of any height and width."""
     example = torch.zeros(1, len(card.bands), card.chip_size, card.chip_size)
     openvino = load_library("openvino")
     with warnings.catch_warnings():
