@@ -1,4 +1,4 @@
-"""Tables that set models beside each other: pairs, test-time augmentation, cloud cover, and kinds of labels."""
+"""Tables that compare models: in pairs, by test-time augmentation, by cloud cover and by kind of label."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ PLAIN: Tta = "none"
 def pairs(
     models: Mapping[str, pd.DataFrame], resamples: int, seed: int, statistic: Statistic = global_jaccard
 ) -> pd.DataFrame:
-    """Return the difference of each two models on the same chips, with its paired 95 % interval.
+    """Compare each pair of models on the same chips: the difference with its paired 95 % interval.
 
     Args:
-        models: tables of counts (`tables.COUNTS`) by name; where trainings were repeated, with `replicates.CHAIN`.
-        resamples: of locations.
-        seed: of the resamples.
-        statistic: the figure; see `metrics.bootstrap`.
+        models: Tables of counts (`tables.COUNTS`) by name; with the columns `replicates.CHAIN` for repeated trainings.
+        resamples: Number of bootstrap resamples of locations.
+        seed: Random seed for the bootstrap.
+        statistic: Figure to compare; see `metrics.bootstrap`.
 
     Returns:
         `model` and `other`, their figures, `difference` (model - other) with `difference_low` and `difference_high`,
-        and whether the interval leaves out 0: as `differs` if trainings were repeated, and otherwise as
-        `models_differ`, since another training of the same recipe might not.
+        and whether the interval excludes 0. The last column is called `differs` if trainings were repeated. Otherwise
+        it is called `models_differ`, because repeating a training could change the result.
 
     Raises:
         ValueError: the models were not evaluated on the same chips and labels.
@@ -53,16 +53,16 @@ def pairs(
 
 
 def choose_models(counts: pd.DataFrame, names: Sequence[str], tta: str) -> dict[str, pd.DataFrame]:
-    """Count by model.
+    """Select the counts of each model.
 
     Args:
         counts: `tables.COUNTS`.
-        names: runs, or `run:policy`; none: all runs but `ensemble`, and not the only member of the final model beside
-            it.
-        tta: the policy where a name has none.
+        names: Runs, or `run:policy`. By default all runs except `ensemble`, and except the member of a final model that
+            has only one.
+        tta: Policy for names without one.
 
     Raises:
-        ValueError: there is no such run or policy; the message lists those that there are.
+        ValueError: The run or policy does not exist; the message lists those that do.
     """
     if not names:
         names = [name for name in dict.fromkeys(counts.loc[counts["tta"] == tta, "run"]) if name != ENSEMBLE]
@@ -74,19 +74,19 @@ def choose_models(counts: pd.DataFrame, names: Sequence[str], tta: str) -> dict[
         found[name] = counts[(counts["run"] == run) & (counts["tta"] == (policy or tta))]
         if found[name].empty:
             there = sorted(set(counts["run"] + ":" + counts["tta"]))
-            raise ValueError(f"there is no {run}:{policy or tta} in the counts; there are {', '.join(there)}")
+            raise ValueError(f"the counts contain no {run}:{policy or tta}, only {', '.join(there)}")
     return found
 
 
 def by_coverage(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> pd.DataFrame:
-    """Global Jaccard by bands of the label's cloud cover, with intervals by location.
+    """Compute the global Jaccard by bands of the label's cloud cover, with intervals by location.
 
-    A band of one location has an interval of no width, which means nothing.
+    For a band with a single location, the interval has zero width and no meaning.
 
     Args:
         counts: `tables.COUNTS` of one policy.
-        params: number of resamples.
-        seed: of the resamples.
+        params: Number of resamples.
+        seed: Random seed for the bootstrap.
 
     Returns:
         A row per run and band: `run`, `coverage`, `chips`, `locations`, `jaccard`, `jaccard_low`, `jaccard_high`.
@@ -104,18 +104,18 @@ def by_coverage(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> pd
 def by_tta(
     counts: pd.DataFrame, policies: Sequence[Tta], folders: Sequence[Path], params: EvaluationParams, seed: int
 ) -> pd.DataFrame:
-    """Jaccard and time of the final models under each policy, on the same chips.
+    """Compute Jaccard and prediction time of the final models under each policy, on the same chips.
 
     Args:
-        counts: `tables.COUNTS` of the mean of the final models.
-        policies: what to compare.
-        folders: outputs of `predict_oof` of the members, with their times.
-        params: number of resamples.
-        seed: of the resamples.
+        counts: `tables.COUNTS` for the mean of the final models.
+        policies: Policies to compare.
+        folders: Outputs of `predict_oof` for the members, with their times.
+        params: Number of resamples.
+        seed: Random seed for the bootstrap.
 
     Returns:
         `tta`, `jaccard` with its interval, `gain` over no augmentation with its paired interval (empty without the
-        policy `none`), and `ms_per_chip`: prediction by the models that the figures are of, without reading chips.
+        policy `none`), and `ms_per_chip`: prediction time of these models, without reading chips.
     """
     models: dict[str, pd.DataFrame] = {policy: counts[counts["tta"] == policy] for policy in policies}
     times = pd.concat([tables.SECONDS.read(folder / "seconds.csv") for folder in folders])

@@ -1,4 +1,4 @@
-"""What runs gain over others, and how much of what wrong labels cost they win back."""
+"""Gains of runs over others, and the share of the cost of wrong labels that they recover."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from cloudcover.evaluate.estimate import Estimate
 from cloudcover.evaluate.replicates import Replicates
 
 BASELINE, ORACLE = "baseline", "oracle"
-"""Runs on all given labels, and on the true masks."""
+"""Runs that learn from all given labels, and from the true masks."""
 GAP = {ORACLE: 1.0, BASELINE: -1.0}
 UNDETERMINED = Estimate(value=math.nan, low=math.nan, high=math.nan)
 
 
 def replicates(counts: pd.DataFrame, over: str = "run", resamples: int = 1000, seed: int = 0) -> Replicates:
-    """Measure what a table of counts holds; see `Replicates.of`.
+    """Compute the figures in a table of counts; see `Replicates.of`.
 
     Args:
-        counts: `tables.COUNTS`, of one policy or of one run, with the columns of `replicates.CHAIN` where trainings
-            were repeated.
-        over: what is compared: `run` or `tta`.
-        resamples: of locations.
-        seed: of the resamples.
+        counts: `tables.COUNTS` of one policy or of one run, with the columns `replicates.CHAIN` for repeated trainings.
+        over: Column to compare by: `run` or `tta`.
+        resamples: Number of bootstrap resamples of locations.
+        seed: Random seed for the bootstrap.
     """
     return Replicates.of({str(name): part for name, part in counts.groupby(over, sort=False)}, resamples, seed)
 
 
 def gains(found: Replicates, reference: str, over: str = "run") -> pd.DataFrame:
-    """Global Jaccard of each run, and what it gains over a reference.
+    """Compute the global Jaccard of each run and its gain over a reference.
 
     Args:
-        found: from `replicates`.
-        reference: name of the run, or policy, to compare with.
-        over: name of the first column.
+        found: Result of `replicates`.
+        reference: Name of the run or policy to compare with.
+        over: Name of the first column.
 
     Returns:
         A row per run: its name, for `jaccard` and `gain` the value and columns with `_low` and `_high` [0-1], and
-        `difference_column`: whether the interval of the gain leaves out 0.
+        `difference_column`: whether the interval of the gain excludes 0.
     """
     rows: list[dict[str, Any]] = []
     for name in map(str, found.chains.columns):
@@ -50,12 +49,12 @@ def gains(found: Replicates, reference: str, over: str = "run") -> pd.DataFrame:
 
 
 def closed_gap(found: Replicates) -> pd.DataFrame:
-    """Gains over training on all given labels (`baseline`), and the share of the gap that they close.
+    """Compute gains over training on all given labels (`baseline`), and the share of the gap that they close.
 
-    The gap is what training on the true masks (`oracle`) gains.
+    The gap is the gain of training on the true masks (`oracle`).
 
     Args:
-        found: from `replicates`.
+        found: Result of `replicates`.
 
     Returns:
         `gains` with `closed_share`, `closed_share_low` and `closed_share_high` (0-1); NaN where the share is not
@@ -67,7 +66,7 @@ def closed_gap(found: Replicates) -> pd.DataFrame:
 
 
 def closed_share(found: Replicates, run: str) -> dict[str, float]:
-    """Gain of a run, the gap, and the share of it that is closed, if that is determined; each with its interval."""
+    """Return a run's gain, the gap, and the closed share of it if that is determined, each with its interval."""
     gain, gap = difference(run, BASELINE), GAP
     share = found.ratio(gain, gap)
     return {
@@ -83,10 +82,10 @@ def difference(run: str, other: str) -> dict[str, float]:
 
 
 def differs(estimate: Estimate) -> bool:
-    """Return whether an interval leaves out 0."""
+    """Return whether an interval excludes 0."""
     return estimate.low > 0 or estimate.high < 0
 
 
 def difference_column(found: Replicates) -> str:
-    """Name what is said to differ: recipes only where their trainings were repeated, otherwise two models."""
+    """Return the column name for differences: they apply to recipes only if trainings were repeated."""
     return "differs" if found.recipes else "models_differ"

@@ -1,10 +1,10 @@
 """Figures from confusion counts: the challenge's global Jaccard, figures per group, and their uncertainty.
 
-Every function takes a table with the columns of `overlap.COLUMNS` (see `tables.COUNTS`), a row per chip of one run and
-one TTA policy. Figures come from sums of pixels and not from means over chips or batches, so the order and the batches
-of the prediction make no difference.
+Every function takes a table with the columns `overlap.COLUMNS` (see `tables.COUNTS`), with one row per chip, for one
+run and one TTA policy. Figures come from sums of pixels, not from means over chips or batches, so they do not depend on
+the order or batch size of the prediction.
 
-A share of nothing (0 / 0) is 1, see `masks.overlap`.
+A share of 0 / 0 is 1, see `masks.overlap`.
 """
 
 from __future__ import annotations
@@ -23,38 +23,40 @@ from cloudcover.runtime.text import listed
 
 Ints = NDArray[np.int64]
 Statistic = Callable[[Ints, Ints], Floats]
-"""Figure per resample from weights (resamples x groups: how often a group was drawn) and sums (groups x 4: pixels)."""
+"""Function that computes the figure of each resample from weights (resamples x groups: how often each group was drawn)
+and sums (groups x 4: pixels)."""
 
 
 def global_jaccard(weights: Ints, sums: Ints) -> Floats:
-    """Statistic: intersection over union of all pixels."""
+    """Compute intersection over union of all pixels, as a `Statistic`."""
     return jaccard_index(weights @ sums)
 
 
 def mean_jaccard(weights: Ints, sums: Ints) -> Floats:
-    """Statistic: mean over groups of each group's Jaccard."""
+    """Compute the mean over groups of each group's Jaccard, as a `Statistic`."""
     return np.asarray((weights @ jaccard_index(sums)) / weights.sum(axis=1))
 
 
 def jaccard(counts: pd.DataFrame) -> float:
-    """Global Jaccard index, the challenge's metric: sum of intersections over sum of unions; 1 for an empty union.
+    """Compute the global Jaccard index, the challenge's metric: sum of intersections over sum of unions.
 
     Raises:
-        ValueError: a column is missing, a count is negative, there are no rows, or a chip occurs twice.
+        ValueError: A column is missing, a count is negative, there are no rows, or a chip occurs twice.
     """
     _check(counts, "chip_id")
     return float(global_jaccard(np.ones((1, len(counts)), np.int64), counts[list(COLUMNS)].to_numpy(np.int64))[0])
 
 
 def by_group(counts: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Sum and figures per value of a column.
+    """Compute sums and figures for each value of a column.
 
     Args:
-        counts: table of counts; a chip may occur once per value of `column`.
-        column: `location`, `scene`, `fold`, `run` or any other.
+        counts: Table of counts; a chip may occur once per value of `column`.
+        column: `location`, `scene`, `fold`, `run` or any other column.
 
     Returns:
-        A row per value, sorted: the column, chips, the four sums of pixels, jaccard, precision, recall, accuracy (0-1).
+        One row per value, sorted: the column, chips, the four sums of pixels, jaccard, precision, recall, accuracy
+        (0-1).
 
     Raises:
         ValueError: a column is missing, a count is negative, there are no rows, or a chip occurs twice in a group.
@@ -72,10 +74,10 @@ def by_group(counts: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def location_mean(counts: pd.DataFrame) -> float:
-    """Mean over locations of each location's Jaccard: all places count the same, however many chips they have.
+    """Compute the mean of the locations' Jaccards, which weights all locations equally.
 
     Raises:
-        ValueError: see `by_group`.
+        ValueError: See `by_group`.
     """
     return float(by_group(counts, "location")["jaccard"].mean())
 
@@ -87,16 +89,16 @@ def bootstrap(
     seed: int = 0,
     statistic: Statistic = global_jaccard,
 ) -> Estimate:
-    """95 % interval by resampling groups (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
+    """Compute a 95 % interval by resampling groups (cluster bootstrap, Davison and Hinkley 1997, section 3.8).
 
-    Chips of one location err together, so that resampling chips understates the uncertainty several times.
+    Errors within a location are correlated, so resampling chips would understate the uncertainty several times.
 
     Args:
-        counts: table of counts.
-        group: column whose values are drawn with replacement, as many as there are.
-        resamples: number of draws.
-        seed: of the draws.
-        statistic: the figure, e.g. `global_jaccard` or `mean_jaccard`.
+        counts: Table of counts.
+        group: Column whose values are drawn with replacement, as many as there are.
+        resamples: Number of resamples.
+        seed: Random seed for the bootstrap.
+        statistic: Figure, such as `global_jaccard` or `mean_jaccard`.
 
     Raises:
         ValueError: see `by_group`, or a chip occurs twice.
@@ -114,20 +116,20 @@ def paired_bootstrap(
     seed: int = 0,
     statistic: Statistic = global_jaccard,
 ) -> Estimate:
-    """95 % interval of the difference a - b of two models on the same chips.
+    """Compute a 95 % interval of the difference a - b of two models on the same chips.
 
-    Both figures of a resample come from the same groups, so what makes a location hard for both cancels.
+    Both figures of a resample come from the same groups, so the difficulty of a location cancels.
 
     Args:
-        a: table of counts of one model.
-        b: table of counts of the other, with the same chips, in any order.
+        a: Table of counts of one model.
+        b: Table of counts of the other model, for the same chips in any order.
         group: see `bootstrap`.
         resamples: see `bootstrap`.
         seed: see `bootstrap`.
         statistic: see `bootstrap`.
 
     Raises:
-        ValueError: see `bootstrap`; the chips, their groups, or the pixels of cloud and clear in their labels differ.
+        ValueError: See `bootstrap`; or the models differ in chips, groups, or cloud and clear pixels of labels.
     """
     _check_pair(a, b, group)
     sums_a, sums_b = _sums(a, group), _sums(b, group)
@@ -143,7 +145,7 @@ def paired_resamples(
     seed: int = 0,
     statistic: Statistic = global_jaccard,
 ) -> pd.DataFrame:
-    """Return a figure of several models in the same resamples of groups, for intervals of whatever follows from them.
+    """Compute a figure of several models in the same resamples of groups.
 
     Args:
         models: tables of counts on the same chips, by name.
@@ -153,7 +155,7 @@ def paired_resamples(
         statistic: see `bootstrap`.
 
     Returns:
-        A column per model; the first row is the figure of all groups, the others are of the resamples.
+        One column per model. The first row is the figure of all groups, the others are those of the resamples.
 
     Raises:
         ValueError: see `paired_bootstrap`.
@@ -168,14 +170,14 @@ def paired_resamples(
 
 
 def coverage_bins(counts: pd.DataFrame, number: int = 5) -> pd.Series:
-    """Bin of each chip's label by its share of cloud among valid pixels, for `by_group`.
+    """Assign chips to bins by the label's share of cloud among valid pixels, for `by_group`.
 
     Returns:
-        Ordered categories such as `0-0.2`, with the index of `counts`; the last bin includes 1; `unknown` where the
-        label has no valid pixel.
+        Ordered categories such as `0-0.2`, with the index of `counts`; the last bin includes 1. Labels without a valid
+        pixel are `unknown`.
 
     Raises:
-        ValueError: a column of counts is missing.
+        ValueError: A column of counts is missing.
     """
     _check_columns(counts, COLUMNS)
     tp, fp, fn, tn = (counts[c].to_numpy(np.int64) for c in COLUMNS)
@@ -191,14 +193,14 @@ def coverage_bins(counts: pd.DataFrame, number: int = 5) -> pd.Series:
 
 
 def _sums(counts: pd.DataFrame, group: str) -> pd.DataFrame:
-    """Pixels per group, sorted by group; int64, so that no order of summation makes a difference."""
+    """Sum pixels per group, sorted by group, as int64, so that the order of summation makes no difference."""
     _check(counts, group)
     _check_once(counts, ["chip_id"])
     return counts.groupby(group, sort=True, observed=True, dropna=False)[list(COLUMNS)].sum().astype("int64")
 
 
 def draw(groups: int, resamples: int, seed: int) -> Ints:
-    """How often each group is in each resample of a cluster bootstrap: resamples x groups."""
+    """Count how often each group is drawn in each resample of a cluster bootstrap: resamples x groups."""
     return np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
 
 
@@ -215,9 +217,9 @@ def _check_columns(counts: pd.DataFrame, columns: tuple[str, ...]) -> None:
 def _check(counts: pd.DataFrame, column: str) -> None:
     _check_columns(counts, ("chip_id", column, *COLUMNS))
     if counts.empty:
-        raise ValueError("there are no counts: no chip was evaluated")
+        raise ValueError("the table of counts is empty: no chip was evaluated")
     if (counts[list(COLUMNS)] < 0).to_numpy().any():
-        raise ValueError("the counts hold negative pixels")
+        raise ValueError("the counts contain negative numbers")
     _check_once(counts, ["chip_id", column])
 
 

@@ -1,4 +1,4 @@
-"""How much of what wrong labels cost the method wins back, on sets whose truth is known."""
+"""The share of the cost of wrong labels that the method recovers, on sets with known true masks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ LABEL_COLUMNS = [
 ]  # fmt: skip
 
 Chain = tuple[int, int]
-"""Set and training of a run of the chain."""
+"""Set and training that a run of the workflow belongs to."""
 
 
 def chain_folders(results: Sequence[str]) -> dict[Chain, Path]:
-    """Folders of several runs of the chain, from paths like `…/seed3/training1/reports/truth.json`."""
+    """Map runs of the workflow to their folders, from paths like `…/seed3/training1/reports/truth.json`."""
     folders = [Path(path).parents[1] for path in results]
     return {
         (int(folder.parent.name.removeprefix("seed")), int(folder.name.removeprefix("training"))): folder
@@ -36,10 +36,10 @@ def chain_folders(results: Sequence[str]) -> dict[Chain, Path]:
 
 
 def read_counts(folders: Mapping[Chain, Path]) -> pd.DataFrame:
-    """Count against true masks of several runs of the chain.
+    """Read the counts against true masks of several runs of the workflow.
 
     Args:
-        folders: of the runs.
+        folders: Folders of the runs.
 
     Returns:
         `tables.COUNTS` with the columns of `replicates.CHAIN`.
@@ -52,11 +52,11 @@ def read_counts(folders: Mapping[Chain, Path]) -> pd.DataFrame:
 
 
 def label_table(folders: Mapping[Chain, Path]) -> pd.DataFrame:
-    """Tabulate what became of the labels: a row per run of the chain and round.
+    """Tabulate the fate of the labels: one row per run of the workflow and round.
 
     Returns:
         `set`, `training`, `round`, `audit_precision` and `audit_recall` of the first verdicts, and the figures of
-        `truth.evaluate_truth` after the round, of which some are missing where a round has accepted nothing.
+        `truth.evaluate_truth` after the round, some of which are missing if a round accepted nothing.
     """
     rows: list[dict[str, Any]] = []
     for chain, folder in folders.items():
@@ -68,10 +68,10 @@ def label_table(folders: Mapping[Chain, Path]) -> pd.DataFrame:
 
 
 def steps(found: Replicates) -> pd.DataFrame:
-    """What each run gains over the one before it, in all repetitions together and in how many of them.
+    """Compare each run with the one before it: its gain over all repetitions, and in how many of them it gains.
 
     Returns:
-        A row per run after the first, in the order of the chain (baseline, rounds, final, oracle): `run`, `over`,
+        One row per run after the first, in the order of the workflow (baseline, rounds, final, oracle): `run`, `over`,
         `gain` with its interval, `differs` or `models_differ`, `chains_above` and `chains`.
     """
     rounds = sorted((run for run in found.chains.columns if is_round(run)), key=round_number)
@@ -86,12 +86,12 @@ def steps(found: Replicates) -> pd.DataFrame:
 
 
 def plot(runs: pd.DataFrame, chains: pd.DataFrame, path: Path) -> None:
-    """Draw each run's Jaccard on true masks: the mean with its interval, and a dot per set and training.
+    """Plot each run's Jaccard on true masks: the mean with its interval, and a dot per set and training.
 
     Args:
-        runs: from `gap.closed_gap`.
-        chains: of `Replicates`.
-        path: of the PNG.
+        runs: Result of `gap.closed_gap`.
+        chains: Attribute `chains` of `Replicates`.
+        path: PNG file to write.
     """
     from matplotlib.figure import Figure
 
@@ -111,11 +111,11 @@ def plot(runs: pd.DataFrame, chains: pd.DataFrame, path: Path) -> None:
 
 
 def plot_gains(tables: Mapping[str, pd.DataFrame], path: Path) -> None:
-    """Draw the gains of several comparisons, each in a panel of its own.
+    """Plot the gains of several comparisons, each in its own panel.
 
     Args:
-        tables: from `gap.gains`, by the title of their panel; the first column has the names.
-        path: of the PNG.
+        tables: Results of `gap.gains` by panel title; the first column contains the names.
+        path: PNG file to write.
     """
     from matplotlib.figure import Figure
 

@@ -1,8 +1,8 @@
-"""What pseudo-labels are worth: figures against true masks, over the pixels that they teach and over all pixels.
+"""The quality of pseudo-labels against true masks, over the pixels used for training and over all pixels.
 
-Confident pixels are right by selection, and sums of pixels are ruled by chips of nothing but cloud. So figures are also
-over all pixels, by band of true cover, and beside what a model knew that had never seen the pseudo-labels: what it
-knew anyway teaches nothing.
+Confident pixels are mostly right by selection, and chips full of cloud dominate sums of pixels. So there are also
+figures over all pixels, figures by band of true cover, and figures of the run before, which had never seen the
+pseudo-labels: a label teaches nothing that this run knew already.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
 
 KINDS = ("taught", "given", "made", "known")
-"""Whose masks are counted: the pseudo-label's where it teaches, the given label, and over all pixels the round's own
-prediction and the one of the run before."""
+"""Masks that are compared with the true masks: the pseudo-label where it is used for training, the given label, and,
+over all pixels, the predictions of the round and of the run before."""
 
 
 def pseudo_figures(
@@ -37,7 +37,7 @@ def pseudo_figures(
     known: pd.DataFrame,
     store: ChipStore,
 ) -> dict[str, Any]:
-    """Judge the pseudo-labels of a round.
+    """Evaluate the pseudo-labels of a round.
 
     Args:
         pseudo: The pseudo-labels.
@@ -125,7 +125,7 @@ def _count(
 
 
 def _where(labels: NDArray[np.uint8], true: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the true masks where labels say something, and unknown elsewhere."""
+    """Return the true masks where the labels are known, and unknown elsewhere."""
     return np.where(labels == IGNORE_INDEX, IGNORE_INDEX, true).astype(np.uint8)
 
 

@@ -1,16 +1,16 @@
-"""Figures of runs whose training was repeated, on one set or several, and what they say of the recipes.
+"""Figures of repeated trainings, on one set or several, and what they say about the recipes.
 
-Two weight files can differ where two recipes do not: trainings of one recipe scatter, by more than many recipes differ.
-So an interval of a recipe needs repetitions, and takes its variance where they are:
+Two models can differ although their recipes do not: the scatter between trainings of one recipe often exceeds the
+difference between recipes. So the interval for a recipe needs repetitions, and their level determines the variance:
 
-- several sets: from the sets' own figures, each the mean over its trainings. Whatever varies within a set, its
-  trainings and its locations, is in them.
-- one set, trained several times: from the trainings' figures, and, since all are judged at the same locations, from
-  resamples of these as well. Degrees of freedom are Welch's and Satterthwaite's. Other sets are not spoken of.
-- one training: from resamples of locations alone. This compares models, not recipes.
+- several sets: from the figures of the sets, each the mean over its trainings. They include all variation within a set,
+  that is, of trainings and locations.
+- one set, trained several times: from the figures of the trainings, and from resamples of the locations, which are
+  common to all trainings. Degrees of freedom are Welch's and Satterthwaite's. The result does not extend to other sets.
+- one training: only from resamples of locations. This compares models, not recipes.
 
-Sets are not resampled within: drawing sets, then trainings, then locations counts their variance twice (Davison and
-Hinkley 1997, section 3.8), and finds a difference in 0 to 1 % of pairs of equal recipes instead of 5 %.
+There is no resampling within sets: drawing sets, then trainings, then locations counts their variance twice (Davison
+and Hinkley 1997, section 3.8), and detects a difference in 0 to 1 % of pairs of equal recipes instead of 5 %.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from cloudcover.evaluate.metrics import Statistic, global_jaccard, paired_resamp
 from cloudcover.masks.overlap import Floats
 
 CHAIN = ["set", "training"]
-"""Columns of counts that tell repetitions apart; tables without them are of one training."""
+"""Columns of counts that identify a repetition; tables without them come from one training."""
 
 Contrast = Mapping[str, float]
-"""Weights of runs: {"final": 1, "baseline": -1} is what the final run gains over the baseline."""
+"""Weights of runs: {"final": 1, "baseline": -1} is the gain of the final run over the baseline."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Replicates:
     """Figures of several runs in the same repetitions.
 
     Attributes:
-        chains: a figure for each repetition (index `CHAIN`) and run (column).
-        variances: covariances of the runs' means, runs x runs, and their degrees of freedom; they add up.
-        recipes: whether trainings were repeated, so that differences are of recipes and not of models.
+        chains: Figures by repetition (index `CHAIN`) and run (column).
+        variances: Covariance matrices of the runs' means (runs x runs) with their degrees of freedom; they add up.
+        recipes: Whether trainings were repeated, so that differences apply to recipes and not only to models.
     """
 
     chains: pd.DataFrame
@@ -56,23 +56,23 @@ class Replicates:
         seed: int,
         statistic: Statistic = global_jaccard,
     ) -> Replicates:
-        """Measure runs.
+        """Compute the figures of runs.
 
         Args:
-            models: tables of counts (`tables.COUNTS`) by name, with the columns `CHAIN` where there are repetitions.
-            resamples: of locations.
-            seed: of the resamples.
-            statistic: the figure; see `metrics.bootstrap`.
+            models: Tables of counts (`tables.COUNTS`) by name, with the columns `CHAIN` for repetitions.
+            resamples: Number of bootstrap resamples of locations.
+            seed: Random seed for the bootstrap.
+            statistic: Figure; see `metrics.bootstrap`.
 
         Raises:
-            ValueError: the runs were not evaluated on the same chips and labels, or not in the same repetitions.
+            ValueError: The runs were not evaluated on the same chips and labels, or not in the same repetitions.
         """
         tables = {name: _with_chain(table) for name, table in models.items()}
         chains = {name: dict(list(table.groupby(CHAIN))) for name, table in tables.items()}
         keys = sorted(next(iter(chains.values())))
         if other := [name for name, parts in chains.items() if sorted(parts) != keys]:
-            raise ValueError(f"{', '.join(other)}: not of the same sets and trainings as {next(iter(chains))}")
-        number = 1 if len({key[0] for key in keys}) > 1 else resamples  # several sets are not resampled within
+            raise ValueError(f"{', '.join(other)}: does not have the same sets and trainings as {next(iter(chains))}")
+        number = 1 if len({key[0] for key in keys}) > 1 else resamples  # no resampling within several sets
         draws = [
             paired_resamples({name: parts[key] for name, parts in chains.items()}, "location", number, seed)
             for key in keys
@@ -91,7 +91,7 @@ class Replicates:
         return cls(figures, variances, len(figures) > 1)
 
     def estimate(self, contrast: Contrast) -> Estimate:
-        """Return a sum of weighted figures, each the mean over sets and trainings, with its interval."""
+        """Return a weighted sum of figures, each the mean over sets and trainings, with its interval."""
         value, variance, freedom = self._moments(contrast)
         return Estimate.of_variance(value, variance, freedom)
 
@@ -100,9 +100,10 @@ class Replicates:
         return self.estimate({run: 1}).within(0, 1)
 
     def ratio(self, above: Contrast, below: Contrast) -> Estimate | None:
-        """Return a ratio of two sums with Fieller's interval (1954); None where it is not determined.
+        """Return the ratio of two contrasts with Fieller's interval (1954); None if it is not determined.
 
-        It is not where the interval of the denominator holds 0, and has no meaning where that lies below it.
+        It is not determined if the interval of the denominator contains 0, and has no meaning if that interval is below
+        0.
         """
         a, var_a, freedom_a = self._moments(above)
         b, var_b, freedom_b = self._moments(below)
@@ -117,7 +118,7 @@ class Replicates:
         return Estimate(value=a / b, low=(middle - root) / leading, high=(middle + root) / leading)
 
     def _moments(self, contrast: Contrast) -> tuple[float, float, float]:
-        """Value, variance and degrees of freedom."""
+        """Return value, variance and degrees of freedom."""
         weights = np.array([contrast.get(str(run), 0.0) for run in self.chains.columns])
         value = float(self.chains.groupby("set").mean().mean().to_numpy() @ weights)
         parts = [(max(0.0, float(weights @ covariance @ weights)), freedom) for covariance, freedom in self.variances]
@@ -131,10 +132,10 @@ def _with_chain(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _covariance(values: Floats) -> NDArray[np.float64]:
-    """Of the columns."""
+    """Return the covariance of the columns."""
     return np.atleast_2d(np.cov(values, rowvar=False, ddof=0))
 
 
 def _of_means(figures: pd.DataFrame) -> tuple[NDArray[np.float64], int]:
-    """Covariance of the means of independent rows."""
+    """Return the covariance of the means of independent rows."""
     return _covariance(figures.to_numpy()) / (len(figures) - 1), len(figures) - 1

@@ -1,4 +1,4 @@
-"""Confusion counts of runs over chips, against given labels or true masks: the table that all figures come from."""
+"""Confusion counts of runs over chips, against given labels or true masks: the source of all figures."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from cloudcover.masks.overlap import confusion
 
 BATCH = 64
 FINAL, ENSEMBLE = "final", "ensemble"
-"""The bundle as it is delivered; and the mean of its models alone, by which TTA policies are compared."""
+"""The bundle as delivered, and the plain mean of its models, which is used to compare TTA policies."""
 
 Masks = Callable[[list[str]], NDArray[np.uint8 | np.bool_]]
-"""Chip ids -> N x H x W labels of {0, 1, 255} or predictions; a prediction is cloud where it equals 1."""
+"""Function from chip ids to N x H x W labels of {0, 1, 255} or predictions; a prediction is cloud where it equals 1."""
 
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """A run under one TTA policy: its name, and its masks on the chips that it is judged on."""
+    """A run under one TTA policy: its name, and its masks of the evaluated chips."""
 
     name: str
     tta: Tta
@@ -36,7 +36,9 @@ class JudgedRun:
 
 
 def judged_chips(manifest: pd.DataFrame, index: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
-    """List the chips that all runs are judged on: the test part, or without one all chips, by out-of-fold predictions.
+    """List the chips on which all runs are evaluated.
+
+    These are the chips of the test part. Without a test part they are all chips, with out-of-fold predictions.
 
     Args:
         manifest: `tables.MANIFEST`.
@@ -44,7 +46,7 @@ def judged_chips(manifest: pd.DataFrame, index: pd.DataFrame, folds: pd.DataFram
         folds: `tables.FOLDS`.
 
     Returns:
-        chip_id, verdict, fold, location and scene.
+        The columns chip_id, verdict, fold, location and scene.
     """
     places = index[["chip_id", "location", "scene"]].reset_index(drop=True)
     chips = manifest[["chip_id", "verdict"]].merge(folds[["chip_id", "fold"]], on="chip_id", validate="one_to_one")
@@ -56,15 +58,15 @@ def judged_chips(manifest: pd.DataFrame, index: pd.DataFrame, folds: pd.DataFram
 def judged_runs(
     names: Sequence[str], folders: Sequence[Path], bundle: BundleMasks, params: PredictionParams, threshold: float
 ) -> list[JudgedRun]:
-    """Open the predictions of all runs on the chips that they are judged on.
+    """Open the predictions of all runs on the evaluated chips.
 
     Args:
-        names: Names of the runs; those of members of the final ensemble begin with `final/`.
+        names: Names of the runs; those of final members begin with `final/`.
         folders: Their predictions, in the same order.
-        bundle: The bundle's masks of the test part. Without a test part it has none, and the mean of its models out of
-            fold takes their place.
+        bundle: The bundle's masks of the test part. Without a test part, the out-of-fold mean of its models is used
+            instead.
         params: TTA policies.
-        threshold: A pixel is cloud at a probability above this.
+        threshold: Probability above which a pixel is cloud.
     """
 
     def at_threshold(predictions: OutOfFold, tta: Tta) -> Masks:
@@ -84,8 +86,8 @@ def count(runs: Sequence[JudgedRun], chips: pd.DataFrame, labels: Masks) -> pd.D
     """Count true and false positives and negatives of each chip and run.
 
     Args:
-        runs: From `judged_runs`.
-        chips: From `judged_chips`.
+        runs: Result of `judged_runs`.
+        chips: Result of `judged_chips`.
         labels: Given labels or true masks.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How well masks on disk agree with labels on disk."""
+"""Agreement of masks with labels, both read from files."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ log = logging.getLogger(__name__)
 
 
 def compare(predictions: Path, labels: Path) -> dict[str, float]:
-    """Figures (0-1) of the masks in one folder against the labels in another, and the number of chips.
+    """Compare the masks in one folder with the labels in another; return figures (0-1) and the number of chips.
 
-    Hidden files are left out. A mask or label that says nothing of its place is compared and warned of.
+    Hidden files are ignored. Masks or labels without georeferencing are compared, with a warning.
 
     Raises:
-        FileNotFoundError: there are no labels, or a label has no prediction.
-        ChipError: names the files that cannot be compared: no single-band raster of bytes, other values, another shape,
-            CRS or transform; or two files of a folder have one name.
-        ValueError: a folder seems to hold 0/255 masks.
+        FileNotFoundError: There are no labels, or a label has no prediction.
+        ChipError: Files cannot be compared: they are not single-band uint8 rasters, contain other values, differ in
+            shape, CRS or transform, or two files of a folder have the same name. The message names them.
+        ValueError: A folder seems to contain 0/255 masks.
     """
     given, made = images(labels), images(predictions)
     if not given:
-        raise FileNotFoundError(f"{labels} holds no labels: expected files CHIP.tif")
+        raise FileNotFoundError(f"{labels} contains no labels: expected files CHIP.tif")
     if missing := [path.name for name, path in given.items() if name not in made]:
         raise FileNotFoundError(
             f"{len(missing)} of {len(given)} labels have no prediction in {predictions}: {listed(missing)}"
@@ -52,13 +52,13 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
     for folder, seen in folders.items():
         _refuse_255_masks(folder, seen)
     if unplaced:
-        log.warning("%d masks or labels say nothing of their place: %s", len(unplaced), listed(unplaced))
+        log.warning("%d masks or labels have no georeferencing: %s", len(unplaced), listed(unplaced))
     return _figures(pd.DataFrame(rows, columns=["chip_id", *COLUMNS]))
 
 
 @dataclass
 class _Seen:
-    """What a folder holds: all values, the number of masks with a 1, those of them with 255, and doubtful masks."""
+    """Statistics of a folder: all values, the number of masks with a 1, those of them with 255, and doubtful masks."""
 
     values: set[int] = field(default_factory=set)
     cloudy: int = 0
@@ -67,11 +67,11 @@ class _Seen:
 
 
 def _same_place(prediction: Path, label: Path) -> bool:
-    """Compare where two rasters are; False if one of them does not say.
+    """Compare the georeferencing of two rasters; return False if one has none.
 
     Raises:
-        ChipError: one cannot be opened.
-        ValueError: they are of different places.
+        ChipError: A raster cannot be opened.
+        ValueError: The rasters have different places.
     """
     here, there = read_grid(prediction, "mask"), read_grid(label, "label")
     sizes = (here.height, here.width), (there.height, there.width)
@@ -85,7 +85,7 @@ def _same_place(prediction: Path, label: Path) -> bool:
 
 
 def _read(path: Path, seen: _Seen) -> NDArray[np.uint8]:
-    """Return a mask of {0, 1, 255}, H x W; adds what it holds to `seen`."""
+    """Read a mask of {0, 1, 255}, H x W, and add its values to `seen`."""
     mask = read_mask(path, "mask")[0]
     seen.values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
     if 1 in mask:
@@ -98,7 +98,7 @@ def _read(path: Path, seen: _Seen) -> NDArray[np.uint8]:
 
 def _refuse_255_masks(folder: Path, seen: _Seen) -> None:
     if IGNORE_INDEX in seen.values and not seen.cloudy:
-        raise ValueError(f"no mask in {folder} holds a 1, but some hold 255: write cloud as 1, 255 means unknown")
+        raise ValueError(f"no mask in {folder} contains a 1, but some contain 255: write cloud as 1; 255 means unknown")
     for doubt, names in seen.doubtful.items():
         text = f"{seen.cloudy} masks in {folder} hold a 1, and {len(names)} only 0 and 255, such as {names[0]}"
         if doubt == UNDECLARED:

@@ -1,4 +1,4 @@
-"""The figures of all runs on chips that no model has seen, by given labels."""
+"""The figures of all runs on chips that no model has seen, measured against the given labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cloudcover.runtime.files import write_text
 
 
 def figures(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> dict[str, float]:
-    """Global Jaccard with its 95 % interval by location, location mean, precision, recall, accuracy (0-1)."""
+    """Compute global Jaccard with its 95 % interval by location, location mean, precision, recall, accuracy (0-1)."""
     estimate = bootstrap(counts, "location", params.resamples, seed)
     whole = by_group(counts.assign(all="all"), "all").iloc[0]
     return {
@@ -34,13 +34,13 @@ def figures(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> dict[s
 
 
 def by_run(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> dict[str, dict[str, float]]:
-    """`figures` of each run."""
+    """Compute `figures` for each run."""
     chosen = counts[counts["run"] != ENSEMBLE]
     return {str(run): figures(part, params, seed) for run, part in chosen.groupby("run", sort=False)}
 
 
 def gain(counts: pd.DataFrame, params: EvaluationParams, seed: int) -> dict[str, float]:
-    """Global Jaccard of the final model minus the baseline's, with its paired 95 % interval by location."""
+    """Compute the final model's gain in global Jaccard over the baseline, with its paired 95 % interval by location."""
     final, baseline = (counts[counts["run"] == run] for run in (FINAL, BASELINE))
     return paired_bootstrap(final, baseline, "location", params.resamples, seed).columns("jaccard")
 
@@ -54,16 +54,16 @@ def evaluate(
     params: EvaluationParams,
     seed: int,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Judge all runs by the given labels of the test part, or of all chips if there is none.
+    """Evaluate all runs against the given labels of the test part, or of all chips if there is none.
 
     Args:
         store: The packed chips.
-        manifest: `tables.MANIFEST`; labels with the verdict `bad` do not count. In the test part only people give it.
+        manifest: `tables.MANIFEST`; labels with the verdict `bad` are ignored. In the test part only people give it.
         folds: `tables.FOLDS`.
-        runs: From `runs.judged_runs`.
+        runs: Result of `runs.judged_runs`.
         rounds: `tables.ROUND` of each round.
-        params: Threshold and resamples.
-        seed: Random seed for the intervals.
+        params: Threshold and number of resamples.
+        seed: Random seed for the bootstrap.
 
     Returns:
         The metrics (a nested mapping for `metrics.json`) and `tables.COUNTS`.
@@ -81,9 +81,9 @@ def evaluate(
 
 
 def round_figures(table: pd.DataFrame) -> dict[str, float]:
-    """Count what a round leaves to the next: given labels, rejected ones, pseudo-labels and their churn [chips].
+    """Count what the next round learns from: given labels, rejected ones, pseudo-labels and their churn [chips].
 
-    `accepted_share` is of the candidates (0-1), and 0 without any.
+    `accepted_share` is the accepted share of the candidates (0-1), and 0 without candidates.
     """
     changes = table["change"].value_counts()
     return {
@@ -108,11 +108,11 @@ def write_comparisons(
 
     Args:
         counts: `tables.COUNTS`.
-        members: Folders of the predictions of the final models, with their times.
+        members: Folders of the final models' predictions, with their times.
         prediction: TTA policies.
         params: Number of resamples.
-        seed: Random seed for the intervals.
-        paths: Files for `pairs`, `coverage` and `tta`.
+        seed: Random seed for the bootstrap.
+        paths: Paths of the tables `pairs`, `coverage` and `tta`.
     """
     runs = counts[counts["run"] != ENSEMBLE]
     made = {

@@ -1,4 +1,4 @@
-"""Figures against true masks."""
+"""Evaluation against true masks."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def evaluate_truth(
     params: EvaluationParams,
     seed: int,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Judge the audit, the pseudo-labels and the models against the true masks.
+    """Evaluate the audit, the pseudo-labels and the models against the true masks.
 
     Args:
-        truth: The true masks; without any, nothing is judged.
+        truth: The true masks; without any, nothing is evaluated.
         store: The packed chips.
         manifest: `tables.MANIFEST`.
         folds: `tables.FOLDS`.
-        audit: `tables.AUDIT`, or None where the policy does not use the audit.
-        runs: From `runs.judged_runs`.
-        rounds: Labels after each round (`tables.ROUND`), and its pseudo-labels, in order.
-        out_of_fold: The predictions of the baseline and the rounds by which labels are judged and replaced.
+        audit: `tables.AUDIT`, or None if the policy does not use the audit.
+        runs: Result of `runs.judged_runs`.
+        rounds: Labels after each round (`tables.ROUND`) with its pseudo-labels, in order.
+        out_of_fold: Predictions of the baseline and the rounds that labels are judged and replaced by.
         tta: Policy of these predictions.
-        params: Threshold and resamples.
-        seed: Random seed for the intervals.
+        params: Threshold and number of resamples.
+        seed: Random seed for the bootstrap.
 
     Returns:
-        `known` (whether there is any truth); if so, also the figures of each run on the true masks of the test part,
+        `known` (whether there are true masks). If so, also the figures of each run on the true masks of the test part,
         the gain over the baseline, `closed_gap` (where there is an oracle: gain, gap and the closed share,
         see `gap.closed_share`), `labels` (the first verdicts and the audit, outside the test part), and `rounds`: the
         verdicts and pseudo-labels of each (`pseudo.pseudo_figures`). Beside it `tables.COUNTS`.
@@ -89,8 +89,8 @@ def label_figures(chips: pd.DataFrame, audit: pd.DataFrame | None) -> dict[str, 
         audit: `tables.AUDIT`, or None.
 
     Returns:
-        Numbers of labels, of wrong ones, of rejected ones and of wrong ones that training uses; precision and recall of
-        the verdicts (0-1), recall per kind, and the average precision of the suspicion (0-1).
+        Numbers of labels, wrong labels, rejected labels and wrong labels used in training; precision and recall of the
+        verdicts (0-1), recall per kind, and the average precision of the suspicion (0-1).
     """
     labelled = chips[chips["verdict"] != "unlabelled"]
     wrong, rejected = labelled["error"] != "", labelled["verdict"] == "bad"

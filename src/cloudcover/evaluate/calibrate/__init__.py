@@ -1,1 +1,1 @@
-"""Weights, temperature, threshold and post-processing of the final models, chosen on held-out scenes."""
+"""The choice of weights, temperature, threshold and post-processing of the final models, on held-out scenes."""

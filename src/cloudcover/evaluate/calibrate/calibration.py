@@ -1,4 +1,4 @@
-"""What was chosen for the final models, and what speaks for it: the file `models/calibration.json`."""
+"""The choices for the final models and the evidence for them: the file `models/calibration.json`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ StepName = Literal["weights", "temperature", "threshold", "postprocess"]
 
 
 class Step(BaseModel):
-    """What came of a step.
+    """The result of a calibration step.
 
     Attributes:
-        name: `weights`, `temperature`, `threshold` or `postprocess`.
-        chosen: the value fitted on all groups.
-        gain: on held-out groups; of the Jaccard, or of the log loss for the temperature (positive: better).
-        unit: of the gain: `jaccard` [0-1] or `nats` per pixel.
-        used: whether the interval of the gain lies above zero, and post-processing leaves small clouds.
-        small_cloud_recall: share of the pixels of small true clouds that are found on held-out groups [0-1].
+        name: One of `weights`, `temperature`, `threshold` and `postprocess`.
+        chosen: Value fitted on all groups.
+        gain: Gain on held-out groups, in Jaccard or, for the temperature, in log loss (positive is better).
+        unit: Unit of the gain: `jaccard` [0-1] or `nats` per pixel.
+        used: Whether the interval of the gain is above zero and, for post-processing, small clouds are preserved.
+        small_cloud_recall: Share of the pixels of small true clouds that are found on held-out groups [0-1].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,19 +36,19 @@ class Step(BaseModel):
 
 
 class Calibration(BaseModel):
-    """`models/calibration.json`: the settings to use, and what speaks for them.
+    """The content of `models/calibration.json`: the settings to use, and the evidence for them.
 
     Attributes:
-        settings: for the models of all folds.
-        tta: the policy of the predictions.
-        steps: in the order in which they were decided.
-        jaccard_before: of equal weights, the configured threshold and no post-processing.
-        jaccard: of what is used, each group by what was chosen on the others.
-        calibration_error_before: expected calibration error of the probabilities without temperature.
-        calibration_error: with the temperature, each group by that of the others, whether it is used or not.
-        chips: number of chips that all this is of.
-        locations: their locations.
-        groups: of locations.
+        settings: Settings for the models of all folds.
+        tta: TTA policy of the predictions.
+        steps: Steps in the order of their decisions.
+        jaccard_before: Jaccard with equal weights, the configured threshold and no post-processing.
+        jaccard: Jaccard with the used steps, each group with the values chosen on the others.
+        calibration_error_before: Expected calibration error of the probabilities without temperature.
+        calibration_error: The same with the temperature, each group with that of the others, whether it is used or not.
+        chips: Number of chips in these figures.
+        locations: Number of their locations.
+        groups: Number of groups of locations.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,7 +65,7 @@ class Calibration(BaseModel):
     groups: int
 
     def figures(self) -> dict[str, Any]:
-        """For `metrics.json`: gains and whether they are used (1 or 0), and the calibration error."""
+        """Return the figures for `metrics.json`: gains, whether they are used (1 or 0), and the calibration error."""
         found: dict[str, Any] = {
             step.name: {
                 **step.gain.columns("gain"),

@@ -1,11 +1,11 @@
-"""Choosing weights, temperature, threshold and post-processing honestly: nested, and used only where they help.
+"""Nested choice of weights, temperature, threshold and post-processing, used only where they help.
 
-Locations are split into groups. For each group every step is fitted on the chips of the other groups, and judged on the
-group's own chips (nested cross-validation, Varma and Simon 2006). A step is used if the 95 % interval of its gain, by
-resampling locations, lies above zero; its value is then fitted on all groups.
+Locations are split into groups. For each group, every step is fitted on the chips of the other groups and evaluated on
+the group's own chips (nested cross-validation, Varma and Simon 2006). A step is used if the 95 % interval of its gain,
+by resampling locations, is above zero. Its value is then fitted on all groups.
 
-What this leaves open: whether a step is used depends on all groups, and the members themselves have learned from
-scenes of other groups, as with every stacked model (Wolpert 1992).
+Two dependencies remain. Whether a step is used depends on all groups, and the members have learned from scenes of other
+groups, as in every stacked model (Wolpert 1992).
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from cloudcover.runtime.files import derive_seed
 
 Rows = NDArray[np.bool_]
 Fit = Callable[[Rows, InferenceCandidate], InferenceCandidate]
-"""Fits a step on some chips, given what is used so far; without chips it changes nothing."""
+"""Function that fits a step on some chips, given the steps used so far; without chips it changes nothing."""
 KINDS: dict[Kind, str] = {"oof": "one set of weights", "fold": "weights by fold"}
 
 
 @dataclass
 class Calibrator:
-    """Takes the steps one after the other.
+    """The calibration steps, decided one after another.
 
     Attributes:
-        scorer: counts candidates.
-        evaluation: the threshold, and the number of resamples.
-        params: number of trials.
-        seed: of pixels, trials and resamples.
+        scorer: Evaluates candidates.
+        evaluation: Threshold and number of resamples.
+        params: Number of trials.
+        seed: Random seed for pixels, trials and resamples.
     """
 
     scorer: Scorer
@@ -69,16 +69,16 @@ class Calibrator:
         self._draws = draw(len(names), self.evaluation.resamples, seed=self.seed)
 
     def nested(self, fit: Fit) -> list[InferenceCandidate]:
-        """For each group, the step fitted on the chips of all others."""
+        """Fit a step for each group on the chips of all other groups."""
         return [fit(self.group != group, current) for group, current in enumerate(self.used_nested)]
 
     def gain(self, nested: list[InferenceCandidate]) -> Estimate:
-        """Of the Jaccard on held-out groups, over what is used so far."""
+        """Return the gain in Jaccard on held-out groups over the steps used so far."""
         a, b = self.scorer.nested(nested), self.scorer.nested(self.used_nested)
         return paired_bootstrap(a, b, "location", self.evaluation.resamples, self.seed)
 
     def small_recall(self, nested: list[InferenceCandidate]) -> float:
-        """Share of the pixels of small true clouds that are found on held-out groups [0-1]; 1 without any."""
+        """Return the share of small true clouds' pixels found on held-out groups [0-1]; 1 without any."""
         sums = sum(
             self.scorer.small(candidate)[self.group == group].sum(axis=0) for group, candidate in enumerate(nested)
         )
@@ -87,13 +87,13 @@ class Calibrator:
     def decide(
         self, name: StepName, fit: Fit, value: Callable[[InferenceCandidate], Any], gain: Estimate | None = None
     ) -> None:
-        """Take a step if the interval of its gain lies above zero, and post-processing only if small clouds stay.
+        """Use a step if the interval of its gain is above zero and, for post-processing, small clouds are preserved.
 
         Args:
-            name: of the step.
-            fit: what it does.
-            value: what is chosen, of the fitted candidate.
-            gain: of the log loss; None: the Jaccard's is measured.
+            name: Name of the step.
+            fit: Function that fits the step.
+            value: Function that extracts the chosen value from the fitted candidate.
+            gain: Gain in log loss; None: the gain in Jaccard is measured.
         """
         nested = self.nested(fit)
         unit: Literal["jaccard", "nats"] = "jaccard" if gain is None else "nats"
@@ -109,12 +109,12 @@ class Calibrator:
     # The steps
 
     def fit_weights(self, kind: Kind) -> Fit:
-        """See `ensemble.weights_on`."""
+        """Return a function that fits weights; see `ensemble.weights_on`."""
         seed = derive_seed(self.seed, "weights")
         return lambda rows, current: replace(current, weights=weights_on(self.held, rows, kind, seed))
 
     def fit_temperature(self, rows: Rows, current: InferenceCandidate) -> InferenceCandidate:
-        """Return the temperature of least log loss, and the same threshold on its scale."""
+        """Fit the temperature with the lowest log loss, and move the threshold to its scale."""
         temperature = fit_temperature(self.held.histograms(current.weights)[rows].sum(axis=0))
         if temperature == 1:
             return current
@@ -122,7 +122,7 @@ class Calibrator:
         return replace(current, temperature=temperature, threshold=threshold)
 
     def fit_threshold(self, rows: Rows, current: InferenceCandidate) -> InferenceCandidate:
-        """Return the threshold of the highest global Jaccard; exact, since a histogram holds all thresholds."""
+        """Find the threshold with the highest global Jaccard, exactly: the histogram contains all thresholds."""
         histogram = self.held.histograms(current.weights)[rows].sum(axis=0)
         if not histogram.any():
             return current
@@ -131,7 +131,7 @@ class Calibrator:
         return replace(current, threshold=scaled((level + 0.5) / PREDICTION_STEPS, current.temperature))
 
     def fit_postprocess(self, rows: Rows, current: InferenceCandidate) -> InferenceCandidate:
-        """See `search.search`."""
+        """Search for post-processing; see `search.search`."""
         return search(self.scorer, rows, current, self.params.trials, derive_seed(self.seed, "postprocess"))
 
     # Calibration
@@ -141,7 +141,7 @@ class Calibrator:
         return np.asarray(np.tensordot(self._member, per_chip, 1))
 
     def estimate(self, per_chip: Floats, statistic: Callable[[Floats], Floats]) -> Estimate:
-        """Return a figure of sums over chips, with its interval by location."""
+        """Compute a figure from sums over chips, with its interval by location."""
         sums = self.by_location(per_chip)
         values = statistic(np.tensordot(self._draws, sums, 1))
         return Estimate.of_resamples(float(statistic(sums.sum(axis=0))), values, len(sums))
@@ -149,7 +149,7 @@ class Calibrator:
     def calibrated(
         self, nested: Sequence[InferenceCandidate], of: Callable[[NDArray[np.int64], float], Floats]
     ) -> Floats:
-        """`of(histogram, temperature)` of each chip under its group's candidate."""
+        """Evaluate `of(histogram, temperature)` for each chip with its group's candidate."""
         parts: Floats = np.concatenate(
             [of(self.held.histograms(c.weights)[self.group == g], c.temperature) for g, c in enumerate(nested)]
         )
@@ -161,19 +161,19 @@ class Calibrator:
 def calibrate(
     held: HeldOut, tta: Tta, evaluation: EvaluationParams, params: CalibrationParams, seed: int, threads: int = 1
 ) -> tuple[Calibration, pd.DataFrame, pd.DataFrame]:
-    """Decides what is done with the members' predictions.
+    """Choose how the members' predictions become masks.
 
     Args:
-        held: their out-of-fold predictions.
-        tta: the policy of these predictions.
-        evaluation: threshold to start from, and resamples.
-        params: number of trials.
-        seed: of everything random.
-        threads: that make masks.
+        held: Their out-of-fold predictions.
+        tta: TTA policy of these predictions.
+        evaluation: Threshold to start from, and number of resamples.
+        params: Number of trials.
+        seed: Random seed for pixels, trials and resamples.
+        threads: Number of threads that make masks.
 
     Returns:
-        The calibration; the ensemble table (a row per combination: Jaccard on held-out groups and its gain over equal
-        weights, with intervals); the reliability diagram (before and after temperature).
+        The calibration, the ensemble table (one row per combination: Jaccard on held-out groups and its gain over equal
+        weights, with intervals), and the reliability diagram (before and after temperature).
     """
     calibrator = Calibrator(Scorer(held, threads), evaluation, params, seed)
     before = calibrator.scorer.nested(calibrator.used_nested)
@@ -216,9 +216,9 @@ def calibrate(
 
 
 def compare_weights(calibrator: Calibrator) -> tuple[pd.DataFrame, Kind]:
-    """Members alone and combinations beside equal weights, on held-out groups; and the better way to fit weights.
+    """Compare members and combinations with equal weights on held-out groups; return also the better way to fit.
 
-    The better of two ways is taken by the same figures that decide whether it is used, which is slightly optimistic.
+    The better of two ways is chosen by the same figures that decide whether it is used, which is slightly optimistic.
     """
     held = calibrator.held
     names = list(held.members)
@@ -243,11 +243,11 @@ def compare_weights(calibrator: Calibrator) -> tuple[pd.DataFrame, Kind]:
 
 
 def best_level(histogram: NDArray[np.int64], near: float) -> int:
-    """Return the level above which pixels are cloud for the highest Jaccard; of equal ones the nearest to `near`.
+    """Return the level above which pixels should be cloud for the highest Jaccard; of ties, the nearest to `near`.
 
     Args:
         histogram: 2 (clear, cloud) x 256.
-        near: a level, may be a fraction.
+        near: Level, possibly fractional.
     """
     false, true = np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1][:, 1:]  # pixels above each of the levels 0 to 254
     union = histogram[1].sum() + false
@@ -257,11 +257,11 @@ def best_level(histogram: NDArray[np.int64], near: float) -> int:
 
 
 def scaled(threshold: float, temperature: float) -> float:
-    """Return a threshold on the scale of calibrated probabilities, inside 0 and 1."""
+    """Convert a threshold to the scale of calibrated probabilities, strictly between 0 and 1."""
     return float(np.clip(round(float(apply_temperature(threshold, temperature)), 6), 1e-6, 1 - 1e-6))
 
 
 def _rounded(held: HeldOut, candidate: InferenceCandidate) -> list[tuple[str, list[float]]]:
-    """Weights of each member by fold."""
+    """Return the weights of each member by fold, rounded for the table."""
     table = np.array(candidate.weights)
     return [(member, [round(float(w), 4) for w in table[:, number]]) for number, member in enumerate(held.members)]

@@ -1,4 +1,4 @@
-"""A way to make masks of the members' predictions, tried on held-out chips."""
+"""Candidates for making masks from the members' predictions, tried on held-out chips."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cloudcover.masks.postprocess import NOTHING, Postprocess
 from cloudcover.masks.temperature import levels
 
 BATCH = 16
-"""Chips whose masks a thread makes at a time."""
+"""Number of chips whose masks a thread makes at a time."""
 
 
 SMALL_LOSS = 0.05
-"""Share of the found pixels of small clouds that post-processing may lose: a higher Jaccard by large clouds alone is
-no gain to who needs the small ones."""
+"""Share of the found pixels of small clouds that post-processing may lose, because a higher Jaccard from large clouds
+alone does not help users who need the small ones."""
 
 
 @dataclass(frozen=True)
 class InferenceCandidate:
-    """Weights by fold and member, and what follows; see `InferenceSettings`."""
+    """Weights by fold and member, and the steps that follow; see `InferenceSettings`."""
 
     weights: Weights
     temperature: float = 1.0
@@ -35,7 +35,7 @@ class InferenceCandidate:
     postprocess: Postprocess = NOTHING
 
     def settings(self, members: list[str], folds: list[int]) -> InferenceSettings:
-        """For the models of all folds together, each with its fold's share of the weights."""
+        """Return the settings for the models of all folds together, each with its fold's share of the weights."""
         weights = {
             f"{member}-fold{fold}": self.weights[fold][number] / len(folds)
             for number, member in enumerate(members)
@@ -48,11 +48,11 @@ class InferenceCandidate:
 
 @dataclass
 class Scorer:
-    """Counts of candidates on held-out chips; what was counted once is kept.
+    """Cached counts of candidates on held-out chips.
 
     Attributes:
-        held: the predictions.
-        threads: that make masks.
+        held: The predictions.
+        threads: Number of threads that make masks.
     """
 
     held: HeldOut
@@ -61,14 +61,14 @@ class Scorer:
     _small: dict[InferenceCandidate, NDArray[np.int64]] = field(default_factory=dict)
 
     def counts(self, candidate: InferenceCandidate) -> NDArray[np.int64]:
-        """Pixels of each chip, N x 4, see `overlap.COLUMNS`."""
+        """Count the pixels of each chip, N x 4, see `overlap.COLUMNS`."""
         if candidate not in self._known:
             thresholded = candidate.postprocess == NOTHING
             self._known[candidate] = self._levels(candidate) if thresholded else self._masks(candidate)
         return self._known[candidate]
 
     def _levels(self, candidate: InferenceCandidate) -> NDArray[np.int64]:
-        """Without post-processing the histograms hold all that counts."""
+        """Without post-processing, the histograms contain all that is needed."""
         histograms = self.held.histograms(candidate.weights)
         cloud = levels(candidate.temperature) > candidate.threshold
         above, below = histograms[:, :, cloud].sum(axis=2), histograms[:, :, ~cloud].sum(axis=2)
@@ -85,7 +85,7 @@ class Scorer:
             return np.concatenate(list(pool.map(of, _batches(len(self.held.labels)))))
 
     def small(self, candidate: InferenceCandidate) -> NDArray[np.int64]:
-        """Pixels of small true clouds of each chip that are found, and all of them: N x 2, see `HeldOut.small`."""
+        """Count the found and all pixels of small true clouds in each chip: N x 2, see `HeldOut.small`."""
         if candidate not in self._small:
             table = levels(candidate.temperature)
 
@@ -100,16 +100,16 @@ class Scorer:
         return self._small[candidate]
 
     def keeps_small(self, candidate: InferenceCandidate, before: InferenceCandidate, rows: NDArray[np.bool_]) -> bool:
-        """Return whether a candidate loses at most `SMALL_LOSS` of the pixels of small clouds that were found before."""
+        """Return whether a candidate loses at most `SMALL_LOSS` of the found pixels of small clouds."""
         found, was = (int(self.small(which)[rows, 0].sum()) for which in (candidate, before))
         return found >= (1 - SMALL_LOSS) * was
 
     def jaccard(self, candidate: InferenceCandidate, rows: NDArray[np.bool_]) -> float:
-        """Global Jaccard on some chips; 1 where there is no cloud."""
+        """Compute the global Jaccard on some chips; 1 if there is no cloud."""
         return float(jaccard_index(self.counts(candidate)[rows].sum(axis=0)))
 
     def nested(self, by_group: list[InferenceCandidate]) -> pd.DataFrame:
-        """Count where each group's chips are judged by their own candidate: the chips with `overlap.COLUMNS`."""
+        """Count the pixels of chips, each with the candidate of its group: the chips with `overlap.COLUMNS`."""
         result = np.empty((len(self.held.chips), len(COLUMNS)), np.int64)
         for group, candidate in enumerate(by_group):
             rows = self.held.chips["group"].to_numpy() == group

@@ -15,28 +15,32 @@ from cloudcover.masks.decision import LEAST
 
 Kind = Literal["oof", "fold"]
 PIXELS = 400
-"""Pixels of a chip that weights are fitted to; neighbours say the same."""
+"""Pixels per chip that weights are fitted to; neighbouring pixels are redundant."""
 
 
 def fit_weights(probabilities: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Weights, 0 or more and of sum 1, whose mean has the least log loss: a linear opinion pool (Stone 1961), convex.
+    """Fit weights, non-negative with sum 1, whose mean has the lowest log loss.
+
+    This is a linear opinion pool (Stone 1961), a convex problem.
 
     Args:
-        probabilities: members x pixels, in [0, 1].
-        labels: pixels.
+        probabilities: Members x pixels, in [0, 1].
+        labels: Labels of the pixels.
 
     Returns:
-        A weight per member; equal ones if there are no pixels.
+        One weight per member; equal weights if there are no pixels.
     """
     members = len(probabilities)
     start = np.full(members, 1 / members)
     if members == 1 or not labels.size:
         return start
     cloud = np.clip(probabilities, LEAST, 1 - LEAST)
-    given = np.where(labels, cloud, 1 - cloud).astype(np.float64)  # what each member gives to what is so
+    given = np.where(labels, cloud, 1 - cloud).astype(
+        np.float64
+    )  # the probability that each member gives to the true class
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        mean = np.maximum(weights @ given, 1e-9)  # the solver may try weights slightly outside the bounds
+        mean = np.maximum(weights @ given, 1e-9)  # the solver may try weights slightly out of bounds
         return -float(np.log(mean).mean()), -(given / mean).mean(axis=1)
 
     found = minimize(
@@ -48,13 +52,13 @@ def fit_weights(probabilities: NDArray[np.floating], labels: NDArray[np.bool_]) 
 
 
 def weights_on(held: HeldOut, rows: NDArray[np.bool_], kind: Kind, seed: int) -> Weights:
-    """Weights fitted on some chips.
+    """Fit weights on some chips.
 
     Args:
         held: the predictions.
-        rows: which chips; bool, one per chip.
-        kind: `oof`: one set of weights for all of them; `fold`: one set per fold on its chips, as in the original.
-        seed: of the choice of pixels.
+        rows: Selected chips; bool, one per chip.
+        kind: `oof`: one set of weights for all folds; `fold`: one set per fold on its chips, as in the original.
+        seed: Random seed for choosing pixels.
     """
     sets = []
     for fold in range(held.folds):
@@ -66,7 +70,7 @@ def weights_on(held: HeldOut, rows: NDArray[np.bool_], kind: Kind, seed: int) ->
 
 
 def _pixels(held: HeldOut, chips: NDArray[np.intp], seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Valid pixels of the chips at places drawn once: members x pixels, and their labels."""
+    """Sample valid pixels of the chips, at the same places in all of them: members x pixels, and their labels."""
     area = held.labels[0].size
     places = np.random.default_rng(seed).choice(area, min(PIXELS, area), replace=False)
     labels = held.labels.reshape(len(held.labels), area)[chips][:, places].ravel()

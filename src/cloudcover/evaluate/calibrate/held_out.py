@@ -1,4 +1,4 @@
-"""Held-out predictions of the final models in memory: what weights, temperature and the like are chosen on."""
+"""Held-out predictions of the final models in memory, the basis of weights, temperature and other choices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cloudcover.masks.temperature import histogram
 from cloudcover.runtime.arrays import open_array
 
 SMALL_PIXELS = 256
-"""Largest area of a small cloud: 2.6 ha of 10 m pixels, the largest that `search.STEPS` removes."""
+"""Largest area of a small cloud: 2.6 ha at 10 m pixels, the largest that `search.STEPS` removes."""
 
 Weights = tuple[tuple[float, ...], ...]
 """Weights of the members [fold][member]; those of a fold sum to 1."""
@@ -33,11 +33,11 @@ class HeldOut:
     """Out-of-fold predictions of several members on the same labelled chips.
 
     Attributes:
-        chips: chip_id, location, scene, fold, verdict, group; a row per chip.
-        members: names of the members.
-        probabilities: members x N x H x W uint8, round(p x 255).
+        chips: Table with chip_id, location, scene, fold, verdict and group, one row per chip.
+        members: Names of the members.
+        probabilities: Members x N x H x W uint8, round(p x 255).
         labels: N x H x W uint8 of {0, 1, 255}.
-        folds: number of folds.
+        folds: Number of folds.
     """
 
     chips: pd.DataFrame
@@ -49,7 +49,7 @@ class HeldOut:
 
     @cached_property
     def small(self) -> NDArray[np.bool_]:
-        """Pixels of the labels' clouds of at most `SMALL_PIXELS` pixels: N x H x W bool."""
+        """Pixels of label clouds of at most `SMALL_PIXELS` pixels: N x H x W bool."""
         cloud = self.labels == 1
         regions, number = ndimage.label(cloud, IN_PLANE)
         areas = np.bincount(regions.ravel(), minlength=number + 1)
@@ -60,7 +60,7 @@ class HeldOut:
         return ((1 / len(self.members),) * len(self.members),) * self.folds
 
     def combined(self, weights: Weights, chips: slice) -> NDArray[np.uint8]:
-        """Weighted means of the members over some chips, each chip by its fold's weights: n x H x W uint8."""
+        """Compute weighted means of the members over some chips, each chip with its fold's weights: n x H x W uint8."""
         if len(self.members) == 1:
             return self.probabilities[0, chips]
         by_chip = np.array(weights, np.float32)[self.chips["fold"].to_numpy()[chips]]
@@ -68,7 +68,7 @@ class HeldOut:
         return np.asarray(np.rint(means), np.uint8)
 
     def histograms(self, weights: Weights) -> NDArray[np.int64]:
-        """Valid pixels of each chip by label and level of `combined`: N x 2 (clear, cloud) x 256."""
+        """Count the valid pixels of each chip by label and level of `combined`: N x 2 (clear, cloud) x 256."""
         if weights not in self._histograms:
             counts = np.empty((len(self.chips), 2, PREDICTION_STEPS + 1), np.int64)
             for row, label in enumerate(self.labels):
@@ -85,15 +85,15 @@ def load_held_out(
     params: CalibrationParams,
     seed: int,
 ) -> HeldOut:
-    """Read the predictions of the members on the chips from whose given label they have learned in other folds.
+    """Read the members' predictions on the chips whose given labels they learned from in other folds.
 
     Args:
         store: the packed chips.
-        labels: `tables.MANIFEST`, or `tables.ROUND`, that the members have learned from.
-        members: folders of `predict_oof`, by name.
-        tta: the policy that masks are made with.
-        params: number of groups and of chips.
-        seed: of the choice of chips.
+        labels: `tables.MANIFEST` or `tables.ROUND` that the members learned from.
+        members: Folders of `predict_oof`, by name.
+        tta: TTA policy for making masks.
+        params: Number of groups and of chips.
+        seed: Random seed for choosing chips.
     """
     order = tables.OOF.read(next(iter(members.values())) / "index.csv")
     places = store.index[["chip_id", "location", "scene"]].reset_index(drop=True)
@@ -110,7 +110,7 @@ def load_held_out(
 
 
 def spread(chips: pd.DataFrame, number: int | None, seed: int) -> pd.DataFrame:
-    """At most `number` chips, as evenly from the scenes as there are chips; in the order of their ids."""
+    """Choose at most `number` chips, spread over the scenes in proportion to their chips; sorted by id."""
     shuffled = chips.sample(frac=1, random_state=seed)
     turn = shuffled.groupby("scene").cumcount()
     chosen = shuffled.loc[turn.sort_values(kind="stable").index[:number]]
@@ -118,9 +118,10 @@ def spread(chips: pd.DataFrame, number: int | None, seed: int) -> pd.DataFrame:
 
 
 def groups_of(locations: pd.Series, number: int) -> NDArray[np.int64]:
-    """Group of each chip: groups of whole locations, so of whole scenes, with about equally many chips.
+    """Assign chips to groups of whole locations, and thus whole scenes, with about equal numbers of chips.
 
-    Fewer groups where there are fewer locations; one location is one group, with nothing to choose on beside it.
+    With fewer locations than groups, there are fewer groups. A single location is one group, which leaves nothing to
+    choose on.
     """
     groups = np.zeros(len(locations), np.int64)
     number = min(number, locations.nunique())

@@ -20,26 +20,26 @@ STEPS: dict[str, tuple[float | int, ...]] = {
     "hole_pixels": (0, 16, 64, 256),
     "min_area_pixels": (0, 16, 64, 256),
 }
-"""What is tried for each step; the first value leaves it out."""
+"""Candidate values for each step; the first value skips it."""
 MARGIN = 0.2
-"""Thresholds are tried this far around the one in use."""
+"""Maximum distance of tried thresholds from the current one."""
 
 
 def search(
     scorer: Scorer, rows: NDArray[np.bool_], start: InferenceCandidate, trials: int, seed: int
 ) -> InferenceCandidate:
-    """Return the post-processing and threshold of the highest global Jaccard on some chips.
+    """Find the post-processing and threshold with the highest global Jaccard on some chips.
 
-    The first trials are nothing at all and each step alone, the next ones random, and later ones by a tree-structured
-    Parzen estimator (Bergstra et al. 2011). The first of equals wins, so nothing is done for nothing. What loses small
-    clouds (`Scorer.keeps_small`) ranks below everything that does not.
+    The first trials are no post-processing and each single step. The next ones are random, and later ones come from a
+    tree-structured Parzen estimator (Bergstra et al. 2011). The first of equals wins, so no step is used without a
+    gain. Candidates that lose small clouds (`Scorer.keeps_small`) rank below all others.
 
     Args:
-        scorer: counts candidates.
-        rows: the chips to choose on; no other chip has any influence.
-        start: what is used so far.
+        scorer: Evaluates candidates.
+        rows: Chips to choose on; other chips have no influence.
+        start: Steps used so far.
         trials: number of candidates.
-        seed: of the trials; equal seeds share their random trials.
+        seed: Random seed for the trials; equal seeds share their random trials.
 
     Returns:
         The best candidate; `start` if there are no trials or no chips.

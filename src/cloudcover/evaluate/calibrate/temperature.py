@@ -1,6 +1,6 @@
-"""Whether probabilities mean what they say: reliability diagram, expected calibration error.
+"""Calibration of probabilities: reliability diagram and expected calibration error.
 
-Everything follows from a histogram of pixels by label and level (probabilities are kept as bytes), without another pass
+All results come from a histogram of pixels by label and level (probabilities are stored as bytes), without another pass
 over pixels.
 """
 
@@ -14,16 +14,16 @@ from cloudcover.masks.overlap import Floats
 from cloudcover.masks.temperature import levels
 
 BINS = 15
-"""Bins of equal width of the reliability diagram, as in Guo et al. 2017."""
+"""Number of bins of equal width in the reliability diagram, as in Guo et al. 2017."""
 
 
 def reliability_sums(histogram: NDArray[np.int64], temperature: float = 1.0, bins: int = BINS) -> Floats:
-    """Sum over the pixels of each bin of probability: … x bins x 3 (pixels, probability, cloud).
+    """Sum pixels by bin of probability: … x bins x 3 (pixels, probability, cloud).
 
     Args:
         histogram: … x 2 (clear, cloud) x 256.
-        temperature: of the probabilities.
-        bins: number of bins of equal width over [0, 1].
+        temperature: Temperature to apply.
+        bins: Number of bins of equal width over [0, 1].
     """
     probability = levels(temperature).astype(np.float64)
     of_level = np.minimum((probability * bins).astype(int), bins - 1)
@@ -33,7 +33,9 @@ def reliability_sums(histogram: NDArray[np.int64], temperature: float = 1.0, bin
 
 
 def calibration_error(sums: Floats) -> Floats:
-    """Expected calibration error (Naeini et al. 2015): mean gap of probability and share of cloud, by pixels [0-1].
+    """Compute the expected calibration error (Naeini et al. 2015) [0-1].
+
+    It is the mean gap between probability and share of cloud, weighted by pixels.
 
     Args:
         sums: … x bins x 3, from `reliability_sums`.
@@ -43,13 +45,13 @@ def calibration_error(sums: Floats) -> Floats:
 
 
 def reliability(sums: Floats) -> pd.DataFrame:
-    """Return the reliability diagram (DeGroot and Fienberg 1983).
+    """Compute the reliability diagram (DeGroot and Fienberg 1983).
 
     Args:
         sums: bins x 3, from `reliability_sums`.
 
     Returns:
-        A row per bin that has pixels: `low` and `high` (edges of probability), `pixels`, `probability` (mean) and
+        One row per bin that has pixels: `low` and `high` (edges of probability), `pixels`, `probability` (mean) and
         `cloud_share`.
     """
     edges = np.linspace(0, 1, len(sums) + 1)
