@@ -1,4 +1,4 @@
-"""Galleries of the report: the chips with the most wrong pixels, and rejected labels beside their pseudo-labels."""
+"""Galleries of the report: the chips with the most wrong pixels, and rejected labels with their pseudo-labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cloudcover.report.pictures import LABEL_COLOUR
 
 T = TypeVar("T")
 SHOWN = 24
-"""Chips in a gallery, however many there are."""
+"""Maximum number of chips in a gallery."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Card:
     """A chip in a gallery.
 
     Attributes:
-        title: its id.
-        facts: short texts below the pictures.
-        pictures: caption and data URI.
-        tag: a word that stands out, or an empty text.
+        title: Id of the chip.
+        facts: Short texts below the pictures.
+        pictures: Pairs of caption and data URI.
+        tag: Highlighted word, or an empty text.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Card:
 
 
 def spread(ranking: Sequence[T], number: int = SHOWN) -> list[T]:
-    """At most `number` entries, evenly spaced over the ranking, first and last included."""
+    """Choose at most `number` entries, evenly spaced over the ranking, including the first and last."""
     if len(ranking) <= number:
         return list(ranking)
     return [ranking[i] for i in np.linspace(0, len(ranking) - 1, number).round().astype(int)]
@@ -52,7 +52,7 @@ def worst_chips(store: ChipStore, counts: pd.DataFrame, masks: Masks) -> list[Ca
     Args:
         store: the packed chips.
         counts: `tables.COUNTS` of one run.
-        masks: that run's masks.
+        masks: Masks of that run.
     """
     wrong = (counts["fp_pixels"] + counts["fn_pixels"]).rename("wrong")
     order = counts.assign(wrong=wrong).sort_values(["wrong", "chip_id"], ascending=[False, True])
@@ -80,12 +80,12 @@ def worst_chips(store: ChipStore, counts: pd.DataFrame, masks: Masks) -> list[Ca
 
 
 def rejected_labels(store: ChipStore, manifest: pd.DataFrame, pseudo: PseudoLabels) -> list[Card]:
-    """Rejected labels from the most to the least suspicious, evenly sampled where there are many.
+    """List rejected labels from the most to the least suspicious, evenly sampled if there are many.
 
     Args:
         store: the packed chips.
         manifest: `tables.MANIFEST`.
-        pseudo: pseudo-labels of the last round, which has none for labels that it trusts.
+        pseudo: Pseudo-labels of the last round, which has none for labels that it trusts.
     """
     rejected = manifest[manifest["verdict"] == "bad"].sort_values(["score", "chip_id"], ascending=[False, True])
     cards = []
@@ -107,7 +107,7 @@ def rejected_labels(store: ChipStore, manifest: pd.DataFrame, pseudo: PseudoLabe
 
 
 def _why(row: Mapping[Hashable, Any]) -> list[str]:
-    """Suspicion and reasons of a rejected label."""
+    """Format the suspicion and reasons of a rejected label."""
     facts = [] if np.isnan(row["score"]) else [f"suspicion {row['score']:.2f}"]
     if row["source"] == "audit":
         return facts + [reason.replace("_", " ") for reason in row["reason"].split()]

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs no other file, with every figure of a run."""
+"""The report: a self-contained HTML page with every figure of a run."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from cloudcover.report.table import interval, rounds_of, runs_of
 
 HERE = Path(__file__).parent
 LISTED = 50
-"""Rows of a list that is as long as the set, such as the quarantine."""
+"""Maximum number of rows of a list that grows with the set, such as the quarantine."""
 
 
 def render_page(results: Results, params: Any) -> str:
-    """Return the page as HTML.
+    """Render the page as HTML.
 
     Args:
-        results: what it shows.
-        params: the sections `data`, `labels`, `prediction`, `pseudo_labels` and `evaluation`.
+        results: Content of the page.
+        params: Sections `data`, `labels`, `prediction`, `pseudo_labels` and `evaluation`.
     """
     metrics, truth = results.metrics, results.truth
     environment = jinja2.Environment(
@@ -68,7 +68,7 @@ def _figures(metrics: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, 
 
 
 def _calibration(results: Results) -> dict[str, Any]:
-    """What was chosen for the final models, and the tables that compare models."""
+    """Render the choices for the final models, and the tables that compare models."""
     return {
         "calibration": results.calibration,
         "tables": {name: table.to_dict("records") for name, table in results.comparisons.items()},
@@ -77,7 +77,7 @@ def _calibration(results: Results) -> dict[str, Any]:
 
 
 def _labels(results: Results, params: Any) -> dict[str, Any]:
-    """What became of the given labels, and the pseudo-labels of the rounds."""
+    """Render the fate of the given labels, and the pseudo-labels of the rounds."""
     manifest, metrics, truth = results.manifest, results.metrics, results.truth
     names = rounds_of(metrics)
     rounds = [{"name": name, **metrics["rounds"][name]} for name in names]
@@ -108,7 +108,7 @@ def _labels(results: Results, params: Any) -> dict[str, Any]:
 
 
 def _places(results: Results, params: Any) -> dict[str, Any]:
-    """Figures by location, worst first."""
+    """Render the figures by location, worst first."""
     table = results.locations
     table = table[table["tta"] == params.prediction.tta].sort_values(["jaccard", "location"])
     table.index = pd.Index(table["location"], name=None)
@@ -130,7 +130,7 @@ def _svg(plot: Callable[..., str], *args: Any) -> Markup:
 
 
 def _chosen(step: Step) -> str:
-    """Return the value of a step in words."""
+    """Describe the value of a step in words."""
     if not isinstance(step.chosen, dict):
         return f"{step.chosen:.3g}"
     parts = []
@@ -142,10 +142,10 @@ def _chosen(step: Step) -> str:
 
 
 def _signed(value: float) -> str:
-    """Return a difference with its sign and four digits; a dash where there is none."""
+    """Format a difference with its sign and four digits; a dash for a missing value."""
     return "–" if pd.isna(value) else f"{value:+.4f}"
 
 
 def _share(value: float) -> str:
-    """Return a share in 0-1 with four digits; a dash where there is none."""
+    """Format a share in 0-1 with four digits; a dash for a missing value."""
     return "–" if pd.isna(value) else f"{value:.4f}"

@@ -29,39 +29,39 @@ SIDE = 192
 """Longest side of a picture [pixels]."""
 
 FALSE_COLOUR, MISSED_COLOUR = (245, 158, 11), (219, 39, 119)
-"""Cloud where the label is clear, and clear where the label is cloud: safe with colour blindness."""
+"""Colours of false and missed cloud, distinguishable with colour blindness."""
 LABEL_COLOUR = (250, 204, 21)
 
 
 def composite(dn: NDArray[np.uint16], bands: Sequence[int]) -> Picture:
-    """Three bands as red, green and blue, by a fixed stretch, at most `SIDE` pixels a side.
+    """Compose three bands as red, green and blue, with a fixed stretch, to at most `SIDE` pixels a side.
 
     Args:
         dn: B x H x W uint16 [DN].
-        bands: the places of red, green and blue in `dn`.
+        bands: Positions of red, green and blue in `dn`.
     """
     reflectance = dn[list(bands)].transpose(1, 2, 0) / DN_PER_REFLECTANCE
     return _fit(displayed(reflectance / STRETCH, GAMMA), Image.Resampling.BOX)
 
 
 def true_colour(dn: NDArray[np.uint16], names: Sequence[str]) -> Picture:
-    """Return a chip (B x H x W [DN]) with these bands in the colours of `true_bands`."""
+    """Render a chip (B x H x W [DN]) in the colours of `true_bands`."""
     return composite(dn, true_bands(names))
 
 
 def false_colour(dn: NDArray[np.uint16], names: Sequence[str]) -> Picture | None:
-    """Return a chip (B x H x W [DN]) with these bands in the colours of `false_bands`; None without them."""
+    """Render a chip (B x H x W [DN]) in the colours of `false_bands`; None without these bands."""
     bands = false_bands(names)
     return None if bands is None else composite(dn, bands)
 
 
 def mask_picture(mask: NDArray[np.uint8]) -> Picture:
-    """Return a mask of {0, 1, 255} (H x W) in flat colours."""
+    """Render a mask of {0, 1, 255} (H x W) in flat colours."""
     return _flat(mask, {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, IGNORE_INDEX: UNKNOWN_COLOUR})
 
 
 def errors_picture(predicted: NDArray[np.bool_], label: NDArray[np.uint8]) -> Picture:
-    """Where a prediction (H x W) and a label of {0, 1, 255} agree and differ, in flat colours."""
+    """Render where a prediction (H x W) and a label of {0, 1, 255} agree and differ, in flat colours."""
     codes = label.copy()
     codes[predicted & (label == 0)] = 2
     codes[~predicted & (label == 1)] = 3
@@ -71,7 +71,7 @@ def errors_picture(predicted: NDArray[np.bool_], label: NDArray[np.uint8]) -> Pi
 
 
 def outlined(picture: Picture, mask: NDArray[np.uint8 | np.bool_], colour: tuple[int, int, int]) -> Picture:
-    """Return the picture with the inner outline of a mask's cloud (H x W of the chip, any size) drawn on it."""
+    """Draw the inner outline of a mask's cloud (H x W of the chip, any size) on a picture."""
     cloud = _fit((mask == 1).astype(np.uint8), Image.Resampling.NEAREST) == 1
     edge = cloud & ~binary_erosion(cloud, border_value=1)
     result = picture.copy()
@@ -80,12 +80,12 @@ def outlined(picture: Picture, mask: NDArray[np.uint8 | np.bool_], colour: tuple
 
 
 def photo_uri(picture: Picture) -> str:
-    """Return a JPEG data URI: some kilobytes per chip, where PNG takes ten times that."""
+    """Encode a picture as a JPEG data URI: some kilobytes per chip, a tenth of a PNG."""
     return _uri(Image.fromarray(picture), "jpeg", quality=82, subsampling=0)
 
 
 def flat_uri(picture: Picture) -> str:
-    """Return a PNG data URI with a palette: lossless and small for pictures of few colours."""
+    """Encode a picture as a PNG data URI with a palette: lossless, and small for few colours."""
     return _uri(Image.fromarray(picture).quantize(8, dither=Image.Dither.NONE), "png", optimize=True)
 
 
@@ -103,7 +103,7 @@ def _flat(codes: NDArray[np.uint8], colours: dict[int, tuple[int, int, int]]) ->
 
 
 def _fit(pixels: NDArray[np.uint8], how: Image.Resampling) -> NDArray[np.uint8]:
-    """Shrinks to at most `SIDE` pixels a side; smaller ones are kept."""
+    """Shrink to at most `SIDE` pixels a side; smaller pictures are unchanged."""
     height, width = pixels.shape[:2]
     scale = min(1.0, SIDE / max(height, width))
     if scale == 1.0:

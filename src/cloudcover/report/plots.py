@@ -1,4 +1,4 @@
-"""Plots as inline SVG that follows the page's colours, so that one file serves light, dark and print."""
+"""Plots as inline SVG in the page's colours, so that one file works in light and dark mode and in print."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 WIDTH = 5.6
-"""Of a plot [inches]."""
+"""Width of a plot [inches]."""
 INK, MUTED, LINE = "#010101", "#020202", "#030303"
 SERIES = ("#040404", "#050505", "#060606", "#070707", "#080808")
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line"} | {c: f"series{i}" for i, c in enumerate(SERIES, 1)}
-"""Stand-ins that `_svg` replaces by the page's CSS variables."""
+"""Placeholder colours that `_svg` replaces by the page's CSS variables."""
 LONGEST_NAME = 28
-"""Characters of a name beside an axis; a longer one would leave no room for the plot."""
+"""Maximum length of a name beside an axis; longer names would leave no room for the plot."""
 
 _STYLE: Any = {
     "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": LINE, "xtick.color": MUTED, "ytick.color": MUTED,
     "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False,
-    "axes.titlesize": 9, "axes.titleweight": "bold", "text.parse_math": False,  # a dollar sign in a name is one
+    "axes.titlesize": 9, "axes.titleweight": "bold", "text.parse_math": False,  # a dollar sign in a name is literal
 }  # fmt: skip
 
 
 def runs(figures: Mapping[str, Mapping[str, float]], true: Mapping[str, Mapping[str, float]] | None) -> str:
-    """Global Jaccard of each run with its interval, by given labels and, if given, by true masks."""
+    """Plot the global Jaccard of each run with its interval, on given labels and, if available, on true masks."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(WIDTH, 0.9 + 0.36 * len(figures))
         for values, shift, colour, name in (
@@ -64,10 +64,10 @@ def runs(figures: Mapping[str, Mapping[str, float]], true: Mapping[str, Mapping[
 
 
 def reliability(diagram: pd.DataFrame) -> str:
-    """Share of cloud by mean probability, before and after the temperature, beside the diagonal of perfect calibration.
+    """Plot the share of cloud over mean probability, before and after the temperature, with the ideal diagonal.
 
     Args:
-        diagram: rows of `calibration.reliability` with `temperature` (`before`, `after`).
+        diagram: Rows of `calibration.reliability` with `temperature` (`before`, `after`).
     """
     with mpl.rc_context(_STYLE):
         figure, (top, bottom) = _figures(WIDTH, 4.6, [3, 1])
@@ -85,10 +85,10 @@ def reliability(diagram: pd.DataFrame) -> str:
 
 
 def curves(history: pd.DataFrame) -> str:
-    """Learning curves: a column per run, a line per fold; validation Jaccard above, losses below.
+    """Plot learning curves, a column per run and a line per fold: validation Jaccard above, losses below.
 
     Args:
-        history: `tables.HISTORY` with `run` and `fold`.
+        history: Table by `tables.HISTORY` with `run` and `fold`.
     """
     names = list(dict.fromkeys(history["run"]))
     with mpl.rc_context(_STYLE):
@@ -110,7 +110,7 @@ def curves(history: pd.DataFrame) -> str:
 
 
 def locations(final: pd.Series, baseline: pd.Series) -> str:
-    """Jaccard by location, the final model's beside the baseline's; both are indexed by location."""
+    """Plot the Jaccard by location of the final model and the baseline; both are indexed by location."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(WIDTH, 0.9 + 0.2 * len(final))
         place = np.arange(len(final))
@@ -126,7 +126,7 @@ def locations(final: pd.Series, baseline: pd.Series) -> str:
 
 
 def suspicion(kept: NDArray[np.float64], rejected: NDArray[np.float64], threshold: float | None) -> str:
-    """Histogram of the audit's suspicion, by what became of the label; counts on a logarithmic axis."""
+    """Plot a histogram of the audit's suspicion for kept and rejected labels, with logarithmic counts."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(WIDTH, 2.6)
         edges = np.linspace(0, 1, 41).tolist()
@@ -143,7 +143,7 @@ def suspicion(kept: NDArray[np.float64], rejected: NDArray[np.float64], threshol
 
 
 def recall_by_error(recalls: Mapping[str, float]) -> str:
-    """Share of each kind of wrong label that was rejected."""
+    """Plot the share of each kind of wrong label that was rejected."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(WIDTH, 0.7 + 0.24 * len(recalls))
         place = np.arange(len(recalls))
@@ -157,7 +157,7 @@ def recall_by_error(recalls: Mapping[str, float]) -> str:
 
 
 def rounds(names: Sequence[str], counts: pd.DataFrame) -> str:
-    """Accepted pseudo-labels of each round: added and kept above zero, dropped below."""
+    """Plot the accepted pseudo-labels of each round: added and kept above zero, dropped below."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(WIDTH, 2.2)
         place = np.arange(len(names))
@@ -177,7 +177,7 @@ def _words(name: str) -> str:
 
 
 def _shortened(names: Iterable[str]) -> list[str]:
-    """Name that fit beside an axis; the page's tables show them whole."""
+    """Shorten names to fit beside an axis; the page's tables show them in full."""
     return [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
 
 
@@ -187,16 +187,19 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _figures(width: float, height: float, ratios: Sequence[float]) -> tuple[Figure, Sequence[Axes]]:
-    """Plot below each other that share their horizontal axis."""
+    """Create vertically stacked plots with a common horizontal axis."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(len(ratios), sharex=True, height_ratios=ratios))
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """Return the figure as an `<svg>` element: equal bytes for equal figures, the page's font, colours by CSS variables."""
+    """Convert a figure to an `<svg>` element with the page's font and CSS variables as colours.
+
+    Equal figures give equal bytes.
+    """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        # Matplotlib only measures the text with its own font: the browser draws it.
+        # Matplotlib uses its own font only to measure the text: the browser draws it.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -208,10 +211,10 @@ def _svg(figure: Figure, name: str) -> str:
 
 
 def _restyled(tag: str) -> str:
-    """Return a tag without ids, fonts and sizes of its own, and with CSS variables as colours; texts between tags stay."""
+    """Remove ids, fonts and sizes from a tag, and replace its colours by CSS variables; other text is unchanged."""
     for pattern, replacement in (
         (r"font-family: [^;\"]*;? ?", ""),
-        (r' id="(?![mp][0-9a-f]{8,}")[^"]*"', ""),  # only markers and clip paths are referred to
+        (r' id="(?![mp][0-9a-f]{8,}")[^"]*"', ""),  # only markers and clip paths are referenced
         (r'^(<svg.*?) width="[^"]*"', r"\1"),
         (r'^(<svg.*?) height="[^"]*"', r"\1"),
     ):

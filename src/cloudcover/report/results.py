@@ -1,4 +1,4 @@
-"""What the report shows of a run."""
+"""The results of a run that the report shows."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Results:
         store: the packed chips.
         quarantine: `tables.QUARANTINE`.
         manifest: `tables.MANIFEST`.
-        audit: `tables.AUDIT`, or None where the policy asks no audit.
-        folds: from `fold_balance.balance`.
+        audit: `tables.AUDIT`, or None if the policy does not use the audit.
+        folds: Result of `fold_balance.balance`.
         pseudo: pseudo-labels of the last round.
-        final: the final model's masks of the chips in `counts`.
+        final: Masks by the final model of the chips in `counts`.
         metrics: `reports/metrics.json`.
         truth: `reports/truth.json`.
-        calibration: what was chosen for the final models.
+        calibration: The choices for the final models.
         reliability: the reliability diagram before and after the temperature.
         counts: `tables.COUNTS`.
         locations: figures by location, run and policy.
-        comparisons: tables of the names in `COMPARISONS`.
-        curves: learning curves, a row per run, fold and epoch.
+        comparisons: Tables by the names in `COMPARISONS`.
+        curves: Learning curves, one row per run, fold and epoch.
     """
 
     store: ChipStore
@@ -62,12 +62,12 @@ def read_results(paths: Mapping[str, str | Sequence[str]], final: Masks) -> Resu
     """Read a run's results.
 
     Args:
-        paths: files by name; `audit` is empty where the policy asks no audit, `rounds` (in order) is a list.
-        final: the final model's masks of the chips that it is judged on.
+        paths: Files by name; `audit` is empty if the policy does not use the audit, and `rounds` is an ordered list.
+        final: Masks by the final model of the chips it is evaluated on.
 
     Raises:
-        TableError: a table breaks its schema.
-        FileNotFoundError: a file is missing.
+        TableError: A table violates its schema.
+        FileNotFoundError: A file is missing.
     """
     path = {name: Path(file) for name, file in paths.items() if isinstance(file, str)}
     return Results(
@@ -84,7 +84,7 @@ def read_results(paths: Mapping[str, str | Sequence[str]], final: Masks) -> Resu
         reliability=pd.read_csv(path["reliability"]),
         counts=tables.COUNTS.read(path["chips"]),
         locations=pd.read_csv(path["locations"], dtype={"location": str}, keep_default_na=False),
-        # a member of the ensemble may be called `null`; only an empty field is no number
+        # a member of the ensemble may be called `null`, so only an empty field is a missing value
         comparisons={n: pd.read_csv(path[n], keep_default_na=False, na_values=[""]) for n in COMPARISONS},
         curves=pd.read_csv(path["curves"]),
     )

@@ -1,4 +1,4 @@
-"""The table at the end of a run, for the terminal."""
+"""The table of results for the terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from cloudcover.runtime.files import read_json
 
 BOUNDS = ("jaccard", "jaccard_low", "jaccard_high")
-"""A figure and its interval, as the files of figures name them."""
+"""Keys of a figure and its interval in the files of figures."""
 
 
 def runs_of(metrics: Mapping[str, Any]) -> list[str]:
-    """Name of the runs in `metrics.json`, in the order of the chain: baseline, rounds, members, final, oracle.
+    """List the runs in `metrics.json` in the order of the workflow: baseline, rounds, members, final, oracle.
 
-    The only member of an ensemble is the final model itself and left out.
+    A single member is identical to the final model, and is omitted.
     """
     names = [name for name, value in metrics.items() if isinstance(value, dict) and "jaccard_location_mean" in value]
     members = [name for name in names if name.startswith("final/")]
@@ -36,22 +36,22 @@ def rounds_of(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def interval(figures: Mapping[str, float], sign: bool = False) -> str:
-    """Return a figure with its 95 % interval: `0.8731 (0.8412-0.9005)`, or `+0.0213 (+0.0101 to +0.0330)`."""
+    """Format a figure with its 95 % interval: `0.8731 (0.8412-0.9005)`, or `+0.0213 (+0.0101 to +0.0330)`."""
     if sign:
         return f"{figures['jaccard']:+.4f} ({figures['jaccard_low']:+.4f} to {figures['jaccard_high']:+.4f})"
     return f"{figures['jaccard']:.4f} ({figures['jaccard_low']:.4f}-{figures['jaccard_high']:.4f})"
 
 
 def final_table(metrics: Path, truth: Path) -> str:
-    """Return the figures of a run as plain text.
+    """Format the figures of a run as plain text.
 
     Args:
         metrics: `reports/metrics.json`.
-        truth: `reports/truth.json`; columns and lines of true masks are there only where truth is known.
+        truth: `reports/truth.json`; true masks get columns and lines only if they are known.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is not JSON.
+        FileNotFoundError: A file is missing.
+        ValueError: A file is not JSON.
     """
     figures, true = read_json(metrics), read_json(truth)
     known = bool(true["known"])
@@ -63,7 +63,7 @@ def final_table(metrics: Path, truth: Path) -> str:
     rows.append(["gain", *(interval(gain, sign=True) for gain in gains)])
     if gap := true.get("closed_gap"):
         rows.append(["gap", "", interval({name: gap[name.replace("jaccard", "gap")] for name in BOUNDS}, sign=True)])
-        share = "not determined: the interval of the gap holds 0"
+        share = "not determined: the interval of the gap contains 0"
         if "closed_share" in gap:
             share = "{closed_share:.0%} ({closed_share_low:.0%} to {closed_share_high:.0%})".format(**gap)
         rows.append(["gap closed", "", share])
@@ -74,7 +74,7 @@ def final_table(metrics: Path, truth: Path) -> str:
 
 
 def few(row: Mapping[str, float]) -> str:
-    """What to say of a round that accepts next to none of its candidates."""
+    """Format a warning about a round that accepts hardly any of its candidates."""
     return ", under 5 %" if row["candidates"] and row["accepted_share"] < 0.05 else ""
 
 
