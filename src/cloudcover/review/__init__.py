@@ -1,1 +1,1 @@
-"""The page on which people judge labels."""
+"""The web page for judging labels."""

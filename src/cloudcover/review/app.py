@@ -1,4 +1,4 @@
-"""The page's addresses: what is shown, what is known, and the two changes (judge, undo)."""
+"""The HTTP routes of the page: content, and the two changes (judge, undo)."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from cloudcover.review.verdicts import ConflictError, Seen, Verdicts
 
 HERE = Path(__file__).parent
 NEIGHBOURS = 18
-"""Other chips of the scene that are shown below a chip."""
+"""Number of other chips of the scene that are shown below a chip."""
 PICTURES = ("true", "false", "masks")
 
 
 class Review:
-    """What the addresses answer.
+    """The handlers of all routes.
 
     Args:
-        queue: the labels to judge.
-        pictures: their pictures.
-        verdicts: where verdicts go.
+        queue: Labels to judge.
+        pictures: Pictures of the chips.
+        verdicts: Storage of the verdicts.
     """
 
     def __init__(self, queue: Queue, pictures: Pictures, verdicts: Verdicts) -> None:
@@ -53,13 +53,13 @@ class Review:
         return Response(self._page, media_type="text/html")
 
     def session(self, request: Request) -> Response:
-        """All that the page needs once: token, options of the filters, progress."""
+        """Return everything the page needs once: token, filter options, progress."""
         return JSONResponse(
             {
                 "token": self.token,
                 "reviewer": self.verdicts.reviewer,
                 "verdicts": str(self.verdicts.path.resolve()),
-                "version": self.version,  # part of the pictures' addresses: another store has other pictures
+                "version": self.version,  # part of the picture URLs, because another store has other pictures
                 "false_colour": self.pictures.false_colour,
                 "predicted": self.pictures.predictions is not None,
                 "options": self.queue.options(),
@@ -68,14 +68,14 @@ class Review:
         )
 
     def chips(self, request: Request) -> Response:
-        """Return the list: id, suspicion, verdict and its time of each chip, in order."""
+        """Return the list: id, suspicion, verdict and its time for each chip, in order."""
         table = self.queue.select(self.verdicts.rows(), request.query_params)
         suspicion = [None if s != s else round(s, 3) for s in table["suspicion"].tolist()]
         rows = zip(table["chip_id"], suspicion, table["verdict"], table["time"], strict=True)
         return JSONResponse({"chips": list(rows), "progress": self._progress()})
 
     def chip(self, request: Request) -> Response:
-        """All that is known of a chip."""
+        """Return all details of a chip."""
         chip_id = self._known(request.path_params["chip_id"])
         row = self.verdicts.rows().get(chip_id)
         return JSONResponse(
@@ -88,7 +88,7 @@ class Review:
         )
 
     def picture(self, request: Request) -> Response:
-        """Return a picture of a chip. The browser may keep small ones: their address holds the session's version."""
+        """Return a picture of a chip; browsers may cache small ones, because their URL names the session's version."""
         chip_id, name = self._known(request.path_params["chip_id"]), request.path_params["name"]
         small = "small" in request.query_params
         if name not in PICTURES or (name == "false" and not self.pictures.false_colour):
@@ -100,7 +100,7 @@ class Review:
         return Response(body, media_type="image/jpeg" if small else "image/bmp", headers=headers)
 
     async def judge(self, request: Request) -> Response:
-        """Give `chips` the `verdict` (empty: takes theirs away) with a `reason`; `seen`: chip -> [verdict, time]."""
+        """Give `chips` the `verdict` (empty: remove theirs) with a `reason`; `seen`: chip -> [verdict, time]."""
         body = await _body(request)
         chips, verdict, reason = body.get("chips"), body.get("verdict"), body.get("reason", "")
         if not (isinstance(chips, list) and chips and all(isinstance(c, str) for c in chips)):
@@ -113,20 +113,20 @@ class Review:
         return await self._change(lambda: (self.verdicts.judge(chips, verdict, reason, seen), chips))
 
     async def undo(self, request: Request) -> Response:
-        """Take a change back: `change`, its number."""
+        """Undo a change, given by its number `change`."""
         change = (await _body(request)).get("change")
         if not isinstance(change, int):
             raise HTTPException(400, "change must be a number")
         return await self._change(lambda: (None, self.verdicts.undo(change)))
 
     async def _change(self, make: Callable[[], tuple[int | None, list[str]]]) -> Response:
-        """Make a change; 409 and the chips as they are if another tab was first."""
+        """Make a change; respond with 409 and the current chips if another tab was first."""
         try:
             number, chips = await run_in_threadpool(make)
         except ConflictError as error:
             return JSONResponse({"error": str(error), "rows": self._rows(error.chip_ids)}, 409)
         except KeyError:
-            raise HTTPException(410, "the server was restarted since: judge the chip again instead") from None
+            raise HTTPException(410, "the server was restarted in the meantime: judge the chip again instead") from None
         except (tables.TableError, OSError) as error:
             raise HTTPException(500, f"not saved: {error}") from None
         return JSONResponse({"change": number, "rows": self._rows(chips), "progress": self._progress()})
@@ -139,14 +139,14 @@ class Review:
         return self.queue.progress(self.verdicts.rows(), self.verdicts.reviewer)
 
     def _known(self, chip_id: str) -> str:
-        """Refuse what is not the id of a labelled chip; ids never become paths."""
+        """Refuse anything but the id of a labelled chip; ids never become paths."""
         if chip_id not in self.queue.table.index:
-            raise HTTPException(404, "no such chip among the labels")
+            raise HTTPException(404, "there is no label of this chip")
         return chip_id
 
 
 def make_app(review: Review, port: int, key: str) -> Guard:
-    """Return the application behind its guard; `key` is the reviewer's."""
+    """Create the application with its guard; `key` is the reviewer's key."""
     files = {name: (HERE / name).read_bytes() for name in ("review.css", "review.js")}
     kinds = {"review.css": "text/css", "review.js": "text/javascript"}
 
@@ -170,12 +170,12 @@ def make_app(review: Review, port: int, key: str) -> Guard:
 
 
 def _explain(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # the only kind that it is registered for
+    assert isinstance(error, HTTPException)  # the only kind it is registered for
     return JSONResponse({"error": error.detail}, error.status_code)
 
 
 def _broken(request: Request, error: Exception) -> Response:
-    """Return a file that cannot be used, such as a table that was edited meanwhile: the message names it."""
+    """Respond to an unusable file, such as a table edited in the meantime; the message names it."""
     return JSONResponse({"error": str(error)}, 500)
 
 
@@ -190,7 +190,7 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _seen(value: Any) -> dict[str, Seen]:
-    """What the page knew, from JSON; an empty verdict is none."""
+    """Parse from JSON what the page knew; an empty verdict means none."""
     if not isinstance(value, dict):
         raise HTTPException(400, "seen must be an object")
     try:

@@ -1,4 +1,4 @@
-"""Chips as pictures: colours by one stretch per scene, and masks as bytes from which the page draws every layer."""
+"""Pictures of chips: colours with one stretch per scene, and masks as bytes from which the page draws every layer."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from cloudcover.review.predictions import Predictions
 SMALL = 256
 """Longest side of a thumbnail [pixels]."""
 SAMPLED_CHIPS = 8
-"""Chips of a scene whose pixels decide its stretch."""
+"""Number of chips of a scene whose pixels determine its stretch."""
 SAMPLED_ROWS = 64
-"""Rows of each of them."""
+"""Number of rows used from each of them."""
 NODATA = 0
-"""Pixels without data [DN]: left out of the stretch."""
+"""Value of pixels without data [DN], which the stretch ignores."""
 LEAST_SPAN_DN = 800
-"""Black and white are at least this far apart, or a flat scene would be shown as noise."""
+"""Minimum distance between black and white, because a uniform scene would be shown as noise."""
 GAMMA = 1.8
-"""The display is brightened by value ** (1 / GAMMA): land is dark beside clouds."""
+"""Gamma of the display, value ** (1 / GAMMA), because land is dark compared with clouds."""
 LABEL, UNKNOWN_LABEL, PREDICTION = 1, 2, 4
 """Bits of `Pictures.masks`."""
 
@@ -36,7 +36,7 @@ class Pictures:
     """Pictures of a store's chips.
 
     Attributes:
-        false_colour: whether the bands allow a false colour picture.
+        false_colour: Whether the bands allow a false-colour picture.
     """
 
     def __init__(self, store: ChipStore, predictions: Predictions | None) -> None:
@@ -48,23 +48,23 @@ class Pictures:
         self._scenes = {str(name): list(chips) for name, chips in store.index.groupby("scene")["chip_id"]}
 
     def colours(self, chip_id: str, name: str, small: bool = False) -> bytes:
-        """Return a BMP, or a JPEG if small.
+        """Render a chip as BMP, or as JPEG if small.
 
-        Packing 512 x 512 pixels losslessly takes 15 ms (PNG) to 30 ms (WebP), and a loopback needs no packing.
+        Lossless compression of 512 x 512 pixels takes 15 ms (PNG) to 30 ms (WebP), which is not worthwhile on loopback.
 
         Args:
-            chip_id: the chip.
+            chip_id: Id of the chip.
             name: `true` or `false`.
-            small: a thumbnail of at most `SMALL` pixels a side.
+            small: Whether to return a thumbnail of at most `SMALL` pixels a side.
 
         Raises:
-            KeyError: there is no such chip or picture.
+            KeyError: There is no such chip or picture.
         """
         bands = self._bands[name]
         if bands is None:
             raise KeyError(name)
         scene = self.store.index.at[chip_id, "scene"]
-        with self._computing:  # requests for a new scene come together: one of them computes
+        with self._computing:  # requests for a new scene arrive together: only one of them computes
             table = self._tables(str(scene), name)
         dn = self.store.chips([chip_id])[0]
         image = Image.fromarray(np.stack([table[dn[band]] for band in bands], axis=-1))
@@ -76,7 +76,7 @@ class Pictures:
         return buffer.getvalue()
 
     def masks(self, chip_id: str, small: bool = False) -> bytes:
-        """Label and prediction as one byte per pixel, row by row: the sum of `LABEL`, `UNKNOWN_LABEL`, `PREDICTION`."""
+        """Encode label and prediction as one byte per pixel: the sum of `LABEL`, `UNKNOWN_LABEL`, `PREDICTION`."""
         label = self.store.labels([chip_id])[0]
         codes = (label == 1) * np.uint8(LABEL) + (label == IGNORE_INDEX) * np.uint8(UNKNOWN_LABEL)
         predicted = self.predictions.mask(chip_id) if self.predictions else None
@@ -86,7 +86,7 @@ class Pictures:
         return bytes(codes[step // 2 :: step, step // 2 :: step].tobytes())
 
     def agreement(self, chip_id: str) -> dict[str, float] | None:
-        """Cloud in the prediction [share], and its IoU with the label (1 if both are empty); None without one."""
+        """Return predicted cloud [share] and its IoU with the label (1 if both are empty); None without prediction."""
         predicted = self.predictions.mask(chip_id) if self.predictions else None
         if predicted is None:
             return None
@@ -95,15 +95,15 @@ class Pictures:
         return {"predicted_share": round(float(predicted.mean()), 4), "iou": round(float(overlap), 4)}
 
     def _compute_tables(self, scene: str, name: str) -> NDArray[np.uint8]:
-        """Return the shown value of each digital number: 65,536 uint8, 32 MB for all that are kept.
+        """Compute the displayed value of each digital number: 65,536 uint8, 32 MB for all cached tables.
 
-        The bands of a picture share black and white, so that clouds are white and a scene keeps its colours. They are
-        the 2nd and 98th percentile of the scene, from a bounded sample of its chips.
+        The bands of a picture share black and white, so that clouds are white and colours are preserved. These are the
+        2nd and 98th percentile of the scene, from a bounded sample of its chips.
         """
         chips = self._scenes[scene]
         chosen = [chips[i] for i in np.linspace(0, len(chips) - 1, min(len(chips), SAMPLED_CHIPS)).round().astype(int)]
         bands = self._bands[name]
-        assert bands is not None  # `colours` has refused it
+        assert bands is not None  # `colours` has already refused it
         rows = slice(None, None, max(1, self.store.chips(chosen[:1]).shape[-1] // SAMPLED_ROWS))
         sample = np.stack([self.store.chips([chip])[0][sorted(set(bands)), rows] for chip in chosen])
         valid = sample[sample != NODATA]
@@ -113,5 +113,5 @@ class Pictures:
 
 
 def factor(side: int) -> int:
-    """How many pixels become one in a thumbnail."""
+    """Return how many pixels are merged into one in a thumbnail."""
     return -(-side // SMALL)

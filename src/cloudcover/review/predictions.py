@@ -1,4 +1,4 @@
-"""Where the page takes suspicions and predictions from: those of the newest run."""
+"""The suspicions and predictions that the page shows: those of the newest run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.runtime.arrays import open_array
 
 THRESHOLD = 0.5
-"""A pixel is cloud at a probability above this."""
+"""Probability above which a pixel is cloud."""
 
 
 class PredictionsError(ValueError):
-    """The predictions cannot be shown; the message says which folder and why."""
+    """Predictions that cannot be shown; the message names the folder and the reason."""
 
 
 def newest_audit(folder: Path) -> Path | None:
-    """Find the judgement of the last round, or else of the baseline; None if there is none.
+    """Find the judgement of the last round, or else of the baseline; return None if there is none.
 
     Args:
-        folder: `data/audit`.
+        folder: The folder `data/audit`.
     """
     rounds = {int(m[1]): path for path in folder.glob("*.csv") if (m := re.fullmatch(r"round(\d+)", path.stem))}
     first = folder / "baseline.csv"
@@ -33,16 +33,16 @@ def newest_audit(folder: Path) -> Path | None:
 
 
 def newest(root: Path) -> list[Path]:
-    """Folders of the newest run below `root`.
+    """Find the folders of the newest run below `root`.
 
-    The last round goes first: it learned from the cleanest labels. Then the members of the final ensemble, which are
-    averaged, and then any other run, such as the baseline.
+    The last round is preferred, because it learned from the cleanest labels. Next come the members of the final
+    ensemble, which are averaged, and then any other run, such as the baseline.
 
     Args:
-        root: `data/oof`, or the folder of one run.
+        root: The folder `data/oof`, or the folder of one run.
 
     Returns:
-        An empty list if there are no predictions.
+        The folders; an empty list if there are no predictions.
     """
     if (root / "index.csv").exists():
         return [root]
@@ -54,29 +54,29 @@ def newest(root: Path) -> list[Path]:
 
 
 class Predictions:
-    """Predicted masks.
+    """Predicted masks of labelled chips.
 
     Args:
-        folders: from `newest`.
-        size: height and width of the store's chips [pixels].
+        folders: Result of `newest`.
+        size: Height and width of the store's chips [pixels].
 
     Raises:
-        PredictionsError: the folders have no policy in common, or are of chips of another size.
+        PredictionsError: The folders have no policy in common, or their chips have another size.
     """
 
     def __init__(self, folders: list[Path], size: int) -> None:
         self.oof = OutOfFold(folders)
         shared = [tta for tta in get_args(Tta) if all((f / f"{tta}.npy").exists() for f in folders)]
         if not shared:
-            raise PredictionsError(f"{folders[0]} holds no predictions, such as {get_args(Tta)[0]}.npy")
-        self.policy: Tta = shared[-1]  # the one with the most views
+            raise PredictionsError(f"{folders[0]} contains no predictions, such as {get_args(Tta)[0]}.npy")
+        self.policy: Tta = shared[-1]  # the policy with the most views
         for folder in folders:
             shape = open_array(folder / f"{self.policy}.npy").shape
             if shape[1:] != (size, size):
                 raise PredictionsError(f"{folder} is of {shape[1]} x {shape[2]} pixels, but the store's are {size}")
 
     def mask(self, chip_id: str) -> NDArray[np.bool_] | None:
-        """H x W, true = cloud; None for a chip without a prediction."""
+        """Return H x W bool, True for cloud; None for a chip without a prediction."""
         if chip_id not in self.oof.table.index:
             return None
         return np.asarray(self.oof.probabilities([chip_id], self.policy)[0] > THRESHOLD)

@@ -1,4 +1,4 @@
-"""Which labels are to be judged, and in what order."""
+"""The labels to judge, and their order."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cloudcover.review.verdicts import Verdict
 UNJUDGED = "none"
 """The filter for labels without a verdict."""
 PAUSE_S = 60.0
-"""A longer gap between two verdicts counts as this much work."""
+"""Longer gaps between two verdicts count as this much working time."""
 RECENT = 100
-"""The rate is that of this many last verdicts."""
+"""Number of most recent verdicts that determine the rate."""
 
 
 class Queue:
-    """The labelled chips, the most suspicious first; without an audit scene by scene.
+    """The labelled chips, most suspicious first; without an audit, scene by scene.
 
     Args:
-        index: `tables.INDEX`. Chips without a label are left out: there is nothing to judge.
-        audit: `tables.AUDIT` with any further columns, or None.
+        index: `tables.INDEX`. Chips without a label are omitted, because there is nothing to judge.
+        audit: `tables.AUDIT`, possibly with further columns, or None.
 
     Attributes:
         table: chip_id (also the index), location, scene, datetime, label_coverage_share, suspicion (NaN without an
             audit), reasons.
-        audited: whether there is an audit.
+        audited: Whether there is an audit.
     """
 
     def __init__(self, index: pd.DataFrame, audit: pd.DataFrame | None) -> None:
@@ -48,12 +48,12 @@ class Queue:
         self._scenes = {str(name): list(chips) for name, chips in table.groupby("scene")["chip_id"]}
 
     def select(self, verdicts: Mapping[str, Verdict], wanted: Mapping[str, str]) -> pd.DataFrame:
-        """Rows of `table` with `verdict` and `time` (empty without a verdict), in the order of work.
+        """Return rows of `table` with `verdict` and `time` (empty without a verdict), in the order of work.
 
         Args:
-            verdicts: by chip.
+            verdicts: Verdicts by chip.
             wanted: any of `location`, `scene`, `reason`, `verdict` (`none`: not judged) and `order` (`least`: the
-                least suspicious first); an empty value filters nothing.
+                least suspicious first); an empty value disables the filter.
         """
         table = self.table
         for column in ("location", "scene"):
@@ -68,7 +68,7 @@ class Queue:
         return table[::-1] if wanted.get("order") == "least" else table
 
     def options(self) -> dict[str, list[dict[str, Any]]]:
-        """What can be filtered by, with numbers of chips; scenes tell their location."""
+        """Return the filter options with numbers of chips; scenes include their location."""
         scenes = self.table.value_counts(["location", "scene"]).sort_index().reset_index(name="chips")
         places = self.table["location"].value_counts().sort_index()
         reasons = self.table["reasons"].str.split().explode().value_counts()
@@ -79,7 +79,7 @@ class Queue:
         }
 
     def describe(self, chip_id: str) -> dict[str, Any]:
-        """What is known of a chip, as JSON values, with the reasons in words; `KeyError` for another chip."""
+        """Return the details of a chip as JSON values, with reasons in words; raise `KeyError` for an unknown chip."""
         row: dict[str, Any] = {str(name): value for name, value in self.table.loc[chip_id].items()}
         audited = chip_id in self.evidence.index
         evidence = {str(k): v for k, v in self.evidence.loc[chip_id].items()} if audited else {}
@@ -95,14 +95,14 @@ class Queue:
         }
 
     def neighbours(self, chip_id: str, number: int) -> list[str]:
-        """Up to `number` other labelled chips of the scene, those with the nearest ids."""
+        """Return up to `number` other labelled chips of the scene, those with the nearest ids."""
         chips = self._scenes[str(self.table.at[chip_id, "scene"])]
         at = chips.index(chip_id)
         first = max(0, min(at - number // 2, len(chips) - number - 1))
         return [c for c in chips[first : first + number + 1] if c != chip_id]
 
     def progress(self, verdicts: Mapping[str, Verdict], reviewer: str) -> dict[str, Any]:
-        """Numbers of labels by verdict, and how fast this reviewer works [labels/min], None where unknown."""
+        """Return the number of labels by verdict, and the reviewer's speed [labels/min], None if unknown."""
         mine = [verdicts[c] for c in self._ids if c in verdicts]
         counts = {word: sum(row.verdict == word for row in mine) for word in tables.VERDICTS.options["verdict"]}
         times = [row.time for row in mine if row.reviewer == reviewer]
@@ -110,16 +110,16 @@ class Queue:
 
 
 def rate(times: list[str]) -> float | None:
-    """Verdicts per minute, pauses left out.
+    """Compute verdicts per minute, without pauses.
 
     Args:
-        times: ISO 8601; others, which an edited file may hold, are left out.
+        times: ISO 8601 times; other texts, which an edited file may contain, are ignored.
 
     Returns:
-        None for fewer than three times.
+        The rate, or None for fewer than three times.
     """
     known = []
-    for text in sorted(times)[-RECENT:]:  # texts of one form sort like the times that they tell
+    for text in sorted(times)[-RECENT:]:  # texts of the same format sort like their times
         try:
             known.append(datetime.fromisoformat(text).timestamp())
         except ValueError:

@@ -1,11 +1,11 @@
-"""Only the page itself may talk to the server.
+"""Access control: only the page itself may talk to the server.
 
-Any user of this computer and any web site that its browser has open can reach a port on loopback. Refused are
+Any user of this computer, and any web site open in its browser, can reach a port on loopback. The guard refuses
 
-- what does not carry the reviewer's key: the opened address holds it, and the page's answer leaves it in a cookie;
-- another `Host` than loopback with this port: a site whose name was pointed at 127.0.0.1 (DNS rebinding);
-- another `Origin`, or a browser's word that another site asks (`Sec-Fetch-Site`): forged requests;
-- a change without the token that only the page can read, without JSON, or longer than any selection of chips.
+- requests without the reviewer's key: the opened URL contains it, and the page stores it in a cookie;
+- requests with a `Host` other than loopback and this port: a site whose name was pointed at 127.0.0.1 (DNS rebinding);
+- requests with another `Origin`, or from another site according to `Sec-Fetch-Site`: forged requests;
+- changes without the token that only the page can read, without JSON, or longer than any selection of chips.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LONGEST_BODY = 4_000_000
-"""Bytes: 40,000 chips selected at once."""
+"""Maximum length of a change [bytes], enough for 40,000 chips at once."""
 TOKEN = "x-review-token"
 KEY = "key"
-"""Parameter of the opened address."""
+"""Query parameter of the opened URL."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -36,22 +36,22 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware that refuses foreign requests and adds `HEADERS` to every answer.
+    """ASGI middleware that refuses foreign requests and adds `HEADERS` to every response.
 
     Args:
-        app: the application.
-        port: on which it listens.
-        token: what a change must carry in the header `TOKEN`.
-        key: what every request must carry, in its cookie or, for the page itself, in the address.
+        app: The application.
+        port: Port on which it listens.
+        token: Token that changes must carry in the header `TOKEN`.
+        key: Key that every request must carry, in its cookie or, for the page itself, in the URL.
     """
 
     def __init__(self, app: ASGIApp, port: int, token: str, key: str) -> None:
         self.app, self.token, self.key = app, token, key
-        self.cookie = f"review-{port}"  # browsers do not tell ports apart
+        self.cookie = f"review-{port}"  # browsers do not separate cookies by port
         self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 403 where `problem` finds one."""
+        """Respond with 403 if `problem` finds one."""
         if scope["type"] != "http":
             return  # the page uses neither web sockets nor a lifespan
 
@@ -70,15 +70,15 @@ class Guard:
 
         problem = self.problem(scope["method"], request.headers)
         if not problem and not opened and not _equal(request.cookies.get(self.cookie, ""), self.key):
-            problem = "open the whole address that `cloudcover review` has printed, with its key"
+            problem = "open the complete address printed by `cloudcover review`, including its key"
         app = JSONResponse({"error": problem}, 403) if problem else self.app
         await app(scope, receive, guarded)
 
     def problem(self, method: str, headers: Headers) -> str:
-        """Why a request is refused, or an empty text."""
+        """Explain why a request is refused; return an empty text if it is not."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if host not in self.hosts:
-            return "this address is not the review page's"
+            return "this is not the address of the review page"
         if origin not in (None, f"http://{host}") or headers.get("sec-fetch-site", "none") not in (
             "none",
             "same-origin",
@@ -97,7 +97,7 @@ class Guard:
 
 
 def own_key(file: Path) -> str:
-    """Return the reviewer's key, kept in a file that nobody else can read, so that an open page outlives a restart."""
+    """Return the reviewer's key, kept in a file that nobody else can read, so that an open page survives a restart."""
     with suppress(FileNotFoundError):
         stat = file.stat()
         if (

@@ -1,4 +1,4 @@
-"""Starting the page: files are read and locked first, then the port is opened, on loopback only."""
+"""Start of the page: files are read and locked first, then the port is opened, on loopback only."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LOOPBACK = "127.0.0.1"
 
 
 class ReviewError(ValueError):
-    """The page cannot be started; the message says what to change."""
+    """A page that cannot be started; the message says what to change."""
 
 
 def default_reviewer() -> str:
-    """Git's `user.name`, or the login name.
+    """Return git's `user.name`, or else the login name.
 
     Raises:
-        ReviewError: neither is known, as in a container whose user has no entry.
+        ReviewError: Neither is known, as in a container whose user has no passwd entry.
     """
     with contextlib.suppress(OSError):
         done = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
@@ -40,22 +40,22 @@ def default_reviewer() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        raise ReviewError("nothing says who judges: give your name with --reviewer") from None
+        raise ReviewError("the name of the reviewer is unknown: give it with --reviewer") from None
 
 
 def load(store: Path, audit: Path | None, predictions: list[Path], verdicts: Verdicts) -> Review:
-    """Read what the page shows.
+    """Read the content of the page.
 
     Args:
         store: folder of the packed chips.
         audit: `tables.AUDIT`, or None.
-        predictions: out-of-fold folders of one run, or none.
-        verdicts: where verdicts go.
+        predictions: Out-of-fold folders of one run; may be empty.
+        verdicts: Storage of the verdicts.
 
     Raises:
-        ReviewError: no chip has a label.
-        TableError: a table breaks its schema.
-        PredictionsError: the predictions do not fit the store.
+        ReviewError: No chip has a label.
+        TableError: A table violates its schema.
+        PredictionsError: The predictions do not match the store.
     """
     chips = ChipStore(store)
     queue = Queue(chips.index, tables.AUDIT.read(audit) if audit else None)
@@ -75,15 +75,15 @@ def serve(
     Args:
         store: folder of the packed chips.
         audit: `tables.AUDIT`, or None.
-        verdicts: the file of verdicts.
-        predictions: folder below which the newest out-of-fold predictions are looked for.
-        reviewer: who judges.
-        port: on loopback; 0 takes a free one.
-        ready: called with the page's address, which holds the reviewer's key, once the port is open.
+        verdicts: CSV file of the verdicts.
+        predictions: Folder to search for the newest out-of-fold predictions.
+        reviewer: Name of the reviewer.
+        port: Port on loopback; 0 picks a free one.
+        ready: Function called with the page's URL, which contains the reviewer's key, once the port is open.
 
     Raises:
-        ReviewError: the port is taken, or there is nothing to review.
-        FolderBusyError: another review holds the file of verdicts.
+        ReviewError: The port is in use, or there is nothing to review.
+        FolderBusyError: Another review holds the file of verdicts.
     """
     with Verdicts(verdicts, reviewer) as held, socket.socket() as listener:
         review = load(store, audit, newest(predictions), held)
@@ -91,8 +91,8 @@ def serve(
         try:
             listener.bind((LOOPBACK, port))
         except OSError as error:
-            raise ReviewError(f"port {port} cannot be used ({error.strerror}): --port 0 takes a free one") from None
-        listener.listen()  # from here on the browser is answered, at the latest when uvicorn is up
+            raise ReviewError(f"port {port} cannot be used ({error.strerror}): --port 0 picks a free one") from None
+        listener.listen()  # from here on the browser gets a response, at the latest when uvicorn is up
         port = listener.getsockname()[1]
         file = verdicts.resolve()
         key = own_key(file.with_name(f".{file.name}.key"))

@@ -1,4 +1,4 @@
-"""Human verdicts while they are given: one writer per file, and a verdict counts once it is on disk."""
+"""Storage of human verdicts during a review: one writer per file, and a verdict counts once it is on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cloudcover.runtime.locks import hold
 from cloudcover.runtime.text import listed, plain
 
 LONGEST_REASON = 500
-"""Characters of a reviewer's note that are kept."""
+"""Maximum length of a reviewer's note [characters]."""
 
 
 class Verdict(NamedTuple):
@@ -33,14 +33,14 @@ class Verdict(NamedTuple):
 
 
 Seen = tuple[str, str] | None
-"""Verdict and time of a chip as a page knew them; None for a chip without a verdict."""
+"""Verdict and time of a chip as known to a page; None for a chip without a verdict."""
 
 
 class ConflictError(ValueError):
-    """Chips were judged elsewhere in the meantime; nothing was changed.
+    """Chips that were judged elsewhere in the meantime; nothing was changed.
 
     Attributes:
-        chip_ids: those chips.
+        chip_ids: Ids of those chips.
     """
 
     def __init__(self, chip_ids: list[str]) -> None:
@@ -49,34 +49,34 @@ class ConflictError(ValueError):
 
 
 def utc_now() -> str:
-    """Return the time as it is kept: UTC, to the second."""
+    """Return the current time in its stored form: UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def only_writer(path: Path) -> AbstractContextManager[None]:
-    """Keep other reviews and imports away from a file of verdicts, by whatever link they know it.
+    """Keep other reviews and imports away from a file of verdicts, whatever link they use.
 
     Raises:
-        FolderBusyError: another process writes the file.
+        FolderBusyError: Another process writes the file.
     """
     file = path.resolve()
     return hold(file.with_name(f".{file.name}.lock"), f"another review is open on {path}")
 
 
 class Verdicts:
-    """The file of verdicts, held by a lock until `close`; safe to use from several threads.
+    """The file of verdicts, locked until `close`; safe to use from several threads.
 
-    Each change writes the whole file atomically before it returns. Rows that others wrote in the meantime, with an
-    editor or by `git pull`, are read first and kept.
+    Each change writes the whole file atomically before it returns. Rows written by others in the meantime, with an
+    editor or by `git pull`, are read first and preserved.
 
     Args:
-        path: the CSV (`tables.VERDICTS`); it need not exist, and a link to it stays one.
-        reviewer: who judges.
-        now: gives the time of a verdict, ISO 8601.
+        path: CSV file (`tables.VERDICTS`); it need not exist, and a link to it stays a link.
+        reviewer: Name of the reviewer.
+        now: Function that returns the time of a verdict, ISO 8601.
 
     Raises:
-        FolderBusyError: another process reviews with this file.
-        TableError: the file breaks its schema.
+        FolderBusyError: Another process reviews with this file.
+        TableError: The file violates its schema.
     """
 
     def __init__(self, path: Path, reviewer: str, now: Callable[[], str] = utc_now) -> None:
@@ -100,31 +100,31 @@ class Verdicts:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Release the file."""
         self._lock.close()
 
     def rows(self) -> dict[str, Verdict]:
-        """All verdicts of the file by chip, also of chips that the store does not hold."""
+        """Return all verdicts of the file by chip, also for chips that are not in the store."""
         with self._threads:
             self._refresh()
             return dict(self._rows)
 
     def judge(self, chip_ids: Iterable[str], verdict: str, reason: str, seen: Mapping[str, Seen]) -> int:
-        """Give chips one verdict, or takes theirs away.
+        """Give chips one verdict, or remove theirs.
 
         Args:
-            chip_ids: the chips.
-            verdict: `bad`, `clean`, `unsure`, or an empty text to take the verdict away.
-            reason: the reviewer's note.
-            seen: what the page knew of each chip. A chip that it did not know like this is a conflict, unless it
-                already has just this verdict: then the page repeats a request whose answer was lost.
+            chip_ids: Ids of the chips.
+            verdict: `bad`, `clean` or `unsure`, or an empty text to remove the verdict.
+            reason: Note by the reviewer.
+            seen: Verdict of each chip as known to the page. A chip whose verdict has changed since is a conflict,
+                unless it already has exactly this verdict: then the page repeats a request whose response was lost.
 
         Returns:
             Number of the change, for `undo`.
 
         Raises:
-            ConflictError: see `seen`.
-            TableError: the verdict is no such word, or the file was broken in the meantime.
+            ConflictError: See `seen`.
+            TableError: The verdict is invalid, or the file was damaged in the meantime.
         """
         reason = plain(reason)[:LONGEST_REASON]
         time = self._now()
@@ -141,14 +141,14 @@ class Verdicts:
             return len(self._changes) - 1
 
     def undo(self, change: int) -> list[str]:
-        """Restores the rows from before a change, with their own reviewers and times.
+        """Restore the rows from before a change, with their own reviewers and times.
 
         Returns:
-            The chips.
+            Ids of the restored chips.
 
         Raises:
-            KeyError: this process made no such change, or has undone it.
-            ConflictError: a chip was judged again after the change.
+            KeyError: This process did not make this change, or has already undone it.
+            ConflictError: A chip was judged again after the change.
         """
         with self._threads:
             if not 0 <= change < len(self._changes) or not self._changes[change]:
@@ -163,9 +163,9 @@ class Verdicts:
             return list(steps)
 
     def _apply(self, new: Mapping[str, Verdict | None]) -> None:
-        """Write first and remembers then, so that a failed write leaves the old state in both places.
+        """Write first and update the memory afterwards, so that a failed write leaves both in the old state.
 
-        Only new rows are checked, by the caller: `Table.write` would check every row again with every verdict.
+        The caller has checked the new rows; `Table.write` would check all rows again for every verdict.
         """
         rows = {c: row for c, row in (self._rows | dict(new)).items() if row}
         with atomic(self.path.resolve()) as part, part.open("w", encoding="utf-8", newline="") as file:
@@ -175,7 +175,7 @@ class Verdicts:
         self._rows, self._known = rows, self._state()
 
     def _refresh(self) -> None:
-        """Read the file if it is not the one that this process wrote."""
+        """Read the file if it is not the version that this process wrote."""
         state = self._state()
         if state == self._known:
             return
@@ -184,7 +184,7 @@ class Verdicts:
         self._rows, self._known = {row.chip_id: row for row in rows}, state
 
     def _state(self) -> tuple[int, int, int] | None:
-        """What tells one version of the file from another; None without a file."""
+        """Return what distinguishes versions of the file; None without a file."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
