@@ -1,1 +1,1 @@
-"""The workflow's own side: jobs, fingerprints of code, and the DVC cache."""
+"""Support for the workflow: jobs, code fingerprints, and the DVC cache."""

@@ -1,8 +1,8 @@
-"""What a script runs, as one fingerprint: a changed function makes exactly the stages stale that reach it.
+"""Fingerprints of the code behind a script: changing a function reruns exactly the stages that use its module.
 
-The syntax tree is hashed and not the text, so that a comment, a docstring or the layout of the code changes nothing.
-What stands under `if TYPE_CHECKING:` never runs and is left out.
-Names are relative to the package and to the script's folder: the fingerprint is the same wherever they are installed.
+The hash is of the syntax tree, so comments, docstrings and formatting do not affect it. Code under `if TYPE_CHECKING:`
+never runs and is excluded. Names are relative to the package and to the script's folder, so the fingerprint does not
+depend on where they are installed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 
 INTERFACES = ("config/", "data/tables.py", "pipeline/")
-"""Modules that only describe what passes between stages. The values themselves are parameters and inputs of the rules,
-so a new key or a better description makes nothing stale."""
+"""Modules that only describe what is passed between stages. The values themselves are parameters and inputs of the
+rules, so a new key or a better description makes no stage stale."""
 
 TEMPLATES = (".j2", ".css")
 
 
 def dependencies(script: Path) -> list[Path]:
-    """List the script and all modules of `cloudcover` that it imports, directly or not, at any depth of the code.
+    """List the script and all `cloudcover` modules that it imports, directly or indirectly, anywhere in the code.
 
-    Templates and style sheets of a package belong to its modules. `INTERFACES` are left out.
+    Templates and style sheets of a package belong to its modules. `INTERFACES` are excluded.
 
     Returns:
         Paths, sorted by `relative_name`.
@@ -41,7 +41,7 @@ def dependencies(script: Path) -> list[Path]:
 
 
 def code_fingerprint(script: Path) -> str:
-    """Hash what `dependencies(script)` do: SHA-256 over their syntax trees, first 16 hexadecimal digits."""
+    """Hash the syntax trees of `dependencies(script)`: SHA-256, first 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in dependencies(script):
         digest.update(f"{relative_name(path)}\0".encode() + _digest(path))
@@ -86,7 +86,7 @@ def _collect(node: ast.AST, tokens: list[str]) -> None:
 
 
 def _never_runs(node: ast.AST) -> bool:
-    """Return whether a statement is for readers and type checkers alone: a docstring, or `if TYPE_CHECKING:`."""
+    """Return whether a statement is only for readers and type checkers: a docstring, or `if TYPE_CHECKING:`."""
     if isinstance(node, ast.If):
         return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -94,7 +94,7 @@ def _never_runs(node: ast.AST) -> bool:
 
 @cache
 def _imported(path: Path) -> list[Path]:
-    """Files of `cloudcover` that one file needs: what it imports, and the templates beside it."""
+    """List the `cloudcover` files that a file needs: its imports, and the templates in its folder."""
     if path.suffix != ".py":
         return []
     files = {file for name in _names(_tree(path)) for file in _files(name)}
@@ -113,7 +113,7 @@ def _names(tree: ast.Module) -> Iterator[str]:
 
 
 def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
-    """Statements at any depth. Expressions hold no imports, and every run of Snakemake waits for this."""
+    """Yield statements at any depth, but not expressions: they hold no imports, and every Snakemake run waits."""
     for node in body:
         if _never_runs(node):
             continue
@@ -123,7 +123,7 @@ def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
 
 
 def _files(name: str) -> Iterator[Path]:
-    """Return the file of a dotted name and the `__init__.py` of each package above it, which Python runs too."""
+    """Yield the file of a dotted name, and the `__init__.py` of each package above it, which Python also runs."""
     parts = name.split(".")
     if parts[0] != PACKAGE.name:
         return

@@ -1,4 +1,4 @@
-"""Reads every object of the DVC cache. DVC itself trusts what is write-protected and does not read it again."""
+"""Integrity check of the DVC cache, because DVC trusts write-protected objects and does not read them again."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from cloudcover.runtime.files import hash_files
 
 
 def verify(cache: Path, lock: Path) -> tuple[pd.DataFrame, int]:
-    """Compare the content of each object with its name, which is the MD5 of what was stored.
+    """Compare the content of each object with its name, the MD5 of the stored content.
 
     Args:
-        cache: folder of the objects, `.dvc/cache/files/md5`.
-        lock: `dvc.lock`, which tells what an object is part of.
+        cache: Folder of the objects, `.dvc/cache/files/md5`.
+        lock: The file `dvc.lock`, which relates objects to outputs.
 
     Returns:
-        object (path in the cache), path (of what it holds, by dvc.lock; several with a comma): a row per corrupted
-        object, sorted.
-        The number of objects.
+        A table with one row per corrupted object, sorted: object (path in the cache) and path (of the outputs in
+        dvc.lock that it belongs to, separated by commas). The number of objects.
     """
     objects = sorted(path for path in cache.glob("??/*") if len(path.stem) == 30)
     digests = hash_files(objects, "verify", algorithm="md5")
@@ -40,7 +39,7 @@ def verify(cache: Path, lock: Path) -> tuple[pd.DataFrame, int]:
 
 
 def _names(cache: Path, stages: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Object and path of every output, and of every file in an output that is a folder."""
+    """Yield object and path of every output, and of every file in an output folder."""
     for stage in stages.values():
         for out in stage.get("outs", []):
             digest, path = out.get("md5", ""), out["path"]
@@ -49,6 +48,6 @@ def _names(cache: Path, stages: dict[str, Any]) -> Iterator[tuple[str, str]]:
             if digest.endswith(".dir") and listing.exists():
                 try:
                     entries = json.loads(listing.read_bytes())
-                except ValueError:  # the listing itself is corrupted: it is named, its files are not
+                except ValueError:  # the listing itself is corrupted: it is reported, its files are not
                     continue
                 yield from ((entry["md5"], f"{path}/{entry['relpath']}") for entry in entries)

@@ -1,4 +1,4 @@
-"""What every script of the workflow begins with: the rule's log, its GPUs, one thread count, typed parameters."""
+"""Setup common to all scripts of the workflow: the rule's log, GPUs, thread count, typed parameters."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def _ours_or_warning(record: logging.LogRecord) -> bool:
-    """Libraries announce tips and versions at INFO; only their warnings are of interest."""
+    """Let only warnings of libraries pass, which announce tips and versions at INFO."""
     return record.levelno >= logging.WARNING or record.name.startswith("cloudcover")
 
 
 def start(snakemake: Any) -> Params:
-    """Prepare a job and returns its parameters.
+    """Prepare a job and return its parameters.
 
-    Messages go to the rule's log and to the terminal. An unhandled exception lands in the log with its traceback, and
-    on the terminal as one line. A job that asks for GPUs waits for its own (`gpu_slots.take`). It must run before torch
-    is imported, because torch reads the thread count and the visible devices once.
+    Messages go to the rule's log and to the terminal. An unhandled exception is logged with its traceback, and printed
+    on the terminal as one line. A job that requests GPUs waits until they are free (`gpu_slots.take`). Call this
+    function before torch is imported, because torch reads the thread count and the visible devices only once.
 
-    Where several processes train one model, each runs this. The first opens the log and takes the GPUs of all; the
-    others add their warnings and errors.
+    If several processes train one model, each of them calls this function. The first opens the log and takes the GPUs
+    for all; the others add their warnings and errors.
 
     Args:
-        snakemake: the object that Snakemake gives to a script.
+        snakemake: Object that Snakemake passes to a script.
 
     Returns:
-        The sections of the parameters that the rule declares, see `params.declared`.
+        The parameters that the rule declares, see `params.declared`.
     """
     end_cleanly()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(snakemake.threads)

@@ -1,4 +1,4 @@
-"""Where the workflow keeps the files of runs, folds and rounds: the only place that knows how these paths are built."""
+"""Paths of the files of runs, folds and rounds; no other module knows how they are built."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from cloudcover.config.runs import FINAL, MANIFEST, ORACLE, is_round, member_of
 from cloudcover.config.sections import DataParams
 
 PSEUDO_ARRAYS = {"hard": "masks.npy", "soft": "probabilities.npy"}
-"""The array beside a table of pseudo-labels, by what students learn from."""
+"""The array beside a table of pseudo-labels, by the targets of the next training."""
 
 
 def fold_of(path: Path) -> int:
-    """Return the number the fold of a model folder, `models/RUN/fold<k>`, or of a file that is named by one."""
+    """Return the fold number of a model folder, `models/RUN/fold<k>`, or of a file named after one."""
     return int(path.stem.removeprefix("fold"))
 
 
 def run_of_curve(path: Path) -> str:
-    """Name the run of a learning curve, `reports/learning_curves/RUN/fold<k>.csv`."""
+    """Return the run name of a learning curve, `reports/learning_curves/RUN/fold<k>.csv`."""
     return path.parent.relative_to("reports/learning_curves").as_posix()
 
 
@@ -28,7 +28,7 @@ def weights(run: str, folds: Iterable[int]) -> list[str]:
 
 
 def labels(name: str) -> str:
-    """Locate the table of labels to learn from: the manifest, or what a round has left."""
+    """Locate the table of labels to learn from: the manifest, or the labels after a round."""
     return f"data/labels/{name}" if name == MANIFEST else f"data/labels/{name}/{MANIFEST}"
 
 
@@ -38,11 +38,11 @@ def run_folders(files: Iterable[str]) -> list[Path]:
 
 
 def source_tables(data: DataParams, project: Path = Path()) -> list[str]:
-    """List the tables of a local set, and a folder of further chips; other sources follow from the parameters.
+    """List the tables of a local set, and the folder of unlabelled chips; other sources depend on the parameters alone.
 
     Args:
-        data: says where the set is.
-        project: folder that relative paths start from.
+        data: Location of the set.
+        project: Folder that relative paths refer to.
     """
     further = [data.unlabelled] if data.unlabelled else []
     if data.source != "local":
@@ -52,7 +52,7 @@ def source_tables(data: DataParams, project: Path = Path()) -> list[str]:
 
 
 def stage_name(rule: str, run: str | None = None) -> str:
-    """Name the stage of `dvc.yaml` that stands for a rule's jobs of one run or round."""
+    """Name the stage of `dvc.yaml` for a rule's jobs of one run or round."""
     if run is None:
         return rule
     rule = rule.removesuffix(f"_{FINAL}")
