@@ -1,1 +1,1 @@
-"""New labels for chips whose label was rejected or that have none."""
+"""New labels for chips without a label or with a rejected one."""

@@ -1,4 +1,4 @@
-"""How the pseudo-labels of a round went at each location, and whether the confident ones stay as they are."""
+"""Statistics of a round's pseudo-labels by location, and their stability between rounds."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from cloudcover.data import tables
 
 
 def by_location(labels: pd.DataFrame, locations: pd.Series, number: int) -> pd.DataFrame:
-    """Count a round's pseudo-labels by location, and compares confidence with agreement between rounds.
+    """Count a round's pseudo-labels by location, and compare confidence with agreement between rounds.
 
-    If confidence means anything, the labels of accepted chips change less between rounds than those of refused ones.
+    If confidence is meaningful, the labels of accepted chips change less between rounds than those of refused chips.
 
     Args:
         labels: `tables.ROUND` of the round.
-        locations: location of each chip, indexed by chip_id.
+        locations: Location of each chip, indexed by chip_id.
         number: Number of the round.
 
     Returns:
-        `tables.PSEUDO_LOCATIONS`, sorted by location.
-        `confident_share` is the mean over candidates; `agreement_share` the mean share of pixels whose label is that of
-        the round before, over all candidates, the accepted and the refused ones; NaN where there are none, and in the
-        first round.
+        `tables.PSEUDO_LOCATIONS`, sorted by location. `confident_share` is the mean over candidates. `agreement_share`
+        is the mean share of pixels with the same label as in the round before, over all candidates, the accepted and
+        the refused ones. It is NaN without candidates and in the first round.
     """
     pseudo = labels[labels["row"] >= 0]
     accepted = pseudo["label"] == "pseudo"

@@ -1,10 +1,10 @@
-"""Pseudo-labels: new labels for the chips whose label was rejected or that have none, by a round's own predictions.
+"""Pseudo-labels from a round's own predictions, for chips without a label or with a rejected one.
 
-The rule is the original's: a pixel is confident at p > c or p < 1 - c, a chip is accepted when more than a share of its
-pixels is confident; p is calibrated (`teachers.temperatures`), and there may be a quota by cover (`quota`). Chips
-accepted in earlier rounds are judged again.
-Probabilities are out of fold, so no model relabels a chip of a scene that it has learned from. Students learn masks, or
-the probabilities themselves (`pseudo_labels.targets`); all figures are of masks.
+The rule is that of the original: a pixel is confident if p > c or p < 1 - c, and a chip is accepted if more than a
+given share of its pixels is confident. In addition, p is calibrated (`teachers.temperatures`), and there may be a quota
+by cover (`quota`). Chips accepted in earlier rounds are judged again. Probabilities are out of fold, so no model
+relabels a chip of a scene that it has learned from. Students learn masks or the probabilities themselves
+(`pseudo_labels.targets`). All figures are computed from masks.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from cloudcover.runtime.text import listed
 log = logging.getLogger(__name__)
 
 BATCH = 32
-"""Chips that are looked at together."""
+"""Number of chips processed together."""
 FEW = 0.05
-"""Share of accepted candidates below which a round says that it teaches next to nothing."""
+"""Share of accepted candidates below which a round logs that its pseudo-labels hardly matter."""
 NO_ROW = -1
 """Row of a chip without a pseudo-label."""
 
 
 class TeacherError(ValueError):
-    """The predictions must not relabel these chips: their models may have learned from the chips' scenes."""
+    """Predictions that must not relabel these chips, because their models may have learned from the chips' scenes."""
 
 
 def candidates(manifest: pd.DataFrame, folds: pd.DataFrame) -> list[str]:
-    """List the chips to pseudo-label, sorted: those outside the test part whose label is rejected or that have none."""
+    """List the chips to pseudo-label, sorted: chips outside the test part without a label or with a rejected one."""
     chips = manifest[manifest["verdict"] != "clean"].merge(folds, on="chip_id", validate="one_to_one")
     return sorted(chips.loc[chips["fold"] != TEST, "chip_id"])
 
@@ -56,7 +56,7 @@ def check_teacher(predictions: OutOfFold, folds: pd.DataFrame, chip_ids: list[st
     """Refuse predictions that are not out of fold for some chips.
 
     Raises:
-        TeacherError: Names the chips.
+        TeacherError: Some predictions are not out of fold; the message names the chips.
     """
     made = predictions.table["fold"].reindex(chip_ids)
     wanted = folds.set_index("chip_id")["fold"].loc[chip_ids]
@@ -69,12 +69,12 @@ def check_teacher(predictions: OutOfFold, folds: pd.DataFrame, chip_ids: list[st
 def confident_share(
     probabilities: NDArray[np.float32], known: NDArray[np.bool_], pixel_confidence: float
 ) -> NDArray[np.float64]:
-    """Share of confident pixels among the known ones of each chip; 0 for a chip without known pixels.
+    """Compute the share of confident pixels among the known ones of each chip; 0 for a chip without known pixels.
 
     Args:
         probabilities: N x H x W in [0, 1].
-        known: N x H x W, False where there is no data.
-        pixel_confidence: c; a pixel is confident at p > c or p < 1 - c.
+        known: N x H x W bool, False where there is no data.
+        pixel_confidence: Confidence c; a pixel is confident if p > c or p < 1 - c.
     """
     confident = ((probabilities > pixel_confidence) | (probabilities < 1 - pixel_confidence)) & known
     counts = known.sum(axis=(1, 2))
@@ -84,9 +84,9 @@ def confident_share(
 def labels_of(
     probabilities: NDArray[np.float32], known: NDArray[np.bool_], params: PseudoLabelParams
 ) -> NDArray[np.uint8]:
-    """What students learn: 1 at p > 0.5, else 0; or, with `targets: soft`, the codes of `cloudcover.masks.codec`.
+    """Make training targets: 1 at p > 0.5, else 0, or, with `targets: soft`, the codes of `cloudcover.masks.codec`.
 
-    255 without data and, with `uncertain_pixels: ignore`, where not confident.
+    Pixels without data are 255; with `uncertain_pixels: ignore`, so are unconfident pixels.
     """
     soft = params.targets == "soft"
     labels = encode_soft_labels(probabilities) if soft else (probabilities > 0.5).astype(np.uint8)
@@ -110,7 +110,7 @@ def pseudo_label(
 ) -> pd.DataFrame:
     """Relabel the candidates of a round, and decide which pseudo-labels are good enough to learn from.
 
-    A round that accepts nothing is allowed.
+    A round may accept none.
 
     Args:
         store: The packed chips.
@@ -118,14 +118,15 @@ def pseudo_label(
         folds: `tables.FOLDS`.
         predictions: Out-of-fold probabilities of the round's models.
         tta: Policy of these probabilities.
-        params: The rule.
+        params: Rule for acceptance.
         nodata: Value of pixels without data [DN].
-        out: Gets `masks.npy` (N x H x W uint8 of {0, 1, 255}, a row per candidate) or, if soft, `probabilities.npy`
-            (alike, see `cloudcover.masks.codec`), and `manifest.csv` (`tables.ROUND`), last.
+        out: Folder for `masks.npy` (N x H x W uint8 of {0, 1, 255}, one row per candidate) or, if soft,
+            `probabilities.npy` (the same shape, see `cloudcover.masks.codec`), and, written last, `manifest.csv`
+            (`tables.ROUND`).
         previous: The pseudo-labels of the round before.
 
     Returns:
-        What was written to `manifest.csv`.
+        The content of `manifest.csv`.
 
     Raises:
         TeacherError: See `check_teacher`.
@@ -169,7 +170,7 @@ def pseudo_label(
 
 
 def _join(manifest: pd.DataFrame, made: pd.DataFrame, previous: PseudoLabels | None) -> pd.DataFrame:
-    """Add to the verdicts what became of each candidate, and what changed since the round before."""
+    """Add to the verdicts the result for each candidate, and the changes since the round before."""
     table = manifest[list(tables.MANIFEST.columns)].join(made, on="chip_id")
     accepted = table["accepted"].eq(True)
     was = table["chip_id"].isin(previous.accepted() if previous else [])
@@ -181,7 +182,7 @@ def _join(manifest: pd.DataFrame, made: pd.DataFrame, previous: PseudoLabels | N
 
 
 def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, float]:
-    """Coverage of a mask, and its IoU with the given label (NaN where there is none)."""
+    """Return the coverage of a mask and its IoU with the given label (NaN without a label)."""
     known = mask != IGNORE_INDEX
     both = known & (given != IGNORE_INDEX)
     union = int((((mask == 1) | (given == 1)) & both).sum())
@@ -191,7 +192,7 @@ def _describe(mask: NDArray[np.uint8], given: NDArray[np.uint8]) -> dict[str, fl
 
 
 def _changed(chip_id: str, mask: NDArray[np.uint8], previous: PseudoLabels | None) -> dict[str, float]:
-    """Share of the pixels that the round before has labelled otherwise; NaN if it has not labelled the chip."""
+    """Return the share of pixels with another label than in the round before; NaN if the chip had none."""
     if previous is None or chip_id not in previous.table.index:
         return {"changed_pixels_share": float("nan")}
     return {"changed_pixels_share": float((previous.masks([chip_id])[0] != mask).mean())}
@@ -203,11 +204,11 @@ def _report(table: pd.DataFrame) -> None:
         "%d given labels are used, %d rejected; accepted %d of %d pseudo-labels: %d added, %d kept, %d dropped%s",
         (table["label"] == "human").sum(), (table["verdict"] == "bad").sum(), accepted, (table["row"] >= 0).sum(),
         counts.get("added", 0), counts.get("kept", 0), counts.get("dropped", 0),
-        "" if accepted else "; the next round learns from given labels only",
+        "" if accepted else "; the next round learns only from given labels",
     )  # fmt: skip
     made = int((table["row"] >= 0).sum())
     if made and accepted < FEW * made:
         log.warning(
-            "only %d of %d candidates are accepted, under %.0f %%: pseudo-labels change next to nothing; "
-            "lower pseudo_labels.chip_confidence or pixel_confidence", accepted, made, 100 * FEW,
+            "only %d of %d candidates are accepted, below %.0f %%: pseudo-labels have hardly any effect; lower "
+            "pseudo_labels.chip_confidence or pixel_confidence", accepted, made, 100 * FEW,
         )  # fmt: skip

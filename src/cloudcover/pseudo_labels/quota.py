@@ -1,7 +1,7 @@
-"""Acceptance by what masks can teach: no more chips of nothing but cloud, or of none, than people have labelled.
+"""A quota on accepted chips that are all cloud or all clear, by their proportion among human labels.
 
-A confident model is most confident of chips that have no edge of a cloud. Accepted by confidence alone, they teach what
-every model knows and shift the share of cloud.
+Models are most confident on chips without a cloud edge. If confidence alone decided, such chips would teach what every
+model knows already and shift the share of cloud.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from cloudcover.data.coverage import band_of
 
 
 def within_quota(candidates: pd.DataFrame, trusted: pd.Series) -> pd.Series:
-    """Which candidates stay accepted.
+    """Apply the quota to accepted candidates.
 
     Args:
-        candidates: `accepted`, `coverage_share` and `confident_share` of each.
-        trusted: Cover of the given labels that are trusted (0-1).
+        candidates: Columns `accepted`, `coverage_share` and `confident_share`.
+        trusted: Cover of the trusted given labels (0-1).
 
     Returns:
-        `accepted`, without the least confident of the clear and the full chips that are too many: beside a partly
-        cloudy chip there may be as many of them as among the trusted labels.
+        `accepted`, without the least confident of the clear and full chips in excess. The ratio of clear, and of full,
+        to partly cloudy chips is limited to that of the trusted labels.
     """
     given = trusted.map(band_of).value_counts()
     band = candidates["coverage_share"].map(band_of)

@@ -1,7 +1,8 @@
-"""How sure a round's models are, made comparable: a temperature for each fold.
+"""Calibration of a round's models, with one temperature per fold, to make their confidence comparable.
 
-A threshold of probability means another thing for every loss, length of training and mean of views: the Lovász hinge,
-for one, has no reason to go beyond 0.27 and 0.73. So probabilities are calibrated before any rule looks at them.
+The meaning of a probability threshold depends on the loss, the length of training and the averaging of views: the
+Lovász hinge, for example, gives no incentive to go beyond 0.27 and 0.73. So probabilities are calibrated before any
+rule is applied.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.temperature import fit_temperature, histogram
 
 BATCH = 32
-"""Chips that are looked at together."""
+"""Number of chips processed together."""
 
 
 def temperatures(store: ChipStore, manifest: pd.DataFrame, predictions: OutOfFold, tta: Tta) -> dict[int, float]:
     """Fit the temperature of each fold's teacher on the trusted labels of the other folds.
 
-    These are out-of-fold predictions of other models of the same recipe, so that no teacher is calibrated on chips that
-    it relabels.
+    The predictions for those labels come from other models of the same recipe, so no teacher is calibrated on chips
+    that it relabels.
 
     Args:
         store: The packed chips.
@@ -32,7 +33,7 @@ def temperatures(store: ChipStore, manifest: pd.DataFrame, predictions: OutOfFol
         tta: Policy of these probabilities.
 
     Returns:
-        A temperature per fold (`decision.apply_temperature`); 1 where other folds have no trusted label.
+        One temperature per fold (`decision.apply_temperature`); 1 if the other folds have no trusted label.
     """
     fold_of = predictions.table["fold"]
     folds = sorted(set(fold_of))
