@@ -1,1 +1,1 @@
-"""Which labels to trust: the audit, human verdicts, and the manifest that decides."""
+"""Trust in labels: the audit, human verdicts, and the manifest that combines them."""

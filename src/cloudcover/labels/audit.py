@@ -1,8 +1,8 @@
 """The label audit: which labels are probably wrong, and in what way.
 
-Like cleanlab's `find_label_issues`, the audit is a function of labels and out-of-fold probabilities: it trains nothing.
-The probabilities may come from any model that has not seen the chip's scene. Evidence that needs no network
-(`evidence.gather_evidence`) joins them, and `score` turns all of it into one probability per label.
+Like cleanlab's `find_label_issues`, the audit is a function of labels and out-of-fold probabilities and trains no
+network. The probabilities may come from any model that has not seen the chip's scene. They are combined with evidence
+that needs no network (`evidence.gather_evidence`), and `score` turns everything into one probability per label.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ from cloudcover.masks.overlap import iou
 from cloudcover.runtime.text import listed
 
 Probabilities = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Chip ids -> N x H x W float32 in [0, 1], the probability of cloud by models that have not seen the chips' scenes."""
+"""Function from chip ids to N x H x W float32 in [0, 1], the probability of cloud by models that have not seen the
+chips' scenes."""
 
 log = logging.getLogger(__name__)
 
 CHIPS_FOR_LEVELS = 64
-"""Chips per fold that determine a model's confident levels."""
+"""Number of chips per fold that determine a model's confident levels."""
 
 
 class AuditError(ValueError):
-    """The labels cannot be judged from these inputs; the message says what to change."""
+    """Inputs that the audit cannot use; the message says what to change."""
 
 
 def judge_labels(
@@ -55,25 +56,25 @@ def judge_labels(
 ) -> pd.DataFrame:
     """Judge every label that there is evidence about.
 
-    Memory holds a few chips per thread and two thumbnails of each chip.
+    Memory use is a few chips per thread and two thumbnails of each chip.
 
     Args:
         store: The packed chips.
         evidence: `tables.EVIDENCE`, from `evidence.gather_evidence`.
-        tree_votes: The array that belongs to it; may be memory-mapped.
+        tree_votes: Array that belongs to the evidence; may be memory-mapped.
         probabilities: Out-of-fold probabilities, such as `partial(OutOfFold([folder]).probabilities, policy="vflip")`.
-            Several threads call it at once.
-        folds: `tables.FOLDS` by which the probabilities are out of fold: the chips of a fold share a model.
-        threads: Chips are looked at by this many threads. The result does not depend on it.
+            Called from several threads at once.
+        folds: `tables.FOLDS` that the probabilities are out of fold for: the chips of a fold share a model.
+        threads: Number of threads that process chips. The result does not depend on it.
         previous: `tables.AUDIT` of an earlier judgement by other models, if there is one. The figures of both are
-            averaged, which is steadier than either because each has another draw of models.
+            averaged, which reduces the variance because the models are independent draws.
 
     Returns:
-        `tables.AUDIT`, a row per label, sorted by chip: `suspicion`, the probability that the label is wrong;
-        `reasons`, the kinds of error that it looks like, strongest first; `fold`; a column per piece of evidence.
+        `tables.AUDIT`, one row per label, sorted by chip: `suspicion`, the probability that the label is wrong;
+        `reasons`, the kinds of error that it resembles, strongest first; `fold`; and one column per piece of evidence.
 
     Raises:
-        AuditError: The inputs are not of the same chips.
+        AuditError: The inputs do not describe the same chips.
     """
     evidence = evidence.sort_values("chip_id", ignore_index=True)
     fold = _folds_of(evidence, folds)
@@ -100,7 +101,7 @@ def judge_labels(
 
 @dataclass(frozen=True)
 class _View:
-    """What the models and the trees see in chips."""
+    """The chips as seen by the models and the trees."""
 
     store: ChipStore
     evidence: pd.DataFrame
@@ -118,7 +119,7 @@ class _View:
         return labels, np.stack([model, *(enlarge(cells[:, k], labels.shape[1]) for k in (0, 1))])
 
     def levels(self, rows: NDArray[np.int64]) -> tuple[float, float]:
-        """Confident levels of a fold's model and trees, from chips spread evenly over the fold."""
+        """Compute the confident levels of a fold's model and trees, from chips spread evenly over the fold."""
         chosen = rows[:: -(-len(rows) // CHIPS_FOR_LEVELS)]
         parts = [self.read(chosen[i : i + BATCH]) for i in range(0, len(chosen), BATCH)]
         labels = np.concatenate([labels for labels, _ in parts])
@@ -126,11 +127,11 @@ class _View:
 
 
 Judged = tuple[int, dict[Hashable, float], NDArray[np.float32], NDArray[np.float32]]
-"""A chip's row of the evidence, its figures, and thumbnails of its label and its prediction."""
+"""Row of a chip in the evidence, its figures, and thumbnails of its label and its prediction."""
 
 
 def _look(view: _View, fold: NDArray[np.int64], pool: ThreadPoolExecutor) -> Iterator[Judged]:
-    """Look at all chips, fold by fold."""
+    """Process all chips, fold by fold."""
     for number in np.unique(fold):
         rows = np.flatnonzero(fold == number)
         levels = view.levels(rows)
@@ -142,7 +143,7 @@ def _look(view: _View, fold: NDArray[np.int64], pool: ThreadPoolExecutor) -> Ite
 def _figures(view: _View, rows: NDArray[np.int64], levels: tuple[float, float]) -> list[Judged]:
     """Compare labels and views. Model and trees decide with equal weight, because they err in different ways.
 
-    Trees know colours and close surroundings, a network knows shapes.
+    Trees know colours and the immediate surroundings; a network knows shapes.
     """
     labels, views = view.read(rows)
     probabilities = views[:2].mean(axis=0)
@@ -183,13 +184,13 @@ def _mean(table: pd.DataFrame, previous: pd.DataFrame) -> pd.DataFrame:
     unknown = [c for c in figures if c not in before]
     if unknown:
         raise AuditError(f"the previous audit lacks the columns {listed(unknown)}; run it again with this version")
-    # A CSV gives columns beyond the schema as text, empty where there is no figure.
+    # In a CSV, columns beyond the schema are text, empty where there is no figure.
     numbers = before[figures].replace("", None).astype(np.float64).to_numpy()
     return table.assign(**dict(zip(figures, (table[figures].to_numpy(np.float64) + numbers).T / 2, strict=True)))
 
 
 def _report(table: pd.DataFrame) -> None:
-    """Log how many labels are suspected, and whether their number means anything."""
+    """Log how many labels are suspected, and whether the estimated share is meaningful."""
     suspected = int((table["suspicion"] > 0.5).sum())
     log.info(
         "the audit suspects %d of %d labels; estimated share of wrong labels: %s",
@@ -197,7 +198,7 @@ def _report(table: pd.DataFrame) -> None:
     )  # fmt: skip
     if not is_determined(estimated_error_share(table)):
         log.warning(
-            "the share of wrong labels is not determined: either hardly any is wrong, or they are wrong in a way that "
-            "the audit does not know. The suspicions still rank the labels; look at the first 50 with `cloudcover "
-            "review`"
+            "the share of wrong labels is not determined: either hardly any label is wrong, or labels are wrong in a "
+            "way that the audit cannot detect. The suspicions still rank the labels; check the first 50 with "
+            "`cloudcover review`"
         )

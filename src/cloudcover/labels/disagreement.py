@@ -1,7 +1,6 @@
-"""Disagreement of labels and the predictions of models that have not seen their scene.
+"""Disagreement between labels and the predictions of models that have not seen their scene.
 
-Axes: N chips, H x W pixels. Labels are uint8 of {0, 1, 255}; 255 is left out of every figure. Probabilities are
-those of cloud.
+Axes: N chips, H x W pixels. Labels are uint8 of {0, 1, 255}; 255 is always ignored. Probabilities are those of cloud.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 TOLERANCE_PIXELS = 3
-"""People draw outlines a few pixels outside the cloud: closer than this to a boundary nothing counts as wrong."""
+"""Tolerance at boundaries, because people draw outlines a few pixels outside the cloud [pixels]."""
 LEAST_CONFIDENCE = 0.55
-"""Below this probability of a class no model is confident."""
+"""Minimum probability of a class for a model to be confident of it."""
 TEMPERATURE = 0.1
 """Temperature of the soft minimum, as in Lad & Mueller (2023)."""
 AGAINST = 0.4
-"""A prediction contradicts a label to which it gives less."""
+"""Probability of the label below which a prediction contradicts it."""
 
 
 def dilate(masks: Bools, pixels: int) -> Bools:
-    """Grows N x H x W masks by a square of 2 `pixels` + 1."""
+    """Grow N x H x W masks by a square of 2 `pixels` + 1."""
     size = (1, 2 * pixels + 1, 2 * pixels + 1)
     return np.asarray(ndimage.maximum_filter(masks.view(np.uint8), size, mode="nearest").view(np.bool_))
 
 
 def self_confidence(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> Floats:
-    """Soft minimum over pixels of the probability that the model gives to the label.
+    """Compute the soft minimum over pixels of the model's probability of the label.
 
     Lad & Mueller 2023, "Estimating label quality and errors in semantic segmentation data via any model"
     (arXiv:2307.05080): with q the probability of a pixel's label, the score is sum(q w), w = softmax((1 - q) / T).
@@ -50,10 +49,10 @@ def self_confidence(probabilities: NDArray[np.float32], labels: NDArray[np.uint8
 
 
 def confident_levels(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> tuple[float, float]:
-    """From which probability a model is confident of a class: its mean probability of it where the label says so.
+    """Compute the probability from which a model is confident of a class: its mean where the label has that class.
 
-    The thresholds of confident learning (Northcutt, Jiang & Chuang 2021, arXiv:1911.00068): a model that has learned
-    little, or is shy of one class, is measured by its own standard.
+    These are the thresholds of confident learning (Northcutt, Jiang & Chuang 2021, arXiv:1911.00068). They adapt to
+    models that have learned little or underpredict a class.
 
     Args:
         probabilities: N x H x W float32 in [0, 1].
@@ -72,20 +71,18 @@ def confident_levels(probabilities: NDArray[np.float32], labels: NDArray[np.uint
 def model_evidence(
     probabilities: NDArray[np.float32], labels: NDArray[np.uint8], levels: tuple[float, float]
 ) -> dict[str, Floats]:
-    """Disagreement of labels and out-of-fold probabilities.
+    """Measure the disagreement of labels and out-of-fold probabilities.
 
     Args:
         probabilities: N x H x W float32 in [0, 1].
         labels: N x H x W uint8 of {0, 1, 255}.
-        levels: from `confident_levels`.
+        levels: Result of `confident_levels`.
 
     Returns:
-        N values each:
-        `oof_iou`, `tolerant_iou` (disagreement within the tolerance of both outlines forgiven), `self_confidence`;
-        `disagreement_share` = mean |p - y| and `uncertainty_share` = mean 2 p (1 - p), what it would be if the model
-        were right about its own doubt;
-        `missed_share`, `false_share`: pixels beyond the tolerance that the model is confident are cloud (clear);
-        `label_share`, `predicted_share`: cloud in the label and in the prediction.
+        N values each: `oof_iou`, `tolerant_iou` (ignoring disagreement within the tolerance of both outlines),
+        `self_confidence`; `disagreement_share` = mean |p - y|, and `uncertainty_share` = mean 2 p (1 - p), its expected
+        value for calibrated probabilities; `missed_share`, `false_share`: pixels beyond the tolerance where the model
+        is confident of cloud (of clear); `label_share`, `predicted_share`: cloud in the label and in the prediction.
     """
     known = labels != IGNORE_INDEX
     label = labels == 1
@@ -113,15 +110,15 @@ def model_evidence(
 
 
 def committee_evidence(views: NDArray[np.float32], labels: NDArray[np.uint8]) -> dict[str, Floats]:
-    """What several predictions say together: where all contradict a label, hardly one of them errs by its own fault.
+    """Combine several predictions: where all of them contradict a label, a model error is unlikely.
 
     Args:
-        views: V x N x H x W float32 in [0, 1], probabilities by V models of different kinds.
+        views: V x N x H x W float32 in [0, 1], probabilities from V models of different kinds.
         labels: N x H x W uint8 of {0, 1, 255}.
 
     Returns:
-        N values each: `all_against_share` and `any_against_share`, pixels to whose label all (any) of the views give
-        less than `AGAINST`, as shares of the known pixels.
+        N values each: `all_against_share` and `any_against_share`, the shares of known pixels for whose label all (any)
+        of the views give a probability below `AGAINST`.
     """
     known = labels != IGNORE_INDEX
     number = np.maximum(known.sum(axis=(1, 2)), 1)

@@ -1,6 +1,6 @@
-"""Evidence about labels that needs no network: their chips' colours, and the votes of boosted trees.
+"""Evidence about labels that needs no network: the colours of their chips, and the votes of boosted trees.
 
-It depends on the packed chips alone. `audit.judge_labels` adds what out-of-fold probabilities say.
+It depends only on the packed chips. `audit.judge_labels` adds the evidence from out-of-fold probabilities.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from cloudcover.labels.trees import TreeCommittee, draw, one_core_each
 from cloudcover.masks.codec import encode_predictions
 
 BATCH = 4
-"""Chips per task of a thread; so few fit the processor's cache."""
+"""Number of chips per task, small enough for the processor's cache."""
 TREE_FOLDS = 5
-"""Scene-disjoint folds of the trees, if there are as many scenes."""
+"""Number of scene-disjoint folds of the trees, if there are enough scenes."""
 
 
 class EvidenceError(ValueError):
-    """There is no evidence about these labels; the message says what to change."""
+    """Labels that there is no evidence about; the message says what to change."""
 
 
 def gather_evidence(
@@ -34,21 +34,21 @@ def gather_evidence(
 ) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """Gather the evidence about every label outside the test part.
 
-    Memory holds a sample of cells (bounded, see `trees`), a few chips per thread, and the votes.
+    Memory use is a bounded sample of cells (see `trees`), a few chips per thread, and the votes.
 
     Args:
         store: The packed chips.
         folds: `tables.FOLDS`. A negative fold marks the test part, whose labels are neither judged nor learned from.
         seed: Random seed for the trees.
-        threads: Chips are looked at by this many threads. The result does not depend on it.
+        threads: Number of threads that process chips. The result does not depend on it.
 
     Returns:
-        `tables.EVIDENCE`, sorted by chip; and N x 2 x S x S uint8, the trees' probabilities of cloud per cell, encoded
-        by `masks.codec`, in the rows that the table names: first by trees that have not seen the chip's scene, then by
-        trees that know other chips of it.
+        `tables.EVIDENCE`, sorted by chip, and N x 2 x S x S uint8, the trees' probabilities of cloud per cell, encoded
+        by `masks.codec`, in the rows named by the table. The first come from trees that have not seen the chip's scene,
+        the second from trees that have seen other chips of it.
 
     Raises:
-        EvidenceError: No chip has a label, or all labels are of one scene.
+        EvidenceError: No chip has a label, or all labels belong to one scene.
     """
     chip_ids = _labelled(store, folds)
     tree_folds = _scene_folds(store.index.loc[chip_ids, "scene"])
@@ -75,7 +75,7 @@ def _look(
 
 
 def _labelled(store: ChipStore, folds: pd.DataFrame) -> list[str]:
-    """Labelled chips outside the test part, sorted."""
+    """List labelled chips outside the test part, sorted."""
     inside = set(folds.loc[folds["fold"] >= 0, "chip_id"])
     chip_ids = [c for c in store.index.index[store.index["labelled"]] if c in inside]
     if not chip_ids:

@@ -1,7 +1,7 @@
-"""Evidence against labels from the shape of their masks: straight lines, shifts, blobs, masks of other chips.
+"""Evidence from the shape of label masks: straight lines, shifts, blobs, masks of other chips.
 
-Axes: N chips, H x W pixels. Labels are uint8 of {0, 1, 255}. Clouds have no straight edges, no edge parallel to the
-chip's border over its whole length, and their outline is as rough as that of the prediction.
+Axes: N chips, H x W pixels. Labels are uint8 of {0, 1, 255}. Clouds have no straight edges and no edge along a whole
+border of the chip, and their outline is as rough as that of the prediction.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 COARSE = 64
-"""Side to which masks are reduced to look for shifts [cells]."""
+"""Side of the reduced masks in the search for shifts [cells]."""
 THUMBNAIL = 16
-"""Side to which masks are reduced to compare all chips with all [cells]."""
+"""Side of the reduced masks for comparing all chips with each other [cells]."""
 ANGLES = 36
-"""Directions in which straight edges are looked for."""
+"""Number of directions in the search for straight edges."""
 SMALLEST_SHIFT = 1 / 40
-"""Shifts below this share of the side are drawing style."""
+"""Shifts below this share of the side are ignored as drawing style."""
 LARGEST_SHIFT = 2 / 5
-"""Shifts above this share of the side are not looked for."""
+"""Largest shift in the search, as a share of the side."""
 
 
 def reduce(masks: NDArray[np.generic], side: int) -> NDArray[np.float32]:
-    """Means over square cells: N x H x W to N x side x side float32 (H and W at least `side`; a rest is cut off)."""
+    """Average square cells: N x H x W to N x side x side float32 (H and W at least `side`; a remainder is cropped)."""
     height, width = masks.shape[1] // side, masks.shape[2] // side
     cut = masks[:, : height * side, : width * side].astype(np.float32)
     return np.asarray(cut.reshape(len(masks), side, height, side, width).mean(axis=(2, 4)))
 
 
 def geometry_evidence(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> dict[str, Floats]:
-    """Return the shape of labels, alone and against the prediction.
+    """Describe the shape of labels, alone and compared with the prediction.
 
     Args:
         probabilities: N x H x W float32 in [0, 1].
@@ -63,10 +63,10 @@ def geometry_evidence(probabilities: NDArray[np.float32], labels: NDArray[np.uin
 
 
 def best_shift(predicted: Bools, label: Bools) -> dict[str, Floats]:
-    """Return the shift of the label that fits the prediction best.
+    """Find the shift of the label that best matches the prediction.
 
-    All shifts at once by FFT (cross-correlation), on masks reduced to `COARSE` cells: for each shift the IoU over the
-    part where both masks are seen.
+    The IoU over the common part of both masks is computed for all shifts at once, by FFT cross-correlation of masks
+    reduced to `COARSE` cells.
 
     Returns:
         `best_shift_pixels` (length), `shifted_iou` (IoU there) and `shift_gain_iou` (above the IoU without shift, both
@@ -80,7 +80,7 @@ def best_shift(predicted: Bools, label: Bools) -> dict[str, Floats]:
     spectra = [fft.rfft2(x, shape) for x in (a, b, window)]
 
     def correlate(x: NDArray[np.complex64], y: NDArray[np.complex64]) -> NDArray[np.float32]:
-        """Sum over pixels of x[i + d] y[i] for every shift d within reach."""
+        """Return the sum over pixels of x[i + d] y[i] for every shift d within range."""
         full = np.roll(fft.irfft2(x * np.conj(y), shape), (reach, reach), axis=(1, 2))
         return np.asarray(full[:, : 2 * reach + 1, : 2 * reach + 1])
 
@@ -103,12 +103,12 @@ def best_shift(predicted: Bools, label: Bools) -> dict[str, Floats]:
 
 
 def axis_edge(label: Bools, predicted: Bools) -> Floats:
-    """Longest edge of the label along one row or column, in one sense, beyond what the prediction has there.
+    """Find the longest edge of the label along a row or column, in one direction, beyond that of the prediction.
 
-    Stripes at the border and rectangles have one; an outline drawn around clouds does not.
+    Stripes at the border and rectangles have such an edge; outlines drawn around clouds do not.
 
     Returns:
-        N float64: share of the chip's side.
+        N float64, as a share of the chip's side.
     """
     worst = np.zeros(len(label))
     for axis in (1, 2):
@@ -122,13 +122,13 @@ def axis_edge(label: Bools, predicted: Bools) -> Floats:
 
 
 def straight_edge(label: Bools, predicted: Bools) -> Floats:
-    """Longest straight stretch of the label's outline that the prediction does not share.
+    """Find the longest straight stretch of the label's outline that the prediction does not have.
 
-    A Hough transform that counts only outline pixels whose own direction fits the line (Duda & Hart 1972, with the
-    gradient's direction as in Ballard 1981); pixels near the prediction's outline are left out.
+    This is a Hough transform that counts only outline pixels whose own direction matches the line (Duda & Hart 1972,
+    with the gradient's direction as in Ballard 1981). Pixels near the prediction's outline are excluded.
 
     Returns:
-        N float64: pixels of the line over the chip's side.
+        N float64, the number of pixels on the line divided by the chip's side.
     """
     height, width = label.shape[1:]
     smooth = ndimage.gaussian_filter(label.astype(np.float32), (0, 2, 2), mode="nearest")
@@ -170,18 +170,19 @@ def _outline_ratio(label: Bools, predicted: Bools) -> Floats:
 def best_match(
     labels: NDArray[np.float32], predictions: NDArray[np.float32], block: int = 512
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Whose prediction does a mask resemble most?
+    """Find the chip whose prediction a label resembles most.
 
-    Pearson's correlation of small masks, every label with every prediction, in blocks of `block` labels.
+    Resemblance is Pearson's correlation of small masks, of every label with every prediction, in blocks of `block`
+    labels.
 
     Args:
-        labels: N x S x S float32, from `reduce`.
-        predictions: N x S x S float32, from `reduce`.
-        block: labels per matrix product, which bounds memory to `block` x N.
+        labels: N x S x S float32, result of `reduce`.
+        predictions: N x S x S float32, result of `reduce`.
+        block: Number of labels per matrix product, which bounds memory to `block` x N.
 
     Returns:
-        Correlation with the own prediction, the largest with another chip's, and that chip's number (0 where either
-        mask is constant).
+        Correlation with the own prediction, the largest correlation with another chip's, and the number of that chip (0
+        if either mask is constant).
     """
 
     def standardised(masks: NDArray[np.float32]) -> NDArray[np.float32]:

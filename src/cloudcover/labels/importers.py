@@ -1,4 +1,4 @@
-"""Reviews made elsewhere: lists of rejected chips become verdicts, and lists are compared with each other."""
+"""Reviews made elsewhere: import of lists of rejected chips as verdicts, and comparison of lists."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from cloudcover.runtime.text import plain
 
 
 class ImportListError(ValueError):
-    """A list of chips cannot be read; the message names the file and what was expected."""
+    """A list of chips that cannot be read; the message names the file and the expected content."""
 
 
 def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame:
     """Read a review of labels.
 
-    - `.csv` by `tables.VERDICTS`: taken as it is;
+    - `.csv` by `tables.VERDICTS`: used unchanged;
     - `.csv` by `tables.MANIFEST`: the labels that it rejects;
     - `.csv` with a column chip_id: every chip is bad;
     - `FILE.csv:COLUMN`: every chip with a 1 (or true) in the column is bad;
-    - `.txt`: one chip id per line; blank lines and lines that begin with # are passed over;
+    - `.txt`: one chip id per line; blank lines and lines that begin with # are ignored;
     - `.yml`, `.yaml`: `overall: [chip ids]`.
 
     A chip may be written as the name of its file, with or without its folder.
 
     Args:
-        name: the file, with `:COLUMN` where it holds several reviews.
-        reviewer: who made the list; the file's stem if None. A CSV by `tables.VERDICTS` names its own reviewers.
+        name: File name, with `:COLUMN` for a file with several reviews.
+        reviewer: Author of the list; None: the file's stem. A CSV by `tables.VERDICTS` names its own reviewers.
 
     Returns:
-        `tables.VERDICTS`; a list carries no times, so `time` is empty.
+        `tables.VERDICTS`; `time` is empty, because lists contain no times.
 
     Raises:
-        ImportListError: the file has another suffix or another content.
-        TableError: an id is not a plain name, or occurs twice.
+        ImportListError: The file has an unsupported suffix or unexpected content.
+        TableError: An id is not a plain name, or occurs twice.
     """
     path, column = Path(name), ""
     if ".csv:" in str(name):
@@ -64,7 +64,7 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         chips = [line for line in lines if line and not line.startswith("#")]
     elif suffix in (".yml", ".yaml"):
-        # BaseLoader keeps ids as texts: an id such as 0123 or no must not become a number or a truth value.
+        # BaseLoader keeps ids as text: an id such as 0123 or no must not become a number or a boolean.
         try:
             content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
         except yaml.YAMLError as error:
@@ -88,25 +88,25 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _chip(text: str) -> str:
-    """Return the chip that a line means: `00120`, or the name or path of its file, `train_labels/00120.tif`."""
+    """Parse the chip id of a line: `00120`, or the name or path of its file, `train_labels/00120.tif`."""
     name = text.strip().replace("\\", "/").rpartition("/")[2]
     return stem_of(name) or name
 
 
 def agreement(lists: Mapping[str, Collection[str]], all_chips: Collection[str]) -> pd.DataFrame:
-    """Agreement of lists of rejected chips, pair by pair.
+    """Measure the agreement of lists of rejected chips, pair by pair.
 
     Args:
-        lists: name -> rejected chips.
-        all_chips: the chips that every list judged; others are left out.
+        lists: Rejected chips by name of the list.
+        all_chips: Chips that every list judged; others are ignored.
 
     Returns:
         A row per pair: `list_a`, `list_b`, `rejected_a_chips`, `rejected_b_chips`, `both_chips`, `jaccard` (1 if both
-        are empty) and `kappa`, Cohen's (1960): agreement beyond chance, 1 = equal, 0 = chance; 1 if both lists reject
-        nothing or everything.
+        are empty) and `kappa`, Cohen's (1960): agreement beyond chance, 1 for equal lists and 0 for chance; 1 if both
+        lists reject nothing or everything.
 
     Raises:
-        ValueError: there are no chips.
+        ValueError: There are no chips.
     """
     chips = set(all_chips)
     if not chips:
@@ -133,10 +133,10 @@ def agreement(lists: Mapping[str, Collection[str]], all_chips: Collection[str]) 
 
 
 def votes(lists: Mapping[str, Collection[str]], all_chips: Collection[str]) -> pd.DataFrame:
-    """How many lists reject each chip.
+    """Count how many lists reject each chip.
 
     Returns:
-        `chip_id`, a bool column per list, and `votes`, their number; sorted by chip.
+        `chip_id`, a bool column per list, and the number of `votes`; sorted by chip.
     """
     frame = pd.DataFrame({"chip_id": sorted(set(all_chips))})
     for name, rejected in lists.items():

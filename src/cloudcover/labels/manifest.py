@@ -1,4 +1,4 @@
-"""The label-cleaning manifest: one verdict per chip, who gave it, and which label the next training learns from."""
+"""The label-cleaning manifest: a verdict per chip, its source, and the label that the next training learns from."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cloudcover.runtime.text import listed
 
 AUDIT = "audit"
 NOBODY = "none"
-"""Source of a verdict that neither the audit nor a person gave: the label is kept, or there is none."""
+"""Source of a verdict given neither by the audit nor by a person: the label is kept, or there is none."""
 PERSON = "human"
-"""Source of a verdict by a person without a name, or with one of the two names above."""
+"""Source of a verdict by a person with no name, or with one of the two names above."""
 
 
 class ManifestError(ValueError):
-    """The manifest cannot be made from this audit; the message says what to run again."""
+    """An audit that the manifest cannot be built from; the message says what to run again."""
 
 
 def build_manifest(
@@ -33,17 +33,17 @@ def build_manifest(
 ) -> pd.DataFrame:
     """Decide for every chip whether its label is used.
 
-    The policy says who decides: `auto` the audit alone (see `suspects`), `human` the reviewers alone (labels without a
-    verdict are kept), `human_first` the reviewers and, where they say nothing or `unsure`, the audit.
-    A reviewer's `unsure` rejects nothing by itself. In the test part, which the audit does not judge, only reviewers
-    reject labels; nothing learns from either kind.
+    The policy determines the source of verdicts. `auto`: only the audit (see `suspects`). `human`: only reviewers;
+    labels without a verdict are kept. `human_first`: reviewers and, for labels without a verdict or with `unsure`, the
+    audit. A reviewer's `unsure` rejects nothing by itself. In the test part, which the audit does not judge, only
+    reviewers reject labels; nothing learns from either kind.
 
     Args:
-        audit: `tables.AUDIT`; None is allowed if the policy is `human`.
-        verdicts: `tables.VERDICTS`, possibly without rows; times are those of the reviews and are copied.
+        audit: `tables.AUDIT`; may be None if the policy is `human`.
+        verdicts: `tables.VERDICTS`, possibly empty; its times are copied.
         index: `tables.INDEX`.
         folds: `tables.FOLDS`.
-        params: policy and threshold.
+        params: Policy and threshold.
 
     Returns:
         `tables.MANIFEST`, sorted by chip: `label` is `human` where training learns from the given label, otherwise
@@ -51,13 +51,13 @@ def build_manifest(
         is the suspicion (NaN where the chip was not audited); `time` is that of the human verdict, otherwise empty.
 
     Raises:
-        ManifestError: the policy needs the audit, but it is missing or lacks labelled chips.
-        UnknownChipsError: the policy needs the verdicts, but a spreadsheet has changed their ids, or none is known.
-        TableError: a table breaks its schema.
+        ManifestError: The policy needs the audit, but it is missing or lacks labelled chips.
+        UnknownChipsError: The policy needs the verdicts, but a spreadsheet has altered their ids, or none is known.
+        TableError: A table violates its schema.
     """
     verdicts = tables.VERDICTS.check(verdicts, "verdicts").set_index("chip_id")
     if params.policy != "auto":
-        refuse_changed(verdicts.index, index["chip_id"], "verdicts (labels.policy: auto does without them)")
+        refuse_changed(verdicts.index, index["chip_id"], "verdicts (labels.policy: auto does not need them)")
     chips = index.reset_index(drop=True).sort_values("chip_id")
     manifest = pd.DataFrame(
         {
@@ -101,16 +101,17 @@ def build_manifest(
 
 
 def suspects(suspicion: pd.Series, limit: float | None) -> pd.Index:
-    """Labels that the audit rejects.
+    """List the labels that the audit rejects.
 
     Args:
-        suspicion: probability of each label to be wrong [0-1], indexed by chip.
-        limit: labels above it are rejected. None: as many of the most suspicious as are wrong by the audit's own
-            estimate, the sum of the probabilities, so that false rejections balance missed errors; but never a label
-            that is more likely right than wrong, and none where the estimate is not determined (`is_determined`).
+        suspicion: Probability that each label is wrong [0-1], indexed by chip.
+        limit: Suspicion above which labels are rejected. None: as many of the most suspicious as the audit estimates to
+            be wrong (the sum of the probabilities), so that false rejections balance missed errors. Labels that are
+            more likely right than wrong are never rejected, and none are if the estimate is not determined
+            (`is_determined`).
 
     Returns:
-        The chips, most suspicious first; equal ones by name.
+        The chips, most suspicious first; ties are sorted by name.
     """
     ranked = suspicion.sort_index().sort_values(ascending=False, kind="stable")
     if limit is not None:

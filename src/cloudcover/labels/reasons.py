@@ -1,4 +1,4 @@
-"""The audit's reasons in words, with the figures behind them."""
+"""Descriptions of the audit's reasons, with the figures behind them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 
 class Words(NamedTuple):
-    """What a reason means.
+    """The description of a reason.
 
     Attributes:
-        title: the name that people read.
-        text: one sentence.
-        figures: format of the audit's columns that show it; left out where the audit lacks one of them.
+        title: Name for readers.
+        text: One sentence.
+        figures: Format string for the audit's columns; omitted if the audit lacks one of them.
     """
 
     title: str
@@ -29,7 +29,7 @@ REASONS = {
     ),
     "inverted": Words(
         "inverted",
-        "Cloud and clear look exchanged.",
+        "Cloud and clear seem to be swapped.",
         "IoU with the model {oof_iou:.2f}, inverted {inverted_iou:.2f}",
     ),
     "swapped": Words(
@@ -39,17 +39,17 @@ REASONS = {
     ),
     "shifted": Words(
         "shifted",
-        "The label lies beside the clouds.",
+        "The label is shifted relative to the clouds.",
         "moved by {best_shift_pixels:.0f} pixels, IoU with the model rises from {oof_iou:.2f} to {shifted_iou:.2f}",
     ),
     "coarse": Words(
         "coarse",
-        "The outline is far coarser than that of the clouds.",
+        "The outline is much coarser than that of the clouds.",
         "its length is {outline_ratio:.2f} of the model's",
     ),
     "artefact": Words(
         "artefact",
-        "Long straight edges that no cloud has.",
+        "The outline has long straight edges, unlike clouds.",
         "{straight_edge_share:.0%} of the outline is straight",
     ),
     "stripes": Words(
@@ -59,29 +59,29 @@ REASONS = {
     ),
     "false_cloud": Words(
         "false cloud",
-        "Labelled cloud where the model is sure that it is clear.",
+        "Pixels are labelled cloud where the model is sure that they are clear.",
         "{false_share:.0%} of the chip",
     ),
     "missed_cloud": Words(
         "missed cloud",
-        "Labelled clear where the model is sure of cloud.",
+        "Pixels are labelled clear where the model is sure that they are cloud.",
         "{missed_share:.0%} of the chip",
     ),
 }
-"""The reasons that the audit names, see `labels.score`; any other reason is shown by its own name."""
+"""Reasons named by the audit, see `labels.score`; any other reason is shown by its own name."""
 
 
 def title(reason: str) -> str:
-    """Return the name that people read."""
+    """Return a reason's name for readers."""
     return REASONS[reason].title if reason in REASONS else reason.replace("_", " ")
 
 
 def explain(reason: str, evidence: Mapping[str, Any]) -> dict[str, str]:
-    """Name, title, sentence and figures of a reason.
+    """Describe a reason by name, title, sentence and figures.
 
     Args:
-        reason: a name of `tables.AUDIT`'s `reasons`.
-        evidence: the chip's row of the audit; further columns and missing ones are fine.
+        reason: Name from `reasons` in `tables.AUDIT`.
+        evidence: The chip's row of the audit; columns may be missing or added.
     """
     words = REASONS.get(reason, Words(title(reason), ""))
     return {"name": reason, "title": words.title, "text": words.text, "figures": _figures(words.figures, evidence)}

@@ -1,4 +1,4 @@
-"""Evidence from the other labels of a scene: a strict annotator, or a mask file of another image, errs in all of them.
+"""Evidence from other labels of a scene, because a strict annotator or a swapped mask file affects all of them.
 
 Four scenes of the challenge's 92 hold a quarter of the labels that at least two of four reviewers reject.
 """
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 UNSEEN_LABELS = 2
-"""Labels without error that every scene is credited with: a scene of few chips says little."""
+"""Number of error-free labels added to every scene, because a scene with few chips provides little evidence."""
 
 
 def scene_evidence(audit: pd.DataFrame, scenes: pd.Series) -> dict[str, Floats]:
-    """Average what speaks against the other labels of each label's scene, shrunk towards 0 in small scenes.
+    """Average the evidence against the other labels of each label's scene, shrunk towards 0 in small scenes.
 
     Args:
         audit: N labels with the columns of `disagreement`.
-        scenes: The scene of each label, in the same order.
+        scenes: Scene of each label, in the same order.
 
     Returns:
         N values each, 0 for a label alone in its scene: `scene_residual_share`, cloud that the models see beyond the
@@ -34,9 +34,9 @@ def scene_evidence(audit: pd.DataFrame, scenes: pd.Series) -> dict[str, Floats]:
 
 
 def shared(own: pd.Series | Floats, others: pd.Series | Floats) -> Floats:
-    """What a label and the others of its scene have in common: the smaller of two figures of one sign, else 0.
+    """Return what a label has in common with the others of its scene: the smaller of two figures of equal sign, else 0.
 
-    A right label in a scene of wrong ones stays unsuspected, because it has nothing in common with them.
+    A right label in a scene of wrong ones is not suspected, because it has nothing in common with them.
     """
     return np.where(np.sign(own) == np.sign(others), np.minimum(np.abs(own), np.abs(others)), 0.0)
 

@@ -1,8 +1,8 @@
-"""From many pieces of evidence to one probability that a label is wrong, with named reasons.
+"""Combination of the evidence into one probability that a label is wrong, with named reasons.
 
-A real set has no truth to learn from. So the weights of the evidence are fixed (`weights`, fitted once on synthetic
-sets), and what differs from set to set is estimated without truth: the usual disagreement of model and labels, and the
-share of wrong labels.
+A real set has no true masks to learn from. So the weights of the evidence are fixed (`weights`, fitted once on
+synthetic sets). The quantities that differ between sets are estimated without true masks: the typical disagreement of
+model and labels, and the share of wrong labels.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from cloudcover.labels.weights import INTERCEPT, PRIOR, WEIGHTS
 Floats = NDArray[np.float64]
 
 NAMED = 0.3
-"""A kind is named as a reason at a strength of at least this."""
+"""Minimum strength at which a kind of error is named as a reason."""
 LEAST_DETERMINED = PRIOR / 3
-"""An estimated share of wrong labels below this may as well mean that the evidence is too weak to find them."""
+"""Minimum reliable estimate of the share of wrong labels; a lower one may also mean that the evidence is too weak."""
 RELATIVE = (
     "disagreement",
     "contradicted",
@@ -32,16 +32,16 @@ RELATIVE = (
     "learned_late",
     "doubtful",
 )
-"""Features counted from their median in the set: a set of generous outlines or of weak models is no set of errors."""
+"""Features relative to their median in the set, because generous outlines or weak models are not label errors."""
 
 
 def ramp(values: pd.Series | Floats, low: float, high: float) -> Floats:
-    """0 up to `low`, 1 from `high`, linear between; a `low` above `high` falls."""
+    """Return 0 up to `low`, 1 from `high`, and a linear ramp between; it falls if `low` is above `high`."""
     return np.clip((np.asarray(values, np.float64) - low) / (high - low), 0, 1)
 
 
 def strengths(evidence: pd.DataFrame) -> pd.DataFrame:
-    """How much each label looks like each kind of error, in [0, 1]: soft rules, a column per name of `LABEL_ERRORS`."""
+    """Score by soft rules in [0, 1] how much each label resembles each kind in `LABEL_ERRORS` (the columns)."""
     e = evidence
     empty = ramp(e["label_share"], 0.03, 0.005)
     two_classes = ramp(np.minimum(e["label_share"], 1 - e["label_share"]), 0.01, 0.03)
@@ -64,16 +64,17 @@ def strengths(evidence: pd.DataFrame) -> pd.DataFrame:
 
 
 def features(evidence: pd.DataFrame) -> pd.DataFrame:
-    """Return the strengths and general signs of a wrong label, each in [0, 1], or [-1, 1] if it is among `RELATIVE`.
+    """Compute the strengths and general signs of a wrong label, each in [0, 1], or in [-1, 1] for those in `RELATIVE`.
 
-    - `disagreement`: the models' mean error;
-    - `contradicted`, `doubted`: pixels where all models, or any of them, are against the label;
-    - `low_iou`, `low_confidence`, `low_neighbour_iou`: the usual scores, the last by a model that knows the neighbours;
-    - `learned_late`: even a model that learned from the label takes it up late or never;
+    - `disagreement`: mean error of the models;
+    - `contradicted`, `doubted`: pixels where all models, or any of them, contradict the label;
+    - `low_iou`, `low_confidence`, `low_neighbour_iou`: the standard scores, the last from a model that has seen the
+      neighbours;
+    - `learned_late`: even a model trained on the label fits it late or never;
     - `inseparable`, `separable`: the label does not, or does, separate the chip's own colours, cloud being brighter;
     - `odd_colours`: bright white pixels outside the label, dark or green ones inside;
-    - `doubtful`: the models are unsure of the whole chip;
-    - `scene_residual`, `scene_against`: the label errs, by the models, in the way of the other labels of its scene.
+    - `doubtful`: the models are unsure about the whole chip;
+    - `scene_residual`, `scene_against`: according to the models, the label has the same error as others of its scene.
     """
     e = evidence
     brighter = np.maximum(e["brightness_auc"], e["haze_auc"])
@@ -97,26 +98,26 @@ def features(evidence: pd.DataFrame) -> pd.DataFrame:
 
 
 def share(values: pd.Series | Floats) -> Floats:
-    """Return a share of pixels on a scale of ratios: log(1 + v / u) / log(1 + 1 / u), u = 0.02; in [0, 1], 0 below 0.
+    """Map a share of pixels to a logarithmic scale: log(1 + v / u) / log(1 + 1 / u), u = 0.02; in [0, 1], 0 below 0.
 
-    From 1 % to 5 % means as much as from 5 % to 20 %.
+    A step from 1 % to 5 % counts as much as one from 5 % to 20 %.
     """
     unit = 0.02
     return np.asarray(np.log1p(np.clip(values, 0, 1) / unit) / np.log1p(1 / unit), np.float64)
 
 
 def adjust_prior(posterior: Floats, prior: float, floor: float = 1e-4) -> tuple[Floats, float]:
-    """Adapts probabilities to the share of wrong labels in this set, which EM estimates from them alone.
+    """Adapt probabilities to the share of wrong labels in this set, estimated by EM from the probabilities alone.
 
     Saerens, Latinne & Decaestecker 2002, "Adjusting the outputs of a classifier to new a priori probabilities".
 
     Args:
-        posterior: N probabilities that hold at `prior`.
-        prior: share at which they hold.
-        floor: smallest share, so that the estimate can grow again.
+        posterior: N probabilities that are valid for `prior`.
+        prior: Share of wrong labels that they assume.
+        floor: Smallest share, so that the estimate can grow again.
 
     Returns:
-        The adapted probabilities, and the share: their mean.
+        The adapted probabilities, and the share, which is their mean.
     """
     odds = logit(np.clip(posterior, 1e-9, 1 - 1e-9)) - logit(prior)
     share = prior
@@ -133,11 +134,11 @@ def score_labels(evidence: pd.DataFrame) -> pd.DataFrame:
     """Add `suspicion` and `reasons` to the evidence.
 
     Args:
-        evidence: a row per chip, as `audit.judge_labels` gathers it.
+        evidence: One row per chip, as gathered by `audit.judge_labels`.
 
     Returns:
-        The frame with `suspicion`, probability that the label is wrong, and `reasons`: the kinds of error that the
-        label looks like, strongest first. For a suspected label that looks like none it is false or missed cloud,
+        The frame with `suspicion`, the probability that the label is wrong, and `reasons`, the kinds of error that the
+        label resembles, strongest first. If a suspected label resembles none, the reason is false or missed cloud,
         whichever the model sees more of.
     """
     x = features(evidence)
@@ -156,16 +157,16 @@ def score_labels(evidence: pd.DataFrame) -> pd.DataFrame:
 
 
 def estimated_error_share(audit: pd.DataFrame) -> float:
-    """Estimated share of wrong labels: the mean suspicion [0-1]."""
+    """Estimate the share of wrong labels as the mean suspicion [0-1]."""
     return float(audit["suspicion"].mean())
 
 
 def is_determined(share: float) -> bool:
-    """Return whether an estimated share of wrong labels can be relied on, see `LEAST_DETERMINED`."""
+    """Return whether an estimated share of wrong labels is reliable, see `LEAST_DETERMINED`."""
     return share >= LEAST_DETERMINED
 
 
 def error_share_text(audit: pd.DataFrame) -> str:
-    """Write the estimated share of wrong labels in per cent, or that it is not determined."""
+    """Format the estimated share of wrong labels in per cent, or state that it is not determined."""
     share = estimated_error_share(audit)
     return f"{100 * share:.1f} %" if is_determined(share) else "not determined"

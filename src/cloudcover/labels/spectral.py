@@ -1,7 +1,7 @@
-"""Evidence against labels from the pixels alone: clouds are bright and white, plants and dark water are not cloud.
+"""Evidence from the pixels alone: clouds are bright and white; plants and dark water are not cloud.
 
-Thresholds are in reflectance after the usual Sentinel-2 tests (Hollstein et al. 2016, Sen2Cor's scene classification).
-They are loose on purpose: they decide nothing alone.
+Thresholds are in reflectance and follow the usual Sentinel-2 tests (Hollstein et al. 2016, Sen2Cor's scene
+classification). They are deliberately loose, because none of them decides alone.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ BLUE, RED, NIR = "B02", "B04", "B08"
 BRIGHT = 0.40
 """Mean visible reflectance above which white ground is rare."""
 WHITENESS = 0.15
-"""Mean deviation of the visible bands from their mean, as a share of it: white is below."""
+"""Mean relative deviation of the visible bands from their mean, below which a pixel is white."""
 DARK = 0.09
 """Mean visible reflectance below which even thin cloud is rare."""
 GREEN = 0.6
 """NDVI above which a pixel is dense vegetation."""
 BINS = 256
-"""Bins of a histogram; a place in it fits a byte."""
+"""Number of histogram bins; a bin number fits in a byte."""
 CELLS = 64
-"""Side to which chips are reduced to look for separability [cells]."""
+"""Side of the reduced chips for measuring separability [cells]."""
 
 
 def spectral_evidence(dn: NDArray[np.uint16], labels: NDArray[np.uint8], bands: list[str]) -> dict[str, Floats]:
-    """Pixels that contradict the label by their colour.
+    """Measure the pixels whose colour contradicts the label.
 
     Args:
         dn: N x B x H x W uint16 [DN].
-        labels: N x H x W uint8 of {0, 1, 255}; 255 (unknown, no data) is left out.
+        labels: N x H x W uint8 of {0, 1, 255}; 255 (unknown, no data) is ignored.
         bands: names of the bands, in order.
 
     Returns:
@@ -44,7 +44,7 @@ def spectral_evidence(dn: NDArray[np.uint16], labels: NDArray[np.uint8], bands: 
         `green_inside_share`, dark or densely vegetated pixels labelled cloud, all as shares of the known pixels (0 if
         the bands for it are missing); `brightness_auc`, probability that a random cloud pixel of the label is brighter
         than a random clear one: 0.5 = unrelated, below = inverted (0.5 if the label has one class only); `haze_auc`,
-        the same for `haze`, which sees thin cloud where brightness does not.
+        the same for `haze`, which detects thin cloud that brightness does not.
     """
     visible = [bands.index(b) for b in VISIBLE if b in bands]
     known, cloud, clear = labels != IGNORE_INDEX, labels == 1, labels == 0
@@ -67,7 +67,7 @@ def spectral_evidence(dn: NDArray[np.uint16], labels: NDArray[np.uint8], bands: 
 
 
 def haze(reflectance: NDArray[np.float32], bands: list[str]) -> NDArray[np.float32]:
-    """Haze-optimised transform, blue - red / 2: most land lies on one line of the two bands, thin cloud lifts off it.
+    """Compute the haze-optimised transform, blue - red / 2: land is near one line of the two bands, thin cloud off it.
 
     Zhang, Guindon & Cihlar 2002, "An image transform to characterize and compensate for spatial variations in thin
     cloud contamination"; with the slope of Zhu & Woodcock 2012 (Fmask).
@@ -85,18 +85,18 @@ def haze(reflectance: NDArray[np.float32], bands: list[str]) -> NDArray[np.float
 
 
 def separability(dn: NDArray[np.uint16], masks: NDArray[np.uint8]) -> Floats:
-    """How well a mask's two classes can be told apart by the chip's own colours.
+    """Measure how well the chip's own colours separate the two classes of a mask.
 
-    Fisher's linear discriminant (1936) of the bands and their logarithms, within each chip, on means of cells; a mask
-    drawn around what is seen separates well, a mask of another chip, shifted or coarse, does not. It needs no other
-    chip and no model.
+    This is Fisher's linear discriminant (1936) of the bands and their logarithms within each chip, on means of cells. A
+    mask drawn around visible clouds separates well; a mask of another chip, or a shifted or coarse one, does not. No
+    other chip and no model are needed.
 
     Args:
         dn: N x B x H x W uint16 [DN].
         masks: N x H x W uint8 of {0, 1, 255}.
 
     Returns:
-        N float64: area under the ROC curve of the discriminant, 0.5-1; NaN if a class has less than 1 % of the cells.
+        N float64, area under the ROC curve of the discriminant, 0.5-1; NaN if a class has less than 1 % of the cells.
     """
     side = min(CELLS, *masks.shape[1:])
     known = reduce(masks != IGNORE_INDEX, side) == 1
@@ -125,7 +125,7 @@ def separability(dn: NDArray[np.uint16], masks: NDArray[np.uint8]) -> Floats:
 
 
 def _auc(values: NDArray[np.float32], positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> Floats:
-    """Area under the ROC curve per chip from histograms of `BINS` bins over 0-1; ties in a bin count half."""
+    """Compute the ROC area per chip from histograms of `BINS` bins over 0-1; ties within a bin count half."""
     number = len(values)
     places = np.clip(values * BINS, 0, BINS - 1).astype(np.uint8)
     p, n = np.empty((2, number, BINS))

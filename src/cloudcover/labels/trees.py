@@ -1,8 +1,8 @@
-"""A second opinion on labels: boosted trees that see a cell's colours and surroundings instead of a network's patches.
+"""A second opinion on labels: boosted trees on the colours and surroundings of a cell, instead of a network.
 
-Trees learn from few chips what a network needs many for, they err elsewhere than it does, and they need seconds on a
-CPU; s2cloudless, the usual baseline for Sentinel-2, is of this kind. Chips are reduced to cells, of which a few are
-drawn from each chip to learn from. Memory holds these and one batch.
+Trees need fewer chips than a network, make different errors, and train in seconds on a CPU; s2cloudless, the usual
+baseline for Sentinel-2, is of this kind. Chips are reduced to cells, and a few cells are drawn from each chip to learn
+from. Memory holds these and one batch.
 
 Axes: N chips, B bands, S x S cells, F features.
 """
@@ -28,33 +28,33 @@ from cloudcover.runtime.files import derive_seed
 Floats = NDArray[np.float64]
 
 LEAST_CELLS = 48
-"""A chip's side has at least this many cells, and less than twice as many, where it has that many pixels."""
+"""Minimum number of cells along a chip's side, if it has that many pixels; there are fewer than twice as many."""
 CELLS_PER_CHIP = 150
 CELLS_IN_ALL = 400_000
-"""Cells to learn from: of a chip, and in all, so that time and memory stay bounded."""
+"""Maximum number of cells to learn from, per chip and in total, which bounds time and memory."""
 SURROUNDINGS = (3, 9)
-"""Sides of the windows that a cell's surroundings are described by [cells]."""
+"""Sides of the windows that describe a cell's surroundings [cells]."""
 NEIGHBOUR_FOLDS = 5
 TREES = 50
 STAGES = (1, 3, 6, 12, 25, 50)
-"""Numbers of trees at which a label's learning curve is read."""
+"""Numbers of trees at which a label's learning curve is sampled."""
 BATCH = 32
 
 
 def one_core_each(threads: int) -> ThreadPoolExecutor:
-    """Return a pool in which each thread's trees use one core.
+    """Return a thread pool in which each thread's trees use one core.
 
-    By default each thread would start as many OpenMP threads as there are cores, which then wait for each other. With
-    one, the sums of a fit do not depend on the number of cores either.
+    By default each thread would start as many OpenMP threads as there are cores, and these would compete. With one
+    thread, the sums of a fit also do not depend on the number of cores.
 
     Args:
-        threads: number of threads.
+        threads: Number of threads.
     """
     return ThreadPoolExecutor(threads, initializer=threadpool_limits, initargs=(1, "openmp"))
 
 
 def cells(side: int) -> int:
-    """Return the number of cells along a chip's side of so many pixels: cells are squares of 1, 2, 4, … pixels."""
+    """Return the number of cells along a chip's side: cells are squares of 1, 2, 4, … pixels."""
     pixels = 1
     while side // (2 * pixels) >= LEAST_CELLS:
         pixels *= 2
@@ -62,11 +62,12 @@ def cells(side: int) -> int:
 
 
 def describe(dn: NDArray[np.uint16], bands: list[str]) -> NDArray[np.float32]:
-    """Describe each cell of chips.
+    """Describe each cell of some chips by its features.
 
-    In order: reflectance of each band; each band over the mean of all (colour without brightness); haze (see
-    `spectral.haze`); per window of `SURROUNDINGS` mean, standard deviation and minimum of the brightness and mean of
-    the last band; per band the 5th, 50th and 95th percentile of the chip, which tell snow, sea and season.
+    The features are, in order: reflectance of each band; each band divided by the mean of all (colour without
+    brightness); haze (see `spectral.haze`); for each window of `SURROUNDINGS`, mean, standard deviation and minimum of
+    the brightness and the mean of the last band; for each band, the 5th, 50th and 95th percentile of the chip, which
+    indicate snow, sea and season.
 
     Args:
         dn: N x B x H x W uint16 [DN].
@@ -97,12 +98,12 @@ def describe(dn: NDArray[np.uint16], bands: list[str]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Sample:
-    """Cells to learn from.
+    """A sample of cells to learn from.
 
     Attributes:
         values: M x K x F float32, K cells of each of M chips.
-        cloud: M x K bool, whether the label calls most of the cell cloud.
-        known: M x K bool, whether the label knows most of the cell.
+        cloud: M x K bool, whether most of the cell is labelled cloud.
+        known: M x K bool, whether most of the cell has a known label.
     """
 
     values: NDArray[np.float32]
@@ -111,7 +112,7 @@ class Sample:
 
 
 def draw(store: ChipStore, chip_ids: list[str], seed: int) -> Sample:
-    """Draw the cells of each chip that trees learn from; which ones follows from the seed and the chip's id alone."""
+    """Draw the cells of each chip that trees learn from; the draw depends only on the seed and the chip's id."""
     number = max(1, min(CELLS_PER_CHIP, CELLS_IN_ALL // max(1, len(chip_ids))))
     bands, parts = store.bands(), []
     for batch in store.batches(chip_ids, BATCH):
@@ -128,13 +129,13 @@ def draw(store: ChipStore, chip_ids: list[str], seed: int) -> Sample:
 
 
 class Trees:
-    """A classifier per fold that has learned from the other folds.
+    """Classifiers, one per fold, each trained on the other folds.
 
     Args:
-        sample: cells of all chips, in the order of `folds`.
-        folds: fold of each chip.
+        sample: Cells of all chips, in the order of `folds`.
+        folds: Fold of each chip.
         seed: random seed for the trees.
-        pool: classifiers are fitted in its threads, see `one_core_each`.
+        pool: Pool whose threads fit the classifiers, see `one_core_each`.
     """
 
     def __init__(self, sample: Sample, folds: NDArray[np.int64], seed: int, pool: Executor) -> None:
@@ -143,7 +144,7 @@ class Trees:
         self.models = dict(zip(numbers, pool.map(self._fit, numbers), strict=True))
 
     def _fit(self, fold: int) -> HistGradientBoostingClassifier | float:
-        """Fit the classifier of a fold; a constant where the others know a single class."""
+        """Fit the classifier of a fold; a constant if the others contain a single class."""
         use = self.sample.known & (self.folds != fold)[:, None]
         values, cloud = self.sample.values[use], self.sample.cloud[use]
         if cloud.all() or not cloud.any():
@@ -152,7 +153,7 @@ class Trees:
             max_iter=TREES,
             learning_rate=0.15,
             max_leaf_nodes=15,
-            # More cells than three chips have: no leaf can learn a single wrong label by heart.
+            # More cells than three chips have, so that no leaf can memorise a single wrong label.
             min_samples_leaf=max(1, min(3 * self.sample.values.shape[1], len(values) // 8)),
             l2_regularization=1.0,
             early_stopping=False,
@@ -161,11 +162,11 @@ class Trees:
         return model.fit(values, cloud)
 
     def probabilities(self, values: NDArray[np.float32], folds: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Predict the probability of cloud by the classifiers that have not learned from the chips' folds.
+        """Predict the probability of cloud by classifiers that were not trained on the chips' folds.
 
         Args:
-            values: N x S x S x F, from `describe`.
-            folds: N folds.
+            values: N x S x S x F, result of `describe`.
+            folds: Fold of each chip.
 
         Returns:
             N x S x S float32 in [0, 1]; `enlarge` resamples it to pixels.
@@ -181,17 +182,18 @@ class Trees:
         return cells
 
     def early_agreement(self, pool: Executor) -> Floats:
-        """How early in training each label was learned, by classifiers that learned from it.
+        """Measure how early in training each label is learned by classifiers trained on it.
 
         Networks and boosted trees fit right labels first and wrong ones last, if at all (Arpit et al. 2017,
         arXiv:1706.05394; Pleiss et al. 2020, arXiv:2001.10528, whose area under the margin this follows).
 
         Args:
-            pool: classifiers are evaluated in its threads.
+            pool: Pool whose threads evaluate the classifiers.
 
         Returns:
-            M float64 in [0, 1]: the probability given to the label, averaged over the chip's known cells, the stages
-            `STAGES` and the classifiers that learned from the chip; late is low, 1 where none learned anything.
+            M float64 in [0, 1]: the probability of the label, averaged over the chip's known cells, the stages `STAGES`
+            and the classifiers trained on the chip. Labels that are learned late have low values; 1 if no classifier
+            learned anything.
         """
         total, number = np.zeros(len(self.folds)), np.zeros(len(self.folds))
         fitted = [(fold, model) for fold, model in self.models.items() if not isinstance(model, float)]
@@ -215,15 +217,15 @@ class Trees:
 
 
 class TreeCommittee:
-    """Two sets of trees: one has not seen a chip's scene, the other has learned from the chip's neighbours in it.
+    """Two sets of trees: one has not seen a chip's scene, the other was trained on neighbouring chips of the scene.
 
-    Where a model that knows no similar scene fails (snow, sun glint), the neighbours' labels say what is cloud there.
+    Where a model without similar scenes fails (snow, sun glint), the neighbours' labels show what is cloud.
 
     Args:
-        sample: cells of all chips.
-        folds: N folds of whole scenes.
-        seed: random seed for the trees and for the folds of single chips.
-        pool: classifiers are fitted and evaluated in its threads.
+        sample: Cells of all chips.
+        folds: Fold of whole scenes of each of the N chips.
+        seed: Random seed for the trees and for the folds of single chips.
+        pool: Pool whose threads fit and evaluate the classifiers.
     """
 
     def __init__(self, sample: Sample, folds: NDArray[np.int64], seed: int, pool: Executor) -> None:
@@ -242,7 +244,8 @@ class TreeCommittee:
             rows: positions of the N chips in `folds`.
 
         Returns:
-            N x 2 x S x S float32 in [0, 1]: trees that have not seen the scene, trees that know its other chips.
+            N x 2 x S x S float32 in [0, 1]: trees that have not seen the scene, then trees that have seen its other
+            chips.
         """
         values = describe(dn, bands)
         strangers = self.strangers.probabilities(values, self.folds[rows])
