@@ -1,1 +1,1 @@
-"""Training: which chips a model learns from, how they reach it, and the run itself."""
+"""Training: selection of chips, data loading, and the training run."""

@@ -1,8 +1,8 @@
-"""Batches of chips and labels, gathered from memory maps by a thread, or kept in the memory of a GPU.
+"""Batches of chips and labels, gathered from memory maps by a thread or kept in GPU memory.
 
-A gather of whole chips is faster than worker processes that send single ones (measured in `benchmarks/loader.py`), and
-copying lets other threads run: the next batches are ready before the step that they are for. The order of an epoch
-follows from seed and epoch alone, so a resumed run sees the same batches.
+Gathering whole chips is faster than worker processes that send single ones (measured in `benchmarks/loader.py`).
+Copying releases the GIL, so the next batches are ready before their step. The order of an epoch depends only on seed
+and epoch, so a resumed run sees the same batches.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ chip_id (list of N)."""
 
 
 AHEAD = 2
-"""Batches that are gathered before they are needed."""
+"""Number of batches gathered in advance."""
 
 CACHE_SHARE = 0.5
-"""Largest share of a GPU's free memory that chips may take; the rest is for the network."""
+"""Largest share of a GPU's free memory for chips; the rest is for the network."""
 
 
 class Masks(Protocol):
-    """Where labels come from that are not the human ones: `pseudo_masks.PseudoLabels`, or `truth.TrueMasks`.
+    """Labels other than the given ones: `masks.pseudo.PseudoLabels` or `masks.truth.TrueMasks`.
 
     Attributes:
-        soft: whether `targets` are shares of cloud.
+        soft: Whether `targets` are shares of cloud.
     """
 
     soft: bool
 
     def targets(self, chip_ids: list[str]) -> NDArray[np.uint8 | np.float32]:
-        """What to learn: N x H x W, uint8 of {0, 1, 255}, or float32 shares of cloud and 255 for unknown if `soft`."""
+        """Return training targets N x H x W: uint8 of {0, 1, 255}, or, if `soft`, float32 shares of cloud and 255."""
 
 
 class _Share(NamedTuple):
-    """The part of a batch that a process takes: rows of the items, and their weights."""
+    """The part of a batch that a process works on: rows of the items, and their weights."""
 
     rows: NDArray[np.int64]
     weight: NDArray[np.float32]
 
 
 class BatchLoader:
-    """Iterates over the batches of an epoch.
+    """An iterable over the batches of an epoch.
 
     Args:
         store: the packed chips.
-        items: chip_id, label and weight, as in `split.Split`.
-        size: chips per batch. A last batch of one chip joins the one before where the order is random, that is in
-            training: batch norm has no variance of a single value.
-        seed: of the order; None keeps the order of `items`.
-        masks: of the items whose label is not the human one.
-        epoch: each has its own order; may be set between two of them.
-        rank: number of this process.
-        processes: how many share a batch, chip by chip in turn. Where that can't be even, some get a chip of weight 0,
-            which counts nowhere, so that all have equally many.
-        device: where batches go. On a CPU chips stay in the memory map, and whoever scales them reads them there: a
-            copy would cost a third of the way to the network. To a GPU they are copied beside its work.
-        resident: keep all chips in the memory of the device (`fits`); a batch is then picked there.
+        items: Table of chip_id, label and weight, as in `split.Split`.
+        size: Chips per batch. In random order, that is in training, a last batch of one chip is merged with the one
+            before, because batch norm has no variance for a single value.
+        seed: Random seed for the order; None keeps the order of `items`.
+        masks: Masks of the items whose label is not the given one.
+        epoch: Epoch, which determines the order; may be set between two iterations.
+        rank: Number of this process.
+        processes: Number of processes that share a batch, chip by chip in turn. If the batch cannot be shared evenly,
+            some processes get a chip of weight 0, which is ignored, so that all have the same number.
+        device: Destination of the batches. On a CPU, chips stay in the memory map until they are scaled, because a copy
+            would take a third of the loading time. To a GPU, they are copied in parallel to its work.
+        resident: Keep all chips in the memory of the device (see `fits`); batches are then selected there.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class BatchLoader:
         self._chip_ids = items["chip_id"].to_numpy(object)
         self._weight = items["weight"].to_numpy(np.float32)
         self._other = (items["label"] != "human").to_numpy()
-        # Of all batches or of none: processes that share a batch must agree on its type.
+        # The type applies to all batches, because processes that share a batch must agree on it.
         self._soft = masks is not None and masks.soft and bool(self._other.any())
         places = store.index.loc[items["chip_id"], "location"]
         self._location, names = pd.factorize(places)
@@ -124,7 +124,7 @@ class BatchLoader:
                 yield self._arrived(batch)
 
     def _parts(self) -> list[slice]:
-        """Where each batch lies in the order of the epoch."""
+        """Return where each batch is in the order of the epoch."""
         count = len(self._chip_ids)
         starts = list(range(0, count, self.size))
         if self.seed is not None and len(starts) > 1 and count % self.size == 1:
@@ -162,14 +162,14 @@ class BatchLoader:
         return {**batch, "chip_id": chip_ids, "locations": self._locations}
 
     def _pinned(self, chip_ids: list[str]) -> Tensor:
-        """Chips in memory from which a GPU copies by itself; torch reuses it when the copy is done."""
+        """Gather chips in pinned memory, which a GPU can copy from by itself; torch reuses it after the copy."""
         shape = self.store.chips(chip_ids[:1]).shape[1:]
         chips = torch.empty((len(chip_ids), *shape), dtype=torch.uint16, pin_memory=True)
         self.store.chips(chip_ids, chips.numpy())
         return chips
 
     def _send(self, batch: Batch) -> None:
-        """Begin the copies of a batch to the GPU on a stream of their own."""
+        """Start copying a batch to the GPU, on a separate stream."""
         self._stream = self._stream or torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
             for name, tensor in batch.items():
@@ -177,7 +177,7 @@ class BatchLoader:
             batch["arrived"] = self._stream.record_event()
 
     def _arrived(self, batch: Batch) -> Batch:
-        """Let the GPU wait for the copies of a batch, but not this thread."""
+        """Let the GPU, but not this thread, wait for the copies of a batch."""
         if (event := batch.pop("arrived", None)) is not None:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(event)
@@ -187,7 +187,7 @@ class BatchLoader:
         return batch
 
     def _pick(self, shares: list[_Share]) -> Iterator[Batch]:
-        """Batches from the memory of the device; the order of the epoch is sent there once."""
+        """Select batches in the memory of the device; the order of the epoch is sent there once."""
         kept = self._kept = self._kept or self._load()
         rows = torch.from_numpy(np.concatenate([share.rows for share in shares])).to(self.device)
         weight = torch.from_numpy(np.concatenate([share.weight for share in shares])).to(self.device)
@@ -200,7 +200,7 @@ class BatchLoader:
             yield batch
 
     def _load(self) -> dict[str, Tensor]:
-        """All items on the device; chips as int16 of the same bits, because torch does not index uint16."""
+        """Load all items to the device; chips become int16 of the same bits, because torch cannot index uint16."""
         count = len(self._chip_ids)
         kept: dict[str, Tensor] = {}
         parts = (_Share(rows, self._weight[rows]) for rows in np.array_split(np.arange(count), -(-count // 64)))
@@ -220,12 +220,12 @@ class BatchLoader:
 
 
 def fits(store: ChipStore, chips: int, soft: bool) -> bool:
-    """Return whether chips and their labels fit into the memory of the current GPU beside the network (`CACHE_SHARE`).
+    """Return whether chips and their labels fit into GPU memory in addition to the network (`CACHE_SHARE`).
 
     Args:
         store: the packed chips.
-        chips: how many.
-        soft: whether labels are float32.
+        chips: Number of chips.
+        soft: Whether labels are float32.
     """
     bands, height, width = store.chips(store.index["chip_id"][:1].tolist()).shape[1:]
     needed = chips * height * width * (2 * bands + (4 if soft else 1))

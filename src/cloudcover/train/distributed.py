@@ -1,6 +1,6 @@
-"""Several processes that train one model: how they find each other, and what they must know of each other.
+"""Distributed training: how processes find each other, and what they exchange.
 
-Without a process group everything here is the identity.
+Without a process group, these functions have no effect.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the processes of a training this one is.
+    """The position of a process in a distributed training.
 
     Attributes:
-        rank: its number.
-        local_rank: its number on this machine, that of its GPU.
-        size: how many there are.
+        rank: Number of the process.
+        local_rank: Number of the process on this machine, and of its GPU.
+        size: Number of processes.
     """
 
     rank: int = 0
@@ -42,19 +42,19 @@ class Place:
 
 
 def nodes() -> int:
-    """Return the number of machines that train together: those of SLURM's tasks (`launch.spread`), else this one."""
+    """Return the number of machines that train together: those of SLURM's tasks (`slurm.spread`), or 1."""
     return int(os.environ["SLURM_STEP_NUM_NODES"]) if tasks() > 1 else 1
 
 
 def devices_per_node(devices: int, device: str) -> int:
-    """Return the devices of a training that are on each machine.
+    """Return the number of the training's devices on each machine.
 
     Args:
-        devices: of the training, `compute.devices`.
+        devices: Number of devices of the training, `compute.devices`.
         device: `cpu` or `cuda`.
 
     Raises:
-        DeviceError: machines cannot have equally many, or this one has fewer.
+        DeviceError: The devices cannot be divided evenly between the machines, or this one has too few.
     """
     if devices % nodes():
         raise DeviceError(f"compute.devices is {devices}, which {nodes()} nodes cannot share evenly")
@@ -68,18 +68,18 @@ def devices_per_node(devices: int, device: str) -> int:
 
 
 def connect(devices: int, device: str) -> Place:
-    """Join the processes of a training, and start them where nobody has.
+    """Connect the processes of a training, and start them if necessary.
 
-    They are SLURM's tasks (`launch.spread`), those of `torchrun`, or else this program once more for each further
-    device of this machine, with the variables of `torchrun`. A process group is kept for the next training of this
-    process.
+    The processes are tasks of SLURM (`slurm.spread`) or of `torchrun`. Otherwise this program is started again for each
+    further device of this machine, with the variables of `torchrun`. The process group is kept for the next training of
+    this process.
 
     Args:
-        devices: of the training, `compute.devices`.
+        devices: Number of devices of the training, `compute.devices`.
         device: `cpu` or `cuda`.
 
     Raises:
-        DeviceError: as `devices_per_node`, or other processes than devices.
+        DeviceError: See `devices_per_node`; or the number of processes is not that of devices.
     """
     here = devices_per_node(devices, device)
     if devices == 1:
@@ -99,7 +99,7 @@ def connect(devices: int, device: str) -> Place:
 
 
 def _take_from_slurm() -> None:
-    """Set the variables of `torchrun` from those of a step of SLURM."""
+    """Set the variables of `torchrun` from those of a SLURM step."""
     first = re.sub(r"\[(\w+).*?\]", r"\1", os.environ["SLURM_STEP_NODELIST"]).split(",")[0]
     os.environ |= {
         "RANK": os.environ["SLURM_PROCID"],
@@ -111,7 +111,7 @@ def _take_from_slurm() -> None:
 
 
 def _start_others(number: int) -> None:
-    """Run this program once more for each further device of this machine, and end with any of them that fails."""
+    """Start this program again for each further device of this machine, and exit if any of them fails."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -124,7 +124,7 @@ def _start_others(number: int) -> None:
 
 
 def _end_after_failure(process: subprocess.Popen[bytes], rank: int) -> None:
-    """Without this the others would wait for the one that has failed."""
+    """Exit if a process fails, because the others would wait for it forever."""
     if process.wait():
         log.error("process %d of the training has failed; see its error above", rank)
         os._exit(1)
@@ -136,10 +136,10 @@ def processes() -> int:
 
 
 def gather(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the micro-batches of all processes, so that a loss over the whole batch is the same as in one process.
+    """Gather the micro-batches of all processes, so that a loss over the whole batch is the same as in one process.
 
-    Each process takes the gradient of the loss of all. The gradient of its own logits arrives from every process, and
-    the mean over processes, which distributed training takes, brings the sum back to the loss of the whole batch.
+    Each process computes the gradient of the whole loss. The gradients of its own logits from all processes add up, and
+    the mean over processes in distributed training scales the sum back to the loss of the whole batch.
 
     Args:
         logits: N x 1 x H x W, of the same shape in each process.
@@ -147,7 +147,7 @@ def gather(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tens
         weight: N, or N x H x W.
 
     Returns:
-        The three with N x processes rows.
+        All three with N x processes rows.
     """
     if processes() == 1:
         return logits, target, weight
@@ -157,7 +157,7 @@ def gather(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tens
 
 
 def total(value: Tensor) -> Tensor:
-    """Return the sum over all processes."""
+    """Sum a value over all processes."""
     if processes() == 1:
         return value
     summed = value.detach().clone()
@@ -166,7 +166,7 @@ def total(value: Tensor) -> Tensor:
 
 
 def share_buffers(buffers: Iterable[Tensor]) -> None:
-    """Give all processes the buffers of the first, such as the running statistics of batch norm."""
+    """Copy the buffers of the first process, such as the running statistics of batch norm, to all processes."""
     if processes() > 1:
         for buffer in buffers:
             dist.broadcast(buffer, 0)

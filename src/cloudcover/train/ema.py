@@ -1,4 +1,4 @@
-"""The average of the weights, which validation and the published model use."""
+"""The moving average of the weights, which validation and the published model use."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Exponential moving average of a network's weights and floating-point buffers.
+    """An exponential moving average of a network's weights and floating-point buffers.
 
     Polyak & Juditsky 1992. The decay grows with the steps, min(decay, (1 + t) / (10 + t)), so that early averages
-    are not dominated by the random start. Buffers of whole numbers, such as counts of batches, stay the network's.
+    are not dominated by the random start. Integer buffers, such as batch counts, are those of the network.
 
     Args:
-        network: read after every step, on the device where it is by then.
-        decay: per step.
+        network: Network that is read after every step, on its current device.
+        decay: Decay per step.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        # These tensors are the network's own: whatever changes its weights changes them in place.
+        # References to the network's own tensors, which are always changed in place.
         self._weights = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
         self._average: list[Tensor] = []
 
@@ -41,7 +41,7 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the average into the network, and its own weights back at the end; without a step nothing happens."""
+        """Use the average in the network and restore its own weights afterwards; before the first step, do nothing."""
         weights = list(self._weights.values())
         own = [value.clone() for value in weights]
         with torch.no_grad():
@@ -51,7 +51,7 @@ class EMA:
             torch._foreach_copy_(weights, own)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of steps and the average by name."""
+        """Return the number of steps and the averages by name."""
         return {"steps": self.steps, "average": dict(zip(self._weights, self._average, strict=False))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

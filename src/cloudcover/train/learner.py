@@ -1,4 +1,4 @@
-"""A network with its recipe: one training step, one validation pass, and the schedule."""
+"""A network with its recipe: training epoch, validation pass, and schedule."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NotFiniteError(RuntimeError):
-    """The loss is NaN or infinite; the message names the chips of the batch."""
+    """A loss that is NaN or infinite; the message names the chips of the batch."""
 
 
 class OutOfMemoryError(RuntimeError):
-    """The GPU's memory does not hold even one chip at a time; the message says what to lower."""
+    """GPU memory that is too small even for one chip at a time; the message says what to lower."""
 
 
 def cosine(step: int, steps: int, warmup: int, floor: float) -> float:
-    """Factor of the peak learning rate: linear warm-up, then half a cosine down to `floor` (Loshchilov & Hutter 2017).
+    """Return the factor of the peak learning rate: warm-up, then half a cosine to `floor` (Loshchilov & Hutter 2017).
 
     Args:
-        step: optimizer step, from 0.
-        steps: steps of the whole training.
-        warmup: steps of the warm-up.
-        floor: last learning rate as a share of the peak.
+        step: Optimizer step, from 0.
+        steps: Number of steps of the whole training.
+        warmup: Number of warm-up steps.
+        floor: Final learning rate as a share of the peak.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -57,18 +57,18 @@ class Learner:
     """A network with its loss, its metric (global Jaccard from sums) and its optimizer.
 
     Args:
-        network: gives one logit per pixel, N x 1 x H x W; on its device.
-        normalize: digital numbers to the network's input.
-        training: the recipe.
-        augmentation: random changes of training batches.
-        steps: optimizer steps of the whole training.
-        seed: of everything random in training.
+        network: Network on its device that gives one logit per pixel, N x 1 x H x W.
+        normalize: Module that converts digital numbers to the network's input.
+        training: Training recipe.
+        augmentation: Random augmentation of training batches.
+        steps: Number of optimizer steps of the whole training.
+        seed: Random seed of the training.
         precision: `fp32`, `bf16` or `fp16`.
-        place: of this process among those that train together.
-        compiled: run full batches through `torch.compile`.
+        place: Position of this process in a distributed training.
+        compiled: Whether full batches run through `torch.compile`.
 
     Attributes:
-        micro_batch: chips per forward pass; it is halved when memory does not suffice.
+        micro_batch: Chips per forward pass; halved when memory is insufficient.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Learner:
         self._dtype = DTYPES[precision]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._shared = DistributedDataParallel(network) if self.place.size > 1 else network
-        # One shape is compiled, that of a full batch: each further one would take as long again.
+        # Only the shape of a full batch is compiled, because every further shape would take as long again.
         if compiled:
             repeat_pixels(network)
         self._compiled: Any = torch.compile(self._shared, dynamic=False) if compiled else None
@@ -116,14 +116,14 @@ class Learner:
         return optimizer
 
     def forward(self, dn: Digital, percentiles: Tensor) -> Tensor:
-        """Logits N x 1 x H x W float32 of digital numbers."""
+        """Compute logits N x 1 x H x W float32 from digital numbers."""
         inputs = self.normalize(dn, percentiles).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             logits: Tensor = self._of_shape(inputs.shape)(inputs)
         return logits.float()
 
     def _of_shape(self, shape: torch.Size) -> Any:
-        """Return the network as it is best run for a batch of this shape."""
+        """Return the fastest form of the network for a batch of this shape."""
         if not self.network.training:
             return self.network
         if self._compiled is None:
@@ -135,16 +135,16 @@ class Learner:
         """Learn from the batches of an epoch.
 
         Args:
-            batches: on the device of the network.
-            epoch: its number, from 0; a resumed run repeats the epochs of an uninterrupted one.
-            after_step: called after each step of the optimizer.
+            batches: Batches on the device of the network.
+            epoch: Number of the epoch, from 0; it seeds the randomness, so a resumed run equals an uninterrupted one.
+            after_step: Function called after each optimizer step.
 
         Returns:
-            Mean loss per chip, as it was before each step.
+            Mean loss per chip, measured before each step.
 
         Raises:
-            NotFiniteError: names the chips of the batch.
-            OutOfMemoryError: the GPU's memory is too small for one chip.
+            NotFiniteError: The loss is NaN or infinite; the message names the chips of the batch.
+            OutOfMemoryError: The GPU's memory is too small for one chip.
         """
         self._begin(epoch)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -161,7 +161,7 @@ class Learner:
                 of_batch=self._of_batch,
             )
             loss = self._gradients(batch)
-            # The loss of the step before: a GPU has this step's work by now, and does not wait for the next.
+            # Check the loss of the previous step: by now the GPU is busy with this one and does not become idle.
             _check(last, epoch)
             last = loss, index, batch["chip_id"]
             self._step()
@@ -172,7 +172,7 @@ class Learner:
         return float(summed / chips_seen)
 
     def _begin(self, epoch: int) -> None:
-        """Seed everything random; what all processes must draw alike has a generator of its own."""
+        """Seed all randomness; draws that must agree in all processes have a separate generator."""
         self.network.train()
         rank = self.place.rank
         seed = derive_seed(self.seed, "epoch", epoch)
@@ -183,7 +183,7 @@ class Learner:
             self._of_batch = torch.Generator().manual_seed(derive_seed(self.seed, "augment-batch", epoch))
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """Gradients of a batch, with smaller and smaller parts if memory does not suffice; returns the loss."""
+        """Compute the gradients of a batch, in smaller parts if memory is insufficient; return the loss."""
         while True:
             self.optimizer.zero_grad()
             try:
@@ -207,10 +207,10 @@ class Learner:
         )
 
     def _accumulate(self, batch: Batch) -> Tensor:
-        """Add up the gradients of micro-batches.
+        """Accumulate the gradients of micro-batches.
 
-        Each counts by its share of the valid, weighted pixels. So for losses that are means over pixels the sum is the
-        loss of the whole batch; Lovász, Dice and Jaccard become means over micro-batches.
+        Each is weighted by its share of the valid, weighted pixels. So for losses that are means over pixels, the sum
+        is the loss of the whole batch. Lovász, Dice and Jaccard become means over micro-batches.
         """
         pixel_weight = ((batch["target"] != IGNORE_INDEX) * per_pixel(batch["weight"], batch["target"])).sum(dim=(1, 2))
         loss = torch.zeros((), device=self.device)
@@ -235,13 +235,13 @@ class Learner:
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Mean loss per chip, global Jaccard, mean of Jaccards over locations; 1 where a union is empty.
+        """Compute mean loss per chip, global Jaccard, and mean Jaccard over locations; 1 if a union is empty.
 
         Args:
-            batches: on the device of the network.
+            batches: Batches on the device of the network.
 
         Raises:
-            OutOfMemoryError: the GPU's memory is too small for a batch.
+            OutOfMemoryError: The GPU's memory is too small for a batch.
         """
         share_buffers(self.network.buffers())
         self.network.eval()
@@ -274,11 +274,11 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """Learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs."""
+        """Return the state needed to resume training."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -296,14 +296,14 @@ class Learner:
 
 
 def even_parts(count: int, most: int) -> list[slice]:
-    """Cut `count` into as few parts as possible of at most `most`, whose sizes differ by one at most."""
+    """Divide `count` into as few parts of at most `most` as possible, whose sizes differ by at most one."""
     parts = -(-count // most)
     ends = [count * number // parts for number in range(parts + 1)]
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def _check(step: tuple[Tensor, int, list[str]] | None, epoch: int) -> None:
-    """Look at the loss of a step, its batch's number and chips; raises `NotFiniteError`."""
+    """Check the loss of a step, given with its batch number and chips; raise `NotFiniteError`."""
     if step is None:
         return
     loss, index, chips = step

@@ -1,4 +1,4 @@
-"""Learning curves that can be watched while a training runs (`compute.logger`)."""
+"""Learning curves that can be watched during a training (`compute.logger`)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from pathlib import Path
 from cloudcover.config.sections import Logger
 
 Row = Mapping[str, float]
-"""A row of `tables.HISTORY`: figures by name, among them `epoch`."""
+"""Function that records a row of `tables.HISTORY`: figures by name, including `epoch`."""
 
 
 class LoggerError(ValueError):
-    """The library of the logger is not installed."""
+    """A logger whose library is not installed."""
 
 
 @contextmanager
 def live_curves(logger: Logger, folder: Path, history: Sequence[Row]) -> Iterator[Callable[[Row], None]]:
-    """Open a logger and yield the function that records an epoch; each epoch is on disk when it returns.
+    """Open a logger and yield a function that records an epoch; each epoch is on disk when it returns.
 
     Args:
         logger: `none`, `dvclive` (TSV files) or `tensorboard` (event files).
-        folder: The curves of this training. It is emptied first, because an earlier training may have left its own.
-        history: Epochs that are already done, if the training is resumed; they are recorded again.
+        folder: Folder for the curves of this training. It is emptied first, because an earlier training may have left
+            its own.
+        history: Epochs that are already finished, for a resumed training; they are recorded again.
 
     Raises:
         LoggerError: The library of the logger is not installed; the message names its extra.
@@ -68,7 +69,7 @@ def _dvclive(folder: Path) -> Iterator[Callable[[Row], None]]:
             live.log_metric(name, row[name])
         live.make_summary()
 
-    # The workflow has its own dvc.yaml, and a job of it must neither commit nor make an experiment.
+    # The workflow has its own dvc.yaml, and its jobs must neither commit nor create experiments.
     with Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None) as live:
         yield record
 

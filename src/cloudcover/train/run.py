@@ -1,4 +1,4 @@
-"""One training run: from chips and labels to a model folder, resumed where it was interrupted."""
+"""A training run, from chips and labels to a model folder; interrupted runs resume."""
 
 from __future__ import annotations
 
@@ -60,29 +60,29 @@ def train(
     masks: Masks | None = None,
     history: Path | None = None,
 ) -> ModelCard:
-    """Train a model and publish it as a model folder and its learning curve.
+    """Train a model, and publish it as a model folder and a learning curve.
 
-    The training state lives below `work`, in a folder named by the fingerprint of everything that determines the run:
-    the same command goes on after the last finished epoch; other parameters or data start afresh. When the model is
-    published the state is removed.
+    The training state is kept below `work`, in a folder named by the fingerprint of everything that determines the run.
+    The same command resumes after the last finished epoch; other parameters or data start a new training. The state is
+    removed when the model is published.
 
     Args:
-        config: the parameters.
+        config: The parameters.
         store: the packed chips.
-        split: what to learn from and what to validate on.
-        output: the model folder.
-        work: parent of training states.
-        run: name of the run: `baseline`, `round1`, `final/unet`.
-        fold: the held-out fold.
-        masks: of the chips whose label is not the human one.
-        history: where the learning curve goes (`tables.HISTORY`); None: `history.csv` in the model folder.
+        split: Chips to learn from and to validate on.
+        output: The model folder.
+        work: Parent folder of training states.
+        run: Name of the run: `baseline`, `round1`, `final/unet`.
+        fold: The held-out fold.
+        masks: Masks of the chips whose label is not the given one.
+        history: File for the learning curve (`tables.HISTORY`); None: `history.csv` in the model folder.
 
     Raises:
-        SplitError: a leak between training and validation.
-        NotFiniteError: the loss is NaN or infinite.
-        OutOfMemoryError: the GPU's memory is too small for one chip.
-        DeviceError: devices are missing.
-        LoggerError: the library of `compute.logger` is not installed.
+        SplitError: There is a leak between training and validation.
+        NotFiniteError: The loss is NaN or infinite.
+        OutOfMemoryError: The GPU's memory is too small for one chip.
+        DeviceError: Devices are missing.
+        LoggerError: The library of `compute.logger` is not installed.
     """
     check(split, config.folds.group)
     identity = training_fingerprint(config, store, split, masks)
@@ -90,7 +90,7 @@ def train(
     state = work / identity[:16]
     name = f"{run} fold {fold}"
     p, compute = config.training, config.compute
-    torch.set_num_threads(compute.threads)  # the order of sums follows from it, and so do the last bits of a result
+    torch.set_num_threads(compute.threads)  # it determines the order of sums, and thus the last bits of a result
     device = resolve_device(compute.device)
     if device == "cpu":
         keep_buffers()
@@ -114,7 +114,7 @@ def train(
     ]
     learner = Learner(
         network,
-        Normalize(config.input, config.data, reuse=device == "cpu"),  # each batch is learnt from before the next comes
+        Normalize(config.input, config.data, reuse=device == "cpu"),  # each batch is used before the next one is read
         p,
         config.augmentation,
         p.steps,
@@ -170,16 +170,17 @@ def train(
 
 @dataclass
 class _Progress:
-    """What has become of a training so far.
+    """The progress of a training.
 
     Attributes:
-        monitor: the figure that chooses the epoch, `validation_jaccard` or `validation_location_mean`; None: the last
-            epoch is kept, and none ends the training early.
-        history: a row of `tables.HISTORY` for each epoch.
-        steps: optimizer steps that are done.
-        kept: number of the epoch with the highest figure, the first of equals, or of the last; -1 before the first.
-        figures: validation figures of that epoch.
-        weights: of the network in that epoch, on the CPU.
+        monitor: Figure that selects the epoch, `validation_jaccard` or `validation_location_mean`; None: the last epoch
+            is kept, and there is no early stopping.
+        history: Rows of `tables.HISTORY`, one per epoch.
+        steps: Number of finished optimizer steps.
+        kept: Number of the kept epoch: the one with the highest figure (the first of equals), or the last; -1 before
+            the first.
+        figures: Validation figures of that epoch.
+        weights: Weights of the network in that epoch, on the CPU.
     """
 
     monitor: str | None
@@ -199,7 +200,7 @@ class _Progress:
         return self.steps >= steps or (self.kept >= 0 and self.epochs - 1 - self.kept >= patience)
 
     def add(self, row: dict[str, float], figures: dict[str, float], network: nn.Module) -> None:
-        """Add an epoch, and keep its weights if it is the best so far, or if nothing is chosen."""
+        """Add an epoch, and keep its weights if it is the best so far, or if there is no monitor."""
         self.history.append({**row, **figures})
         if self.kept < 0 or self.monitor is None or figures[self.monitor] > self.figures[self.monitor]:
             self.kept, self.figures = self.epochs - 1, figures
@@ -214,10 +215,10 @@ def _epoch(
     training: BatchLoader,
     validation: BatchLoader,
 ) -> float:
-    """Pass once more over the chips, or over so many that no more steps are done than are wanted, and validate.
+    """Train for one pass over the chips, or less if the wanted number of steps is reached, and validate.
 
     Returns:
-        Chips per second of the training alone.
+        Training speed [chips/s], without validation.
     """
     start = time.perf_counter()
     training.epoch = progress.epochs
@@ -261,7 +262,7 @@ def _restore(state: dict[str, Any], learner: Learner, average: EMA | None, progr
 
 @contextmanager
 def _deterministic(device: str) -> Iterator[None]:
-    """Let the same seed give the same weights; a GPU only warns of operations that have no such form."""
+    """Make the same seed give the same weights; on a GPU, operations without a deterministic form only warn."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
@@ -273,7 +274,7 @@ def _deterministic(device: str) -> Iterator[None]:
 
 
 def _resident(compute: ComputeParams, store: ChipStore, split: Split, masks: Masks | None) -> bool:
-    """Return whether all chips stay in the GPU's memory: `compute.device_cache`."""
+    """Decide by `compute.device_cache` whether all chips stay in the GPU's memory."""
     if compute.device_cache != "auto":
         return compute.device_cache
     return fits(store, len(split.training) + len(split.validation), masks is not None and masks.soft)

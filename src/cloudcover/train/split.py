@@ -1,8 +1,8 @@
-"""Who may learn from what: the chips and labels of one training run.
+"""The chips and labels of a training run, and the rules about who may learn from what.
 
-A table says for every chip which label a run learns from: its given label (`human`), a `pseudo`-label, its `true` mask,
-or `none`. Validation uses the given (or true) labels of the held-out fold that the run itself trusts. The test part is
-on neither side.
+A table specifies for every chip the label that a run learns from: its given label (`human`), a `pseudo`-label, its
+`true` mask, or `none`. Validation uses the given (or true) labels of the held-out fold that the run itself trusts. The
+test part is in neither set.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ COLUMNS = ["chip_id", "label", "weight", "scene", "fold"]
 
 
 class SplitError(ValueError):
-    """The chips of a run break a rule of the method; the message names them."""
+    """Chips that violate a rule of the method; the message names them."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Chips of one run.
+    """The chips of a run.
 
     Attributes:
-        training: chip_id, label (`human`, `pseudo` or `true`), weight in the loss, scene, fold.
+        training: Table of chip_id, label (`human`, `pseudo` or `true`), weight in the loss, scene, and fold.
         validation: The same columns; label is `human` or `true`.
     """
 
@@ -35,11 +35,11 @@ class Split:
 
 
 def all_labels(index: pd.DataFrame, label: str) -> pd.DataFrame:
-    """List every chip that has a given label: chip_id and `label`, `human` for the baseline or `true` for the oracle.
+    """List every chip with a given label: chip_id and `label`, `human` for the baseline or `true` for the oracle.
 
     Args:
         index: `tables.INDEX`.
-        label: What a run learns from in place of cleaned labels.
+        label: Label that a run learns from instead of cleaned labels.
     """
     return pd.DataFrame({"chip_id": index.loc[index["labelled"], "chip_id"].tolist(), "label": label})
 
@@ -50,11 +50,11 @@ def select(
     """Choose the chips that the model of a fold learns from and is validated on.
 
     Args:
-        labels: chip_id and label, such as `tables.MANIFEST` or `all_labels`.
+        labels: Table of chip_id and label, such as `tables.MANIFEST` or `all_labels`.
         folds: `tables.FOLDS`.
-        fold: The fold that is held out.
-        pseudo_weight: Weight of a pseudo-labelled chip in the loss.
-        doubt_weight: Let a given label that the audit has judged count with 1 - its suspicion (`score`).
+        fold: The held-out fold.
+        pseudo_weight: Loss weight of a pseudo-labelled chip.
+        doubt_weight: Whether a given label that the audit has judged is weighted by 1 - its suspicion (`score`).
 
     Raises:
         SplitError: There is nothing to learn from or nothing to validate on.
@@ -78,15 +78,15 @@ def select(
 
 
 def check(split: Split, group: str) -> None:
-    """Refuse a leak between training, validation and test part.
+    """Refuse leaks between training, validation and test part.
 
     Args:
         split: The chips of a run.
-        group: `folds.group`; with `none` scenes may be shared, chips may not.
+        group: `folds.group`; with `none`, scenes may be shared, but chips may not.
 
     Raises:
-        SplitError: A pseudo-label is in validation, a chip is used twice, a scene is on both sides, or a chip is of the
-            test part.
+        SplitError: A pseudo-label is in validation, a chip is used twice, a scene is on both sides, or a chip belongs
+            to the test part.
     """
     training, validation = split.training, split.validation
     pseudo = validation.loc[validation["label"] == "pseudo", "chip_id"]

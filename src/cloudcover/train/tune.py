@@ -1,4 +1,4 @@
-"""The search for the strength of augmentation: short trainings, by Optuna, in a study that goes on after a stop."""
+"""The search for the strength of augmentation: short trainings, by Optuna, in a study that resumes after a stop."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "cloud_paste": (0.0, 0.5),
     "multi_resolution": (0.0, 1.0),
 }
-"""Keys of `augmentation` that are searched, and their bounds; all others stay as they are."""
+"""Keys of `augmentation` that are searched, with their bounds; all others are unchanged."""
 
 
 class StudyError(ValueError):
-    """A study cannot go on: it belongs to other chips or parameters, or the file is no study."""
+    """A study that cannot be resumed: it belongs to other chips or parameters, or the file is not a study."""
 
 
 def tune(
@@ -60,31 +60,31 @@ def tune(
     journal: Path,
     work: Path,
 ) -> optuna.Study:
-    """Search augmentations by the validation figure of models trained on the clean labels.
+    """Search for the augmentation with the best validation figure of models trained on the clean labels.
 
-    The first trial is the configured augmentation, so that there is something to compare with. The figure of the best
-    trial is optimistic, because it was chosen by it: the chain's evaluation on other folds is the judge.
+    The first trial is the configured augmentation, for comparison. The figure of the best trial is optimistic, because
+    the trial was chosen by it. The workflow's evaluation on other chips is decisive.
 
     Args:
-        config: everything but the augmentation stays; `config.training.steps` is the length of a trial.
+        config: Parameters; only the augmentation varies. `config.training.steps` is the length of a trial.
         store: the packed chips.
         manifest: `tables.MANIFEST`.
         folds: `tables.FOLDS`.
-        held_out: folds to validate on; a trial's value is the mean over them.
-        trials: number of finished trials to reach, those of earlier runs included.
-        journal: Optuna's file of the study; an interrupted trial is taken up where its training stopped.
-        work: for training states and models, which are removed.
+        held_out: Folds to validate on; the value of a trial is the mean over them.
+        trials: Total number of finished trials, those of earlier runs included.
+        journal: Optuna's file of the study; an interrupted trial resumes where its training stopped.
+        work: Folder for training states and models, which are removed.
 
     Raises:
-        StudyError: the study belongs to other chips or parameters, or `journal` is no study.
-        FolderBusyError: another search works on the study.
-        SplitError: see `train.select`.
-        NotFiniteError: the loss of a trial is NaN; the next start goes on with another trial.
+        StudyError: The study belongs to other chips or parameters, or `journal` is not a study.
+        FolderBusyError: Another search uses the study.
+        SplitError: See `train.select`.
+        NotFiniteError: The loss of a trial is NaN; the next start continues with another trial.
     """
     selections = {fold: select(manifest, folds, fold) for fold in held_out}
     journal.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
-    lock = journal.with_name(f"{journal.name}.busy")  # Optuna's own lock of a single write is FILE.lock
+    lock = journal.with_name(f"{journal.name}.busy")  # FILE.lock is Optuna's own lock for a single write
     with hold(lock, f"another search works on {journal}"):
         study = _open(journal, _identity(config, store, selections), config.seed)
         _take_up(study, config.augmentation)
@@ -100,7 +100,7 @@ def tune(
             return float(np.mean(values))
 
         while len(finished(study)) < trials:
-            # `optimize` would count a trial that Ctrl-C cuts off as failed; so it stays open and is taken up.
+            # `optimize` would mark a trial interrupted by Ctrl-C as failed; here it stays open and is resumed.
             trial = study.ask()
             try:
                 figure = value(trial)
@@ -113,18 +113,18 @@ def tune(
 
 
 def suggest(trial: Trial | FrozenTrial, start: AugmentationParams) -> AugmentationParams:
-    """Return the augmentation of a trial: `start` with the values of `RANGES` that the trial has."""
+    """Return the augmentation of a trial: `start` with the trial's values of `RANGES`."""
     values = {name: trial.suggest_float(name, low, high) for name, (low, high) in RANGES.items()}
     return start.model_copy(update=values)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that have a value, in their order; the first one is the augmentation of the start."""
+    """List the trials that have a value, in order; the first one is the augmentation of the start."""
     return study.get_trials(states=(TrialState.COMPLETE,))
 
 
 def _identity(config: TrainingConfig, store: ChipStore, selections: dict[int, Split]) -> str:
-    """Fingerprint of everything but the augmentation, by that of the trainings."""
+    """Compute the fingerprint of everything but the augmentation, from that of the trainings."""
     plain = replace(config, augmentation=AugmentationParams())  # type: ignore[call-arg]
     return fingerprint([training_fingerprint(plain, store, split, None) for split in selections.values()])
 
@@ -132,7 +132,7 @@ def _identity(config: TrainingConfig, store: ChipStore, selections: dict[int, Sp
 def _open(journal: Path, identity: str, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if journal.exists() and (text := journal.read_bytes()) and not text.startswith(b'{"op_code":'):
-        raise StudyError(f"{journal} is no study, and Optuna would write into it: give another file (--study)")
+        raise StudyError(f"{journal} is not a study, and Optuna would write to it: give another file (--study)")
     study = optuna.create_study(
         study_name=STUDY,
         storage=JournalStorage(JournalFileBackend(str(journal))),
@@ -144,16 +144,16 @@ def _open(journal: Path, identity: str, seed: int) -> optuna.Study:
             f"{journal} is a study of other chips, labels or parameters: remove it, or give another file (--study)"
         )
     study.set_user_attr("identity", identity)
-    # The sampler's state is not in the journal; another seed, so that a new start does not draw the same again.
+    # The sampler's state is not in the journal; a different seed prevents repeated draws after a restart.
     study.sampler = optuna.samplers.TPESampler(seed=derive_seed(seed, "tune", len(study.trials)))
     return study
 
 
 def _take_up(study: optuna.Study, start: AugmentationParams) -> None:
-    """Asks for the start's own augmentation first, and again for trials that a stop has cut off."""
+    """Enqueue the start's own augmentation first, and repeat trials that were interrupted."""
     if not study.trials:
         study.enqueue_trial({name: getattr(start, name) for name in RANGES})
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        log.info("trial %d was cut off and is taken up", trial.number)
+        log.info("trial %d was interrupted and is resumed", trial.number)
         study.enqueue_trial(trial.params)
         study.tell(trial.number, state=TrialState.FAIL)
