@@ -1,1 +1,1 @@
-"""The networks, their input scale, and the folder in which a trained model is kept."""
+"""The networks, their input scale, and the folder of a trained model."""

@@ -1,4 +1,4 @@
-"""Builds a segmentation model from its parameters: N x B x H x W in, one logit per pixel (N x 1 x H x W) out."""
+"""Construction of a segmentation model from its parameters: N x B x H x W in, one logit per pixel out."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from cloudcover.runtime.text import listed
 Builder = Callable[[ModelParams, int], nn.Module]
 
 COLOURS = {"B04": 0, "B03": 1, "B02": 2}
-"""Channel of a band's colour among red, green and blue."""
+"""Channel of each band's colour in RGB."""
 
 
 class ModelError(ValueError):
-    """The network cannot be built; the message says which part is wrong and what the options are."""
+    """A network that cannot be built; the message names the wrong part and the options."""
 
 
 class EncoderWeightsError(ModelError):
-    """The encoder's weights cannot be had: unreachable, missing, of another hash, or made for another encoder."""
+    """Encoder weights that are unavailable: unreachable, missing, with a wrong hash, or of another encoder."""
 
 
 def _smp(network: type[nn.Module], takes_decoder_channels: bool = False) -> Builder:
@@ -53,21 +53,21 @@ ARCHITECTURES: dict[str, Builder] = {
     "segformer": _smp(smp.Segformer),
     "cloudnet": lambda model, in_channels: CloudNet(in_channels),
 }
-"""Architecture -> function that builds it with random weights; another one is another entry."""
+"""Architecture -> function that builds it with random weights."""
 
 
 def build_model(model: ModelParams, bands: Sequence[str], *, pretrained: bool = True) -> Bordered:
-    """Build a network that gives one logit per pixel of chips of any height and width.
+    """Build a network that gives one logit per pixel for chips of any height and width.
 
     Args:
-        model: Architecture, encoder, its weights, and border; `decoder_channels` applies to the U-Nets. Cloud-Net has
-            no encoder, and only `border` applies to it.
-        bands: Names of the bands, in channel order; they decide which pretrained filters each band gets (`filters`).
-        pretrained: Whether to load `model.encoder_weights`; False never touches the network.
+        model: Architecture, encoder, encoder weights, and border. `decoder_channels` applies to the U-Nets. Cloud-Net
+            has no encoder, and only `border` applies to it.
+        bands: Names of the bands, in channel order; they determine which pretrained filters each band gets (`filters`).
+        pretrained: Whether to load `model.encoder_weights`; False never accesses the internet.
 
     Raises:
-        ModelError: unknown architecture or encoder, or two that do not fit together.
-        EncoderWeightsError: the encoder's weights cannot be had.
+        ModelError: The architecture or encoder is unknown, or they are incompatible.
+        EncoderWeightsError: The encoder's weights are unavailable.
     """
     if model.architecture not in ARCHITECTURES:
         raise ModelError(f"unknown architecture {model.architecture!r}; options: {', '.join(ARCHITECTURES)}")
@@ -89,11 +89,12 @@ def filters(rgb: Tensor, bands: Sequence[str]) -> Tensor:
     """Give each band the pretrained filters of its colour.
 
     Args:
-        rgb: O x 3 x ..., filters of red, green and blue.
-        bands: Names of the bands. B04, B03 and B02 get the filters of red, green and blue, every other band their mean.
+        rgb: O x 3 x ..., filters for red, green and blue.
+        bands: Names of the bands. B04, B03 and B02 get the filters for red, green and blue, every other band their
+            mean.
 
     Returns:
-        O x B x ..., scaled by 3 / B, so that the size of the layer's response stays (as timm scales them).
+        O x B x ..., scaled by 3 / B as in timm, which preserves the magnitude of the layer's response.
     """
     mean = rgb.mean(dim=1)
     chosen = [rgb[:, COLOURS[band]] if band in COLOURS else mean for band in bands]
@@ -108,7 +109,7 @@ def _load_encoder(network: nn.Module, model: ModelParams, bands: Sequence[str]) 
     else:
         encoder = _local_encoder(model)
     state = encoder.state_dict()
-    # Which weights see the bands shows in their shape; some encoders have several such layers.
+    # The shape reveals which weights see the bands; some encoders have several such layers.
     gray = get_encoder(model.encoder, in_channels=1, weights=None).state_dict()
     for name, tensor in state.items():
         if tensor.shape != gray[name].shape:
@@ -131,7 +132,7 @@ def _downloaded_encoder(model: ModelParams) -> nn.Module:
 
 
 def _source(name: str) -> str:
-    """Where the ImageNet weights of an encoder are published."""
+    """Return where the ImageNet weights of an encoder are published."""
     if name.startswith("tu-"):
         import timm
 
@@ -168,17 +169,17 @@ def _lite0_encoder(model: ModelParams) -> nn.Module:
     try:
         weights = lite0.weights()
     except (ImportError, ValueError) as error:
-        raise EncoderWeightsError(f"model.encoder_weights: lite0 cannot be had: {error}") from error
+        raise EncoderWeightsError(f"model.encoder_weights: lite0 is unavailable: {error}") from error
     encoder = {name: tensor for name, tensor in weights.items() if not name.startswith(lite0.HEAD)}
     return _timm_encoder(model.encoder, {"state_dict": encoder})
 
 
 def _timm_encoder(name: str, source: dict[str, Any]) -> nn.Module:
-    """Return an RGB encoder of timm filled from a file or a state; timm translates every layout that it ever published.
+    """Create an RGB encoder of timm from a file or a state; timm converts every layout that it ever published.
 
     Args:
-        name: the encoder, with the prefix `tu-`.
-        source: `file` or `state_dict`, overriding the same key of timm's `pretrained_cfg`.
+        name: Name of the encoder, with the prefix `tu-`.
+        source: Value of `file` or `state_dict`, overriding the key of the same name in timm's `pretrained_cfg`.
     """
 
     def load(seed: int) -> nn.Module:
@@ -187,7 +188,7 @@ def _timm_encoder(name: str, source: dict[str, Any]) -> nn.Module:
             encoder: nn.Module = get_encoder(name, in_channels=3, weights=True, pretrained_cfg_overlay=source)
         return encoder
 
-    # timm only logs the weights that a file lacks. They stay random, so they differ between two seeds.
+    # timm only logs weights that are missing from a file. They stay random, so they differ between two seeds.
     encoder, twin = load(0), load(1)
     pairs = zip(encoder.named_parameters(), twin.parameters(), strict=True)
     if random := [name for (name, one), other in pairs if not torch.equal(one, other)]:
@@ -196,7 +197,7 @@ def _timm_encoder(name: str, source: dict[str, Any]) -> nn.Module:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name; pickled code is never run."""
+    """Read tensors by name; pickled code is never executed."""
     if path.suffix == ".safetensors":
         return load_file(path)
     weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)

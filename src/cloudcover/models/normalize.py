@@ -1,12 +1,12 @@
-"""From digital numbers to the numbers that a network sees.
+"""Conversion of digital numbers to the network's input.
 
-Both scales are one affine map per band, x = DN · a + b:
+Both scales are an affine map per band, x = DN · a + b:
 
-- reflectance: a = 1 / (10,000 · std), b = -mean / std, the same for all chips, so that bright stays bright;
+- reflectance: a = 1 / (10,000 · std), b = -mean / std, equal for all chips, which preserves absolute brightness;
 - percentile: a = 1 / (p98 - p02), b = -p02 · a, of each chip and band, then clipped to [0, 1]; a chip whose percentiles
   lie less than 1 DN apart (a constant one) or are undefined (one without data) gets 0.
 
-Pixels without data become 0 in both, and whatever comes in, finite numbers go out.
+In both, pixels without data become 0, and the output is finite for any input.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Digital = Tensor | NDArray[np.generic] | list[NDArray[np.uint16]]
 
 
 class Normalize(nn.Module):
-    """Scales batches of chips; without weights, so that it adds nothing to a model's state.
+    """The scaling of chip batches; it has no weights, so it adds nothing to a model's state.
 
     Attributes:
-        needs_percentiles: whether a call needs the percentiles of its chips.
+        needs_percentiles: Whether calls need the percentiles of the chips.
     """
 
     def __init__(self, params: InputParams, data: DataParams, *, reuse: bool = False) -> None:
         """Prepare the scale of `data.bands`.
 
         Args:
-            params: the scale and, for reflectance, mean and std of each band.
-            data: bands and nodata value.
-            reuse: return the same memory at every call. On a CPU page faults of fresh memory cost more than the
+            params: Kind of scale and, for reflectance, mean and std of each band.
+            data: Bands and nodata value.
+            reuse: Return the same memory at every call. On a CPU, page faults of fresh memory cost more than the
                 arithmetic, but a batch is then only valid until the next call.
         """
         super().__init__()
@@ -60,18 +60,18 @@ class Normalize(nn.Module):
 
     @torch.no_grad()
     def forward(self, dn: Digital, percentiles: Tensor | NDArray[np.generic] | None = None) -> Tensor:
-        """Scales a batch.
+        """Scale a batch.
 
         Args:
-            dn: see `Digital` [DN]; not changed. NaN counts as nodata, infinities as the largest DN.
-            percentiles: N x B x 2, 2nd and 98th percentile [DN] (`ChipStore.percentiles`); needed by the percentile
-                scale only.
+            dn: Batch as in `Digital` [DN]; not changed. NaN is treated as nodata, infinity as the largest DN.
+            percentiles: N x B x 2, 2nd and 98th percentile [DN] (`ChipStore.percentiles`); needed only by the
+                percentile scale.
 
         Returns:
             N x B x H x W float32 on the device of `dn`, finite.
 
         Raises:
-            ValueError: another number of bands, or percentiles missing or of another shape.
+            ValueError: The number of bands is wrong, or the percentiles are missing or have a wrong shape.
         """
         chips = dn if isinstance(dn, list) else torch.as_tensor(dn)
         device = chips.device if isinstance(chips, Tensor) else torch.device("cpu")
@@ -92,7 +92,7 @@ class Normalize(nn.Module):
     def _scale_planes(
         self, chips: Tensor | list[NDArray[np.uint16]], scaled: Tensor, gain: Tensor, offset: Tensor
     ) -> None:
-        """Scales plane by plane, so that a CPU's passes find their numbers in its cache."""
+        """Scale plane by plane, so that data stays in the CPU's cache between passes."""
         arrays = chips.numpy() if isinstance(chips, Tensor) and chips.dtype == torch.uint16 else chips
         valid = self._empty("valid", scaled.shape[2:], scaled.device)
         factors = zip(gain.flatten().tolist(), offset.flatten(), strict=True)
@@ -102,8 +102,8 @@ class Normalize(nn.Module):
                 gaps = True
                 self._load(source, out)
             else:
-                # The least number is found faster than a given one; clearing where there are no gaps changes nothing.
-                # In the order of the memory, however the plane is turned: then the conversion finds it in the cache.
+                # Finding the minimum is faster than searching for a value; clearing without gaps has no effect.
+                # In memory order, however the plane is turned, so that the conversion reads from the cache.
                 rows, columns = (1 if stride > 0 else -1 for stride in source.strides)
                 gaps = int(source[::rows, ::columns].min()) <= self.nodata
                 np.copyto(out.numpy(), source)  # a quarter faster than torch
@@ -118,7 +118,7 @@ class Normalize(nn.Module):
             out.nan_to_num_(nan=float(self.nodata), posinf=65535.0, neginf=0.0)
 
     def _finish(self, out: Tensor, valid: Tensor | None) -> None:
-        """Clips, and clears what has no data, by a multiplication: masked_fill is 5 to 20 times slower on a CPU."""
+        """Clip, and clear pixels without data by a multiplication: masked_fill is 5 to 20 times slower on a CPU."""
         if self.needs_percentiles:
             out.clamp_(0, 1)
         if valid is not None:
@@ -127,7 +127,7 @@ class Normalize(nn.Module):
     def _affine(
         self, chips: int, device: torch.device, percentiles: Tensor | NDArray[np.generic] | None
     ) -> tuple[Tensor, Tensor]:
-        """Gain and offset of each plane: N x B."""
+        """Return gain and offset of each plane: N x B."""
         if not self.needs_percentiles:
             gain, offset = (self.get_buffer(name).to(device) for name in ("gain", "offset"))
             return gain.expand(chips, -1), offset.expand(chips, -1)
@@ -142,7 +142,7 @@ class Normalize(nn.Module):
         return gain, offset
 
     def _empty(self, name: str, shape: torch.Size, device: torch.device) -> Tensor:
-        """Uninitialised float32 memory; the same at each call if `reuse`."""
+        """Return uninitialised float32 memory, the same at each call if `reuse`."""
         if not self._reuse:
             return torch.empty(shape, dtype=torch.float32, device=device)
         memory = self._memory.get(name)

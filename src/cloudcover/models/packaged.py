@@ -1,4 +1,4 @@
-"""The model that comes with the package."""
+"""The model included in the package."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from cloudcover.models.folder import ModelFolderError
 
 
 def packaged_bundle() -> Path:
-    """Return the folder of the packaged bundle, for `predict.bundle.load_bundle`; its README.md is the model's card.
+    """Return the folder of the packaged bundle, for `predict.bundle.load_bundle`; its README.md is the model card.
 
     Raises:
-        ModelFolderError: this installation has none.
+        ModelFolderError: This installation contains no model.
     """
     folder = Path(__file__).parents[1] / "assets" / "box"
     if not folder.exists():
         raise ModelFolderError(
-            f"this installation has no model of its own ({folder} is missing): train one by `make demo`, "
-            "and name its folder, models/bundle"
+            f"this installation contains no model ({folder} is missing): train one with `make demo`, and give its "
+            "folder, models/bundle"
         )
     return folder

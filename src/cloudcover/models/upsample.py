@@ -1,7 +1,7 @@
-"""U-Net's upsampling in a form that compiles well.
+"""U-Net upsampling in a form that compiles to fast code.
 
-`torch.compile` turns the gradient of nearest-neighbour upsampling into sums at indices, which are slow on a GPU that
-must be deterministic. Repeated pixels give the same values, and their gradient is a sum over the copies.
+`torch.compile` turns the gradient of nearest-neighbour upsampling into indexed sums, which are slow on a GPU in
+deterministic mode. Repeating pixels gives the same values, and the gradient is a sum over the copies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def double(pixels: Tensor) -> Tensor:
-    """Each pixel twice as high and wide: N x C x H x W to N x C x 2H x 2W, in channels_last."""
+    """Double the height and width by repeating pixels: N x C x H x W to N x C x 2H x 2W, in channels_last."""
     n, channels, height, width = pixels.shape
     rows = pixels.permute(0, 2, 3, 1)[:, :, None, :, None]
     copies = rows.expand(n, height, 2, width, 2, channels)
@@ -20,12 +20,12 @@ def double(pixels: Tensor) -> Tensor:
 
 
 class _Block(UnetDecoderBlock):  # type: ignore[misc]
-    """The library's block with `double`; its sizes are always twice those of the block below."""
+    """The library's block, with `double` for upsampling; its sizes are always twice those of the block below."""
 
     def forward(
         self, feature_map: Tensor, target_height: int, target_width: int, skip_connection: Tensor | None = None
     ) -> Tensor:
-        """As the library's."""
+        """Compute the same as the library's block."""
         larger = double(feature_map)
         if skip_connection is not None:
             larger = self.attention1(torch.cat([larger, skip_connection], dim=1))
@@ -34,7 +34,7 @@ class _Block(UnetDecoderBlock):  # type: ignore[misc]
 
 
 def repeat_pixels(network: nn.Module) -> None:
-    """Let U-Net's decoder upsample by `double`; other networks stay as they are. Weights and outputs do not change."""
+    """Make U-Net's decoder upsample with `double`; other networks, weights and outputs are unchanged."""
     for module in network.modules():
         if type(module) is UnetDecoderBlock and module.interpolation_mode == "nearest":
             module.__class__ = _Block
