@@ -1,1 +1,1 @@
-"""Where chips come from."""
+"""Sources of chips."""

@@ -26,19 +26,19 @@ log = logging.getLogger(__name__)
 
 
 def fetch(params: DataParams, raw: Path) -> set[Path]:
-    """Brings the folder `params.path` into `raw`.
+    """Copy or link the folder `params.path` into `raw`.
 
-    Files of earlier runs that the source no longer has are removed. With `params.tile` images larger than
-    `params.chip_size` are cut into chips, whose ids are `<chip>_<row>_<column>` [pixels from the upper left].
+    Files of earlier runs that are no longer in the source are removed. With `params.tile`, images larger than
+    `params.chip_size` are cut into chips with the ids `<chip>_<row>_<column>` [pixels from the upper left].
 
     Returns:
         The files of the set, relative to `raw`.
 
     Raises:
-        LayoutError: the folder is not in the challenge's layout, too much of it is not recognised, or files cannot be
-            read or have their meaning in a file beside them; all others are brought.
-        ChipError: images cannot be cut into tiles; all others are.
-        FolderError: a file in `raw` that is somebody else's would be overwritten.
+        LayoutError: The folder is not in the challenge's layout, too much of it is not recognised, or files cannot be
+            read or depend on a file beside them. All other files are copied.
+        ChipError: Images cannot be cut into tiles. All other images are.
+        FolderError: The program would overwrite a file in `raw` that it did not create.
     """
     assert params.path is not None  # DataParams checks it
     source = Path(params.path)
@@ -49,7 +49,7 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
     strays = stray_labels(labels_below(source), chips) | stray_bands(source, folders, params.bands)
     refuse_strays(source, strays, len(chips), params.max_quarantined)
     if others := stray_folders(source):
-        log.warning("%s: folders that are not part of the layout are left out: %s", source, listed(others))
+        log.warning("%s: folders that are not part of the layout are ignored: %s", source, listed(others))
     if params.tile:
         wanted = _tile(source, chips, params, raw)
     else:
@@ -63,14 +63,14 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
 
 
 def bring(files: Mapping[Path, Path], how: str) -> None:
-    """Places files at their targets; those that cannot be used are left out and named at the end.
+    """Place files at their targets, and report unusable ones at the end.
 
     Args:
-        files: source -> target.
+        files: Target by source.
         how: `copy`, `hardlink` or `symlink`.
 
     Raises:
-        LayoutError: names the files that cannot be used.
+        LayoutError: Some files are unusable; the message names them.
     """
     problems = []
     for source, target in tqdm(files.items(), desc=how, unit="file", disable=None):
@@ -85,24 +85,24 @@ def bring(files: Mapping[Path, Path], how: str) -> None:
 
 
 def place(source: Path, target: Path, how: str) -> None:
-    """Copies, hard-links or symlinks a file atomically; metadata tables are always copied."""
+    """Copy, hard-link or symlink a file atomically; metadata tables are always copied."""
     if how == "copy" or source.suffix == ".csv":
         with atomic(target) as part:
             shutil.copyfile(source, part)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(target)
-    part.unlink(missing_ok=True)  # of a run that was killed
+    part.unlink(missing_ok=True)  # left by a killed run
     if how == "hardlink":
         os.link(source, part)
     else:
         part.symlink_to(source.resolve())
     part.replace(target)
-    part.unlink(missing_ok=True)  # renaming a name of a file to another name of it leaves both
+    part.unlink(missing_ok=True)  # renaming one hard link to another of the same file leaves both
 
 
 def windows(height: int, width: int, size: int) -> Iterator[Window]:
-    """Tiles of `size` that cover an image; the last of each row and column is moved back to end at the edge."""
+    """Divide an image into tiles of `size`; the last of each row and column is moved back to end at the edge."""
     for row in sorted({*range(0, height - size + 1, size), height - size}):
         for column in sorted({*range(0, width - size + 1, size), width - size}):
             yield Window(column, row, size, size)
@@ -144,10 +144,10 @@ def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> s
 
 
 def _images(folder: Path, label: Path | None, params: DataParams) -> tuple[dict[str, Path], tuple[int, int]]:
-    """Images of a chip by band, or `label`, and their size [pixels]; a missing band stays missing: packing lists it.
+    """List the images of a chip by band, or `label`, and their size [pixels]; missing bands are reported by packing.
 
     Raises:
-        ChipError: there is no band, one cannot be opened, they differ in size, or they are smaller than a tile.
+        ChipError: There is no band, an image cannot be opened, sizes differ, or they are smaller than a tile.
     """
     found = {name: path for name, path in images(folder).items() if name in params.bands}
     if not found:
@@ -164,11 +164,11 @@ def _images(folder: Path, label: Path | None, params: DataParams) -> tuple[dict[
 
 
 def cut(image: Path, target: Path, window: Window) -> None:
-    """Writes a window of a GeoTIFF as a GeoTIFF of its own, with its own transform.
+    """Write a window of a GeoTIFF as a separate GeoTIFF, with its own transform.
 
     Raises:
-        ChipError: the image cannot be read, or is placed by ground control points.
-        OSError: the tile cannot be written.
+        ChipError: The image cannot be read, or is georeferenced by ground control points.
+        OSError: The tile cannot be written.
     """
     with open_tiff(image, image.stem) as source:
         check_gcps(source, image, image.stem)

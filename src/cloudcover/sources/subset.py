@@ -1,4 +1,4 @@
-"""Part of a set: by split, by share or number, by location, by list of chips."""
+"""Subsets of a set: by split, share or number, location, or list of chips."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from cloudcover.runtime.text import listed
 
 
 class SubsetError(ValueError):
-    """`data.subset` names what the set does not have, or nothing is left."""
+    """A value of `data.subset` that the set does not contain, or that leaves no chip."""
 
 
 def select(chips: pd.DataFrame, splits: list[str], subset: int | float | list[str] | str | None) -> pd.DataFrame:
     """Choose the chips that `data.splits` and `data.subset` ask for, in their order.
 
-    A share or number is drawn by a hash of the chip's id within each split: it needs no seed, and a larger part
-    contains every smaller one, so that a set can grow without fetching a file twice.
+    A share or number is drawn by a hash of the chip's id within each split. This needs no seed, and a larger subset
+    contains every smaller one, so a set can grow without fetching a file twice.
 
     Args:
-        chips: chip_id, split, location.
-        splits: names of splits.
-        subset: a share below 1, a number of chips per split, a list of chip ids and locations, a file with one of these
-            per line, or None for all.
+        chips: Table of chip_id, split and location.
+        splits: Names of splits.
+        subset: Share below 1, number of chips per split, list of chip ids and locations, file with one of these per
+            line, or None for all.
 
     Raises:
-        SubsetError: an unknown chip or location, an unreadable file, or no chip left.
+        SubsetError: A chip or location is unknown, the file is unreadable, or no chip is left.
     """
     frame = chips[chips["split"].isin(splits)]
     if isinstance(subset, str):

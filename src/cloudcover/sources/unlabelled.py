@@ -1,6 +1,6 @@
-"""Further chips without labels, from a folder of your own: candidates for pseudo-labels beside those of the set.
+"""Additional unlabelled chips from a user's folder, as candidates for pseudo-labels.
 
-They need no metadata. Where and when they were taken is unknown, so each is a location and a scene of its own.
+They need no metadata. Their place and time are unknown, so each is treated as a separate location and scene.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from cloudcover.sources.local import bring
 
 
 def add(params: DataParams, raw: Path) -> None:
-    """Brings the chips of `params.unlabelled` into `raw` as the split `unlabelled`, and into its manifest.
+    """Add the chips of `params.unlabelled` to `raw` as the split `unlabelled`, and to its manifest.
 
     Args:
-        params: the folder with `<chip>/<band>.tif`, the bands, and how files are linked.
-        raw: holds the set, its manifest, and no further chips yet.
+        params: Folder with `<chip>/<band>.tif`, the bands, and how files are linked.
+        raw: Folder with the set and its manifest, and no additional chips yet.
 
     Raises:
-        LayoutError: the folder holds no chip, or one that has the id of a chip of the set (also if only by case); too
-            much of it is not recognised; or files cannot be used, see `local.bring`.
-        FolderError: a file in `raw` that is somebody else's would be overwritten.
+        LayoutError: The folder contains no chip, or one with the id of a chip of the set (ignoring case); too much of
+            it is not recognised; or files cannot be used, see `local.bring`.
+        FolderError: The program would overwrite a file in `raw` that it did not create.
     """
     source = Path(str(params.unlabelled))
     folders = [path for path in visible(source) if path.is_dir() and any(visible(path))]
     found = {folder: [file for file in visible(folder) if stem_of(file.name) in params.bands] for folder in folders}
-    strays = {folder.name: "holds none of the bands" for folder, files in found.items() if not files}
+    strays = {folder.name: "contains none of the bands" for folder, files in found.items() if not files}
     strays |= stray_bands(source, folders, params.bands)
     refuse_strays(source, strays, len(folders), params.max_quarantined)
     chips = [folder.name for folder, files in found.items() if files]
     if not chips:
-        raise LayoutError(f"data.unlabelled: {source} holds no chip, expected folders with {params.bands[0]}.tif …")
+        raise LayoutError(f"data.unlabelled: {source} contains no chip, expected folders with {params.bands[0]}.tif …")
     taken = set(read_metadata(raw)["chip_id"].str.lower())
     if twice := [chip for chip in chips if chip.lower() in taken]:
-        raise LayoutError(f"data.unlabelled: {len(twice)} chips have ids of chips of the set: {listed(twice)}")
+        raise LayoutError(f"data.unlabelled: {len(twice)} chips have the id of a chip of the set: {listed(twice)}")
     table = Path(f"{UNLABELLED}_metadata.csv")
     # A missing band stays missing: packing lists it.
     targets = {file: Path(f"{UNLABELLED}_features", file.parent.name, file.name) for f in found.values() for file in f}

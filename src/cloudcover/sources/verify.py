@@ -1,4 +1,4 @@
-"""Compare the files of `data/raw` with its manifest, byte by byte."""
+"""Byte-by-byte comparison of the files in `data/raw` with their manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloudcover.runtime.files import hash_files
 
 
 def verify(raw: Path) -> pd.DataFrame:
-    """Read every file that `files.csv` in `raw` lists, and name what differs.
+    """Read every file listed in `files.csv` of `raw`, and report differences.
 
     Returns:
         path, problem: A row per file that is missing, has another length or hash, or is not in the manifest; sorted.
