@@ -1,1 +1,1 @@
-"""Chips and the tables about them: reading, checking, packing, splitting. No torch."""
+"""Chips and their tables: reading, checking, packing, splitting. No torch."""

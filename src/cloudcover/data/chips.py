@@ -1,4 +1,4 @@
-"""One chip on disk: reading and checking its bands and its label."""
+"""Reading and checking a single chip on disk: its bands and its label."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cloudcover.data.grid import Grid
 from cloudcover.data.values import Stored, read_dn
 
 IGNORE_INDEX = 255
-"""Value of label pixels that nobody knows: left out of loss, metric, coverage and audit."""
+"""Value of unknown label pixels, ignored by loss, metric, coverage and audit."""
 UNDECLARED, DECLARED = "undeclared-255", "declared-255"
 """Flags of chips whose label may be a 0/255 mask, see `doubt_of`."""
 LARGEST_MASK = 1 << 28
-"""Pixels of a mask that are read at most; a whole Sentinel-2 scene has less than half of it."""
+"""Maximum number of pixels of a mask, more than twice that of a whole Sentinel-2 scene."""
 
 
 class ChipError(ValueError):
-    """A chip cannot be used; `band` names the file that is to blame (`label` for the label)."""
+    """A chip that cannot be used; `band` names the file to blame (`label` for the label)."""
 
     def __init__(self, band: str, reason: str) -> None:
         super().__init__(f"{band}: {reason}")
@@ -41,9 +41,9 @@ class Chip:
     Attributes:
         bands: B x H x W uint16 [DN].
         label: H x W uint8 of {0, 1, 255}, 255 also where any band has no data; or None.
-        grid: where it lies.
-        conversion: how the files' values were scaled and shifted to become DN, empty if they were not.
-        doubt: `UNDECLARED` or `DECLARED` if the label may be a 0/255 mask, else empty.
+        grid: Georeferencing of the chip.
+        conversion: How the files' values were scaled and shifted to DN; empty if they were not.
+        doubt: `UNDECLARED` or `DECLARED` if the label may be a 0/255 mask, otherwise empty.
     """
 
     bands: NDArray[np.uint16]
@@ -54,34 +54,34 @@ class Chip:
 
 
 def stem_of(name: str) -> str | None:
-    """Name of a TIFF without its suffix, `.tif` or `.tiff` in any case; None for hidden files and all others."""
+    """Return the name of a TIFF without `.tif` or `.tiff` in any case; None for hidden files and all others."""
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and suffix.lower() in ("tif", "tiff") and not name.startswith(".") else None
 
 
 def images(folder: Path) -> dict[str, Path]:
-    """Find the TIFFs of a folder by their names without suffix; links are followed, hidden files are left out.
+    """Find the TIFFs in a folder by their names without suffix; links are followed, hidden files are ignored.
 
     Raises:
-        ChipError: two files differ only in the suffix, such as `B02.tif` and `B02.TIF`.
+        ChipError: Two files differ only in the suffix, such as `B02.tif` and `B02.TIF`.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (stem := stem_of(path.name)) is None:
             continue
         if stem in found:
-            raise ChipError(stem, f"{found[stem]} and {path.name} have one name: remove one of them")
+            raise ChipError(stem, f"{found[stem]} and {path.name} have the same name: remove one of them")
         found[stem] = path
     return found
 
 
 def band_file(folder: Path, band: str) -> Path:
-    """Return the TIFF of a band by either suffix in any case, or its expected name where there is none; raises as `images`."""
+    """Return the TIFF of a band, with either suffix in any case, or else its expected name; raises as `images`."""
     return images(folder).get(band, folder / f"{band}.tif")
 
 
 def instead(path: Path) -> str:
-    """What stands in the place of a missing TIFF and how to make it one, as the end of a message; or an empty text."""
+    """Explain, as the end of a message, what is in place of a missing TIFF and how to convert it; may be empty."""
     if path.is_symlink():
         return f": it is a broken link to {path.readlink()}"
     key = path.stem.lower()
@@ -95,14 +95,14 @@ def instead(path: Path) -> str:
 
 @contextmanager
 def open_tiff(path: Path, name: str) -> Iterator[DatasetReader]:
-    """Open a GeoTIFF, and no other format: a VRT that is called `.tif` could name any file or address.
+    """Open a GeoTIFF and no other format, because a VRT named `.tif` could refer to any file or address.
 
     Args:
-        path: the file.
-        name: what to call it in errors.
+        path: Path of the file.
+        name: Name of the file in errors.
 
     Raises:
-        ChipError: it is missing, or GDAL or the system cannot read it, here or while it is open.
+        ChipError: It is missing, or GDAL or the system cannot read it, on opening or while it is open.
     """
     try:
         if not path.exists():
@@ -116,10 +116,10 @@ def open_tiff(path: Path, name: str) -> Iterator[DatasetReader]:
 
 
 def _check(source: DatasetReader, path: Path, name: str, dtype: str) -> None:
-    """Refuse an open raster that is not one band of `dtype` whose place is an affine transform.
+    """Refuse an open raster unless it has a single band of `dtype` and an affine transform.
 
     Raises:
-        ChipError: more than one band, another dtype, or a place by ground control points.
+        ChipError: There is more than one band, another dtype, or georeferencing by ground control points.
     """
     if source.count != 1:
         raise ChipError(name, f"{path} has {source.count} bands, expected 1")
@@ -129,24 +129,24 @@ def _check(source: DatasetReader, path: Path, name: str, dtype: str) -> None:
 
 
 def check_gcps(source: DatasetReader, path: Path, name: str) -> None:
-    """Refuse an open raster whose place is given by ground control points, which the mask would lose (`ChipError`)."""
+    """Refuse an open raster georeferenced by ground control points, which the mask would lose (`ChipError`)."""
     if source.transform.is_identity and (points := len(source.gcps[0])):
         raise ChipError(
             name,
-            f"{path} is placed by {points} ground control points, expected an affine transform: "
+            f"{path} is georeferenced by {points} ground control points, expected an affine transform: "
             "resample it with `gdalwarp IN OUT`",
         )
 
 
 def _grid(source: DatasetReader, window: Window | None) -> Grid:
-    """Place of what is to be read, before it is."""
+    """Return the georeferencing of a part before it is read."""
     height, width = (int(window.height), int(window.width)) if window else source.shape
     transform = source.window_transform(window) if window else source.transform
     return Grid(height, width, str(source.crs or ""), tuple(transform)[:6])
 
 
 def read_grid(path: Path, name: str) -> Grid:
-    """Read where a raster is, without its pixels; raises `ChipError` as `read_band`."""
+    """Read the georeferencing of a raster without its pixels; raises `ChipError` as `read_band`."""
     with open_tiff(path, name) as source:
         check_gcps(source, path, name)
         return _grid(source, None)
@@ -163,19 +163,19 @@ def read_band(
     """Read the single band of a GeoTIFF as DN.
 
     Args:
-        path: the file, uint16; there is no silent cast.
-        name: what to call it in errors.
+        path: Path of the file, uint16; there is no silent cast.
+        name: Name of the file in errors.
         nodata: value of pixels without data in the result [DN].
-        offset: what was added to the DN of a file without an offset of its own [DN].
-        window: part to read, or None for all of it.
-        shape: height and width that it must have [pixels]; None: any.
+        offset: Offset that was added to the DN of a file without an offset tag [DN].
+        window: Part to read; None: all.
+        shape: Required height and width [pixels]; None: any.
 
     Returns:
-        Pixels, place, and conversion as of `values.read_dn`.
+        Pixels, georeferencing, and conversion as in `values.read_dn`.
 
     Raises:
-        ChipError: missing, truncated, not a GeoTIFF, more than one band, another dtype or shape, a place by ground
-            control points, or a scale and an offset that make no sense.
+        ChipError: The file is missing, truncated, not a GeoTIFF, has more than one band, another dtype or shape, ground
+            control points, or a meaningless scale and offset.
     """
     with open_tiff(path, name) as source:
         _check(source, path, name, "uint16")
@@ -195,13 +195,13 @@ def read_mask(
     """Read a label or a predicted mask and check its values; pixels outside the file's own mask become 255.
 
     Args:
-        path: the file, uint8; there is no silent cast.
-        name: what to call it in errors.
-        window: part to read, or None for all of it.
-        like: where it must be; None: anywhere.
+        path: Path of the file, uint8; there is no silent cast.
+        name: Name of the file in errors.
+        window: Part to read; None: all.
+        like: Required georeferencing; None: any.
 
     Raises:
-        ChipError: missing, truncated, not a GeoTIFF, more than one band, another dtype or place, a place by ground
+        ChipError: The file is missing, truncated, not a GeoTIFF, has more than one band, another dtype or place, ground
             control points, a scale or offset, pixels of a nodata value other than 255, values outside {0, 1, 255}, or
             more than `LARGEST_MASK` pixels.
     """
@@ -234,11 +234,11 @@ def read_mask(
 
 
 def doubt_of(path: Path) -> str:
-    """How much a mask that holds 255 but no 1 looks like a 0/255 mask.
+    """Judge how much a mask that contains 255 but no 1 looks like a 0/255 mask.
 
     Returns:
-        `UNDECLARED`: its file does not say that 255 is unknown. `DECLARED`: it is the file's nodata value, which is
-        often copied from another file. Empty: the file has a mask that says which pixels are known.
+        `UNDECLARED`: the file does not declare 255 as unknown. `DECLARED`: 255 is the file's nodata value, which is
+        often copied from another file. Empty: the file has a mask of known pixels.
     """
     with open_tiff(path, "label") as source:
         says = Stored.of(source)
@@ -248,13 +248,13 @@ def doubt_of(path: Path) -> str:
 
 
 def image_size(path: Path, name: str) -> tuple[int, int]:
-    """Height and width of a raster [pixels] without reading its pixels; raises `ChipError` as `read_band`."""
+    """Read height and width of a raster [pixels] without its pixels; raises `ChipError` as `read_band`."""
     grid = read_grid(path, name)
     return grid.height, grid.width
 
 
 def _check_values(mask: NDArray[np.uint8], path: Path, name: str) -> None:
-    """Refuse mask values outside {0, 1, 255} with the histogram of values (`ChipError`); nothing is cast to bool."""
+    """Refuse mask values outside {0, 1, 255}, with their histogram (`ChipError`); nothing is cast to bool."""
     values = np.bincount(mask.ravel(), minlength=256)
     found = {int(v): int(values[v]) for v in np.flatnonzero(values)}
     if set(found) - {0, 1, IGNORE_INDEX}:
@@ -274,20 +274,20 @@ def read_chip(
     nodata: int = 0,
     offset: int = 0,
 ) -> Chip:
-    """Read a chip of the challenge's layout and check that its files agree.
+    """Read a chip of the challenge's layout and check that its files match.
 
     Args:
-        folder: holds one GeoTIFF per band, `B02.tif` and so on.
-        label: its label, or None.
+        folder: Folder with one GeoTIFF per band, `B02.tif` and so on.
+        label: Label of the chip, or None.
         bands: names of the bands, in order.
-        shape: height and width that the chip must have [pixels].
-        window: part of a larger image, or None.
-        nodata: value of pixels without data in the chip; the files may have their own [DN].
-        offset: what was added to the DN of files without an offset of their own [DN].
+        shape: Required height and width of the chip [pixels].
+        window: Part of a larger image, or None.
+        nodata: Value of pixels without data in the chip [DN]; the files may use other values.
+        offset: Offset that was added to the DN of files without an offset tag [DN].
 
     Raises:
-        ChipError: a band cannot be read (`read_band`) or its shape, CRS or transform do not fit; or the same of the
-            label (`read_mask`).
+        ChipError: A band cannot be read (`read_band`), or its shape, CRS or transform do not match; or the same applies
+            to the label (`read_mask`).
     """
     files = images(folder)
     layers: list[NDArray[np.uint16]] = []
@@ -309,5 +309,5 @@ def read_chip(
         empty = (pixels == nodata).any(axis=0)
         if 1 not in mask and IGNORE_INDEX in mask[~empty]:
             doubt = doubt_of(label)
-        mask[empty] = IGNORE_INDEX  # nobody knows what is where nothing was seen
+        mask[empty] = IGNORE_INDEX  # pixels without data are unknown
     return Chip(pixels, mask, first, "|".join(dict.fromkeys(filter(None, conversions))), doubt)

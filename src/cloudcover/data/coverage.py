@@ -1,4 +1,4 @@
-"""Bins of the share of cloud in labels."""
+"""Bins for the share of cloud in labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NO_LABEL = -1
 
 
 BANDS = {"clear": (0.0, 0.05), "partly": (0.05, 0.95), "full": (0.95, 1.01)}
-"""Bands of cloud cover: from, up to but without. Chips of the outer two teach next to nothing of where clouds end."""
+"""Bands of cloud cover: lower bound (included), upper bound (excluded). The outer two say little about cloud edges."""
 
 
 def band_of(coverage_share: float) -> str:
@@ -18,11 +18,11 @@ def band_of(coverage_share: float) -> str:
 
 
 def coverage_bin(coverage_share: NDArray[np.float64], number: int) -> NDArray[np.int64]:
-    """Bins of equal width over 0-1; the last one includes 1. NaN gives `NO_LABEL`.
+    """Assign covers to bins of equal width over 0-1; the last one includes 1. NaN gives `NO_LABEL`.
 
     Args:
-        coverage_share: any shape, 0-1 or NaN.
-        number: of bins.
+        coverage_share: Covers, any shape, 0-1 or NaN.
+        number: Number of bins.
 
     Returns:
         Bin numbers from 0, in the shape of the input.

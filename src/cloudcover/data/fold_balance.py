@@ -1,6 +1,6 @@
-"""How evenly chips of each kind are spread over the folds, beside the best possible and plain shuffles.
+"""Balance of chips across the folds, compared with the best possible split and with plain shuffles.
 
-And how much the chips of the test part differ from those of the folds.
+The module also measures how much the test part differs from the folds.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ Ints = NDArray[np.int64]
 
 
 def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed: int = 0) -> pd.DataFrame:
-    """Measures how evenly the size of folds and each criterion are spread.
+    """Measure how evenly the size of folds and each criterion are distributed.
 
-    The measure is the share of all chips that would have to change folds for a criterion to be spread evenly: the
-    total-variation distance of each value's chips over the folds from 1 / number, averaged over the values by chips,
+    The measure is the share of all chips that would have to change folds for an even distribution of a criterion. It is
+    the total-variation distance of each value's chips over the folds from 1 / number, averaged over the values by
+    chips,
 
         spread = sum_v sum_k |n_vk - n_v / number| / (2 n)
 
     with n_vk chips of value v in fold k. 0 is even, 1 - 1 / number is every value in one fold. Chips of the test part
-    do not count here.
+    are excluded.
 
     Args:
-        folds: table by `tables.FOLDS`, for the same chips.
-        chips: as for `split`.
+        folds: Table by `tables.FOLDS` for the same chips.
+        chips: Table of chips, see `split`.
         params: number of folds, groups and bins.
-        seed: of the shuffles.
+        seed: Random seed for the shuffles.
 
     Returns:
-        A row for size and for each criterion, stratified or not: `criterion`; `stratified`; `values`, their number;
-        `one_group_share`, share of chips whose value lies in a single group and so in a single fold; `spread_share`;
-        `least_share`, a bound that no split into whole groups can pass; `groups_shuffled_share` and
-        `chips_shuffled_share`, mean of plain shuffles of groups and of chips. A shuffle of chips is even because it
-        splits groups: it leaks. `test_difference_share` is the total-variation distance between the test part and the
-        folds, from 0 (alike) to 1 (no value in common); NaN without a test part.
+        One row for size and for each criterion, stratified or not: `criterion`; `stratified`; `values`, their number;
+        `one_group_share`, share of chips whose value occurs in a single group and so in a single fold; `spread_share`;
+        `least_share`, a lower bound for any split into whole groups; `groups_shuffled_share` and
+        `chips_shuffled_share`, means over plain shuffles of groups and of chips. A shuffle of chips is even only
+        because it splits groups, which leaks. `test_difference_share` is the total-variation distance between the test
+        part and the folds, from 0 (alike) to 1 (no value in common); NaN without a test part.
 
     Raises:
-        KeyError: a chip has no fold.
+        KeyError: A chip has no fold.
     """
     chips = check_chips(chips)
     fold = folds.set_index("chip_id")["fold"].loc[chips["chip_id"]].to_numpy(np.int64)
@@ -84,7 +85,7 @@ def _spread(value: Ints, fold: Ints, number: int) -> float:
 
 
 def _difference(value: Ints, test: NDArray[np.bool_]) -> float:
-    """Total-variation distance between the values of the test part and those of the folds."""
+    """Return the total-variation distance between the values of the test part and those of the folds."""
     if not test.any():
         return float("nan")
     inside, outside = (np.bincount(value[part], minlength=value.max() + 1) / part.sum() for part in (test, ~test))
@@ -92,10 +93,10 @@ def _difference(value: Ints, test: NDArray[np.bool_]) -> float:
 
 
 def _least(value: Ints, group: Ints, number: int) -> tuple[float, float]:
-    """Share of chips whose value lies in one group, and a lower bound of `_spread` for whole groups.
+    """Return the share of chips whose value occurs in one group, and a lower bound of `_spread` for whole groups.
 
-    The fold with a value's largest group has at least that group's share of it; a value in fewer groups than folds
-    leaves folds without it.
+    The fold with a value's largest group has at least that group's share of the value. If a value is in fewer groups
+    than folds, some folds lack it.
     """
     count = sparse.coo_array((np.ones(len(value)), (value, group))).tocsr()
     chips = count.sum(axis=1)

@@ -1,10 +1,9 @@
-"""The test part and the folds: groups of chips stay whole, several criteria at once are spread evenly.
+"""Split into test part and folds: groups of chips stay whole, and several criteria are balanced at once.
 
 The test part is a set of whole locations that no training, verdict or choice depends on. All other chips are split into
 folds. A fold is a set of whole groups (scenes by default), because chips of one scene share weather, light and ground:
-a model validated on a scene that it has seen looks better than it is. The price is that a criterion can only be
-balanced as far as its values lie in several groups. `fold_balance` shows how far that is (`least_share`) beside what
-was reached.
+a model validated on a scene that it has seen looks better than it is. The trade-off is that a criterion can only be
+balanced if its values occur in several groups. `fold_balance` reports the lower bound (`least_share`) and the result.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from cloudcover.data.scenes import scene_of, times
 from cloudcover.runtime.text import listed
 
 TEST = -1
-"""Fold of the chips of the test part."""
+"""Fold number of the test part."""
 
 COLUMNS = ("chip_id", "location", "datetime", "coverage_share")
 
-# Restarts x groups. A set with more groups than this is searched once and by moves only: swaps cost the square of the
-# groups, and with so many each is so small that moves balance.
+# Restarts x groups. A set with more groups than this is searched only once and without swaps: swaps cost the square of
+# the groups, and with so many groups each is small enough for moves to balance.
 EFFORT = 4096
 MOST_RESTARTS = 40
-# Changes are compared to this many decimals, so that rounding, which differs between processors, decides no tie.
+# Changes are compared to this many decimals, so that rounding, which differs between processors, never breaks a tie.
 DECIMALS = 9
 
 Floats = NDArray[np.float64]
@@ -39,26 +38,26 @@ Ints = NDArray[np.int64]
 
 
 class LeakError(ValueError):
-    """The folds cannot be trusted: a group is in two of them, one is empty, or the chips are not those of the set."""
+    """Unreliable folds: a group is in two of them, one is empty, or the chips are not those of the set."""
 
 
 def split(chips: pd.DataFrame, params: FoldsParams, seed: int) -> pd.DataFrame:
     """Assign each chip to the test part or to a fold, whole locations and whole groups at a time.
 
-    The same chips, parameters and seed give the same folds, whatever the order of the rows.
+    The folds depend only on chips, parameters and seed, not on the order of the rows.
 
     Args:
-        chips: columns chip_id, location, datetime (ISO 8601, "" = unknown) and coverage_share (share of cloud in the
-            label, 0-1; NaN = no usable label, which is spread evenly as a value of its own).
-        params: share of the test part, number of folds, what is never split, what is stratified.
+        chips: Table with the columns chip_id, location, datetime (ISO 8601, "" = unknown) and coverage_share (share of
+            cloud in the label, 0-1; NaN = no usable label, which is balanced as a separate value).
+        params: Share of the test part, number of folds, what is never split, what is stratified.
         seed: Random seed for the restarts.
 
     Returns:
-        Table by `tables.FOLDS`, rows as in `chips`; folds count from 0, and `TEST` marks the test part.
+        Table by `tables.FOLDS`, rows as in `chips`; folds are numbered from 0, and `TEST` marks the test part.
 
     Raises:
-        ValueError: there are fewer groups than folds, only one location for a test part, a column is missing, a chip id
-            occurs twice, a datetime is not ISO 8601, or a coverage is outside 0-1.
+        ValueError: There are fewer groups than folds, only one location for a test part, a missing column, a duplicate
+            chip id, a datetime that is not ISO 8601, or a coverage outside 0-1.
     """
     chips = check_chips(chips)
     fold = np.full(len(chips), TEST)
@@ -69,14 +68,14 @@ def split(chips: pd.DataFrame, params: FoldsParams, seed: int) -> pd.DataFrame:
 
 
 def _test_part(chips: pd.DataFrame, params: FoldsParams, seed: int) -> NDArray[np.bool_]:
-    """Return whether each chip belongs to the test part: the locations whose chips are most like the share of all chips."""
+    """Select the chips of the test part: the locations with the most representative chips for the given share."""
     if not params.test_share:
         return np.zeros(len(chips), np.bool_)
     names, location = np.unique(chips["location"].to_numpy(dtype=str), return_inverse=True)
     if len(names) < 2:
         raise ValueError(
-            f"all {len(chips)} chips are of the location {names[0]!r}, but the test part needs a location that nothing "
-            "learns from: set folds.test_share to 0, or add data of other locations"
+            f"all {len(chips)} chips are of the location {names[0]!r}, but the test part needs a location that "
+            "nothing learns from: set folds.test_share to 0, or add data of other locations"
         )
     strata = strata_of(chips, params, [stratum for stratum in params.stratify if stratum != "location"])
     shares = np.array([1 - params.test_share, params.test_share])
@@ -89,7 +88,7 @@ def _test_part(chips: pd.DataFrame, params: FoldsParams, seed: int) -> NDArray[n
 
 
 def _folds_of(chips: pd.DataFrame, params: FoldsParams, seed: int) -> Ints:
-    """Fold of each chip outside the test part."""
+    """Assign a fold to each chip outside the test part."""
     scene = scene_of(chips["location"], chips["datetime"])
     group, names = group_chips(chips, scene, params)
     if len(names) < params.number:
@@ -99,24 +98,24 @@ def _folds_of(chips: pd.DataFrame, params: FoldsParams, seed: int) -> Ints:
 
 
 def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None:
-    """Refuse folds that leak or do not fit the chips.
+    """Refuse folds that leak or do not match the chips.
 
     Args:
-        folds: table by `tables.FOLDS`.
-        chips: as for `split`; groups are worked out from it again and not taken from `folds`.
-        params: number of folds and what may not be split.
+        folds: Table by `tables.FOLDS`.
+        chips: Table of chips, see `split`; groups are recomputed from it and not taken from `folds`.
+        params: Number of folds, and what must not be split.
 
     Raises:
-        LeakError: chips are missing or unknown, their scene is another, a fold is empty or out of range, or a group is
-            in two folds. The message names chips or groups.
-        tables.TableError: `folds` breaks its schema.
+        LeakError: Chips are missing or unknown, have another scene, a fold is empty or out of range, or a group is in
+            two folds. The message names chips or groups.
+        tables.TableError: `folds` violates its schema.
     """
     folds = tables.FOLDS.check(folds, "folds").set_index("chip_id")
     chips = check_chips(chips).set_index("chip_id", drop=False)
     missing, extra = chips.index.difference(folds.index), folds.index.difference(chips.index)
     if len(missing) or len(extra):
         raise LeakError(
-            f"the folds are not of these chips: {len(missing)} have no fold{_shown(missing)}, "
+            f"the folds do not match these chips: {len(missing)} have no fold{_shown(missing)}, "
             f"{len(extra)} are unknown{_shown(extra)}; make the folds again"
         )
     folds = folds.loc[chips.index]
@@ -154,7 +153,7 @@ def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None
 
 
 def check_chips(chips: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns that folds depend on; `ValueError` for chips that `split` refuses."""
+    """Return the columns that folds depend on; raise `ValueError` for chips that `split` refuses."""
     missing = [c for c in COLUMNS if c not in chips]
     if missing:
         raise ValueError(f"chips lack the columns {missing}; expected {list(COLUMNS)}")
@@ -172,14 +171,14 @@ def check_chips(chips: pd.DataFrame) -> pd.DataFrame:
 
 
 def group_chips(chips: pd.DataFrame, scene: pd.Series, params: FoldsParams) -> tuple[Ints, list[str]]:
-    """Group number of each chip, and the groups' names; sorted, so that the order of rows makes no difference."""
+    """Return the group number of each chip and the groups' names, sorted so that the order of rows does not matter."""
     of = {"scene": scene, "location": chips["location"], "none": chips["chip_id"]}[params.group]
     names, group = np.unique(of.to_numpy(dtype=str), return_inverse=True)
     return group.astype(np.int64), names.tolist()
 
 
 def strata_of(chips: pd.DataFrame, params: FoldsParams, wanted: tuple[Stratum, ...] | list[Stratum]) -> dict[str, Ints]:
-    """Value number of each chip, per criterion; an unknown datetime or coverage is a value of its own."""
+    """Return the value number of each chip per criterion; an unknown datetime or coverage is a separate value."""
     taken = times(chips["datetime"])
     values = {
         "location": chips["location"].to_numpy(dtype=str),
@@ -198,7 +197,7 @@ def _too_few(chips: pd.DataFrame, scene: pd.Series, found: int, params: FoldsPar
     if params.group == "location" and scene.nunique() >= params.number:
         options.append("set folds.group to scene")
     if params.group != "none" and len(chips) >= params.number:
-        options.append("set folds.group to none, which lets chips of one scene be in training and validation")
+        options.append("set folds.group to none, which allows chips of one scene in both training and validation")
     what = {"scene": "scenes", "location": "locations", "none": "chips"}[params.group]
     return f"{params.number} folds need at least {params.number} {what}, but there are {found}: " + (
         "; or ".join([*options, "add data"])
@@ -214,19 +213,19 @@ def _shown(names: pd.Index | pd.Series) -> str:
 
 @dataclass(frozen=True)
 class _Imbalance:
-    """What the search makes small: a weighted sum of squares that is quadratic in the assignment.
+    """The objective of the search: a weighted sum of squares that is quadratic in the assignment.
 
-    For each criterion, Pearson's chi-square of the table value x fold against even counts:
-    sum_v sum_k (n_vk - n_v s_k)² folds / n_v, where s_k is the share of fold k, the same for all folds but for the test
-    part. Size is a criterion with one value; it weighs as much as all others
-    together, because folds of unequal size also make every criterion uneven.
+    For each criterion, Pearson's chi-square of the table value x fold against even counts: sum_v sum_k (n_vk - n_v
+    s_k)² folds / n_v, where s_k is the share of fold k, equal for all folds except in the choice of the test part. Size
+    is a criterion with one value. It has the weight of all others together, because folds of unequal size also make
+    every criterion uneven.
 
     Attributes:
-        counts: groups x values, chips of each value in each group.
-        weight: weight of each value's squares.
-        weighted: counts times weight.
-        target: chips of each value that each fold should have, folds x values.
-        square: sum of weighted squares per group; it is large for large groups and for groups with rare values.
+        counts: Number of chips of each value in each group, groups x values.
+        weight: Weight of the squares of each value.
+        weighted: Counts times weight.
+        target: Number of chips of each value that each fold should have, folds x values.
+        square: Sum of weighted squares per group, large for large groups and for groups with rare values.
         folds: number of folds.
     """
 
@@ -253,7 +252,7 @@ class _Imbalance:
         return cls(counts, weight, weighted, np.outer(shares, total), counts.multiply(weighted).sum(axis=1), folds)
 
     def excess(self, fold: Ints) -> Floats:
-        """Chips of each value above the target: folds x values."""
+        """Return the chips of each value above the target: folds x values."""
         member = sparse.coo_array((np.ones(len(fold)), (fold, np.arange(len(fold)))), shape=(self.folds, len(fold)))
         return np.asarray((member.tocsr() @ self.counts).toarray() - self.target)
 
@@ -262,18 +261,18 @@ class _Imbalance:
         return float((np.square(self.excess(fold)) @ self.weight).sum())
 
     def row(self, group: int) -> tuple[NDArray[np.int32], Floats, Floats]:
-        """Values of a group, their counts, and their weighted counts."""
+        """Return the values of a group, their counts, and their weighted counts."""
         part = slice(self.counts.indptr[group], self.counts.indptr[group + 1])
         return self.counts.indices[part], self.counts.data[part], self.weighted.data[part]
 
 
 def _search(imbalance: _Imbalance, seed: int) -> Ints:
-    """Fold of each group: the best of several restarts of a greedy assignment and a local search."""
+    """Assign groups to folds: the best of several restarts of a greedy assignment and a local search."""
     rng = np.random.default_rng(seed)
     groups = imbalance.counts.shape[0]
     best, least = np.empty(0, np.int64), np.inf
     for restart in range(max(1, min(MOST_RESTARTS, EFFORT // groups))):
-        # The first order is strictly by size and rarity, the others are random around it.
+        # The first order is strictly by size and rarity; the others are random perturbations of it.
         order = np.argsort(-imbalance.square * np.exp(rng.normal(0, 0.5 * min(restart, 1), groups)), kind="stable")
         fold = _improve(imbalance, _greedy(imbalance, order), rng)
         value = round(imbalance.value(fold), DECIMALS)
@@ -283,9 +282,9 @@ def _search(imbalance: _Imbalance, seed: int) -> Ints:
 
 
 def _greedy(imbalance: _Imbalance, order: NDArray[np.intp]) -> Ints:
-    """Put one group after the other where it adds least.
+    """Assign groups one after another to the fold where they add least.
 
-    No fold stays empty, here or in `_improve`: a group adds more where more chips are, so an empty fold is cheapest.
+    No fold stays empty, here or in `_improve`: adding to a fuller fold costs more, so an empty fold is cheapest.
     """
     fold = np.zeros(len(order), np.int64)
     excess = -imbalance.target
@@ -298,11 +297,11 @@ def _greedy(imbalance: _Imbalance, order: NDArray[np.intp]) -> Ints:
 
 
 def _improve(imbalance: _Imbalance, fold: Ints, rng: np.random.Generator) -> Ints:
-    """Move a group, or swaps two, as long as that lowers the imbalance.
+    """Move a group, or swap two, as long as that reduces the imbalance.
 
     With p = weighted @ excess.T (groups x folds), half the change is q_g + p_gb - p_ga for a move of g from a to b, and
     q_g + q_h - 2 m_gh + (p_ha - p_ga) - (p_hb - p_gb) for a swap with h, where q are the squares and m the products of
-    rows. So one group's candidates are all compared in a few array operations.
+    rows. So all candidates of a group are compared in a few array operations.
     """
     fold = fold.copy()
     square, groups = imbalance.square, len(fold)
@@ -338,7 +337,7 @@ def _improve(imbalance: _Imbalance, fold: Ints, rng: np.random.Generator) -> Int
 
 
 def _products(imbalance: _Imbalance, group: int) -> Floats:
-    """Weighted product of a group's row with every group's."""
+    """Return the weighted product of a group's row with every group's."""
     values, count, _ = imbalance.row(group)
     row = np.zeros(imbalance.counts.shape[1])
     row[values] = count

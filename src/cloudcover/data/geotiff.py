@@ -1,4 +1,4 @@
-"""Writing GeoTIFFs so that a full disk is an error."""
+"""Writing of GeoTIFFs, with an error if the disk is full."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def encode_geotiff(
     """Encode an image as the bytes of a GeoTIFF.
 
     Args:
-        pixels: H x W, or B x H x W, in the data type of the file.
-        profile: rasterio's creation options, such as `crs`, `transform`, `nodata` and `compress`. Size, number of bands
-            and data type follow from `pixels`; the driver is `GTiff`, or `COG` if they say so.
-        complete: adds more to the open image, such as tags or a mask, which is stored inside the file.
+        pixels: H x W or B x H x W, in the data type of the file.
+        profile: Creation options of rasterio, such as `crs`, `transform`, `nodata` and `compress`. Size, number of
+            bands and data type follow from `pixels`; the driver is `GTiff`, or `COG` if given.
+        complete: Function that adds more to the open image, such as tags or an internal mask.
     """
     bands = pixels[np.newaxis] if pixels.ndim == 2 else pixels
     count, height, width = bands.shape
@@ -46,17 +46,17 @@ def write_geotiff(
 ) -> None:
     """Write an image as a GeoTIFF, atomically.
 
-    GDAL encodes in memory and Python writes the bytes, because GDAL reports nothing when the disk fills up while it
+    GDAL encodes in memory and Python writes the bytes, because GDAL does not report a disk that fills up while it
     closes a file.
 
     Args:
-        path: the file; missing folders are created.
+        path: File to write; missing folders are created.
         pixels: see `encode_geotiff`.
         profile: see `encode_geotiff`.
         complete: see `encode_geotiff`.
 
     Raises:
-        OSError: the file cannot be written; the message names it, and an older file is kept.
+        OSError: The file cannot be written; the message names it, and an older file is kept.
     """
     encoded = encode_geotiff(pixels, profile, complete)
     with atomic(path) as part:

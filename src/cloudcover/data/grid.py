@@ -1,4 +1,4 @@
-"""Where a raster is: its size, coordinate reference system and transform, compared as geography and not as text."""
+"""Georeferencing of a raster: size, coordinate reference system and transform, compared by meaning and not as text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 TOLERANCE_PIXELS = 1e-3
-"""Two grids are the same if no corner differs by more: writers round the last digits of a transform differently."""
+"""Maximum difference of corners between equal grids, because writers round transforms differently."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Place of a chip: shape [pixels], CRS as text, and affine transform (six numbers, rasterio's order)."""
+    """Georeferencing of a chip: shape [pixels], CRS as text, and affine transform (six numbers in rasterio's order)."""
 
     height: int
     width: int
@@ -23,7 +23,7 @@ class Grid:
     transform: tuple[float, ...]
 
     def differences(self, other: Grid) -> str:
-        """Name what differs, with both values; an empty text if nothing does."""
+        """Describe what differs, with both values; return an empty text for equal grids."""
         same = {
             "height": self.height == other.height,
             "width": self.width == other.width,
@@ -35,7 +35,7 @@ class Grid:
 
     @property
     def placed(self) -> bool:
-        """Whether the file says where it is."""
+        """Whether the file is georeferenced."""
         return bool(self.crs) or not Affine(*self.transform).is_identity
 
     def _aligned(self, other: Grid) -> bool:
@@ -47,13 +47,13 @@ class Grid:
             return False
         moved = ~there @ here
         corners = [(x, y) for x in (0, self.width) for y in (0, self.height)]
-        # A comparison with NaN is false.
+        # Comparisons with NaN are false.
         return all(abs(a - b) <= TOLERANCE_PIXELS for at in corners for a, b in zip(moved @ at, at, strict=True))
 
 
 @lru_cache(maxsize=256)
 def same_crs(one: str, other: str) -> bool:
-    """Return whether two texts, such as `EPSG:32633` and its WKT, are one CRS; an empty text equals only another one."""
+    """Return whether two texts, such as `EPSG:32633` and its WKT, are one CRS; an empty text equals only another."""
     if one == other or not (one and other):
         return one == other
     try:

@@ -1,4 +1,4 @@
-"""Chip ids that a spreadsheet or a list of files has changed: `00120` became `120`, `12e4` `120000`, `ab` `AB.tif`."""
+"""Chip ids altered by a spreadsheet or a file list, such as `00120` to `120`, `12e4` to `120000`, `ab` to `AB.tif`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cloudcover.data.chips import stem_of
 
 
 def core(chip_id: str) -> str:
-    """What is left of an id: its value as a number, or its letters without case; without the suffix of a TIFF."""
+    """Return the invariant part of an id: its numeric value, or its letters without case, without a TIFF suffix."""
     name = stem_of(chip_id) or chip_id
     try:
         return repr(float(name))
@@ -17,10 +17,10 @@ def core(chip_id: str) -> str:
 
 
 def changed_ids(ids: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Find ids that are not known, but differ from a known one only in their form.
+    """Find unknown ids that differ from a known one only in their form.
 
     Returns:
-        The changed id -> the known one.
+        Altered id -> known id.
     """
     originals = {core(chip_id): chip_id for chip_id in known}
     unknown = sorted(set(ids) - set(known))

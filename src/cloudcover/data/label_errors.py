@@ -1,4 +1,4 @@
-"""The kinds of error that labels have: the audit names them, and the simulator makes them."""
+"""Kinds of label errors, named by the audit and produced by the simulator."""
 
 LABEL_ERRORS = (
     "empty_over_cloud",
@@ -12,4 +12,4 @@ LABEL_ERRORS = (
     "missed_cloud",
 )
 SCENE_FAILED = "scene_failed"
-"""All labels of a scene belong to another image. An error of scenes, so it is not among those of single labels."""
+"""All labels of a scene belong to another image. It is an error of scenes, and not among those of single labels."""

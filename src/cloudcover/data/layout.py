@@ -17,22 +17,22 @@ from cloudcover.runtime.files import hash_files
 SPLITS = ("train", "test")
 
 UNLABELLED = "unlabelled"
-"""A third split, of further chips without labels that the set does not have (`data.unlabelled`)."""
+"""A third split, for additional unlabelled chips that are not in the set (`data.unlabelled`)."""
 
 EXTRA = ("chip_id_crosswalk.csv",)
-"""Tables that the mirrors have beside the metadata: the names that the chips had in the challenge."""
+"""Additional tables of the mirrors, with the names of the chips in the challenge."""
 
 
 class LayoutError(ValueError):
-    """A folder is not in the challenge's layout; the message says what was expected and what was found."""
+    """A folder that does not have the challenge's layout; the message says what was expected and what was found."""
 
 
 def read_metadata(root: Path) -> pd.DataFrame:
-    """Chips of all splits by `tables.METADATA`, with columns `split` and `scene`.
+    """Read the chips of all splits by `tables.METADATA`, with columns `split` and `scene`.
 
     Raises:
-        LayoutError: there is no train_metadata.csv, or it has no rows.
-        TableError: ids are duplicated (also if only by case, or between splits) or not plain names.
+        LayoutError: There is no train_metadata.csv, or it has no rows.
+        TableError: Ids are not plain names, or duplicated (also if only in case, or between splits).
     """
     frames = []
     for split in (*SPLITS, UNLABELLED):
@@ -48,17 +48,17 @@ def read_metadata(root: Path) -> pd.DataFrame:
 
 
 def _remedy(root: Path) -> str:
-    """Tell how to get `train_metadata.csv`; where the table of the files is, its files have been here before."""
+    """Explain how to get `train_metadata.csv`; if the table of files exists, the set was downloaded before."""
     if (root / "files.csv").exists():
         return "raw files are not versioned; `snakemake --cores 1 --forcerun download -- data/raw/files.csv` gets them"
     return f"expected train_metadata.csv with {list(tables.METADATA.columns)}"
 
 
 def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
-    """Two-way difference between the metadata and the folders; links to folders count, hidden folders do not.
+    """Compare metadata and folders in both directions; links to folders count, hidden folders do not.
 
     Returns:
-        `rows without chips` (in the metadata only) and `chips without rows` (on disk only), sorted ids.
+        Sorted ids as `rows without chips` (only in the metadata) and `chips without rows` (only on disk).
     """
     missing: list[str] = []
     extra: list[str] = []
@@ -72,20 +72,20 @@ def orphans(root: Path, chips: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def visible(folder: Path) -> Iterator[Path]:
-    """What a folder holds, sorted, hidden names left out; nothing if there is no such folder."""
+    """List the content of a folder, sorted, without hidden names; an empty list if there is no such folder."""
     if folder.is_dir():
         yield from sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def remove_empty_folders(root: Path) -> None:
-    """Remove the folders of chips whose images are gone; one that stays would look like a chip without bands."""
+    """Remove the folders of deleted chips, because an empty one would look like a chip without bands."""
     for folder in root.glob("*_features/*/"):
         if not any(folder.iterdir()):
             folder.rmdir()
 
 
 def layout_files(root: Path) -> Iterator[Path]:
-    """All files of the layout below `root`, relative to it; links are followed, hidden files are unfinished."""
+    """List all files of the layout below `root`, relative to it; links are followed, hidden files are unfinished."""
     yield from (Path(name) for name in EXTRA if (root / name).exists())
     for split in (*SPLITS, UNLABELLED):
         metadata = root / f"{split}_metadata.csv"
@@ -96,14 +96,14 @@ def layout_files(root: Path) -> Iterator[Path]:
 
 
 def differences(root: Path, manifest: pd.DataFrame) -> dict[str, str]:
-    """Two-way difference between the files below `root` and their manifest, by names and lengths.
+    """Compare the files below `root` with their manifest in both directions, by names and lengths.
 
     Args:
-        root: folder in the challenge's layout.
+        root: Folder in the challenge's layout.
         manifest: `tables.FILES`.
 
     Returns:
-        Path -> what is wrong: missing, another length, or not in the manifest.
+        Path -> problem: missing, another length, or not in the manifest.
     """
     found = {path.as_posix(): (root / path).stat().st_size for path in layout_files(root) if (root / path).exists()}
     wrong = dict.fromkeys(found.keys() - set(manifest["path"]), "is not in the manifest")
@@ -116,12 +116,12 @@ def differences(root: Path, manifest: pd.DataFrame) -> dict[str, str]:
 
 
 def refuse_unusable(file: Path) -> None:
-    """Refuse a file that cannot be read, or an image whose meaning is in a file beside it, which would stay behind.
+    """Refuse an unreadable file, or an image whose meaning depends on a file beside it, which would not be copied.
 
-    A `.aux.xml` that holds nothing but statistics is ignored.
+    A `.aux.xml` that contains only statistics is ignored.
 
     Raises:
-        LayoutError: see above.
+        LayoutError: The file is refused.
     """
     if not file.is_file() or not os.access(file, os.R_OK):
         link = f": it is a link to {file.readlink()}" if file.is_symlink() else ""
@@ -143,13 +143,13 @@ def _text(path: Path) -> str:
 def write_file_table(
     root: Path, origin: str, progress: bool | None = None, paths: Iterable[Path] | None = None
 ) -> pd.DataFrame:
-    """Hash the files below `root` and writes `root/files.csv` by `tables.FILES`.
+    """Hash the files below `root` and write `root/files.csv` by `tables.FILES`.
 
     Args:
-        root: folder in the challenge's layout.
-        origin: where the files came from.
-        progress: show a bar; None: when on a terminal.
-        paths: files of the layout, relative to `root`; None: all that are there.
+        root: Folder in the challenge's layout.
+        origin: Where the files came from.
+        progress: Whether to show a progress bar; None: only on a terminal.
+        paths: Files of the layout, relative to `root`; None: all existing files.
     """
     chosen = None if paths is None else set(paths)
     files = [path for path in layout_files(root) if chosen is None or path in chosen]
@@ -159,7 +159,7 @@ def write_file_table(
 
 
 def hashed(root: Path, paths: list[Path], origin: str, progress: bool | None = None) -> pd.DataFrame:
-    """Rows of `tables.FILES` of some files below `root`; arguments as for `write_file_table`."""
+    """Return rows of `tables.FILES` for some files below `root`; arguments as for `write_file_table`."""
     digests = hash_files([root / path for path in paths], "hash", progress)
     rows = [
         (path.as_posix(), (root / path).stat().st_size, digest) for path, digest in zip(paths, digests, strict=True)

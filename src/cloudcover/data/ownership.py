@@ -1,8 +1,8 @@
-"""Folders that also hold files of a person: only what this program has put there is ever replaced or removed.
+"""Folders shared with a user's files: the program replaces or removes only what it has put there itself.
 
-The hidden file `.cloudcover` of a folder lists the program's files in it. It is written before they are, so that a run
-that is killed at any time can tell its own files from those of others, also where Snakemake has removed the table that
-lists them.
+The hidden file `.cloudcover` of a folder lists the program's files in it. It is written before they are, so that the
+program can recognise its own files even after a killed run, and even if Snakemake has removed the table that lists
+them.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from cloudcover.data import tables
 from cloudcover.runtime.files import part_of, remove_leftovers, write_text
 
 RECORD = ".cloudcover"
-"""Lists the program's files in a folder, a path per line, relative to the folder."""
+"""Record of the program's files in a folder, one path per line, relative to the folder."""
 
 TABLES = ("files.csv", "masks.csv")
-"""Tables of this program that list the files beside them, `path` among their columns."""
+"""The program's tables with a column `path` that lists the files in their folder."""
 _HEADERS = [list(table.columns) for table in (tables.FILES, tables.TRUTH, tables.PREDICTIONS)]
 
 
 class FolderError(ValueError):
-    """A file or folder is not this program's to replace or to remove; the message names it and says what to do."""
+    """A file or folder that the program must not replace or remove; the message names it and the remedy."""
 
 
 def refuse_overlap(source: Path, target: Path, what: str, files: Iterable[Path] = ()) -> None:
-    """Refuse a folder to read from that is the folder to write to, or lies in it, or around it.
+    """Refuse a folder to read from that equals, contains or is inside the folder to write to.
 
     Args:
-        source: the folder to read.
-        target: the folder to write; it need not exist.
-        what: names the source in the message, such as `data.path`.
-        files: of the source, absolute or from the working directory; none may be a link into the target.
+        source: Folder to read.
+        target: Folder to write; it need not exist.
+        what: Name of the source in the message, such as `data.path`.
+        files: Files of the source, absolute or relative to the working directory; none may be a link into the target.
 
     Raises:
-        FolderError: see above; links and other names of a folder are seen through.
+        FolderError: The folders overlap, also through links or other names of a folder.
     """
     if _inside(source, target) or _inside(target, source):
         raise FolderError(
-            f"{what}: {source} and {target}, which gets the results, are one folder or lie in each other: "
-            "choose a folder apart from it"
+            f"{what}: {source} and {target}, which gets the results, are the same folder or one is inside the other: "
+            "choose a separate folder"
         )
     root = target.resolve()
     for file in files:
         if root in file.resolve().parents:
             raise FolderError(
-                f"{what}: {file} is a link into {target}, which gets the results: put the file itself there"
+                f"{what}: {file} is a link into {target}, which gets the results: replace it with the file itself"
             )
 
 
 def _inside(inner: Path, outer: Path) -> bool:
-    """Return whether a folder is another one or lies in it; also by another name, such as a mount or another case."""
+    """Return whether a folder equals or is inside another one, also by another name, such as a mount."""
     resolved, root = inner.resolve(), outer.resolve()
     return any(
         path == root or (path.exists() and root.exists() and path.samefile(root))
@@ -62,24 +62,24 @@ def _inside(inner: Path, outer: Path) -> bool:
 
 
 def claim(root: Path) -> None:
-    """Make a folder the program's, by its record; it is made if need be, and may hold hidden files of others.
+    """Make a folder the program's, by a record in it; it is created if necessary, and may hold other hidden files.
 
     Raises:
-        FolderError: the folder holds files, but no record or table of this program.
+        FolderError: The folder holds files, but no record or table of this program.
     """
     files = owned(root)
     if not files and not (root / RECORD).exists() and not _tables(root):
         names = sorted(entry.name for entry in os.scandir(root)) if root.exists() else []
         if foreign := [name for name in names if not name.startswith(".")]:
             raise FolderError(
-                f"{root} holds {foreign[0]}, and no {RECORD} that says cloudcover made it: choose an empty folder, "
-                "or move what is in it"
+                f"{root} holds {foreign[0]}, and no {RECORD} that shows that cloudcover made it: choose an empty "
+                "folder, or move its content"
             )
     _write(root, files)
 
 
 def owned(root: Path) -> set[str]:
-    """Return the program's files below a folder, relative to it, by its record and its tables."""
+    """List the program's files below a folder, relative to it, from its record and its tables."""
     files = _recorded(root)
     for table in _tables(root):
         with table.open(encoding="utf-8", newline="") as file:
@@ -88,14 +88,14 @@ def owned(root: Path) -> set[str]:
 
 
 def reserve(root: Path, paths: Collection[str]) -> None:
-    """Record files that are about to be written below a folder, and removes what killed runs left beside them.
+    """Record files that are about to be written below a folder, and remove leftovers of killed runs.
 
     Args:
-        root: the folder; it is made if need be.
-        paths: files relative to it.
+        root: The folder; it is created if necessary.
+        paths: Files relative to it.
 
     Raises:
-        FolderError: one of them exists and is not the program's, or a link would lead it out of the folder.
+        FolderError: One of them exists and is not the program's, or a link would lead it out of the folder.
     """
     files = owned(root)
     for path in sorted(set(paths) - files):
@@ -105,7 +105,7 @@ def reserve(root: Path, paths: Collection[str]) -> None:
             )
     if away := _led_away(root, paths):
         raise FolderError(
-            f"{root / min(away)} lies outside {root}, because a folder on the way is a link: replace the link"
+            f"{root / min(away)} is outside {root}, because a folder in its path is a link: replace the link"
         )
     for folder in {(root / path).parent for path in paths}:
         remove_leftovers(folder)
@@ -113,9 +113,9 @@ def reserve(root: Path, paths: Collection[str]) -> None:
 
 
 def prune(root: Path, keep: Collection[str]) -> None:
-    """Remove the program's files below a folder but `keep`, relative to it; those of others stay.
+    """Remove the program's files below a folder except `keep`, relative to it; files of others stay.
 
-    What a killed run left half written (`part_of`) goes as well.
+    Partial files left by killed runs (`part_of`) are removed as well.
     """
     known = owned(root)
     for path in known - _led_away(root, known):
@@ -130,14 +130,14 @@ def prune(root: Path, keep: Collection[str]) -> None:
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
-    """Remove a folder and those above it, up to `root`, as long as they are empty."""
+    """Remove a folder and its parents up to `root`, as long as they are empty."""
     while folder != root and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
 
 
 def _led_away(root: Path, paths: Collection[str]) -> set[str]:
-    """Those of the paths whose folders are not below `root`, through links or dots."""
+    """List those of the paths whose folders are not below `root`, because of links or dots."""
     base = root.resolve()
     folders = {(root / path).parent for path in paths}
     outside = {folder for folder in folders if not folder.resolve().is_relative_to(base)}
@@ -145,7 +145,7 @@ def _led_away(root: Path, paths: Collection[str]) -> set[str]:
 
 
 def _tables(root: Path) -> list[Path]:
-    """Return the program's tables in a folder."""
+    """List the program's tables in a folder."""
     found = []
     for path in (root / name for name in TABLES):
         if path.is_file():

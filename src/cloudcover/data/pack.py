@@ -1,7 +1,8 @@
-"""Packing: thousands of GeoTIFFs become a few shards that are read by memory map.
+"""Packing of thousands of GeoTIFFs into a few shards that are read through memory maps.
 
-A chip's shard follows from its id alone, so that a new or removed chip changes one shard and DVC uploads no other:
-the shard is the first bits of the id's SHA-256, as many as keep the mean at `chips_per_shard` or below.
+A chip's shard depends only on its id, so adding or removing a chip changes one shard, and DVC uploads no other. The
+shard number is the first bits of the id's SHA-256, as many as keep the mean number of chips at `chips_per_shard` or
+below.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class PackError(ValueError):
-    """The chips cannot be packed; the message lists the first of them."""
+    """Chips that cannot be packed; the message lists the first of them."""
 
 
 @dataclass(frozen=True)
@@ -51,27 +52,26 @@ class _Job:
 
 
 def shard_of(chip_id: str, shards: int) -> int:
-    """Shard of a chip among `shards`, a power of two."""
+    """Return the shard of a chip among `shards`, a power of two."""
     return int.from_bytes(hashlib.sha256(chip_id.encode()).digest()[:4], "big") & (shards - 1)
 
 
 def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: int = 1) -> None:
-    """Packs the chips below `raw` into the store `out`.
+    """Pack the chips below `raw` into the store `out`.
 
-    Shards whose sources did not change are kept. Memory holds one shard per worker.
+    Shards with unchanged sources are kept. Memory use is one shard per worker.
 
     Args:
-        raw: folder in the challenge's layout, with `files.csv`.
-        out: gets `index.parquet` (`tables.INDEX` and band statistics), `chips-*.npy` (N x B x H x W uint16) and
-            `labels-*.npy` (N x H x W uint8, 255 where unknown).
-        quarantine: gets the unusable chips by `tables.QUARANTINE`.
-        params: bands, sizes, nodata value, offset and tolerance.
-        workers: processes.
+        raw: Folder in the challenge's layout, with `files.csv`.
+        out: Output folder for `index.parquet` (`tables.INDEX` and band statistics), `chips-*.npy` (N x B x H x W
+            uint16) and `labels-*.npy` (N x H x W uint8, 255 where unknown).
+        quarantine: Output table of unusable chips, by `tables.QUARANTINE`.
+        params: Bands, sizes, nodata value, offset and tolerance.
+        workers: Number of processes.
 
     Raises:
-        PackError: more than `max_quarantined` of the chips are unusable, no chip is left, or labels may be 0/255
-            masks.
-        TableError: the metadata or the manifest breaks its schema.
+        PackError: More than `max_quarantined` of the chips are unusable, no chip is left, or labels may be 0/255 masks.
+        TableError: The metadata or the manifest violates its schema.
     """
     chips = read_metadata(raw)
     manifest = tables.FILES.read(raw / "files.csv")
@@ -92,7 +92,7 @@ def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: in
 
 
 def _unusable(raw: Path, chips: pd.DataFrame, manifest: pd.DataFrame, params: DataParams) -> list[dict[str, str]]:
-    """Rows of the quarantine by names and lengths alone: what metadata, manifest and folders do not all agree on."""
+    """List rows of the quarantine from names and lengths alone: disagreements of metadata, manifest and folders."""
     orphaned = orphans(raw, chips)
     rows = [
         {"chip_id": chip, "band": "", "reason": reason}
@@ -113,13 +113,13 @@ def _unusable(raw: Path, chips: pd.DataFrame, manifest: pd.DataFrame, params: Da
         if not chip:
             log.warning("%s %s", raw / path, problem)
         if chip in known - done and band in ("label", *params.bands):
-            reason = f"{path} {problem}: `cloudcover verify` lists such files, `cloudcover download` brings them again"
+            reason = f"{path} {problem}: `cloudcover verify` lists such files, `cloudcover download` fetches them again"
             rows.append({"chip_id": chip, "band": band, "reason": reason})
     return rows
 
 
 def _part_of(path: str) -> tuple[str, str]:
-    """Chip and band (`label` for a label) of a path of the layout; empty texts for a table."""
+    """Return chip and band (`label` for a label) of a path of the layout; empty texts for a table."""
     parts = path.split("/")
     stem = stem_of(parts[-1]) or ""
     return (parts[1], stem) if len(parts) == 3 else (stem, "label" if stem else "")
@@ -158,7 +158,7 @@ def _run(jobs: list[_Job], workers: int) -> tuple[pd.DataFrame, list[dict[str, s
 
 
 def _pack_shard(job: _Job) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    """Packs one shard, or keeps the one on disk if its sources and the parameters are the same."""
+    """Pack one shard, or keep the existing one if its sources and the parameters are unchanged."""
     key = fingerprint(
         [
             [job.params.bands, job.params.chip_size, job.params.nodata, job.params.offset],
@@ -233,7 +233,7 @@ def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, ob
 
 
 def _flags(chip: Chip, params: DataParams) -> list[str]:
-    """Flag of the pixels (`statistics.flags`), the label (`Chip.doubt`), and the values (see `values.report`)."""
+    """Return flags of the pixels (`statistics.flags`), the label (`Chip.doubt`) and the values (`values.report`)."""
     found = flags(chip.bands, params.bands, params.nodata).split()
     if chip.doubt:
         found.append(chip.doubt)
@@ -245,7 +245,7 @@ def _flags(chip: Chip, params: DataParams) -> list[str]:
 
 
 def _report(index: pd.DataFrame) -> None:
-    """Log conversions and lost offsets of all chips, also of those in kept shards."""
+    """Log conversions and lost offsets of all chips, also in shards that were kept."""
     by_chip = {chip: found.split() for chip, found in zip(index["chip_id"], index["flags"], strict=True)}
     report(
         {c: flag.removeprefix(CONVERTED) for c, f in by_chip.items() for flag in f if flag.startswith(CONVERTED)},
@@ -262,9 +262,9 @@ def _tolerate(quarantined: pd.DataFrame, total: int, params: DataParams) -> None
 
 
 def _refuse_255_masks(index: pd.DataFrame) -> None:
-    """Refuse a set in which some labels may be 0/255 masks: their cloud would be unknown, and nobody would notice.
+    """Refuse a set in which some labels may be 0/255 masks, because their cloud would silently become unknown.
 
-    That a file declares 255 as unknown is believed only if labels with cloud hold 255 as well.
+    A file's declaration of 255 as unknown is trusted only if labels with cloud contain 255 as well.
     """
     undeclared, declared = (
         index.loc[[flag in found.split() for found in index["flags"]], "chip_id"].tolist()
@@ -279,4 +279,6 @@ def _refuse_255_masks(index: pd.DataFrame) -> None:
             "say so (`gdal_edit.py -a_nodata 255 FILE`), and a label with cloud must hold 255, too; else remove them"
         )
     if declared:
-        log.warning("%d labels hold 255 but no 1, taken for unknown and clear: %s", len(declared), listed(declared))
+        log.warning(
+            "%d labels contain 255 but no 1, interpreted as unknown and clear: %s", len(declared), listed(declared)
+        )

@@ -1,4 +1,4 @@
-"""Scenes: the chips cut from one satellite image, and when it was taken."""
+"""Scenes: the satellite image that chips were cut from, and its time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ def times(datetime: pd.Series) -> pd.Series:
     """Parse ISO 8601 texts into UTC timestamps.
 
     Args:
-        datetime: texts such as `2020-04-29T08:20:47Z`; a time without zone is UTC; empty or missing = unknown.
+        datetime: Texts such as `2020-04-29T08:20:47Z`; a time without zone is UTC; empty or missing = unknown.
 
     Returns:
         Series of UTC timestamps with the same index; NaT where unknown.
 
     Raises:
-        ValueError: a text is not ISO 8601; the message names the rows and texts.
+        ValueError: A text is not ISO 8601; the message names the rows and texts.
     """
     text = datetime.fillna("").astype(str).str.strip()
-    # A set has few scenes and many chips: each text is parsed once.
+    # Each text is parsed only once, because a set has few scenes and many chips.
     parsed = {t: pd.to_datetime(t, format="ISO8601", utc=True, errors="coerce") for t in text.unique() if t}
     wrong = text[text.map(lambda t: bool(t) and pd.isna(parsed[t]))]
     if len(wrong):
@@ -32,22 +32,22 @@ def times(datetime: pd.Series) -> pd.Series:
 
 
 def scene_of(location: pd.Series, datetime: pd.Series) -> pd.Series:
-    """Name the scene of each chip: `location@datetime`, the time in UTC.
+    """Name the scene of each chip: `location@datetime`, with the time in UTC.
 
-    Two spellings of one instant (`Z`, `+00:00`, no zone) are one scene. Chips of a location without a datetime are one
-    scene, `location@undated`: they may share an image, so they are kept together.
+    Different spellings of the same instant (`Z`, `+00:00`, no zone) give the same scene. Chips of a location without a
+    datetime form one scene, `location@undated`, because they may share an image.
 
     Args:
-        location: name of the place of each chip; empty = unknown, which counts as one place.
+        location: Name of each chip's location; empty = unknown, which counts as one location.
         datetime: ISO 8601 texts, "" = unknown; same index as `location`.
 
     Returns:
         Series of `str` with the index of `location`.
 
     Raises:
-        ValueError: a datetime is not ISO 8601.
+        ValueError: A datetime is not ISO 8601.
     """
     code, stamps = pd.factorize(times(datetime))
-    # NaT has the code -1: the last name.
+    # NaT has the code -1, which selects the last name.
     names = pd.Index([*(stamp.isoformat().replace("+00:00", "Z") for stamp in stamps), UNDATED])
     return (location.fillna("").astype(str) + "@" + names[code]).rename("scene")

@@ -1,4 +1,4 @@
-"""The files of the store: a shard is two arrays and their seal, a table that is written last and holds their hashes."""
+"""Files of the store: a shard is two arrays and a seal, a table written last that contains their hashes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def array_path(store: Path, kind: str, shard: int) -> Path:
-    """Where an array of a shard is; `kind` is `chips` or `labels`."""
+    """Return the path of an array of a shard; `kind` is `chips` or `labels`."""
     return store / f"{kind}-{shard:05d}.npy"
 
 
@@ -35,11 +35,11 @@ def write(store: Path, shard: int, rows: pd.DataFrame, arrays: Arrays, key: str 
     """Write a shard.
 
     Args:
-        store: folder of the shards.
-        shard: its number.
-        rows: a row per chip; they come back from `kept`.
-        arrays: chips N x B x H x W uint16 [DN], labels N x H x W uint8 of {0, 1, 255}.
-        key: says what the shard was made of; None: it must not be kept.
+        store: Folder of the shards.
+        shard: Number of the shard.
+        rows: Table with one row per chip, which `kept` returns.
+        arrays: Chips N x B x H x W uint16 [DN], labels N x H x W uint8 of {0, 1, 255}.
+        key: Description of the shard's sources; None: the shard must not be kept.
     """
     seal = _seal_path(store, shard)
     seal.unlink(missing_ok=True)
@@ -54,7 +54,7 @@ def write(store: Path, shard: int, rows: pd.DataFrame, arrays: Arrays, key: str 
 
 
 def kept(store: Path, shard: int, key: str) -> pd.DataFrame | None:
-    """Rows of a shard on disk, or None if it was made of something else, or is damaged, which is logged."""
+    """Return the rows of a shard on disk, or None if its sources differ or it is damaged, which is logged."""
     if not _seal_path(store, shard).exists():
         return None
     rows, problems = _check(store, shard)
@@ -64,13 +64,13 @@ def kept(store: Path, shard: int, key: str) -> pd.DataFrame | None:
 
 
 def verify(store: Path) -> pd.DataFrame:
-    """Read every shard of a store and name what is damaged.
+    """Read every shard of a store and report damage.
 
     Returns:
-        path, problem: a row per file; sorted.
+        Table of path and problem, one row per file, sorted.
 
     Raises:
-        FileNotFoundError: there is no index.
+        FileNotFoundError: There is no index.
     """
     problems: dict[str, str] = {}
     try:
@@ -86,7 +86,7 @@ def verify(store: Path) -> pd.DataFrame:
 
 
 def _check(store: Path, shard: int) -> tuple[pd.DataFrame | None, dict[str, str]]:
-    """Rows of a shard, or None if its seal cannot be read, and what is wrong with its files."""
+    """Check a shard: return its rows, or None if its seal is unreadable, and the problems of its files."""
     seal = _seal_path(store, shard)
     try:
         rows = pd.read_parquet(seal, page_checksum_verification=True)

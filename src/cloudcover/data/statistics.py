@@ -1,4 +1,4 @@
-"""Statistics of a chip's pixels, computed once when it is packed."""
+"""Statistics of a chip's pixels, computed once on packing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ PERCENTILES = (2, 50, 98)
 
 
 def exact_percentiles(values: NDArray[np.uint16], wanted: tuple[int, ...] = PERCENTILES) -> list[float]:
-    """Percentiles by a histogram of 65,536 bins: exact for uint16, and no sort.
+    """Compute percentiles with a histogram of 65,536 bins: exact for uint16, without sorting.
 
     The definition is numpy's default (linear interpolation between order statistics).
 
     Args:
-        values: any shape [DN].
-        wanted: percentiles in 0-100.
+        values: Digital numbers, any shape [DN].
+        wanted: Percentiles in 0-100.
 
     Returns:
         One value per wanted percentile [DN]; NaN for no values.
@@ -30,10 +30,10 @@ def exact_percentiles(values: NDArray[np.uint16], wanted: tuple[int, ...] = PERC
 
 
 def band_statistics(pixels: NDArray[np.uint16], band: str, nodata: int) -> dict[str, float]:
-    """Mean, standard deviation and percentiles of one band [DN], nodata left out; 0 for a band without data.
+    """Compute mean, standard deviation and percentiles of one band [DN] without nodata; 0 for a band without data.
 
     Returns:
-        Columns `mean_<band>_dn`, `std_<band>_dn`, `p02_<band>_dn`, `p50_<band>_dn`, `p98_<band>_dn`.
+        The columns `mean_<band>_dn`, `std_<band>_dn`, `p02_<band>_dn`, `p50_<band>_dn`, `p98_<band>_dn`.
     """
     valid = pixels[pixels != nodata]
     if valid.size == 0:
@@ -45,7 +45,7 @@ def band_statistics(pixels: NDArray[np.uint16], band: str, nodata: int) -> dict[
 
 
 def flags(bands: NDArray[np.uint16], names: list[str], nodata: int) -> str:
-    """Quality flags of a chip, separated by spaces: `empty:<band>`, `constant:<band>`, `nodata`.
+    """Return quality flags of a chip, separated by spaces: `empty:<band>`, `constant:<band>`, `nodata`.
 
     `empty` means that a band has no data at all (a sparse file reads as zeros), `constant` that all its valid pixels
     are within 1 DN, `nodata` that some pixels of the chip have no data.

@@ -1,4 +1,4 @@
-"""Reading the store."""
+"""Reading of the store."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from cloudcover.runtime.arrays import open_array
 from cloudcover.runtime.limits import open_file_limit
 
 MAPS = 256
-"""Arrays of shards that are kept mapped."""
+"""Maximum number of shard arrays that are mapped at the same time."""
 
 
 class ChipStore:
-    """The packed chips of a folder; memory use does not grow with their number, because shards are memory-mapped.
+    """The packed chips of a folder, memory-mapped, so that memory use does not grow with their number.
 
     Attributes:
-        root: the folder, with `index.parquet` and the shards.
+        root: Folder with `index.parquet` and the shards.
         index: `tables.INDEX` with further columns of band statistics, indexed by chip_id and sorted by it.
     """
 
@@ -35,7 +35,7 @@ class ChipStore:
         self._places = self.index[["shard", "row"]].to_numpy()
         self._sizes = self.index["shard"].value_counts().to_dict()
         self._row = {chip_id: row for row, chip_id in enumerate(self.index["chip_id"])}
-        self._map = lru_cache(maxsize=min(MAPS, open_file_limit() // 4))(self._open)  # a map keeps its file open
+        self._map = lru_cache(maxsize=min(MAPS, open_file_limit() // 4))(self._open)  # every map keeps its file open
 
     def __len__(self) -> int:
         return len(self.index)
@@ -44,7 +44,7 @@ class ChipStore:
         return open_array(array_path(self.root, kind, shard), self._sizes[shard])
 
     def _rows(self, chip_ids: Sequence[str]) -> NDArray[np.intp]:
-        """Rows of the index. pandas' `loc` would cost as much as copying a chip."""
+        """Look up rows of the index; pandas' `loc` would take as long as copying a chip."""
         try:
             return np.array([self._row[chip_id] for chip_id in chip_ids], np.intp)
         except KeyError as error:
@@ -56,11 +56,11 @@ class ChipStore:
         return [c.removeprefix("mean_").removesuffix("_dn") for c in columns if c.startswith("mean_")]
 
     def chips(self, chip_ids: Sequence[str], out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
-        """Gathers chips.
+        """Gather chips.
 
         Args:
-            chip_ids: N ids; a `KeyError` names one that the store does not hold.
-            out: buffer of at least N chips to fill, or None for a new array. Reusing one saves the page faults that
+            chip_ids: N ids; a `KeyError` names one that is not in the store.
+            out: Buffer of at least N chips to fill, or None for a new array. Reusing a buffer avoids page faults, which
                 dominate for large batches.
 
         Returns:
@@ -70,9 +70,10 @@ class ChipStore:
         return gathered.astype(np.uint16, copy=False)
 
     def mapped(self, chip_ids: Sequence[str]) -> list[NDArray[np.uint16]]:
-        """Chips where they lie, not copied: N read-only views of the memory maps, B x H x W uint16 [DN].
+        """Return the chips without copying: N read-only views of the memory maps, B x H x W uint16 [DN].
 
-        Their pages are in memory when this returns, so that the disk is waited for here and not where they are used.
+        Their pages are in memory when this returns, so that waiting for the disk happens here and not where they are
+        used.
         """
         chips = []
         for shard, row in self._places[self._rows(chip_ids)]:
@@ -82,7 +83,7 @@ class ChipStore:
         return chips
 
     def labels(self, chip_ids: Sequence[str], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Gathers labels as given: N x H x W uint8 of {0, 1, 255}; all 255 for chips without a label."""
+        """Gather the given labels: N x H x W uint8 of {0, 1, 255}; all 255 for chips without a label."""
         gathered = self._gather("labels", chip_ids, out)
         return gathered.astype(np.uint8, copy=False)
 
@@ -96,7 +97,7 @@ class ChipStore:
         return out[: len(places)]
 
     def places(self, chip_ids: Sequence[str]) -> list[tuple[str, list[float]]]:
-        """CRS as text, or empty, and the six numbers of the transform of each chip."""
+        """Return the CRS as text (may be empty) and the six numbers of the transform for each chip."""
         rows = self._grids.iloc[self._rows(chip_ids)]
         return [(crs, [float(v) for v in numbers.split()]) for crs, numbers in rows.itertuples(index=False, name=None)]
 
@@ -105,7 +106,7 @@ class ChipStore:
         return self.index[["crs", "transform"]]
 
     def percentiles(self, chip_ids: Sequence[str]) -> NDArray[np.float32]:
-        """2nd and 98th percentile of each band: N x B x 2 float32 [DN]."""
+        """Return the 2nd and 98th percentile of each band: N x B x 2 float32 [DN]."""
         return self._all_percentiles[self._rows(chip_ids)]
 
     @cached_property
@@ -115,12 +116,12 @@ class ChipStore:
 
     @staticmethod
     def batches(chip_ids: Iterable[str], size: int) -> Iterable[list[str]]:
-        """Cut ids into batches of at most `size`, so that a pass over the store needs bounded memory."""
+        """Divide ids into batches of at most `size`, so that a pass over the store needs bounded memory."""
         ids = list(chip_ids)
         return (ids[i : i + size] for i in range(0, len(ids), size))
 
     def describe(self) -> pd.Series:
-        """Numbers of chips, scenes, locations and labels, for reports."""
+        """Return the numbers of chips, scenes, locations and labels for reports."""
         index = self.index
         return pd.Series(
             {

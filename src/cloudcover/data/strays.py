@@ -1,4 +1,4 @@
-"""Files that are not recognised: they are named with what to do, and never dropped in silence."""
+"""Unrecognised files, which are reported with a remedy and never silently dropped."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cloudcover.data.layout import SPLITS, UNLABELLED, LayoutError, visible
 from cloudcover.runtime.text import named
 
 DOCUMENTS = (".txt", ".md", ".csv", ".json", ".xml", ".html", ".pdf", ".yml", ".yaml", ".ini", ".db", ".log")
-"""Suffixes of files that hold no label."""
+"""Suffixes of files that are not labels."""
 
 log = logging.getLogger(__name__)
 
 
 def stray_labels(paths: Iterable[Path], chips: pd.DataFrame) -> dict[str, str]:
-    """Find what lies among the labels but is no chip's label, such as `c000_mask.tif` or `c000.png`.
+    """Find files among the labels that are not the label of a chip, such as `c000_mask.tif` or `c000.png`.
 
-    Documents, and whatever lies beside a chip's label under its name, such as a preview, are passed over.
+    Documents, and files with the name of a chip that has a label, such as previews, are ignored.
 
     Args:
-        paths: in the challenge's layout, such as `train_labels/c000.tif`; all others are ignored.
-        chips: chip_id, split.
+        paths: Paths in the challenge's layout, such as `train_labels/c000.tif`; all others are ignored.
+        chips: Table of chip_id and split.
 
     Returns:
-        Path -> what is wrong with it, and what to do.
+        Path -> its problem and the remedy.
     """
     listed = list(paths)
     strays = {}
@@ -45,24 +45,24 @@ def stray_labels(paths: Iterable[Path], chips: pd.DataFrame) -> dict[str, str]:
                 continue
             means = _meant(path.name, others)
             advice = f"it may be that of {means}, which has none: {_to_label(path, means)}" if means else "remove it"
-            strays[path.as_posix()] = f"is no label of a chip, expected <chip>.tif; {advice}"
+            strays[path.as_posix()] = f"is not the label of a chip, expected <chip>.tif; {advice}"
     return strays
 
 
 def stray_folders(root: Path) -> list[str]:
-    """Name of the folders below `root` that are not part of the layout, such as `labels` or `Train_Labels`."""
+    """List the folders below `root` that are not part of the layout, such as `labels` or `Train_Labels`."""
     known = {f"{split}_{part}" for split in (*SPLITS, UNLABELLED) for part in ("features", "labels")}
     return [path.name for path in visible(root) if path.is_dir() and path.name not in known]
 
 
 def labels_below(root: Path) -> Iterator[Path]:
-    """What lies in the folders of labels, relative to `root`."""
+    """List the content of the label folders, relative to `root`."""
     folders = [root / f"{split}_labels" for split in (*SPLITS, UNLABELLED)]
     yield from (path.relative_to(root) for folder in folders for path in visible(folder))
 
 
 def _meant(name: str, chips: dict[str, str]) -> str | None:
-    """Return the chip, by `ids.core`, whose id is a part of a name, such as c000 of `c000_mask.tif` and `mask-C000.png`."""
+    """Find the chip, by `ids.core`, whose id is part of a name, such as c000 in `c000_mask.tif` and `mask-C000.png`."""
     stem = name.rpartition(".")[0] or name
     edges = [-1, *(match.start() for match in re.finditer(r"[_\-. ]", stem)), len(stem)]
     parts = sorted((stem[start + 1 : end] for start, end in combinations(edges, 2)), key=len, reverse=True)
@@ -78,15 +78,15 @@ def _to_label(path: Path, chip: str) -> str:
 
 
 def stray_bands(root: Path, folders: Iterable[Path], bands: list[str]) -> dict[str, str]:
-    """Find bands that are there, but not as a TIFF of their name, such as `B02.jp2`.
+    """Find bands that exist, but not as a TIFF of their name, such as `B02.jp2`.
 
     Args:
-        root: the folder that results are relative to.
-        folders: of chips, below it.
-        bands: their bands.
+        root: Folder that results are relative to.
+        folders: Folders of chips below it.
+        bands: Names of their bands.
 
     Returns:
-        As `stray_labels`.
+        The same as `stray_labels`.
     """
     strays = {}
     for folder in folders:
@@ -98,16 +98,16 @@ def stray_bands(root: Path, folders: Iterable[Path], bands: list[str]) -> dict[s
 
 
 def refuse_strays(root: Path | str, strays: dict[str, str], total: int, tolerated: float) -> None:
-    """Refuse a folder in which too much is not recognised; warn of less.
+    """Refuse a folder with too many unrecognised files; warn about fewer.
 
     Args:
-        root: the folder, or an address.
-        strays: path below it -> what is wrong with it.
-        total: chips of the folder.
-        tolerated: largest share of them that may be dropped [0-1].
+        root: Folder or address.
+        strays: Path below it -> problem.
+        total: Number of chips in the folder.
+        tolerated: Largest share of them that may be dropped [0-1].
 
     Raises:
-        LayoutError: more than that.
+        LayoutError: Too many files are unrecognised.
     """
     if not strays:
         return

@@ -1,6 +1,6 @@
-"""The tables between stages: each has one declared schema, checked when it is written and when it is read.
+"""The tables between stages, each with one declared schema that is checked on writing and on reading.
 
-CSV where a person may read or edit, Parquet where only programs do; the suffix of the path decides.
+Tables that people may read or edit are CSV, the others Parquet; the suffix of the path decides.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ CHIP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-"""Characters that no text of a table may hold: line ends, others that cannot be seen, and halves of characters."""
+"""Characters not allowed in the texts of a table: line breaks, other control characters, and lone surrogates."""
 
 
 class TableError(ValueError):
-    """A table breaks its schema; the message names the file, the column and the rows."""
+    """A table that violates its schema; the message names the file, the column and the rows."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table's schema.
+    """The schema of a table.
 
     Attributes:
-        name: what messages call it.
-        columns: column -> pandas dtype (`str`, `int64`, `float64`, `bool`); units stand in the column's name.
-        key: columns that identify a row.
-        options: column -> allowed values.
-        extra: whether further columns may follow.
-        extra_dtype: dtype of these; None: as they are.
-        checks_keys: whether ids must be plain file names, texts on one line and keys unique; not where a table
-            lists what is wrong.
+        name: Name of the table in messages.
+        columns: Column -> pandas dtype (`str`, `int64`, `float64`, `bool`); units are part of the column's name.
+        key: Columns that identify a row.
+        options: Column -> allowed values.
+        extra: Whether further columns may follow.
+        extra_dtype: Dtype of further columns; None: unchanged.
+        checks_keys: Whether ids must be plain file names, texts on one line and keys unique; False for tables that list
+            problems.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Table:
         return self.check(pd.DataFrame({c: [] for c in self.columns}), self.name)
 
     def check(self, frame: pd.DataFrame, origin: Path | str) -> pd.DataFrame:
-        """Return the frame with declared column order and dtypes.
+        """Check a frame, and return it with the declared column order and dtypes.
 
         Raises:
-            TableError: a column is missing or unknown, a value has another type, a key is duplicated (also if only by
+            TableError: A column is missing or unknown, a value has another type, a key is duplicated (also if only in
                 case), a chip id is not a plain name, a text is not on one line, or a value is not among the options.
         """
         where = f"{origin} ({self.name})"
@@ -113,12 +113,12 @@ class Table:
                 )
 
     def _dtypes(self, frame: pd.DataFrame) -> dict[str, str]:
-        """Dtypes of the declared columns, and of further ones in the frame if they have a dtype."""
+        """Return the dtypes of the declared columns, and of further columns in the frame if they have one."""
         extra = {column: self.extra_dtype for column in frame if column not in self.columns} if self.extra else {}
         return self.columns | {str(column): dtype for column, dtype in extra.items() if dtype}
 
     def write(self, frame: pd.DataFrame, path: Path | str) -> None:
-        """Check and writes the table atomically."""
+        """Check and write the table atomically."""
         frame = self.check(frame, path)
         with atomic(path) as part:
             if Path(path).suffix == ".parquet":
@@ -127,11 +127,11 @@ class Table:
                 frame.to_csv(part, index=False, lineterminator="\n")
 
     def read(self, path: Path | str) -> pd.DataFrame:
-        """Read and checks the table.
+        """Read and check the table.
 
         Raises:
-            TableError: see `check`; an empty file is one as well.
-            FileNotFoundError: there is no such file.
+            TableError: See `check`; also raised for an empty file.
+            FileNotFoundError: The file does not exist.
         """
         try:
             if Path(path).suffix == ".parquet":
@@ -151,10 +151,10 @@ class Table:
 
 
 def read_csv(path: Path | str) -> pd.DataFrame:
-    """Read a CSV as texts, nothing guessed: no number, no missing value, no index.
+    """Read a CSV as text without interpretation: no numbers, no missing values, no index.
 
     Raises:
-        ValueError: the file is empty, names a column twice, or a row has more or fewer fields than the header.
+        ValueError: The file is empty, names a column twice, or a row has more or fewer fields than the header.
     """
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -172,7 +172,7 @@ def read_csv(path: Path | str) -> pd.DataFrame:
 
 
 def truth(text: str) -> bool:
-    """Return a truth value as programs and spreadsheets write it; `ValueError` for any other text, also an empty one."""
+    """Parse a boolean as written by programs and spreadsheets; raise `ValueError` for any other text, even if empty."""
     values = {"true": True, "1": True, "false": False, "0": False}
     if text.lower() not in values:
         raise ValueError(f"{text!r} is not true or false")
@@ -183,12 +183,12 @@ def _cast(values: pd.Series, dtype: str) -> pd.Series:
     if dtype == "str":
         return values.fillna("").astype(str)
     if dtype == "bool" and (values.isna().any() or not values.isin([True, False]).all()):
-        raise ValueError("it holds other values than true and false")
+        raise ValueError("it contains values other than true and false")
     return values.astype(pd.api.types.pandas_dtype(dtype))
 
 
 def _rows(index: pd.Index) -> str:
-    """Row numbers as in an editor: the header is line 1."""
+    """Return row numbers as in an editor, where the header is line 1."""
     return listed(index + 2)
 
 

@@ -1,7 +1,7 @@
-"""The one place where the values that a raster stores become digital numbers (DN): reflectance x 10,000 as uint16.
+"""Conversion of stored raster values to digital numbers (DN), reflectance x 10,000 as uint16, for all readers.
 
-A GeoTIFF can say three things of its pixels: a scale and an offset, a nodata value, and a mask. They are read here and
-converted to the conventions of the store and of the models. A plain file is passed on as it is.
+A GeoTIFF can declare a scale and an offset, a nodata value, and a mask. They are read here and converted to the
+conventions of the store and the models. The values of a plain file are unchanged.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ DN_PER_REFLECTANCE = 10_000.0
 LARGEST = 65_535
 """Largest value of uint16."""
 SMALLEST = -5_000
-"""No reflectance is as dark [DN]: a smaller value marks pixels without data, though nothing says so."""
+"""Lower limit of plausible reflectance [DN]; smaller values mark pixels without data, even if undeclared."""
 DTYPES = ("uint16", "int16", "float32", "float64")
-"""Data types of rasters whose values `read_dn` can turn into DN."""
+"""Data types of rasters that `read_dn` can convert."""
 SHIFTED = (950, 2000)
-"""Where all bands of a chip begin if 1000 DN were added to them (baseline 04.00), at least and below [DN]."""
+"""Range in which the values of all bands begin if 1000 DN were added (baseline 04.00): minimum and upper bound [DN]."""
 DARKEST = 0.001
-"""Share of a band's pixels that may be darker than its beginning: single dark pixels say nothing."""
+"""Share of a band's pixels that may be darker than that, because single dark pixels are not significant."""
 NAMED = 10
-"""Chips that a message names."""
+"""Maximum number of chips named in a message."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a raster, or the metadata beside it, say of the values that a band stores.
+    """The meaning of a band's stored values, declared by the raster or by metadata.
 
     Attributes:
-        scale: factor of a stored value; 1 if nothing is said.
-        offset: what is added to the scaled value; 0 if nothing is said.
-        nodata: stored value of pixels without data, or None if there is none that the file could hold.
-        masked: whether the file has a mask of its own, internal or as a `.msk` beside it.
-        reflectance: whether values with a scale of 1 are reflectance, as floating-point numbers are, and not DN.
+        scale: Factor of a stored value; 1 if undeclared.
+        offset: Number added to the scaled value; 0 if undeclared.
+        nodata: Stored value of pixels without data; None if undeclared or not representable in the file.
+        masked: Whether the file has its own mask, internal or as a `.msk` file.
+        reflectance: Whether values with a scale of 1 are reflectance (floating point) and not DN.
     """
 
     scale: float
@@ -70,24 +70,24 @@ class Stored:
 
     @property
     def scaled(self) -> bool:
-        """Whether scale or offset say anything."""
+        """Whether a scale or offset is declared."""
         return (self.scale, self.offset) != (1, 0)
 
     def conversion(self, offset: int) -> str:
-        """What `to_dn` is made of, in a word, such as `scale=0.0001,offset=-0.1` or `data.offset=1000`."""
+        """Describe `to_dn` in one word, such as `scale=0.0001,offset=-0.1` or `data.offset=1000`."""
         tags = [f"scale={self.scale:g}", f"offset={self.offset:g}"] if self.scaled else []
         return ",".join(tags if self.offset or not offset else [*tags, f"data.offset={offset}"])
 
     def to_dn(self, offset: int) -> tuple[float, float]:
-        """Factor and summand that turn a stored value into DN.
+        """Return the factor and summand that convert a stored value to DN.
 
-        A scale other than 1 gives reflectance; integers with a scale of 1 are DN, and so is their offset.
+        A scale other than 1 yields reflectance; integers with a scale of 1 are DN, and so is their offset.
 
         Args:
-            offset: what was added to the DN of a file without an offset of its own [DN].
+            offset: Offset that was added to the DN of a file without an offset tag [DN].
 
         Raises:
-            ValueError: a scale or offset that is no number, or a scale that is not positive.
+            ValueError: The scale or offset is not a number, or the scale is not positive.
         """
         if not (math.isfinite(self.scale) and math.isfinite(self.offset) and self.scale > 0):
             raise ValueError(
@@ -112,21 +112,21 @@ def read_dn(
 ) -> tuple[NDArray[np.uint16], str]:
     """Read a band as DN.
 
-    A file of uint16 without tags is returned as it is, without a pass over its pixels.
+    A uint16 file without tags is returned unchanged, without a pass over its pixels.
 
     Args:
-        source: an open raster of one of `DTYPES`.
+        source: Open raster of one of `DTYPES`.
         nodata: value of pixels without data in the result [DN].
-        offset: what was added to the DN of a file without an offset of its own; subtracted [DN].
-        window: part to read, or None for all of it.
-        index: number of the band, from 1.
-        stated: what a product's metadata say of its values; None: the file's own tags count.
+        offset: Offset that was added to the DN of a file without an offset tag; it is subtracted [DN].
+        window: Part to read; None: all.
+        index: Number of the band, from 1.
+        stated: Meaning of the values according to a product's metadata; None: the file's own tags apply.
 
     Returns:
-        H x W uint16 [DN] as of `as_dn`, and what was done to scale and shift the values, empty if nothing was.
+        H x W uint16 [DN] as from `as_dn`, and a description of scaling and shifting, empty if there was none.
 
     Raises:
-        ValueError: scale and offset make no sense, or lead to values that uint16 cannot hold.
+        ValueError: Scale and offset are meaningless, or lead to values that uint16 cannot represent.
     """
     says = stated or Stored.of(source, index)
     moved = says.to_dn(offset) != (1, 0)
@@ -147,26 +147,26 @@ def as_dn(
     *,
     saturate: bool = False,
 ) -> NDArray[np.uint16]:
-    """Turn stored values into DN.
+    """Convert stored values to DN.
 
-    DN = 10,000 x (scale x stored + offset), rounded. A pixel has no data where `valid` or the nodata value says so, and
-    where it is no finite number; if nothing is said, where it stores `nodata`. Pixels with data become at least 1 and
+    DN = 10,000 x (scale x stored + offset), rounded. A pixel has no data according to `valid` or the nodata value, or
+    if it is not finite; if neither is declared, if its stored value is `nodata`. Pixels with data become at least 1 and
     never `nodata`.
 
     Args:
-        pixels: any shape, of one of `DTYPES`.
-        says: what they mean.
+        pixels: Stored values, any shape, of one of `DTYPES`.
+        says: Meaning of the values.
         nodata: value of pixels without data in the result [DN].
-        offset: what was added to the DN if `says` states no offset; subtracted [DN].
-        valid: pixels with data by a mask, in the same shape; None: there is no mask.
-        saturate: whether values beyond uint16 become its largest; otherwise they are refused.
+        offset: Offset that was added to the DN if `says` declares none; it is subtracted [DN].
+        valid: Mask of pixels with data, in the same shape; None: there is no mask.
+        saturate: Whether values beyond uint16 are clipped to its maximum; otherwise they are refused.
 
     Returns:
         uint16 [DN] in the same shape.
 
     Raises:
-        ValueError: scale and offset make no sense, or lead to values that uint16 cannot hold or that are darker than
-            any reflectance.
+        ValueError: Scale and offset are meaningless, or lead to values that uint16 cannot represent or that are too
+            dark for reflectance.
     """
     factor, shift = says.to_dn(offset)
     marker = says.nodata if says.nodata is not None or valid is not None else nodata
@@ -177,7 +177,7 @@ def as_dn(
         empty |= ~np.isfinite(pixels)
         stored = np.where(empty, 0, pixels).astype(np.float64)
         dn = _converted(stored, factor, shift, nodata)
-    else:  # by a table: two bytes have 65,536 values, an image many more pixels
+    else:  # with a lookup table: two bytes have 65,536 values, an image has many more pixels
         bits = pixels.view(np.uint16)
         dn = _converted(np.arange(LARGEST + 1, dtype=np.uint16).view(pixels.dtype), factor, shift, nodata)[bits]
     if not saturate:
@@ -187,7 +187,7 @@ def as_dn(
 
 
 def _held(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """Return a file's nodata value if its pixels can have it, as an integer if they are; otherwise None."""
+    """Return a file's nodata value if its pixels can represent it, as an integer for integer types; otherwise None."""
     if nodata is None or dtype.kind == "f":
         return nodata
     limits = np.iinfo(dtype)
@@ -195,7 +195,7 @@ def _held(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
 
 
 def _converted(stored: NDArray[Any], factor: float, shift: float, nodata: int) -> NDArray[np.uint16]:
-    """DN of stored values, between 1 and the largest and never `nodata`."""
+    """Convert stored values to DN between 1 and the maximum, and never `nodata`."""
     dn: NDArray[np.uint16] = np.rint(stored * factor + shift).clip(1, LARGEST).astype(np.uint16)
     dn[dn == nodata] = nodata + 1 if nodata < LARGEST else nodata - 1
     return dn
@@ -223,7 +223,7 @@ def _refuse_extremes(valid: NDArray[Any], factor: float, shift: float, says: Sto
 
 
 def copy_meaning(source: DatasetReader, part: DatasetWriter, window: Window) -> None:
-    """Give a copied window the scale, offset and mask of its source; its nodata value is in the profile."""
+    """Copy scale, offset and mask of the source to a copied window; its nodata value is in the profile."""
     if (source.scales, source.offsets) != ((1,) * source.count, (0,) * source.count):
         part.scales, part.offsets = source.scales, source.offsets
     if MaskFlags.per_dataset in source.mask_flag_enums[0]:
@@ -231,7 +231,7 @@ def copy_meaning(source: DatasetReader, part: DatasetWriter, window: Window) -> 
 
 
 def suspected_offset(bands: NDArray[np.uint16], nodata: int) -> bool:
-    """Return whether all bands begin near 1000 DN, as those of a product of baseline 04.00 or later whose offset was lost.
+    """Detect a lost offset of baseline 04.00 or later, by bands that all begin near 1000 DN.
 
     Args:
         bands: B x H x W uint16 [DN], neither scaled nor shifted.
@@ -247,11 +247,11 @@ def suspected_offset(bands: NDArray[np.uint16], nodata: int) -> bool:
 
 
 def report(conversions: Mapping[str, str], suspects: Sequence[str]) -> None:
-    """Log which chips were converted and by what, and warn of those whose offset seems to be lost.
+    """Log which chips were converted and how, and warn about those whose offset seems to be lost.
 
     Args:
-        conversions: how each chip was converted, by its name; empty where it was not.
-        suspects: chips by `suspected_offset`.
+        conversions: Conversion of each chip, by its name; empty if there was none.
+        suspects: Chips for which `suspected_offset` is true.
     """
     by_kind: dict[str, list[str]] = {}
     for chip, how in conversions.items():
@@ -262,8 +262,8 @@ def report(conversions: Mapping[str, str], suspects: Sequence[str]) -> None:
     if suspects:
         log.warning(
             "all bands of %s begin near 1000 DN: these look like Sentinel-2 products of processing baseline 04.00 or "
-            "later, which add 1000 to every value. If they are, set data.offset: 1000 in params.yaml "
-            "(`cloudcover predict --offset 1000`); else they are taken for cloudier than they are",
+            "later, which add 1000 to every value. If they are, set data.offset: 1000 in params.yaml (`cloudcover "
+            "predict --offset 1000`); otherwise they will look cloudier than they are",
             _names(suspects),
         )
 
