@@ -1,1 +1,1 @@
-"""Images from what people have: products, scenes, rasters and arrays in, bands as digital numbers out. No torch."""
+"""Readers for images in all supported formats, which return bands as digital numbers. No torch."""

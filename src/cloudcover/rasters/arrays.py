@@ -1,4 +1,4 @@
-"""Images in memory: numpy arrays, and what is read like one, such as xarray's that dask computes block by block."""
+"""Images in memory: numpy arrays, and arrays with the same interface, such as xarray's that dask computes in blocks."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from cloudcover.data.grid import Grid
 from cloudcover.data.values import Stored, as_dn
 
 BAND_AXES = ("band", "bands", "channel", "wavelength")
-"""Names that xarray's users give to the axis of the bands."""
+"""Common names of the band axis in xarray."""
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 class ArrayImage:
-    """An array as an image (`image.Image`); only what is asked for is computed.
+    """An array as an image (`image.Image`); only requested parts are computed.
 
     Args:
-        array: B x H x W as of `dn_of`; an array of xarray may have its bands last, if its axis of bands has one of the
-            names in `BAND_AXES`.
+        array: B x H x W as in `dn_of`; in an xarray array the bands may be last, if their axis has one of the names in
+            `BAND_AXES`.
         scale: see `dn_of`.
         offset: see `dn_of`.
         nodata: see `dn_of`.
-        name: stem of the mask's file name.
+        name: Stem of the mask's file name.
 
     Raises:
-        ValueError: the array has no three axes, or no numbers.
+        ValueError: The array does not have three axes, or is not numeric.
     """
 
     def __init__(
@@ -46,26 +46,26 @@ class ArrayImage:
         self.says = f"array of {self._array.dtype}: {f'DN by {self.conversion}' if self.conversion else 'taken as DN'}"
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint16]:
-        """See `image.Image`; raises `ValueError` for values that cannot be reflectance."""
+        """Read a window, see `image.Image`; raise `ValueError` for values that cannot be reflectance."""
         part = self._array[:, rows, columns]
         return dn_of(part, self._scale, self._offset, self._nodata)
 
 
 def dn_of(array: Any, scale: float | None = None, offset: int = 0, nodata: int = 0) -> NDArray[np.uint16]:
-    """Turn an array of DN or reflectance into DN.
+    """Convert an array of DN or reflectance to DN.
 
     Args:
-        array: any shape; integers are DN, floating-point numbers are reflectance. What is masked (`numpy.ma`) or not
-            finite has no data; so has what is `nodata`.
-        scale: reflectance of a stored value of 1; None: 1 for floating-point numbers, 0.0001 for integers.
-        offset: what was added to the DN; subtracted [DN].
-        nodata: value of pixels without data in the result, and in an array of integers [DN].
+        array: Array of any shape. Integers are DN, floating-point numbers are reflectance. Masked (`numpy.ma`),
+            non-finite and `nodata` pixels have no data.
+        scale: Reflectance of a stored value of 1; None: 1 for floating-point numbers, 0.0001 for integers.
+        offset: Offset that was added to the DN; it is subtracted [DN].
+        nodata: Value of pixels without data in the result, and in an integer array [DN].
 
     Returns:
-        The same shape, uint16 [DN]; `nodata` where there are no data.
+        uint16 array of the same shape [DN]; `nodata` where there are no data.
 
     Raises:
-        ValueError: the array holds no numbers, or values that cannot be reflectance.
+        ValueError: The array is not numeric, or contains values that cannot be reflectance.
     """
     values = np.asanyarray(array)
     valid = None
@@ -79,21 +79,21 @@ def dn_of(array: Any, scale: float | None = None, offset: int = 0, nodata: int =
 
 
 def bands_first(array: Any) -> Any:
-    """Return an array with its axis of bands moved to the front, without computing it.
+    """Move the band axis of an array to the front, without computing the array.
 
     Raises:
-        ValueError: there are not three axes.
+        ValueError: There are not three axes.
     """
     if len(array.shape) != 3:
         raise ValueError(f"the array has the shape {tuple(array.shape)}, expected bands x height x width")
     dims = getattr(array, "dims", None)
-    values = array.data if dims is not None else array  # of xarray: numpy's or dask's own
+    values = array.data if dims is not None else array  # the numpy or dask array inside an xarray array
     axis = next((i for i, name in enumerate(dims or ()) if str(name).lower() in BAND_AXES), 0)
     return values.transpose(axis, *(i for i in range(3) if i != axis)) if axis else values
 
 
 def _stored(dtype: Any, scale: float | None) -> Stored:
-    """What the values of an array mean; raises `ValueError` if they are no numbers."""
+    """Return the meaning of an array's values; raise `ValueError` if they are not numbers."""
     kind = np.dtype(dtype).kind
     if kind not in "uif":
         raise ValueError(f"the array is {dtype}, expected DN as integers or reflectance as floating-point numbers")
@@ -101,7 +101,7 @@ def _stored(dtype: Any, scale: float | None) -> Stored:
 
 
 def _two_bytes(values: NDArray[Any]) -> NDArray[np.generic]:
-    """Integers of another size in two bytes; raises `ValueError` for those that do not fit."""
+    """Convert integers of another size to two bytes; raise `ValueError` if they do not fit."""
     if not values.size:
         return values.astype(np.uint16)
     low, high = int(values.min()), int(values.max())

@@ -1,4 +1,4 @@
-"""Chips of the challenge's layout: a folder with one GeoTIFF of uint16 per band, `B02.tif` and so on."""
+"""Chips in the challenge's layout: a folder with one uint16 GeoTIFF per band, `B02.tif` and so on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cloudcover.rasters.layers import Layer, Plan, Request, local
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """Return the folder itself, if it holds any of the bands, in whatever format: what it lacks is found when it is read.
+    """Return the folder itself if it contains any of the bands, in any format; missing bands are reported on reading.
 
-    One that holds JPEG 2000 files only is left to the reader of single-band rasters.
+    A folder with only JPEG 2000 files is left to the reader of single-band rasters.
     """
     bands = [name for name in names if Path(name).stem in request.bands]
     return {} if all(name.lower().endswith(".jp2") for name in bands) else {"": folder.name}

@@ -1,4 +1,4 @@
-"""Reading metadata of a bounded size."""
+"""Reading of metadata files of limited size."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from xml.etree import ElementTree
 from cloudcover.data.chips import ChipError
 
 LARGEST_DOCUMENT = 1 << 25
-"""Bytes of a metadata file that are read at most; a Sentinel-2 product's have less than 100,000."""
+"""Maximum size of a metadata file [bytes]; those of Sentinel-2 products have less than 100,000."""
 
 
 def read_document(path: Path) -> bytes:
     """Read a metadata file.
 
     Raises:
-        ChipError: it is missing, cannot be read, or has more than `LARGEST_DOCUMENT` bytes.
+        ChipError: The file is missing, unreadable, or larger than `LARGEST_DOCUMENT`.
     """
     try:
         with path.open("rb") as file:
@@ -29,33 +29,33 @@ def read_document(path: Path) -> bytes:
 
 
 def checked_size(content: bytes, name: str) -> bytes:
-    """Pass content on that is no longer than `LARGEST_DOCUMENT`; raises `ChipError`."""
+    """Return content that is not larger than `LARGEST_DOCUMENT`; otherwise raise `ChipError`."""
     if len(content) > LARGEST_DOCUMENT:
         raise ChipError(name, f"has more than {LARGEST_DOCUMENT:,} bytes")
     return content
 
 
 def parse_xml(content: bytes, name: str) -> ElementTree.Element:
-    """Parse XML; external entities are not followed; raises `ChipError`."""
+    """Parse XML without external entities; raise `ChipError` if it is invalid."""
     try:
         return ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
-        raise ChipError(name, f"is no XML ({error}): truncated?") from None
+        raise ChipError(name, f"is not XML ({error}): truncated?") from None
 
 
 def parse_json(content: bytes, name: str) -> dict[str, Any]:
-    """Parse a JSON object; raises `ChipError`."""
+    """Parse a JSON object; raise `ChipError` if it is invalid."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ChipError(name, f"is no JSON ({error}): truncated?") from None
+        raise ChipError(name, f"is not JSON ({error}): truncated?") from None
     if not isinstance(value, dict):
         raise ChipError(name, f"is a JSON {type(value).__name__}, expected an object")
     return value
 
 
 def number(text: object, key: str, name: str) -> float:
-    """Return a number of a metadata file; raises `ChipError` if it is none."""
+    """Parse a number in a metadata file; raise `ChipError` if it is not a number."""
     try:
         return float(text)  # type: ignore[arg-type]
     except (TypeError, ValueError):

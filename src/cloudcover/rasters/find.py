@@ -1,4 +1,4 @@
-"""Which images a path holds, and which reader opens each."""
+"""Search for images in paths, and choice of their readers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from cloudcover.rasters.layers import Plan, Request, file_name
 from cloudcover.rasters.stack import open_stack
 
 Kind = Literal["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
-"""Readers by name, as `--as` takes them; the first that finds something in a folder has it."""
+"""Readers by name, for `--as`; the first one that finds an image in a folder is used."""
 READERS = {
     "safe": safe, "landsat": landsat, "hls": hls, "chip": chips, "bands": named, "raster": multiband, "stac": stac
 }  # fmt: skip
 ONLY_ASKED = ("raster", "stac")
-"""Readers for files that a folder may hold for other reasons: they are used if they or the file are named."""
+"""Readers for files that may also have another purpose: used only if the reader or the file is named explicitly."""
 EXPECTED = (
     "expected a folder with {band}.tif or x_{band}.jp2 and so on, a .SAFE folder or its zip, a Landsat or HLS folder; "
-    "rasters of several bands and STAC items are named themselves, or found by `--as raster` and `--as stac`"
+    "name rasters with several bands and STAC items directly, or find them with `--as raster` and `--as stac`"
 )
 
 log = logging.getLogger(__name__)
@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Found:
-    """An image that was found and not opened yet; can be pickled.
+    """An image that was found but not opened; can be pickled.
 
     Attributes:
-        name: stem of the mask's file name.
-        kind: its reader.
-        place: folder, file or address.
-        part: which of a folder's images it is, as the reader has it; empty: the place itself.
-        request: what is asked of it.
+        name: Stem of the mask's file name.
+        kind: Name of its reader.
+        place: Folder, file or address.
+        part: Identifier for one of several images in a folder, defined by the reader; empty: the place itself.
+        request: Requested bands and conversions.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Found:
 
     @contextmanager
     def open(self) -> Iterator[Image]:
-        """Open it, check that its bands agree, and log what was found and done; not for chips, which are many.
+        """Open the image, check that its bands match, and log the result, except for chips, which are many.
 
         Raises:
-            ChipError: the image cannot be used; names the band or file that is to blame.
+            ChipError: The image cannot be used; the message names the band or file to blame.
         """
         plan: Callable[[str, str, Request], Plan] = READERS[self.kind].plan
         with open_stack(self.name, plan(self.place, self.part, self.request), self.request) as image:
@@ -72,21 +72,21 @@ def find_images(
     offset: int = 0,
     nodata: int = 0,
 ) -> list[Found]:
-    """Find the images among `paths`: a path is one itself, or a folder that holds images at any depth.
+    """Find the images in `paths`: each path is an image, or a folder that contains images at any depth.
 
     Links to folders are followed, hidden folders are not.
 
     Args:
-        paths: folders, files and addresses; an address must be a text, because `Path` drops one of its slashes.
-        bands: see `Request`; so are the others.
-        kind: the reader to use, or None for the first that finds something.
+        paths: Folders, files and addresses; an address must be a string, because `Path` drops one of its slashes.
+        bands: See `Request`.
+        kind: Reader to use, or None for the first that finds something.
         numbers: see `Request`.
         offset: see `Request`.
         nodata: see `Request`.
 
     Raises:
-        FileNotFoundError: a path does not exist or holds no image.
-        ValueError: there are numbers of bands, but an image is no raster of several bands.
+        FileNotFoundError: A path does not exist or contains no image.
+        ValueError: Band numbers are given, but an image is not a raster with several bands.
     """
     request = Request(tuple(bands), None if numbers is None else tuple(numbers), offset, nodata)
     found: list[Found] = []
@@ -99,18 +99,18 @@ def find_images(
             below = _in_file(Path(path), kind, request)
         if not below:
             expected = EXPECTED.format(band=bands[0])
-            raise FileNotFoundError(f"{path} holds no image{f' for --as {kind}' if kind else ''}: {expected}")
+            raise FileNotFoundError(f"{path} contains no image{f' for --as {kind}' if kind else ''}: {expected}")
         if other := [image for image in below if numbers and image.kind != "raster"]:
             raise ValueError(
-                f"numbers of bands are for rasters of several bands, but {other[0].name} is read as {other[0].kind}: "
-                "name the raster itself, or leave the numbers out"
+                f"band numbers apply only to rasters with several bands, but {other[0].name} is read as {other[0].kind}: "
+                "name the raster itself, or omit the numbers"
             )
         found += below
     return found
 
 
 def _behind(url: str, kind: Kind | None, request: Request) -> Found:
-    """Return the image behind an address: a raster by its suffix, otherwise a STAC item."""
+    """Return the image at an address: a raster according to its suffix, otherwise a STAC item."""
     path = Path(unquote(urlsplit(url).path))
     raster = path.suffix.lower() in multiband.SUFFIXES
     return Found(
@@ -119,7 +119,7 @@ def _behind(url: str, kind: Kind | None, request: Request) -> Found:
 
 
 def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
-    """Return the image that a file is or belongs to; raises `FileNotFoundError` if it does not exist."""
+    """Return the image that a file is or belongs to; raise `FileNotFoundError` if it does not exist."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.name in safe.LEVELS or landsat.METADATA.fullmatch(path.name):
@@ -135,18 +135,18 @@ def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
 
 
 def _below(top: Path, kind: Kind | None, request: Request) -> list[Found]:
-    """Return the images of a folder and of all below it, by their folders' names."""
+    """Find the images in a folder and all folders below it, by their folders' names."""
     found: dict[Path, list[Found]] = {}
     for folder, folders, names in _folders(top):
         found[folder] = _in_folder(folder, names, kind, request)
         if any(image.kind == "safe" and not image.part for image in found[folder]):
-            folders.clear()  # what is in a product belongs to it
+            folders.clear()  # the content of a product belongs to it
     return [image for folder in sorted(found) for image in found[folder]]
 
 
 def _in_folder(folder: Path, names: Sequence[str], kind: Kind | None, request: Request) -> list[Found]:
-    """Return the images of one folder by the first reader that finds any."""
-    # The folder that somebody stands in has a name too, which becomes that of its mask.
+    """Return the images of one folder, by the first reader that finds any."""
+    # Resolve the name of the current folder, which becomes that of the mask.
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     kinds: list[Kind] = [kind] if kind else [each for each in get_args(Kind) if each not in ONLY_ASKED]
     for each in kinds:
@@ -156,7 +156,7 @@ def _in_folder(folder: Path, names: Sequence[str], kind: Kind | None, request: R
 
 
 def _folders(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Return a folder and all below it with the names of their visible folders and files; a loop of links is entered once."""
+    """Yield a folder and all below it with the names of their visible content; loops of links are entered once."""
     seen = set()
     for root, folders, names in os.walk(top, followlinks=True):
         if (place := Path(root).resolve()) in seen:

@@ -1,4 +1,4 @@
-"""What every reader gives: an image whose parts are read as digital numbers."""
+"""The interface of all readers: an image whose parts are read as digital numbers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cloudcover.data.grid import Grid
 
 
 class Image(Protocol):
-    """An open image; its pixels are read window by window.
+    """An open image, read window by window.
 
     Attributes:
-        name: stem of the mask's file name.
-        grid: height, width, CRS and transform.
-        says: what was found and done, such as `Sentinel-2 L2A, baseline 05.09, offset -1000 DN`.
-        conversion: how stored values become DN (`values.Stored.conversion`), empty if they are taken as they are.
-        doubtful: whether nothing states an offset, so that the values must be looked at (`values.suspected_offset`).
-        files: files on this machine that it is read from, without links, which no output may overwrite.
+        name: Stem of the mask's file name.
+        grid: Height, width, CRS and transform.
+        says: Description for the log, such as `Sentinel-2 L2A, baseline 05.09, offset -1000 DN`.
+        conversion: Conversion of stored values to DN (`values.Stored.conversion`); empty if they are unchanged.
+        doubtful: Whether no offset is declared, so that the values must be checked (`values.suspected_offset`).
+        files: Local files that the image is read from, with links resolved, which no output may overwrite.
     """
 
     @property
@@ -40,13 +40,13 @@ class Image(Protocol):
         """Read a window; safe to call from several threads.
 
         Args:
-            rows: rows of the window, inside the image, with a step of 1.
-            columns: its columns.
+            rows: Rows of the window, inside the image, with a step of 1.
+            columns: Columns of the window.
 
         Returns:
-            B x H x W uint16 [DN], the asked bands in order; `nodata` where the source of a band says that it has none.
+            B x H x W uint16 [DN], the requested bands in order; `nodata` where the source of a band has no data.
 
         Raises:
-            ChipError: a band cannot be read; names band and file.
+            ChipError: A band cannot be read; the message names band and file.
         """
         ...

@@ -1,4 +1,4 @@
-"""Landsat Collection 2, Level 1 and 2: GeoTIFFs at 30 m and a metadata file `*_MTL.txt` or `*_MTL.json`.
+"""Landsat Collection 2, Level 1 and 2: GeoTIFFs at 30 m with a metadata file `*_MTL.txt` or `*_MTL.json`.
 
 USGS, Landsat 8-9 Collection 2 Level 2 Science Product Guide (LSDS-1619) and Level 1 Data Format Control Book
 (LSDS-1822): reflectance = REFLECTANCE_MULT x stored + REFLECTANCE_ADD; that of Level 1 is also divided by the sine of
@@ -21,13 +21,13 @@ METADATA = re.compile(r"(?P<product>.+)_MTL\.(?:txt|json)", re.IGNORECASE)
 FILE = re.compile(r"(?P<product>L[COTEM]0[4-9]_L[12]\w\w_\w+?)(?:_SR)?_B\d+\.TIFF?", re.IGNORECASE)
 OLI = {"B01": 1, "B02": 2, "B03": 3, "B04": 4, "B08": 5, "B8A": 5, "B10": 9, "B11": 6, "B12": 7}
 TM = {"B02": 1, "B03": 2, "B04": 3, "B08": 4, "B8A": 4, "B11": 5, "B12": 7}
-"""Numbers of the sensors' bands by the bands of Sentinel-2 that they stand for (Landsat 8 and 9; 4 to 7)."""
+"""Band numbers of the sensors by the corresponding Sentinel-2 bands (Landsat 8 and 9; 4 to 7)."""
 
 Groups = Mapping[str, Mapping[str, str]]
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """Products of a folder by their metadata files, or by their GeoTIFFs where there is none."""
+    """List the products of a folder by their metadata files, or by their GeoTIFFs if there is none."""
     for pattern in (METADATA, FILE):
         if found := {match["product"] for name in names if (match := pattern.fullmatch(name))}:
             return {product: product for product in sorted(found)}
@@ -38,7 +38,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
     """Find the file and the scale of each band.
 
     Raises:
-        ChipError: the metadata lack something or are of another collection, or the sensor has no such band.
+        ChipError: The metadata are incomplete or of another collection, or the sensor has no such band.
     """
     folder = Path(place)
     metadata = next((path for end in ("txt", "json") if (path := folder / f"{part}_MTL.{end}").exists()), None)
@@ -59,7 +59,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
 
 
 def read_groups(path: Path) -> Groups:
-    """Keys and values of a metadata file by their groups; raises `ChipError`."""
+    """Read keys and values of a metadata file by group; raise `ChipError` if it is invalid."""
     content = read_document(path)
     if path.suffix.lower() == ".json":
         root = parse_json(content, path.name).get("LANDSAT_METADATA_FILE")
@@ -77,7 +77,7 @@ def read_groups(path: Path) -> Groups:
 
 
 def _by_tags(folder: Path, part: str, request: Request) -> Plan:
-    """Files whose own tags must say what their values mean."""
+    """Plan the reading of files whose own tags must declare the meaning of their values."""
     surface = "_SR" if "_L2" in part.upper() else ""
     layers = []
     for band in request.bands:
@@ -116,8 +116,8 @@ def _group(groups: Groups, name: str, metadata: str) -> Mapping[str, str]:
 
 
 def _number(spacecraft: str, band: str) -> int:
-    """Return the number of a sensor's band; raises `ChipError` if there is none like the one that is asked for."""
+    """Return the number of a sensor's band; raise `ChipError` if none corresponds to the requested one."""
     numbers = OLI if spacecraft in ("LANDSAT_8", "LANDSAT_9") else TM
     if (key := plain_band(band)) not in numbers:
-        raise ChipError(band, f"{spacecraft} has no band like it: those for {', '.join(numbers)} are there")
+        raise ChipError(band, f"{spacecraft} has no such band: those for {', '.join(numbers)} are there")
     return numbers[key]

@@ -1,4 +1,4 @@
-"""One raster with several bands, on this machine or behind an address: GeoTIFF, COG, JPEG 2000 or VRT."""
+"""A single raster with several bands, local or remote: GeoTIFF, COG, JPEG 2000 or VRT."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """All rasters of a folder by their suffix."""
+    """List all rasters of a folder by their suffix."""
     return {name: Path(name).stem for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES}
 
 
 def plan(place: str, part: str, request: Request) -> Plan:
-    """Choose the bands by the asked numbers or by their descriptions.
+    """Select the bands by the given numbers or by their descriptions.
 
     Raises:
-        ChipError: it cannot be read, a band is not there, or its descriptions do not say which bands they are.
+        ChipError: The raster cannot be read, a band does not exist, or its descriptions do not identify the bands.
     """
     file = _file(place, part)
     with rasterio.Env(**options([file])), errors_of(file), open_layer(file) as source:
@@ -55,13 +55,13 @@ def _file(place: str, part: str) -> Layer:
 
 
 def _described(descriptions: Sequence[str | None], file: Layer, request: Request) -> tuple[int, ...]:
-    """Numbers of the asked bands, from 1."""
+    """Return the numbers of the requested bands, from 1."""
     own = [described_band(text or "") for text in descriptions]
     wanted = [described_band(band) for band in request.bands]
     if missing := [band for band in wanted if own.count(band) != 1]:
         raise ChipError(
             missing[0],
             f"{file.shown} calls its {len(own)} bands {', '.join(text or '(nothing)' for text in descriptions)}: "
-            "say which to take, such as `--bands 1,2,3,4`",
+            "select them, for example with `--bands 1,2,3,4`",
         )
     return tuple(own.index(band) + 1 for band in wanted)

@@ -12,16 +12,16 @@ from cloudcover.rasters.layers import Layer, Plan, Request, local, plain_band
 NAME = re.compile(
     r"(?:(?P<part>.+?)[_.\-])?(?P<band>[A-Za-z0-9]+?)(?:_(?P<metres>\d\d)m)?\.(?:tiff?|jp2)", re.IGNORECASE
 )
-"""What precedes the band is the name of the image; a pixel's size may follow, as in Level-2A products."""
+"""The part before the band is the name of the image; a pixel size may follow, as in Level-2A products."""
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """Images of a folder by what precedes the band in their files' names; nothing gives the folder's own name."""
+    """List the images of a folder by the part of the names before the band; without one, use the folder's own name."""
     return {part: part or folder.name for part, *_ in sorted(_named(names, request))}
 
 
 def plan(place: str, part: str, request: Request) -> Plan:
-    """Choose the file with the smallest pixels for each band; raises `ChipError` if there is none, or more than one."""
+    """Select the file with the smallest pixels for each band; raise `ChipError` if there is none, or more than one."""
     folder = Path(place)
     files = [name for name in sorted(path.name for path in folder.iterdir()) if not name.startswith(".")]
     found = [named for named in _named(files, request) if named[0] == part]
@@ -29,7 +29,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
 
 
 def _named(names: Sequence[str], request: Request) -> Iterator[tuple[str, str, int, str]]:
-    """Image, band, pixel size as the name gives it [m] and name of the files that hold one of the bands."""
+    """Return image, band, pixel size from the name [m], and name of the files that contain one of the bands."""
     wanted = {plain_band(band) for band in request.bands}
     for name in names:
         match = NAME.fullmatch(name)
@@ -44,5 +44,5 @@ def _layer(folder: Path, part: str, band: str, found: Sequence[tuple[str, str, i
         raise ChipError(band, f"{folder / name}.tif or .jp2 is missing")
     names = [name for metres, name in files if metres == files[0][0]]
     if len(names) > 1:
-        raise ChipError(band, f"{folder / names[0]} and {names[1]} are one band: remove one of them")
+        raise ChipError(band, f"{folder / names[0]} and {names[1]} are the same band: remove one of them")
     return local(band, folder / names[0])

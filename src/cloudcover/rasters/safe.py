@@ -1,7 +1,7 @@
-"""Sentinel-2 products, Level-1C and Level-2A: a `.SAFE` folder or the zip of one, in the format since December 2016.
+"""Sentinel-2 products, Level-1C and Level-2A: a `.SAFE` folder or its zip, in the format since December 2016.
 
-ESA, Sentinel-2 Products Specification Document (PSD): reflectance = (stored + offset) / quantification value, 0 is no
-data. The offset is in the metadata since processing baseline 04.00 (January 2022); before, there was none.
+ESA, Sentinel-2 Products Specification Document (PSD): reflectance = (stored + offset) / quantification value, and 0
+means no data. The offset is in the metadata since processing baseline 04.00 (January 2022); before, there was none.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from cloudcover.rasters.layers import JPEG2000, Layer, Plan, Request, plain_band
 from cloudcover.rasters.trees import FolderTree, Tree, ZipTree
 
 BAND_IDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
-"""Bands by the number that `band_id` gives them."""
+"""Bands by their `band_id`."""
 SHIFTED_SINCE = 4.0
 """First processing baseline with an offset."""
 ZIP = re.compile(r"S2._MSIL(1C|2A)_.+\.zip", re.IGNORECASE)
 
 
 class Level(NamedTuple):
-    """What a processing level calls things.
+    """The names used by a processing level.
 
     Attributes:
-        name: for the log.
-        root: the metadata's root element.
-        quantification: element of the quantification value.
-        offset: element of a band's offset.
-        suffix: what follows the band in the name of an image of 10 m.
+        name: Name for the log.
+        root: Root element of the metadata.
+        quantification: Element of the quantification value.
+        offset: Element of a band's offset.
+        suffix: Part after the band in the file name of a 10 m image.
     """
 
     name: str
@@ -51,7 +51,7 @@ LEVELS = {
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """Return the folder itself, if it is a product; and the zips of products in it."""
+    """Return the folder itself if it is a product, and zips of products in it."""
     found = {name: product_name(name) for name in sorted(names) if ZIP.fullmatch(name)}
     if folder.suffix.upper() == ".SAFE" or any(name in LEVELS for name in names):
         found[""] = product_name(folder.name)
@@ -67,7 +67,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
     """Find the image and the offset of each band in a product's metadata.
 
     Raises:
-        ChipError: it is no product, its metadata lack something, a band has no image of 10 m, or the zip's members
+        ChipError: It is not a product, its metadata are incomplete, a band has no 10 m image, or members of the zip
             lead out of it.
     """
     path = Path(place, part)
@@ -86,7 +86,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
     layers, offsets = [], []
     for band in request.bands:
         if (key := plain_band(band)) not in images:
-            raise ChipError(band, f"{name} lists no image of 10 m for it: those of {', '.join(images)} are there")
+            raise ChipError(band, f"{name} lists no 10 m image for it: those of {', '.join(images)} are there")
         offsets.append(_offset(root, level, key, baseline, request.offset, name))
         says = Stored(scale=1 / quantification, offset=offsets[-1] / quantification, nodata=0)
         layers.append(Layer(band, tree.uri(images[key]), tree.path(images[key]), says, driver=JPEG2000))
@@ -96,7 +96,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
 
 
 def _images(root: ElementTree.Element, level: Level, name: str) -> dict[str, str]:
-    """Images of 10 m (Level-1C: of any size) by their bands, as paths inside the product."""
+    """Return the 10 m images (Level-1C: of any size) by band, as paths inside the product."""
     found = {}
     for element in root.iter("IMAGE_FILE"):
         path = (element.text or "").strip()
@@ -110,7 +110,7 @@ def _images(root: ElementTree.Element, level: Level, name: str) -> dict[str, str
 
 
 def _offset(root: ElementTree.Element, level: Level, band: str, baseline: float, given: int, name: str) -> float:
-    """What is added to the stored values of a band, as the metadata or, where they should and do not, the user say."""
+    """Return the offset of a band from the metadata or, if they lack it, from the user."""
     elements = root.findall(f".//{level.offset}")
     for element in elements:
         if element.get("band_id") == str(BAND_IDS.index(band)):

@@ -1,4 +1,4 @@
-"""STAC items: a JSON file or an address whose assets are rasters, one for each band or one for all."""
+"""STAC items: a JSON file or an address whose assets are rasters, one per band or one for all."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ from cloudcover.rasters.safe import SHIFTED_SINCE
 from cloudcover.rasters.stac_item import Item, Properties, Values, parse_item
 
 TIMEOUT = 60
-"""Seconds that a server may say nothing."""
+"""Timeout for a server's response [s]."""
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """All JSON files of a folder."""
+    """List all JSON files of a folder."""
     return {name: Path(name).stem for name in sorted(names) if Path(name).suffix.lower() in (".json", ".geojson")}
 
 
 def plan(place: str, part: str, request: Request) -> Plan:
-    """Find the asset of each band and what its values mean.
+    """Find the asset of each band and the meaning of its values.
 
     Raises:
-        ChipError: it is no item, cannot be read, lacks an asset, or names one that must not be opened.
+        ChipError: It is not an item, cannot be read, lacks an asset, or refers to one that must not be opened.
     """
     where = place if "://" in place else str(Path(place, part))
     shown = without_query(where).rpartition("/")[2]
     item = parse_item(_content(where, shown), shown)
     if (item.properties.landsat_level or "").startswith("L1"):
-        raise ChipError(shown, "is of Landsat's Level 1, whose sun is in the MTL file: name the folder of the product")
+        raise ChipError(
+            shown, "is Landsat Level 1, whose sun elevation is in the MTL file: give the folder of the product"
+        )
     layers, taken = [], []
     for band in request.bands:
         key, index = _holder(item, band, shown)
@@ -68,10 +70,12 @@ def _content(where: str, shown: str) -> bytes:
 
 
 def _holder(item: Item, band: str, shown: str) -> tuple[str, int]:
-    """Key of the asset that holds a band, and the band's place in it, from 0; raises `ChipError`."""
+    """Return the key of a band's asset, and the band's position in it, from 0; raise `ChipError` if there is none."""
     wanted = described_band(band)
     found = item.holders(wanted)
-    if not found and wanted == COMMON_NAMES["nir"]:  # Landsat has one near infrared, by the narrower one's name
+    if (
+        not found and wanted == COMMON_NAMES["nir"]
+    ):  # Landsat has a single near-infrared band, with the name of the narrower one
         found = item.holders(COMMON_NAMES["nir08"])
     if not found:
         raise ChipError(band, f"{shown} has no raster for it among its assets {', '.join(item.assets)}")
@@ -81,12 +85,12 @@ def _holder(item: Item, band: str, shown: str) -> tuple[str, int]:
 
 
 def _says(values: Values, properties: Properties, given: int) -> Stored | None:
-    """What the item states of an asset's values; None if it states nothing."""
+    """Return the declared meaning of an asset's values; None if there is none."""
     baseline = properties.baseline
     if values.scale is None and values.offset is None and baseline is None:
         return None
     if properties.offset_applied:
-        offset = 0.0  # the item still states the offset of the original
+        offset = 0.0  # the item still declares the offset of the original
     elif values.offset is not None:
         offset = values.offset
     elif baseline is not None:
@@ -97,7 +101,7 @@ def _says(values: Values, properties: Properties, given: int) -> Stored | None:
 
 
 def _resolve(key: str, href: str, where: str, shown: str) -> tuple[str, Path | None]:
-    """GDAL's name of an asset's file, and the file itself if it is on this machine; raises `ChipError`."""
+    """Return GDAL's name of an asset's file, and its path if local; raise `ChipError` for unsupported addresses."""
     remote = "://" in where
     try:
         target = urljoin(where, href) if remote else href

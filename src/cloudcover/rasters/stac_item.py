@@ -1,4 +1,4 @@
-"""The parts of a STAC item that are read, of STAC 1.0 and 1.1; all others are passed over."""
+"""The relevant parts of a STAC item (STAC 1.0 and 1.1); all others are ignored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Part(BaseModel):
 
 
 class Values(Part):
-    """What is stated of values: scale, offset, nodata value and size of a pixel [m]; None where nothing is."""
+    """Declared properties of values: scale, offset, nodata value and pixel size [m]; None where undeclared."""
 
     scale: float | None = Field(default=None, validation_alias=AliasChoices("scale", "raster:scale"))
     offset: float | None = Field(default=None, validation_alias=AliasChoices("offset", "raster:offset"))
@@ -41,12 +41,12 @@ class Band(Values):
     common_name: str | None = Field(default=None, validation_alias=AliasChoices("eo:common_name", "common_name"))
 
     def names(self, key: str | None) -> list[str]:
-        """What the band is called, in Sentinel-2's names.
+        """Return the names of the band in Sentinel-2's terms.
 
-        A common name decides where there is one: B8 and B11 of Landsat are other bands than those of Sentinel-2.
+        A common name takes precedence, because B8 and B11 of Landsat differ from those of Sentinel-2.
 
         Args:
-            key: of the asset, if it has no other band.
+            key: Key of the asset, if it has no other band.
         """
         if self.common_name in COMMON_NAMES:
             return [COMMON_NAMES[self.common_name]]
@@ -65,12 +65,12 @@ class Asset(Values):
 
     @property
     def kind(self) -> str:
-        """Media type without its parameters; that of a TIFF if none is stated."""
+        """Media type without parameters; that of a TIFF if undeclared."""
         return (self.media_type or RASTERS[0]).split(";")[0].strip().lower()
 
     @property
     def is_raster(self) -> bool:
-        """Whether it holds values rather than colours or text."""
+        """Whether it contains values rather than colours or text."""
         return self.kind in RASTERS and not PICTURES & set(self.roles or ())
 
     @property
@@ -79,7 +79,7 @@ class Asset(Values):
         return self.eo_bands or self.common_bands or [Band()]
 
     def values(self, place: int) -> Values:
-        """What is stated of the band at a place, from 0, or else of the asset."""
+        """Return the properties declared for the band at a position, from 0, or else for the asset."""
         own: list[Values] = [*(self.raster_bands or self.bands)]
         band = own[place] if place < len(own) else Values()
         stated = {name: getattr(band, name) for name in Values.model_fields if getattr(band, name) is not None}
@@ -87,7 +87,7 @@ class Asset(Values):
 
 
 class Properties(Part):
-    """What an item states of all its assets."""
+    """Properties declared for all assets of an item."""
 
     platform: str | None = None
     landsat_level: str | None = Field(default=None, validation_alias="landsat:correction")
@@ -97,7 +97,7 @@ class Properties(Part):
 
     @property
     def baseline(self) -> float | None:
-        """Processing baseline of an item of Sentinel-2."""
+        """Processing baseline of a Sentinel-2 item."""
         if self.s2_baseline is not None or not (self.platform or "").lower().startswith("sentinel-2"):
             return self.s2_baseline
         try:
@@ -114,9 +114,9 @@ class Item(Part):
     assets: dict[str, Asset]
 
     def holders(self, wanted: str) -> list[tuple[str, int]]:
-        """Return the best assets for a band, as their keys and the band's place in them, from 0.
+        """Return the best assets for a band, as their keys and the band's position in them, from 0.
 
-        Those of one band come before others, then those of smaller pixels, then GeoTIFFs before JPEG 2000.
+        Single-band assets are preferred, then smaller pixels, then GeoTIFF over JPEG 2000.
         """
         found: list[tuple[tuple[bool, float, bool], tuple[str, int]]] = []
         for key, asset in self.assets.items():
@@ -131,10 +131,10 @@ class Item(Part):
 
 
 def parse_item(content: bytes, name: str) -> Item:
-    """Check the JSON of an item; raises `ChipError` with the part that is wrong."""
+    """Parse the JSON of an item; raise a `ChipError` that names the invalid part."""
     try:
         return Item.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ChipError(name, f"is no STAC item: {where}: {first['msg']}") from None
+        raise ChipError(name, f"is not a STAC item: {where}: {first['msg']}") from None

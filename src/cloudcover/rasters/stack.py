@@ -1,4 +1,4 @@
-"""An image of bands in files: opened once, checked against each other, read window by window."""
+"""An image of bands in files, opened once, checked for consistency, and read window by window."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cloudcover.data.values import Stored, read_dn
 from cloudcover.rasters.layers import GTIFF, JPEG2000, VRT, Layer, Plan, Request
 
 GDAL = {"GDAL_NUM_THREADS": "1"}
-"""Several threads lose the errors of JPEG 2000: pixels of a truncated file would be garbage."""
+"""With several threads, JPEG 2000 errors are lost: pixels of a truncated file would be garbage."""
 REMOTE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_CONNECTTIMEOUT": "30",
@@ -31,13 +31,13 @@ REMOTE = {
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",
 }
-"""For files elsewhere: nothing beside them is asked for, and a server that says nothing is given up."""
+"""Options for remote files: no requests for sidecar files, and a timeout for silent servers."""
 FORMATS = {GTIFF: "GeoTIFF", JPEG2000: "JPEG 2000", VRT: "VRT"}
-"""Names of GDAL's drivers for people."""
+"""Readable names of GDAL drivers."""
 
 
 class Stack:
-    """Bands in files on one grid; made by `open_stack`."""
+    """Bands in files on one grid, created by `open_stack`."""
 
     def __init__(
         self, name: str, plan: Plan, request: Request, sources: dict[str, DatasetReader], says: Sequence[Stored]
@@ -59,13 +59,13 @@ class Stack:
         self.says = f"{plan.says}: {f'DN by {self.conversion}' if self.conversion else 'values taken as DN'}"
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint16]:
-        """See `image.Image`."""
+        """Read a window, see `image.Image`."""
         window = Window.from_slices(rows, columns)
         height, width = rows.stop - rows.start, columns.stop - columns.start
         pixels = np.empty((len(self._layers), height, width), np.uint16)
         with rasterio.Env(**options(self._layers)):
             for layer, band in zip(self._layers, pixels, strict=True):
-                with self._locks[layer.uri], errors_of(layer):  # GDAL's files are for one thread at a time
+                with self._locks[layer.uri], errors_of(layer):  # GDAL files may be used by one thread at a time
                     band[:] = self._read(layer, window)
         return pixels
 
@@ -89,14 +89,13 @@ def open_stack(name: str, plan: Plan, request: Request) -> Iterator[Stack]:
     """Open the files of an image.
 
     Args:
-        name: of the image.
-        plan: where its bands are.
-        request: what was asked for.
+        name: Name of the image.
+        plan: Places of its bands.
+        request: Requested bands and conversions.
 
     Raises:
-        ChipError: a file is missing or cannot be read, holds more than one band where it must not, or has another data
-            type, size or place than the first one, or more than `LARGEST_MASK` pixels; or its scale and offset make no
-            sense.
+        ChipError: A file is missing or unreadable, has several bands where it must not, has another data type, size or
+            place than the first one, has more than `LARGEST_MASK` pixels, or a meaningless scale and offset.
     """
     sources: dict[str, DatasetReader] = {}
     says: list[Stored] = []
@@ -114,12 +113,12 @@ def open_stack(name: str, plan: Plan, request: Request) -> Iterator[Stack]:
 
 
 def options(layers: Sequence[Layer]) -> dict[str, str]:
-    """GDAL's settings for reading some files."""
+    """Return GDAL's settings for reading some files."""
     return GDAL | (REMOTE if any(layer.path is None for layer in layers) else {})
 
 
 def open_layer(layer: Layer) -> DatasetReader:
-    """Open the file of a layer by its driver and no other; raises as rasterio, or `ChipError` if it is missing."""
+    """Open the file of a layer with only its driver; raise as rasterio, or `ChipError` if it is missing."""
     if layer.path is not None and not layer.path.exists():
         raise ChipError(layer.band, f"{layer.path} is missing")
     return rasterio.open(layer.uri, driver=layer.driver)
@@ -139,12 +138,12 @@ def errors_of(layer: Layer) -> Iterator[None]:
 
 
 def grid_of(source: DatasetReader) -> Grid:
-    """Size and place of an open raster."""
+    """Return size and place of an open raster."""
     return Grid(source.height, source.width, str(source.crs or ""), tuple(source.transform)[:6])
 
 
 def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
-    """Refuse a file that cannot be the layer (`ChipError`); return what is said of its values."""
+    """Refuse a file that cannot be the layer (`ChipError`); return the declared meaning of its values."""
 
     def refuse(reason: str) -> ChipError:
         return ChipError(layer.band, f"{layer.shown} {reason}")
@@ -162,7 +161,7 @@ def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
     check_gcps(source, layer.path or Path(layer.shown), layer.band)
     says = layer.says or Stored.of(source, index)
     if layer.scaled and not says.scaled:
-        raise refuse("states neither scale nor offset, and there is no metadata file beside it")
+        raise refuse("declares neither scale nor offset, and there is no metadata file beside it")
     try:
         says.to_dn(_offset(layer, request))
     except ValueError as error:
@@ -171,5 +170,5 @@ def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
 
 
 def _offset(layer: Layer, request: Request) -> int:
-    """What is to be subtracted from a layer's values if its file states no offset [DN]."""
+    """Return the offset to subtract from a layer's values if its file declares none [DN]."""
     return 0 if layer.says else request.offset

@@ -1,4 +1,4 @@
-"""Files of a product, whether in a folder or in a zip."""
+"""Files of a product, in a folder or in a zip."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from cloudcover.rasters.documents import LARGEST_DOCUMENT, checked_size, read_do
 
 
 class Tree(Protocol):
-    """A product's files by their paths inside it."""
+    """The files of a product by their paths inside it."""
 
     def holds(self, name: str) -> bool:
         """Return whether there is such a file."""
         ...
 
     def read(self, name: str) -> bytes:
-        """Content of a metadata file; raises `ChipError`."""
+        """Read a metadata file; raise `ChipError` if that fails."""
         ...
 
     def uri(self, name: str) -> str:
-        """GDAL's name of a file."""
+        """Return GDAL's name of a file."""
         ...
 
     def path(self, name: str) -> Path:
-        """Return the file on this machine that holds it."""
+        """Return the local file that contains it."""
         ...
 
 
 class FolderTree:
-    """Files of a folder."""
+    """The files of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,13 +54,13 @@ class FolderTree:
 
 
 class ZipTree:
-    """Files of the one product in a zip; GDAL reads them there.
+    """The files of the single product in a zip, which GDAL reads inside the zip.
 
     Args:
-        path: the zip.
+        path: Path of the zip.
 
     Raises:
-        ChipError: it cannot be read, holds no product or several, or a member's name leads out of it.
+        ChipError: The zip is unreadable, contains no product or several, or a member's name leads out of it.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Which VRTs are read: mosaics and stacks of TIFFs and JPEG 2000 files on this machine.
+"""Restrictions on VRTs: only mosaics and stacks of local TIFF and JPEG 2000 files are read.
 
-A VRT can name any file and any address and hold code. One that was downloaded must not make the program read those.
+A VRT can refer to any file or address, and contain code. A downloaded VRT must not make the program use those.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ ELEMENTS = {
     *("sourcefilename", "sourceband", "sourceproperties", "srcrect", "dstrect", "nodata", "scaleoffset", "scaleratio"),
     "usemaskband",
 }
-"""Of stacks and mosaics by `gdalbuildvrt` and `gdal_translate`, without case, as GDAL reads them."""
+"""Elements of stacks and mosaics written by `gdalbuildvrt` and `gdal_translate`, in lower case, because GDAL ignores
+case."""
 ATTRIBUTES = {
     *("rasterxsize", "rasterysize", "datatype", "band", "blockxsize", "blockysize", "relativetovrt", "shared", "xoff"),
     *("yoff", "xsize", "ysize", "key", "domain", "dataaxistosrsaxismapping", "resampling", "coordinateepoch"),
@@ -30,14 +31,14 @@ REMEDY = "write it as a GeoTIFF: `gdal_translate IN OUT`"
 
 
 def check_vrt(path: Path) -> None:
-    """Refuse a VRT that does more than to put bands or tiles of local files together (`ChipError`)."""
+    """Refuse a VRT that does more than combine bands or tiles of local files (`ChipError`)."""
     content = read_document(path)
-    if b"<!" in content.replace(b"<!--", b""):  # GDAL's own parser need not agree with this one about the rest of XML
-        raise ChipError(path.name, f"has XML declarations that are not read: {REMEDY}")
+    if b"<!" in content.replace(b"<!--", b""):  # GDAL's own parser may interpret the rest of XML differently
+        raise ChipError(path.name, f"has XML declarations that are not supported: {REMEDY}")
     for element in parse_xml(content, path.name).iter():
         others = [name for name in (element.tag, *element.attrib) if name.lower() not in ELEMENTS | ATTRIBUTES]
         if others:
-            raise ChipError(path.name, f"does more than to put files together ({others[0]}): {REMEDY}")
+            raise ChipError(path.name, f"does more than combine files ({others[0]}): {REMEDY}")
         if element.tag.lower() == "sourcefilename":
             _check_source(path, element)
 
@@ -46,7 +47,7 @@ def _check_source(vrt: Path, element: ElementTree.Element) -> None:
     text = (element.text or "").strip()
     source = vrt.parent / text if element.get("relativeToVRT") == "1" else Path(text)
     if not source.is_file():
-        raise ChipError(vrt.name, f"takes pixels from {text!r}, which is no file on this machine: {REMEDY}")
+        raise ChipError(vrt.name, f"takes pixels from {text!r}, which is not a local file: {REMEDY}")
     try:
         with rasterio.open(source, driver=driver_of(text)):
             return
