@@ -1,4 +1,4 @@
-"""Prediction: probabilities of chips by a model or an ensemble, and masks on disk.
+"""Prediction: probabilities from a model or an ensemble, and masks on disk.
 
 `cloudcover.predict` is both this package and a function of the public API, `cloudcover.predict.model.predict`.
 """
@@ -13,7 +13,7 @@ class _CallablePackage(ModuleType):
     """A package that can be called."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Call the function. It is not imported by a statement, because stages that use the package do not use it."""
+        """Call the function `predict.model.predict`."""
         return resolve_name("cloudcover.predict.model:predict")(*args, **options)
 
 

@@ -1,4 +1,4 @@
-"""Masks in metres: small clouds removed, and a margin added around the others."""
+"""Mask operations in metres: removal of small clouds, and a margin around the others."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.masks.postprocess import Postprocess
 
 BLOCK = 1024
-"""Rows that are buffered at a time."""
+"""Number of rows buffered at a time."""
 
 
 def remove_small(mask: NDArray[np.uint8], pixel: tuple[float, float], area_m2: float) -> None:
-    """Make connected clouds (by their sides) smaller than an area clear.
+    """Clear connected clouds (by their sides) below a minimum area.
 
     Args:
         mask: H x W of {0, 1, 255}; changed in place.
         pixel: Height and width of a pixel [m].
-        area_m2: The smallest area of a cloud that stays [m²].
+        area_m2: Smallest area of a cloud to keep [m²].
     """
     pixels = math.ceil(area_m2 / math.prod(pixel))
     if pixels > 1:
@@ -30,7 +30,7 @@ def remove_small(mask: NDArray[np.uint8], pixel: tuple[float, float], area_m2: f
 
 
 def add_buffer(mask: NDArray[np.uint8], pixel: tuple[float, float], distance_m: float) -> None:
-    """Make every clear pixel cloud whose centre is at most a distance away from that of a cloudy one.
+    """Set clear pixels to cloud if their centre is within a distance from the centre of a cloudy pixel.
 
     Args:
         mask: H x W of {0, 1, 255}; changed in place, except where there is no data.

@@ -1,4 +1,4 @@
-"""What computes a network's logits: torch, or OpenVINO for a folder that `cloudcover.predict.openvino.export` wrote."""
+"""Engines that compute a network's logits: torch, or OpenVINO for folders by `cloudcover.predict.openvino.export`."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Backend(Protocol):
-    """A network that is ready to predict.
+    """A network ready for prediction.
 
     Attributes:
-        card: what the network is, and how it wants its input.
+        card: Description of the network and its input.
     """
 
     card: ModelCard
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Logits N x H x W float32 of scaled chips N x B x H x W float32, on their device."""
+        """Compute logits N x H x W float32 from scaled chips N x B x H x W float32, on their device."""
 
     def prepare(self, shape: torch.Size) -> None:
-        """Get ready for a long run of batches of this shape, N x B x H x W; others can still be predicted."""
+        """Prepare for many batches of this shape, N x B x H x W; other shapes can still be predicted."""
 
 
 class TorchBackend:
     """A model folder, run by torch.
 
     Args:
-        folder: written by `save_model`.
+        folder: Folder written by `save_model`.
         device: `cpu` or `cuda`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
     """
@@ -64,12 +64,11 @@ class TorchBackend:
 
 
 def load_backend(folder: Path, device: str, precision: str) -> Backend:
-    """Return the engine of a model folder: OpenVINO if it was exported, else torch; arguments as for `TorchBackend`.
+    """Load the engine of a model folder: OpenVINO if it was exported, else torch; arguments as for `TorchBackend`.
 
     Raises:
-        ModelFolderError: a part of the folder is missing, corrupt or belongs to another model.
-        ExportError: an exported folder is to run with another device or precision than its own, or OpenVINO is not
-            installed.
+        ModelFolderError: A part of the folder is missing, corrupt or belongs to another model.
+        ExportError: The device or precision is not that of an exported folder, or OpenVINO is not installed.
     """
     if (folder / EXPORT_CARD).exists():
         from cloudcover.predict.openvino.backend import OpenvinoBackend

@@ -1,4 +1,4 @@
-"""The bundle: the final models of all folds in one folder, with everything that prediction needs."""
+"""Bundles: the final models of all folds in one folder, with everything needed for prediction."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cloudcover.runtime.files import atomic, read_json, remove_leftovers, write_
 
 BUNDLE = "bundle.json"
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
-"""Folder of a model in a bundle: a plain name, because a bundle may come from elsewhere."""
+"""Folder name of a model in a bundle: a plain name, because a bundle may come from an untrusted source."""
 
 
 class Bundle(BaseModel):
-    """What a bundle holds.
+    """The card of a bundle.
 
     Attributes:
-        models: names of the model folders in it.
-        tta: test-time augmentation that the figures were measured with.
-        settings: weights of the models, temperature, threshold and post-processing.
-        metrics: Figures of this bundle on the test part, by given labels.
+        models: Names of its model folders.
+        tta: Test-time augmentation that the figures were measured with.
+        settings: Weights of the models, temperature, threshold and post-processing.
+        metrics: Figures of this bundle on the test part, against given labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,17 +51,17 @@ def write_bundle(
     out: Path,
     metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """Copy model folders into a bundle and write its card; `bundle.json` comes last.
+    """Copy model folders into a bundle and write its card; `bundle.json` is written last.
 
     Args:
-        folders: `models/final/<member>/fold<k>`.
+        folders: Model folders `models/final/<member>/fold<k>`.
         tta: Test-time augmentation.
-        settings: What was chosen on held-out scenes, with a weight for each model, by `<member>-fold<k>`.
-        out: The bundle's folder.
-        metrics: Figures of this bundle; None before it is evaluated.
+        settings: Choices made on held-out scenes, with a weight for each model by the name `<member>-fold<k>`.
+        out: Folder of the bundle.
+        metrics: Figures of this bundle; None before its evaluation.
 
     Raises:
-        ValueError: the settings are of other models.
+        ValueError: The settings belong to other models.
     """
     (out / BUNDLE).unlink(missing_ok=True)
     names = []
@@ -84,22 +84,22 @@ def load_bundle(
     batch: int = 32,
     threshold: float | None = None,
 ) -> Predictor:
-    """Load a bundle, or a single model folder, as a predictor with its own policy and settings.
+    """Load a bundle or a single model folder as a predictor with its own policy and settings.
 
     Args:
-        folder: the bundle or model folder.
+        folder: Bundle or model folder.
         device: as for `Predictor`.
         precision: as for `Predictor`.
         batch: as for `Predictor`.
-        threshold: replaces that of the settings; None: keeps it.
+        threshold: Threshold that replaces that of the settings; None: no replacement.
 
     Raises:
-        ModelFolderError: the folder is neither, or a part of it is missing or corrupt.
+        ModelFolderError: The folder is neither, or a part of it is missing or corrupt.
     """
     if not (folder / BUNDLE).exists():
         if not (folder / CARD).exists():
             raise ModelFolderError(
-                f"{folder} holds neither {BUNDLE} nor {CARD}: it is not a bundle and not a model folder"
+                f"{folder} contains neither {BUNDLE} nor {CARD}: it is not a bundle and not a model folder"
             )
         alone = None if threshold is None else InferenceSettings(weights={folder.name: 1.0}, threshold=threshold)
         return Predictor([folder], "none", device, precision, batch, alone)
@@ -115,7 +115,7 @@ def read_bundle(folder: Path) -> Bundle:
     """Read the card of a bundle.
 
     Raises:
-        ModelFolderError: it is none; names of models must not lead out of the bundle.
+        ModelFolderError: It is not a card, or names of models would lead out of the bundle.
     """
     try:
         return Bundle.model_validate(read_json(folder / BUNDLE))
@@ -124,13 +124,13 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def _steps(settings: InferenceSettings) -> str:
-    """Return the post-processing in words."""
+    """Describe the post-processing in words."""
     steps = settings.postprocess.model_dump(exclude_defaults=True)
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in steps.items()) or "none"
 
 
 def _card(bundle: Bundle, example: Path) -> str:
-    """Return a model card for people (Mitchell et al. 2019), from the cards of the run."""
+    """Write a model card for readers (Mitchell et al. 2019), from the cards of the run."""
     card = load_card(example)
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(bundle.metrics.items()))
     weights = "\n".join(f"| `{name}` | {value:.4f} |" for name, value in bundle.settings.weights.items())

@@ -1,4 +1,4 @@
-"""Masks of chip folders, many at a time: read, predicted and written side by side."""
+"""Prediction of many chip folders: reading, prediction and writing run in parallel."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from cloudcover.predict.summary import Summary
 from cloudcover.runtime.prefetch import prefetch
 
 READERS = 2
-"""Threads that prepare a batch each."""
+"""Number of threads that each prepare a batch."""
 
 
 class Done(NamedTuple):
-    """What became of chips.
+    """The results for some chips.
 
     Attributes:
-        notes: What is known of each, by name.
-        larger: Those that do not fit into a window, which are not predicted here.
+        notes: Information about each chip, by name.
+        larger: Chips that do not fit into a window, which are not predicted here.
     """
 
     notes: dict[str, Note]
@@ -38,28 +38,28 @@ class Done(NamedTuple):
 def predict_chips(
     predictor: Predictor, chips: Sequence[Path], spec: Spec, outputs: Outputs, summary: Summary | None = None
 ) -> Done:
-    """Predict chips and write their files; their names differ, and the files are reserved.
+    """Predict chips and write their files; names must be unique and files reserved.
 
-    The next batches are read and the last masks written while the network computes. A batch holds chips of one size
-    that follow each other, as many pixels as `predictor.batch` chips of the training's size. A chip that cannot be
-    used does not keep the others from their masks.
+    The next batches are read and the last masks written while the network computes. A batch holds consecutive chips of
+    one size, with as many pixels as `predictor.batch` chips of the training size. An unusable chip does not affect the
+    others.
 
     Args:
-        predictor: the models.
-        chips: folders with one GeoTIFF per band, any height and width.
-        spec: how they are read.
-        outputs: what is written.
-        summary: gets the shares of each mask.
+        predictor: The models.
+        chips: Folders with one GeoTIFF per band, of any height and width.
+        spec: How to read the chips.
+        outputs: Files to write.
+        summary: Table to add the shares of each mask to.
 
     Raises:
-        NotFiniteError: a model gives no numbers.
-        DeviceMemoryError: the GPU's memory is too small for a batch.
-        OSError: a file cannot be written.
+        NotFiniteError: A model returns values that are not finite.
+        DeviceMemoryError: The GPU's memory is too small for a batch.
+        OSError: A file cannot be written.
     """
     notes: dict[str, Note] = {}
     gpu = predictor.device == "cuda"
     networks, writers = (2, 2) if gpu else (1, 1)  # two batches on a GPU: one is copied while the other is computed
-    held = READERS + networks + writers + 3  # so many that no stage waits for room that a later one has
+    held = READERS + networks + writers + 3  # enough that no stage waits for memory held by a later one
     with ExitStack() as stack:
 
         def threads(number: int) -> ThreadPoolExecutor:
@@ -82,15 +82,15 @@ def predict_chips(
 
 
 def _processes(chips: int, gpu: bool) -> int:
-    """Processes for the files of so many chips."""
+    """Return the number of processes for the files of so many chips."""
     return processes_for(chips) if gpu else 0
 
 
 def _fill(predictor: Predictor, batch: FileBatch, outputs: Outputs) -> FileBatch:
-    """Predict the masks of a batch; a policy that does not fit its size is noted as a problem of its chips.
+    """Predict the masks of a batch; a policy that does not fit its size is recorded as a problem of its chips.
 
     Raises:
-        NotFiniteError: names model and chip.
+        NotFiniteError: The message names model and chip.
     """
     if all(note.problem for note in batch.notes):
         return batch

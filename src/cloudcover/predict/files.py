@@ -1,8 +1,8 @@
-"""The files of a prediction: chips read into batches and masks written, in processes of their own beside a GPU.
+"""File access of predictions: chips are read into batches and masks written, in separate processes if there is a GPU.
 
-GDAL opens files under Python's lock, so threads that read or write share the speed of one. Processes do not, and hand
-chips over in shared memory, from which a GPU copies by itself. On a CPU the network is the slow part; there the threads
-that ask for a batch read it themselves.
+GDAL opens files under Python's lock, so threads that read or write are no faster than one. Processes are, and pass
+chips on in shared memory, from which a GPU can copy directly. On a CPU the network is the bottleneck, so the threads
+that request a batch read it themselves.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from cloudcover.runtime.signals import uninterrupted
 from cloudcover.runtime.workers import exit_with_parent
 
 CHIPS_PER_PROCESS = 16
-"""So many chips are worth the start of a process."""
+"""Number of chips that justify starting a process."""
 
 TASK = 4
-"""Chips that a process reads or writes at a time."""
+"""Number of chips that a process reads or writes at a time."""
 
 
 class Spec(NamedTuple):
-    """How chips are read.
+    """How to read chips.
 
     Attributes:
-        bands: their names, in order.
+        bands: Names of the bands, in order.
         nodata: value of pixels without data [DN].
-        offset: what was added to the DN of files without an offset of their own [DN].
-        percentiles: whether the network's input needs them.
+        offset: Offset that was added to the DN of files without an offset tag [DN].
+        percentiles: Whether the network's input needs percentiles.
     """
 
     bands: list[str]
@@ -60,14 +60,14 @@ class Spec(NamedTuple):
 
 
 class Note(NamedTuple):
-    """What is known of a chip beside its pixels.
+    """Information about a chip, apart from its pixels.
 
     Attributes:
-        crs: CRS as text, or empty.
-        transform: six numbers of the affine transform.
-        conversion: how the files' values became DN, empty if they were not changed.
-        suspected: whether an offset seems to be lost (`values.suspected_offset`).
-        problem: why the chip cannot be used, or empty.
+        crs: CRS as text, may be empty.
+        transform: Six numbers of the affine transform.
+        conversion: How the files' values became DN; empty if they are unchanged.
+        suspected: Whether an offset seems to be lost (`values.suspected_offset`).
+        problem: Reason why the chip cannot be used; empty if it can.
     """
 
     crs: str = ""
@@ -78,7 +78,7 @@ class Note(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """A batch: number of chips and bands, height and width of the chips [pixels]."""
+    """The shape of a batch: number of chips and bands, height and width of the chips [pixels]."""
 
     chips: int
     bands: int
@@ -87,18 +87,18 @@ class Shape(NamedTuple):
 
     @property
     def numbers(self) -> tuple[int, int]:
-        """Of digital numbers and of mask pixels in the batch."""
+        """Number of digital numbers and of mask pixels in the batch."""
         pixels = self.chips * self.height * self.width
         return pixels * self.bands, pixels
 
     @property
     def bytes(self) -> int:
-        """Size of both."""
+        """Size of both [bytes]."""
         dn, mask = self.numbers
         return 2 * dn + mask
 
     def arrays(self, memory: Any, start: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-        """Digital numbers and masks in a piece of memory from byte `start` on."""
+        """Return digital numbers and masks as arrays in a piece of memory from byte `start` on."""
         dn, mask = self.numbers
         chips = np.frombuffer(memory, np.uint16, dn, start).reshape(self)
         masks = np.frombuffer(memory, np.uint8, mask, start + 2 * dn)
@@ -110,14 +110,14 @@ class FileBatch:
     """Chips of one size, read from files.
 
     Attributes:
-        folders: of the chips.
-        shape: number and size.
+        folders: Folders of the chips.
+        shape: Number and size of the chips.
         dn: N x B x H x W uint16 [DN].
         masks: N x H x W uint8, to be filled.
-        percentiles: N x B x 2 float32 [DN], zeros if nobody needs them.
-        notes: what is known of each chip; one with a problem has no data.
-        slot: where it begins in the shared memory [bytes], or None if it is elsewhere.
-        probabilities: N x H x W float32, or None if they are not wanted.
+        percentiles: N x B x 2 float32 [DN], zeros if they are not needed.
+        notes: Information about each chip; a chip with a problem has no data.
+        slot: Offset in the shared memory [bytes], or None if the batch is elsewhere.
+        probabilities: N x H x W float32, or None if they are not requested.
     """
 
     folders: list[Path]
@@ -130,12 +130,12 @@ class FileBatch:
     probabilities: NDArray[np.float32] | None = None
 
     def grid(self, row: int) -> Grid:
-        """Where a chip is."""
+        """Return the georeferencing of a chip."""
         return Grid(self.shape.height, self.shape.width, self.notes[row].crs, self.notes[row].transform)
 
 
 def chip_percentiles(chips: NDArray[np.uint16], nodata: int) -> NDArray[np.float32]:
-    """2nd and 98th percentile of each band, nodata left out: N x B x 2 float32 [DN]; 0 where a band has no data."""
+    """Compute the 2nd and 98th percentile of each band without nodata: N x B x 2 float32 [DN]; 0 without data."""
     percentiles = np.zeros((*chips.shape[:2], 2), np.float32)
     for i, chip in enumerate(chips):
         for j, pixels in enumerate(chip):
@@ -146,18 +146,18 @@ def chip_percentiles(chips: NDArray[np.uint16], nodata: int) -> NDArray[np.float
 
 
 class ChipFiles:
-    """Reads batches and writes their masks; safe to use from several threads.
+    """A reader of batches and writer of their masks; safe to use from several threads.
 
     Args:
-        spec: how chips are read.
-        outputs: what is written.
-        processes: that read and write; 0: the calling threads do.
-        pixels: in a batch of ordinary chips.
-        batches: that are held at once, at most.
-        largest: longest side of a chip [pixels].
+        spec: How to read chips.
+        outputs: Files to write.
+        processes: Number of processes that read and write; 0: the calling threads do.
+        pixels: Number of pixels in a batch of ordinary chips.
+        batches: Maximum number of batches held at once.
+        largest: Longest side of a chip [pixels].
 
     Attributes:
-        larger: chips with a longer side, which no batch holds; complete when the last batch was asked for.
+        larger: Chips with a longer side, which are in no batch; complete once the last batch was requested.
     """
 
     def __init__(self, spec: Spec, outputs: Outputs, processes: int, pixels: int, batches: int, largest: int) -> None:
@@ -193,8 +193,8 @@ class ChipFiles:
         self._stack.close()
 
     def batches(self, chips: Sequence[Path]) -> Iterator[tuple[tuple[int, int] | str, list[Path]]]:
-        """Run of chips of one size, as many as fit into a batch, at least one; or of chips with the same problem."""
-        from cloudcover.models.border import STRIDE  # loads torch, which this module's processes do without
+        """Yield runs of chips of one size that fit into a batch (at least one), or runs with the same problem."""
+        from cloudcover.models.border import STRIDE  # imports torch, which the processes of this module do not need
 
         for found, run in groupby(self._small(chips), lambda chip: chip[1]):
             folders = (folder for folder, _ in run)
@@ -205,7 +205,7 @@ class ChipFiles:
                 yield found, batch
 
     def _small(self, chips: Sequence[Path]) -> Iterator[tuple[Path, tuple[int, int] | str]]:
-        """As `_sized`, without the chips that are too large, which are set aside."""
+        """Yield the same as `_sized` without chips that are too large, which are set aside."""
         for chip, found in self._sized(chips):
             if isinstance(found, str) or max(found) <= self._largest:
                 yield chip, found
@@ -213,7 +213,7 @@ class ChipFiles:
                 self.larger.append(chip)
 
     def _sized(self, chips: Sequence[Path]) -> Iterator[tuple[Path, tuple[int, int] | str]]:
-        """Each chip with its height and width, or its problem."""
+        """Yield each chip with its height and width, or its problem."""
         band = self.spec.bands[0]
         if self._pool is None:
             yield from ((chip, _size(chip, band)) for chip in chips)
@@ -224,7 +224,7 @@ class ChipFiles:
             yield from zip(task, sizes, strict=True)
 
     def read(self, given: tuple[tuple[int, int] | str, list[Path]]) -> FileBatch:
-        """Read a batch of `batches`; what cannot be read is noted."""
+        """Read a batch of `batches`; unreadable chips are recorded."""
         found, folders = given
         size = (1, 1) if isinstance(found, str) else found
         shape = Shape(len(folders), len(self.spec.bands), *size)
@@ -251,10 +251,10 @@ class ChipFiles:
         return FileBatch(folders, shape, dn, masks, percentiles, notes, slot)
 
     def write(self, batch: FileBatch) -> FileBatch:
-        """Finish the masks of the chips that have no problem, in place, and write their files.
+        """Finish the masks of the chips without a problem, in place, and write their files.
 
         Raises:
-            OSError: a file cannot be written.
+            OSError: A file cannot be written.
         """
         jobs = [
             Job(row, folder.name, batch.grid(row), note.conversion)
@@ -275,20 +275,20 @@ class ChipFiles:
         return batch
 
     def free(self, batch: FileBatch) -> None:
-        """Give the memory of a batch to another one."""
+        """Release the memory of a batch for another one."""
         if batch.slot is not None:
             self._free.put(batch.slot)
 
 
 def processes_for(chips: int) -> int:
-    """Processes that are worth their start beside a GPU; one core is left to the thread that feeds it."""
+    """Return the number of worthwhile processes beside a GPU; one core is reserved for the thread that feeds it."""
     cores = len(os.sched_getaffinity(0)) - 1
     number = min(cores, chips // CHIPS_PER_PROCESS)
     return number if number > 1 else 0
 
 
 class _Pinned:
-    """Lets a GPU copy from and to a piece of memory by itself; without one, or if that is refused, nothing changes."""
+    """Memory registered with the GPU for direct copies; without a GPU, or if refused, it has no effect."""
 
     def __init__(self, memory: Any) -> None:
         self._address = ctypes.addressof(memory)
@@ -329,7 +329,7 @@ def _read(
     spec: Spec,
     outputs: Outputs,
 ) -> list[Note]:
-    """Read chips into N x B x H x W and return what is known of them."""
+    """Read chips into N x B x H x W, and return information about them."""
     notes = []
     for i, folder in enumerate(folders):
         try:
@@ -348,13 +348,13 @@ def _read(
 
 
 _shared: list[Any] = []
-"""The memory that a process of the pool shares with the one that started it."""
+"""Memory that a pool process shares with its parent."""
 
 
 def _start_worker(memory: Any) -> None:
     exit_with_parent()
     _shared.append(memory)
-    rasterio.Env().__enter__()  # one environment for all files; it ends with the process
+    rasterio.Env().__enter__()  # one environment for all files, which ends with the process
 
 
 def _read_shared(

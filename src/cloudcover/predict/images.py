@@ -1,4 +1,4 @@
-"""Masks on disk: images of any size and kind in, GeoTIFFs out. `cloudcover predict` and the library end here."""
+"""Masks on disk, from images of any size and kind to GeoTIFFs, for `cloudcover predict` and the library."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from cloudcover.rasters.image import Image
 from cloudcover.runtime.text import listed
 
 CACHE_MIB = 256
-"""GDAL's memory for tiles that were read: its default is a share of the machine's [MiB]."""
+"""GDAL's cache for tiles, which by default grows with the machine's memory [MiB]."""
 ROWS = 512
-"""Rows that are encoded at a time."""
+"""Number of rows encoded at a time."""
 
 log = logging.getLogger(__name__)
 
 
 class UnusableImagesError(ValueError):
-    """Some images have no mask; the message names them and says why. The masks of all others are written."""
+    """Images without a mask; the message names them and the reasons. The masks of all others are written."""
 
 
 def predict_images(
@@ -54,34 +54,35 @@ def predict_images(
     skip_existing: bool = False,
     summary: Summary | None = None,
 ) -> list[Path]:
-    """Predict images and write their masks; an image that cannot be used does not keep the others from theirs.
+    """Predict images and write their masks; an unusable image does not affect the others.
 
-    Chips that fit into a window are predicted in batches, anything else one by one.
+    Chips that fit into a window are predicted in batches, other images one by one.
 
     Args:
-        predictor: The models; bands, scale and threshold are theirs.
-        images: What to predict.
-        outputs: What to write, and where; its tags are replaced.
-        resolution: Pixel size that the network sees; images of another are resampled, and their masks back.
-        skip_existing: Leave out images whose files are all there from an earlier run.
-        summary: Gets the shares of each mask, those of an earlier run included.
+        predictor: The models, which determine bands, scale and threshold.
+        images: Images to predict.
+        outputs: Files to write; the tags are replaced.
+        resolution: Pixel size that the network sees. Images with another one are resampled, and their masks are
+            resampled back.
+        skip_existing: Skip images that already have all their files from an earlier run.
+        summary: Table to add the shares of each mask to, including masks of an earlier run.
 
     Returns:
-        The paths of the masks, those of an earlier run included.
+        The paths of the masks, including those of an earlier run.
 
     Raises:
-        UnusableImagesError: Some images cannot be used; raised when all others are done.
-        NotFiniteError: A model gives no numbers.
+        UnusableImagesError: Some images cannot be used; raised after all others are finished.
+        NotFiniteError: A model returns values that are not finite.
         DeviceMemoryError: The GPU's memory is too small for a batch.
         ValueError: Two images have the same name.
-        FolderError: A file would overwrite one that this program has not made, such as a band or a label.
+        FolderError: The program would overwrite a file that it did not create, such as a band or a label.
         OSError: A file cannot be written.
     """
     _reserve(images, outputs)
     outputs = replace(outputs, tags=tags_of(predictor, outputs.buffer_m, outputs.min_area_m2))
     todo = [image for image in images if not (skip_existing and _complete(image, outputs))]
     if skip_existing:
-        log.info("%d of %d images have their masks already", len(images) - len(todo), len(images))
+        log.info("%d of %d images already have their masks", len(images) - len(todo), len(images))
     if summary:
         for name in sorted({image.name for image in images} - {image.name for image in todo}):
             mask, grid = read_mask(outputs.folder / f"{name}.tif", "mask")
@@ -100,7 +101,7 @@ def predict_images(
 
 
 def _reserve(images: Sequence[Found], outputs: Outputs) -> None:
-    """Record the files as this program's, unless one would overwrite another, a band, or a file of somebody else."""
+    """Record the files as the program's, unless one would overwrite another, a band, or somebody else's file."""
     if twice := sorted(name for name, number in Counter(image.name for image in images).items() if number > 1):
         raise ValueError(f"several images are called {listed(twice)}: their masks would overwrite each other")
     out = outputs.folder.resolve()
@@ -123,7 +124,7 @@ def _predict(
     resolution: Resolution,
     summary: Summary | None,
 ) -> dict[str, Note]:
-    """Predict and write all images: chips in batches first, then what is larger or of another kind."""
+    """Predict and write all images: first chips in batches, then larger and other images."""
     batched = [image for image in images if image.kind == "chip" and resolution is None]
     single = [image for image in images if image.kind != "chip" or resolution is not None]
     notes: dict[str, Note] = {}
@@ -140,7 +141,7 @@ def _predict(
 def _predict_one(
     found: Found, predictor: Predictor, outputs: Outputs, resolution: Resolution, summary: Summary | None
 ) -> Note:
-    """Predict and write an image; what keeps it from its mask is the note's problem."""
+    """Predict and write an image; a failure is recorded as the note's problem."""
     try:
         with found.open() as image:
             product, suspected = _product(image, predictor, outputs, resolution)
@@ -155,7 +156,7 @@ def _predict_one(
 
 
 def _product(image: Image, predictor: Predictor, outputs: Outputs, resolution: Resolution) -> tuple[Product, bool]:
-    """What is to be written of an image, and whether its offset seems to be lost (`values.suspected_offset`)."""
+    """Predict an image; return its outputs, and whether its offset seems to be lost (`values.suspected_offset`)."""
     grid, card = image.grid, predictor.card
     if overwritten := {(outputs.folder / file).resolve() for file in outputs.files(image.name)} & {
         path.resolve() for path in image.files
@@ -186,7 +187,7 @@ def _product(image: Image, predictor: Predictor, outputs: Outputs, resolution: R
 
 
 def _codes(found: Probabilities) -> NDArray[np.uint8]:
-    """Probabilities as `encode_soft_labels` has them, row by row so that memory holds one copy of them."""
+    """Encode probabilities as `encode_soft_labels`, in row blocks, so that memory holds one copy of them."""
     codes = np.full(found.values.shape, IGNORE_INDEX, np.uint8)
     for start in range(0, len(codes), ROWS):
         part = slice(start, start + ROWS)

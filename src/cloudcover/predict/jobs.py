@@ -1,4 +1,4 @@
-"""The files of a batch of chips."""
+"""Output files of a batch of chips."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cloudcover.predict.preview import Thumbnail
 
 
 class Job(NamedTuple):
-    """A chip of a batch to be written.
+    """A chip of a batch to write.
 
     Attributes:
-        row: its place in the batch.
-        name: its name.
-        grid: where it is.
-        conversion: how the files' values became DN.
+        row: Position in the batch.
+        name: Name of the chip.
+        grid: Georeferencing of the chip.
+        conversion: How the files' values became DN.
     """
 
     row: int
@@ -45,10 +45,10 @@ def write_jobs(
     Args:
         dn: N x B x H x W uint16 [DN].
         masks: N x H x W uint8 of {0, 1, 255}.
-        probabilities: N x H x W in [0, 1], or None if they are not wanted.
-        jobs: The chips to write.
+        probabilities: N x H x W in [0, 1], or None if they are not requested.
+        jobs: Chips to write.
         bands: Names of the bands.
-        outputs: What is wanted.
+        outputs: Requested files.
 
     Raises:
         OSError: A file cannot be written.

@@ -1,4 +1,4 @@
-"""The public API of prediction: masks of arrays in memory, and of images on disk."""
+"""The public API of prediction, for arrays in memory and images on disk."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from cloudcover.rasters.find import Kind, find_images
 
 
 class CloudModel:
-    """A model or bundle that masks clouds in arrays; made by `load_model`.
+    """A model or bundle that masks clouds in arrays, created by `load_model`.
 
     Attributes:
-        predictor: The networks, with the threshold and everything else that their card says.
+        predictor: The networks, with the threshold and other settings of their card.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -35,24 +35,24 @@ class CloudModel:
 
     @property
     def bands(self) -> list[str]:
-        """Name of the bands that an image must have, in this order."""
+        """Names of the required bands, in order."""
         return list(self.predictor.card.bands)
 
     def predict(self, image: Any, offset: int = 0) -> NDArray[np.uint8]:
-        """Mask the clouds of one image or of several, of any height and width.
+        """Mask the clouds in one or several images of any height and width.
 
         Args:
-            image: B x H x W or N x B x H x W, bands as in `bands`: integers are digital numbers (reflectance x 10,000;
-                0 is no data), floats are reflectance (NaN is no data). An array of NumPy, or of xarray, which may have
-                its bands last and is read in strips, so that dask computes no more than a strip at a time.
-            offset: What was added to the digital numbers, such as 1000; subtracted.
+            image: B x H x W or N x B x H x W, bands as in `bands`. Integers are digital numbers (reflectance x 10,000;
+                0 is no data), floats are reflectance (NaN is no data). A NumPy array, or an xarray array, which may
+                have its bands last and is read in strips, so that dask computes only one strip at a time.
+            offset: Offset that was added to the digital numbers, such as 1000; it is subtracted.
 
         Returns:
             H x W or N x H x W uint8: 1 for cloud, 0 for clear, 255 for no data.
 
         Raises:
-            ValueError: The array has another number of dimensions or bands, or holds no numbers.
-            PolicyError: The bundle averages views that are turned by 90 degrees, and the image is not square.
+            ValueError: The array has another number of dimensions or bands, or is not numeric.
+            PolicyError: The bundle averages views turned by 90 degrees, and the image is not square.
         """
         if len(image.shape) == 4:
             return np.stack([self.predict(one, offset) for one in image])
@@ -71,7 +71,7 @@ class CloudModel:
             H x W or N x H x W float32 in [0, 1], NaN for no data.
 
         Raises:
-            ValueError: As for `predict`, and so is PolicyError.
+            ValueError: As for `predict`, and also PolicyError.
         """
         if len(image.shape) == 4:
             return np.stack([self.probabilities(one, offset) for one in image])
@@ -91,15 +91,15 @@ def load_model(
     tta: Tta | None = None,
     threshold: float | None = None,
 ) -> CloudModel:
-    """Load a model to mask arrays with: `load_model().predict(array)`.
+    """Load a model for masking arrays, as in `load_model().predict(array)`.
 
     Args:
-        path: A bundle, or a single model folder, trained or exported; None: the model that comes with the package.
+        path: Bundle or model folder, trained or exported; None: the packaged model.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         batch: Chips per forward pass of the network.
-        tta: Views to average; None: those that the bundle was measured with.
-        threshold: A pixel is cloud at a probability above this; None: the model's own.
+        tta: Test-time augmentation: views to average; None: the bundle's own.
+        threshold: Probability above which a pixel is cloud; None: the model's own.
 
     Raises:
         ModelFolderError: The folder is neither, a part of it is missing or corrupt, or there is no packaged model.
@@ -128,26 +128,27 @@ def predict(
     """Write a cloud mask for each image, like the command `cloudcover predict`.
 
     Args:
-        images: Files, addresses, or folders that hold images at any depth.
-        out: Folder of the masks.
-        model: As `path` of `load_model`.
-        kind: How to read the images; None: by what is found.
-        offset: What was added to the DN of files without an offset tag, such as 1000; subtracted on reading.
-        probabilities: Whether probabilities are written, to `out/probabilities`.
-        preview: Whether small pictures with the outline of the cloud are written, to `out/previews`.
-        buffer_m: Margin around clouds [m].
-        min_area_m2: Smallest area of a cloud [m²].
-        resolution: Pixel size that the model sees [m], or `auto`; None: that of the images.
-        skip_existing: Whether images that have their files already are left out.
-        **options: Those of `load_model`.
+        images: Files, addresses, or folders that contain images at any depth.
+        out: Folder to write the masks to.
+        model: See `path` of `load_model`.
+        kind: Format of the images; None: detected.
+        offset: Offset, such as 1000, to subtract from the DN of files without an offset tag.
+        probabilities: Whether to write probabilities, to `out/probabilities`.
+        preview: Whether to write small pictures with cloud outlines, to `out/previews`.
+        buffer_m: Width of a margin to add around clouds [m].
+        min_area_m2: Smallest area of clouds to keep [m²].
+        resolution: Pixel size to resample images to before prediction [m], or `auto`; None: no resampling.
+        skip_existing: Whether to skip images that already have their files.
+        **options: Options of `load_model`.
 
     Returns:
-        The masks: uint8 GeoTIFFs, 0 clear, 1 cloud, 255 no data.
+        The paths of the masks: uint8 GeoTIFFs, 0 clear, 1 cloud, 255 no data.
 
     Raises:
-        ModelFolderError: As for `load_model`.
+        ModelFolderError: See `load_model`.
         FileNotFoundError: An image does not exist.
-        UnusableImagesError: Some images have no mask; the message says why. The masks of all others are written.
+        UnusableImagesError: Some images have no mask; the message gives the reasons. The masks of all others are
+            written.
     """
     paths = [str(images)] if isinstance(images, (str, PathLike)) else [str(image) for image in images]
     predictor = load_model(model, **options).predictor

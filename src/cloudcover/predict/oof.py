@@ -33,12 +33,13 @@ def predict_oof(
 
     Args:
         store: The packed chips.
-        folds: `tables.FOLDS` of the chips to predict; none are allowed.
-        models: Model folders by the fold that they have not seen; several of a fold are averaged.
+        folds: `tables.FOLDS` of the chips to predict; may be empty.
+        models: Model folders by the fold that they have not seen; several models of a fold are averaged.
         policies: Test-time augmentations.
-        compute: Device, precision, batch.
-        out: Gets `<policy>.npy` (N x H x W uint8, round(p x 255)), `seconds.csv` (`tables.SECONDS`: the views of
-            the policy, without reading chips and loading models) and `index.csv` (`tables.OOF`), last.
+        compute: Device, precision and batch size.
+        out: Output folder for `<policy>.npy` (N x H x W uint8, round(p x 255)), `seconds.csv` (`tables.SECONDS`:
+            prediction time of the policy's views, without reading chips and loading models) and, written last,
+            `index.csv` (`tables.OOF`).
 
     Raises:
         KeyError: A fold has no model.
@@ -61,7 +62,9 @@ def predict_oof(
             rows = dict(zip(chips["chip_id"], chips["row"], strict=True))
             for batch in store.batches(chips["chip_id"], predictor.batch):
                 dn, percentiles = store.chips(batch), store.percentiles(batch)
-                predictor.of_view(dn[:1], percentiles[:1], views[0])  # what is set up at first use is no view's time
+                predictor.of_view(
+                    dn[:1], percentiles[:1], views[0]
+                )  # the setup at first use must not count as time of a view
                 seen = {}
                 for view in views:
                     begin = time.perf_counter()

@@ -1,6 +1,6 @@
-"""What is written of a predicted image: its mask, and on demand its probabilities and a preview. No torch.
+"""Output files of a predicted image: its mask and, on request, probabilities and a preview. No torch.
 
-Processes that read and write chips import this module: torch would take longer to load than they have to do.
+Processes that read and write chips import this module; importing torch would take longer than their work.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from cloudcover.predict.predictor import Predictor
 
 PROBABILITIES, PREVIEWS = "probabilities", "previews"
-"""Folders beside the masks."""
+"""Subfolders of the folder of masks."""
 COG_FROM = 512
-"""Images with a longer side become cloud-optimised; up to that size a COG has one tile and no overview."""
+"""Masks with a longer side become cloud-optimised (COG); up to this size, a COG has one tile and no overview."""
 COLOURS = {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, IGNORE_INDEX: UNKNOWN_COLOUR}
 COG = {"driver": "COG", "blocksize": 512, "num_threads": "all_cpus"}
 
 
 class Product(NamedTuple):
-    """A predicted image.
+    """The results for an image.
 
     Attributes:
         name: Stem of its files.
-        grid: Where it is.
+        grid: Georeferencing of the image.
         mask: H x W uint8 of {0, 1, 255}.
-        codes: Its probabilities by `encode_soft_labels`, H x W uint8; None: they are not wanted.
-        thumbnail: For the preview; None: it is not wanted.
-        conversion: How the stored values became DN, empty if they are DN.
-        resolution_m: Size of the pixels that the network saw, if it was another than the image's [m].
+        codes: Probabilities encoded by `encode_soft_labels`, H x W uint8; None if not requested.
+        thumbnail: Picture for the preview; None if not requested.
+        conversion: How the stored values became DN; empty if they are DN.
+        resolution_m: Pixel size that the network saw, if it was not that of the image [m].
     """
 
     name: str
@@ -60,12 +60,12 @@ class Product(NamedTuple):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is wanted of each image; can be pickled.
+    """The requested output files; can be pickled.
 
     Attributes:
-        folder: Gets the masks, and folders for the rest.
-        probabilities: Whether probabilities are written.
-        preview: Whether previews are written.
+        folder: Folder for the masks, with subfolders for the other files.
+        probabilities: Whether to write probabilities.
+        preview: Whether to write previews.
         buffer_m: Margin around clouds [m].
         min_area_m2: Smallest area of a cloud [m²].
         tags: Metadata of every GeoTIFF.
@@ -79,12 +79,12 @@ class Outputs:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def files(self, name: str) -> list[str]:
-        """Files of an image, relative to the folder; the mask is the first."""
+        """List the files of an image, relative to the folder; the first is the mask."""
         more = [f"{PROBABILITIES}/{name}.tif"] * self.probabilities + [f"{PREVIEWS}/{name}.png"] * self.preview
         return [f"{name}.tif", *more]
 
     def check(self, grid: Grid) -> None:
-        """Refuse an image whose pixels have no size in metres, if that is needed (`GridError`)."""
+        """Refuse an image without a pixel size in metres, if that is needed (`GridError`)."""
         if self.buffer_m or self.min_area_m2:
             pixel_metres(grid)
 
@@ -110,7 +110,7 @@ class Outputs:
 
 
 def tags_of(predictor: Predictor, buffer_m: float, min_area_m2: float) -> dict[str, str]:
-    """What every GeoTIFF says of the models and of how masks were made."""
+    """Return the tags of every GeoTIFF, which describe the models and how masks were made."""
     models = zip(predictor.folders, predictor.engines, strict=True)
     tags = {
         "TIFFTAG_SOFTWARE": f"cloudcover {version('cloudcover')}",
@@ -131,13 +131,13 @@ def write_mask(
 ) -> None:
     """Write a mask as a compressed single-band uint8 GeoTIFF with nodata 255, atomically.
 
-    With a side of more than `COG_FROM` pixels it is a COG with overviews and colours.
+    If a side has more than `COG_FROM` pixels, it is a COG with overviews and colours.
 
     Args:
-        path: the file.
+        path: File to write.
         mask: H x W uint8 of {0, 1, 255}.
-        crs: CRS as text, or empty.
-        transform: six numbers of the affine transform.
+        crs: CRS as text, may be empty.
+        transform: Six numbers of the affine transform.
         tags: Metadata by name.
     """
     large = max(mask.shape) > COG_FROM
@@ -151,7 +151,7 @@ def write_mask(
 
 
 def write_probabilities(path: Path, codes: NDArray[np.uint8], grid: Grid, tags: Mapping[str, str]) -> None:
-    """Write probabilities as `write_mask` does a mask: bytes whose scale tag is 1 / 254, and 255 for no data."""
+    """Write probabilities as `write_mask` writes a mask: uint8 with the scale tag 1 / 254, and 255 for no data."""
 
     def complete(image: DatasetWriter) -> None:
         image.update_tags(**tags)

@@ -1,4 +1,4 @@
-"""Probabilities of chips by the mean of several models, each over the views of a test-time augmentation policy."""
+"""Probabilities of chips: the mean of several models, each over the views of a test-time augmentation policy."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 LONG_RUN_PIXELS = 40_000 * 512**2
-"""Pixels to predict, views included, from which compiling a network for a GPU pays (docs/benchmarks.md)."""
+"""Number of pixels, including views, from which compiling a network for a GPU saves time (docs/benchmarks.md)."""
 
 
 class EnsembleError(ValueError):
-    """Models that cannot predict together, or chips that a model was not made for."""
+    """Models that cannot predict together, or chips that do not match a model."""
 
 
 class NotFiniteError(ValueError):
-    """A model gives a chip probabilities that are no numbers, so there is no mask.
+    """Probabilities of a chip that are not finite, so there is no mask.
 
     Attributes:
-        row: of the chip in the batch that was given.
+        row: Position of the chip in the given batch.
     """
 
     def __init__(self, row: int, reason: str) -> None:
@@ -52,16 +52,16 @@ class Predictor:
     """Models that predict together; safe to use from several threads.
 
     Args:
-        folders: model folders, trained or exported; they must agree in bands, input scale and nodata value.
-        policy: test-time augmentation.
-        device: `auto`, `cpu` or `cuda`; exported models take the CPU by `auto`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`; an exported model has its own.
+        folders: Model folders, trained or exported; they must agree in bands, input scale and nodata value.
+        policy: Test-time augmentation.
+        device: `auto`, `cpu` or `cuda`; for exported models, `auto` is the CPU.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; exported models have a fixed precision.
         batch: chips per forward pass and view.
-        settings: weights by the folders' names, temperature, threshold and post-processing; None: equal weights, and
+        settings: Weights by the folders' names, temperature, threshold and post-processing; None: equal weights, and
             the threshold of the first model.
 
     Raises:
-        EnsembleError: no models, models that disagree about their input, or settings of other models.
+        EnsembleError: There are no models, they disagree about their input, or the settings belong to other models.
     """
 
     def __init__(
@@ -100,21 +100,21 @@ class Predictor:
 
     @property
     def card(self) -> ModelCard:
-        """The card of the first model; what matters for input is the same in all."""
+        """Card of the first model; everything about the input is the same in all."""
         return self.engines[0].card
 
     @property
     def threshold(self) -> float:
-        """A pixel is cloud at a probability above this."""
+        """Probability above which a pixel is cloud."""
         return self._settings.threshold if self._settings else self.card.threshold
 
     @property
     def postprocess(self) -> Postprocess:
-        """What is done with probabilities and masks afterwards."""
+        """Post-processing of probabilities and masks."""
         return self._settings.postprocess if self._settings else NOTHING
 
     def prepare(self, chips: int) -> None:
-        """Compile the networks for a run of so many chips if that is long enough to pay, which only GPUs need."""
+        """Compile the networks for a run of so many chips, if that saves time, which it does only on GPUs."""
         side = self.card.chip_size
         views = len(tta.POLICIES[self.policy])
         if self.device == "cuda" and chips * views * side**2 >= LONG_RUN_PIXELS:
@@ -122,7 +122,7 @@ class Predictor:
                 engine.prepare(torch.Size((self.batch * views, len(self.card.bands), side, side)))
 
     def probabilities(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated, weighted mean probability of cloud over models and views.
+        """Compute the calibrated, weighted mean probability of cloud over models and views.
 
         Args:
             dn: N x B x H x W uint16 [DN], bands as in the card, of any height and width.
@@ -132,15 +132,15 @@ class Predictor:
             N x H x W float32 in [0, 1].
 
         Raises:
-            EnsembleError: the number of bands is not the models'.
-            NotFiniteError: a model gives no numbers.
-            DeviceMemoryError: the GPU's memory is too small for `batch` chips.
+            EnsembleError: The number of bands is not that of the models.
+            NotFiniteError: A model returns values that are not finite.
+            DeviceMemoryError: The GPU's memory is too small for `batch` chips.
         """
         means = self._of_policy(dn, percentiles, np.float32, lambda mean, _: mean)
         return apply_temperature(means, self._settings.temperature) if self._settings else means
 
     def masks(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Masks by the settings, as everybody gets them; without post-processing they are made on the device.
+        """Make masks with the settings; without post-processing, they are made on the device.
 
         Args:
             dn: As for `probabilities`.
@@ -150,7 +150,7 @@ class Predictor:
             N x H x W uint8: 1 for cloud, 0 for clear, 255 where any band has no data.
 
         Raises:
-            EnsembleError: As `probabilities`, and so are NotFiniteError and DeviceMemoryError.
+            EnsembleError: As for `probabilities`, and also NotFiniteError and DeviceMemoryError.
         """
         if self.postprocess != NOTHING:
             probabilities = self.probabilities(dn, percentiles)
@@ -158,9 +158,9 @@ class Predictor:
         return self._masks_on_device(dn, percentiles)
 
     def _masks_on_device(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Masks without post-processing, N x H x W."""
+        """Make masks without post-processing, N x H x W."""
         temperature = self._settings.temperature if self._settings else 1.0
-        nodata = int(np.array(self.card.nodata, np.uint16).view(np.int16))  # torch compares int16, not uint16
+        nodata = int(np.array(self.card.nodata, np.uint16).view(np.int16))  # torch can compare int16, but not uint16
 
         def mask(mean: Tensor, chips: Tensor) -> Tensor:
             if temperature != 1:
@@ -171,7 +171,7 @@ class Predictor:
         return self._of_policy(dn, percentiles, np.uint8, mask)
 
     def of_view(self, dn: NDArray[np.uint16], percentiles: NDArray[np.float32], view: tta.View) -> NDArray[np.float32]:
-        """As `probabilities`, of one view alone, turned back, and without the settings' temperature."""
+        """Compute `probabilities` for a single view, turned back, without the settings' temperature."""
         return self._each(dn, percentiles, np.float32, view.apply, lambda p, _: view.undo(p), lambda mean, _: mean)
 
     def _of_policy(
@@ -196,7 +196,7 @@ class Predictor:
         back: Callable[[Tensor, int], Tensor],
         finish: Callable[[Tensor, Tensor], Tensor],
     ) -> NDArray[Number]:
-        """Batch by batch: scale, look, compute, turn back, average, finish; N x H x W."""
+        """Process batch by batch: scale, look, compute, turn back, average, finish; return N x H x W."""
         if dn.shape[1] != len(self.card.bands):
             raise EnsembleError(f"the chips have {dn.shape[1]} bands, the model was made for {self.card.bands}")
         result = np.empty((len(dn), *dn.shape[2:]), dtype)
@@ -221,7 +221,7 @@ class Predictor:
         return result
 
     def _mean(self, seen: Tensor, chips: int, back: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """Weighted mean of the models' probabilities, N x H x W float32."""
+        """Compute the weighted mean of the models' probabilities, N x H x W float32."""
         total: Tensor | None = None
         for engine, weight in zip(self.engines, self._weights, strict=True):
             logits = engine.logits(seen) / engine.card.temperature
@@ -231,19 +231,20 @@ class Predictor:
         return total
 
     def _refuse(self, row: int, seen: Tensor) -> NoReturn:
-        """Name the model that gives a chip no numbers."""
+        """Raise an error that names the model whose values for a chip are not finite."""
         lost = [
             folder
             for folder, engine in zip(self.folders, self.engines, strict=True)
             if bool(engine.logits(seen).isnan().any())
         ]
         raise NotFiniteError(
-            row, f"the model {listed([str(folder) for folder in lost])} gives probabilities that are no numbers: "
-            "its weights are damaged, or compute.precision (--precision) is too low for them"
-        )  # fmt: skip
+            row,
+            f"the model {listed([str(folder) for folder in lost])} gives probabilities that are not finite: its weights "
+            "are damaged, or compute.precision (--precision) is too low for them",
+        )
 
     def _own_stream(self) -> AbstractContextManager[Any]:
-        """On a GPU a stream of this thread, so that one thread's copies run beside another's network."""
+        """On a GPU, use a separate stream for this thread, so that copies run beside another thread's network."""
         if self.device != "cuda":
             return nullcontext()
         if not hasattr(self._local, "stream"):

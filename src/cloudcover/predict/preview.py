@@ -1,4 +1,4 @@
-"""Previews: a small picture of an image in true colour with the outline of the predicted cloud."""
+"""Previews: small true-colour pictures with the outline of the predicted cloud."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cloudcover.data.values import DN_PER_REFLECTANCE
 from cloudcover.runtime.files import atomic
 
 SIDE = 1024
-"""Longest side of a preview, at most [pixels]."""
+"""Maximum length of a preview's longer side [pixels]."""
 
 
 class Thumbnail:
-    """A small picture of an image whose parts come one after the other; each of its pixels is a mean of squares.
+    """A small picture of an image that arrives in parts; each of its pixels is the mean of a square.
 
     Args:
         height: Height of the image [pixels].
         width: Its width [pixels].
-        bands: Places of red, green and blue among its bands.
+        bands: Positions of red, green and blue among its bands.
     """
 
     def __init__(self, height: int, width: int, bands: list[int]) -> None:
@@ -38,13 +38,13 @@ class Thumbnail:
         self._whole_dn = counts * (STRETCH * DN_PER_REFLECTANCE)
 
     def add(self, row: int, dn: NDArray[np.uint16]) -> None:
-        """Add rows of the image: B x H x W uint16 [DN], the first of them at `row`."""
+        """Add rows of the image: B x H x W uint16 [DN], beginning at `row`."""
         places = np.arange(row, row + dn.shape[1]) // self._step
         for total, band in zip(self._sums, self._bands, strict=True):
             np.add.at(total, places, np.add.reduceat(dn[band], self._columns, axis=1, dtype=np.uint32))
 
     def outlined(self, mask: NDArray[np.uint8]) -> Picture:
-        """Return the picture, with the inner outline of the cloud of a mask H x W of {0, 1, 255}."""
+        """Return the picture with the inner cloud outline of a mask H x W of {0, 1, 255}."""
         picture = displayed(self._sums / self._whole_dn, GAMMA).transpose(1, 2, 0).copy()
         middle = self._step // 2
         rows, columns = (np.minimum(np.arange(middle, n + middle, self._step), n - 1) for n in mask.shape)

@@ -1,4 +1,4 @@
-"""Pixels of another size than the model's: resampled before the network, and its probabilities back afterwards."""
+"""Pixel sizes other than the model's: images are resampled for the network, and probabilities are resampled back."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from cloudcover.models.folder import RESOLUTION_M
 from cloudcover.predict.metres import pixel_metres
 
 Resolution = float | Literal["auto"] | None
-"""Pixel size that the network sees: metres, `auto` for that of its training, or None for the image's own."""
+"""Pixel size that the network sees: metres, `auto` for that of its training, or None for that of the image."""
 
 SAME_SHARE = 0.01
-"""Pixel sizes that differ by less are taken for equal."""
+"""Pixel sizes that differ by less are treated as equal."""
 
 
 def scale_of(grid: Grid, resolution: Resolution) -> float:
-    """Pixels of the network per pixel of the image along a side; 1 where nothing is to be resampled.
+    """Return the pixels of the network per pixel of the image along a side; 1 if there is no resampling.
 
     Raises:
-        GridError: As `pixel_metres`.
+        GridError: See `pixel_metres`.
     """
     if resolution is None:
         return 1.0
@@ -37,7 +37,7 @@ def scale_of(grid: Grid, resolution: Resolution) -> float:
 
 
 def resample(dn: NDArray[np.uint16], size: tuple[int, int], nodata: int) -> NDArray[np.uint16]:
-    """Resample images linearly, by the mean of the pixels where they become fewer; pixels without data have no weight.
+    """Resample images linearly, by area averaging on reduction; pixels without data have no weight.
 
     Args:
         dn: N x B x H x W uint16 [DN].
@@ -59,7 +59,7 @@ def resample(dn: NDArray[np.uint16], size: tuple[int, int], nodata: int) -> NDAr
 
 
 def resample_back(probabilities: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Resample probabilities N x h x w to N x height x width, as `resample` does."""
+    """Resample probabilities N x h x w to N x height x width, as in `resample`."""
     fitted: NDArray[np.float32] = _fit(torch.from_numpy(probabilities)[None], size)[0].numpy()
     return fitted
 

@@ -1,7 +1,7 @@
-"""Probabilities of an image of any size: windows with overlap, blended smoothly, in bounded memory.
+"""Prediction of an image of any size: overlapping windows, blended smoothly, in bounded memory.
 
-An image that fits into one window is predicted as a chip is. Beside the result, 5 bytes a pixel, memory holds three
-strips of the image as high as a window.
+An image that fits into one window is predicted like a chip. Memory use is 5 bytes per pixel for the result, and three
+strips of the image with the height of a window.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from cloudcover.rasters.image import Image
 from cloudcover.runtime.prefetch import prefetch
 
 WINDOW = 1024
-"""Height and width of a window, at most [pixels of the network]."""
+"""Maximum height and width of a window [pixels of the network]."""
 OVERLAP = 128
-"""What neighbouring windows share, at least [pixels of the network]."""
+"""Minimum overlap of neighbouring windows [pixels of the network]."""
 LARGEST_WINDOW = 4096
-"""Height and width of a window of an image with pixels smaller than the network's, at most [pixels of the image]."""
+"""Maximum height and width of a window if the image has smaller pixels than the network [pixels of the image]."""
 CPU_WINDOWS = 2
-"""Windows per forward pass on a CPU, at most: more of them take memory and save no time."""
+"""Maximum number of windows per forward pass on a CPU, because more need memory and save no time."""
 
 
 class Strip(NamedTuple):
     """Rows of an image in memory.
 
     Attributes:
-        span: The windows' place along the rows.
+        span: Placement of the windows along the rows.
         dn: B x H x W uint16 [DN], all columns.
     """
 
@@ -46,11 +46,11 @@ class Strip(NamedTuple):
 
 
 class Probabilities(NamedTuple):
-    """What the models say of an image.
+    """The models' prediction for an image.
 
     Attributes:
         values: H x W float32 in [0, 1].
-        empty: H x W bool, where any band has no data.
+        empty: H x W bool, True where any band has no data.
     """
 
     values: NDArray[np.float32]
@@ -68,23 +68,25 @@ def predict_scene(
     """Predict an image.
 
     Args:
-        image: Read in strips, from one thread at a time.
+        image: Image, read in strips from one thread at a time.
         predictor: The models.
         scale: Pixels of the network per pixel of the image along a side; windows are resampled by it, and their
             probabilities back.
-        seen: Called with each part of the image once, from top to bottom: its first row, and B x H x W [DN].
+        seen: Function called with each part of the image once, from top to bottom: its first row, and B x H x W [DN].
         window: See `WINDOW`.
         overlap: See `OVERLAP`.
 
     Raises:
         ChipError: The image cannot be read.
-        NotFiniteError: As `Predictor.probabilities`, and so are EnsembleError, PolicyError and DeviceMemoryError.
+        NotFiniteError: As for `Predictor.probabilities`, and also EnsembleError, PolicyError and DeviceMemoryError.
     """
     height, width = image.grid.height, image.grid.width
     most = min(int(window / scale), LARGEST_WINDOW)
     shared = min(int(overlap / scale), most // 2)
     fits = max(height, width) <= most
-    side = max(least_side(n, most, shared, STRIDE) for n in (height, width))  # square: policies may turn windows
+    side = max(
+        least_side(n, most, shared, STRIDE) for n in (height, width)
+    )  # square, because policies may turn windows
     rows, columns = ([whole(n)] if fits else spans(n, side, shared) for n in (height, width))
     result = Probabilities(np.zeros((height, width), np.float32), np.zeros((height, width), bool))
     at_once = _at_once(predictor, window)
@@ -107,7 +109,7 @@ def predict_scene(
 
 
 def _at_once(predictor: Predictor, window: int) -> int:
-    """Windows of one forward pass: as many pixels as a batch of chips has, and few on a CPU."""
+    """Return the number of windows per forward pass: as many pixels as a batch of chips, but few on a CPU."""
     most = max(1, predictor.batch * predictor.card.chip_size**2 // window**2)
     return most if predictor.device == "cuda" else min(most, CPU_WINDOWS, len(os.sched_getaffinity(0)))
 
@@ -117,7 +119,7 @@ def _read(image: Image, span: Span) -> Strip:
 
 
 def _add(total: NDArray[np.float32], strip: Strip, columns: Sequence[Span], predictor: Predictor, scale: float) -> None:
-    """Add the probabilities of some windows of a strip, by their weights; windows without data are left out."""
+    """Add the weighted probabilities of some windows of a strip; windows without data are skipped."""
     rows = strip.span
     shown = strip.dn.take(rows.source - rows.reach.start, axis=1) if _mirrors(rows) else strip.dn
     cut = [(span, shown.take(span.source, axis=2) if _mirrors(span) else shown[:, :, span.reach]) for span in columns]
@@ -135,7 +137,7 @@ def _mirrors(span: Span) -> bool:
 
 
 def _probabilities(predictor: Predictor, dn: NDArray[np.uint16], scale: float) -> NDArray[np.float32]:
-    """N x H x W of windows N x B x H x W, seen by the network at its own pixel size."""
+    """Predict N x H x W from windows N x B x H x W, at the network's own pixel size."""
     height, width = dn.shape[2:]
     nodata = predictor.card.nodata
     if scale != 1:

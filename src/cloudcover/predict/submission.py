@@ -1,4 +1,4 @@
-"""A submission for the challenge's code runtime: a model, the modules that run it, and a `main.py`, in one archive."""
+"""Submissions to the challenge's code runtime: a model, the modules that run it, and a `main.py`, in one archive."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cloudcover.runtime.files import atomic
 
 PACKAGE = Path(__file__).parents[1]
 BANDS = {"B02", "B03", "B04", "B08"}
-"""Bands that the runtime has."""
+"""Bands available in the runtime."""
 
 
 def write_submission(model: Path, out: Path) -> None:
     """Write `submission.zip`; the same model gives the same bytes.
 
     Args:
-        model: A bundle, or a single model folder; its post-processing, views and temperature are kept.
-        out: The archive.
+        model: Bundle or model folder; its post-processing, views and temperature are preserved.
+        out: Archive to write.
 
     Raises:
-        FileExistsError: There is a file of that name.
-        ModelFolderError: The model is none, is an export for OpenVINO, or needs bands that the runtime lacks.
+        FileExistsError: The archive already exists.
+        ModelFolderError: It is not a model, it is an OpenVINO export, or it needs bands that the runtime lacks.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists: remove it, or choose another --out")
@@ -46,7 +46,9 @@ def _model_files(model: Path) -> Iterator[Path]:
         folders = [model / name for name in read_bundle(model).models]
     for folder in folders:
         if (folder / EXPORT_CARD).exists():
-            raise ModelFolderError(f"{folder} is an export, but the runtime has no OpenVINO: submit what was exported")
+            raise ModelFolderError(
+                f"{folder} is an export, but the runtime has no OpenVINO: submit the model that it was made from"
+            )
         if lacking := set(load_card(folder).bands) - BANDS:
             raise ModelFolderError(f"{folder} needs the bands {sorted(lacking)}, but the runtime has {sorted(BANDS)}")
         yield folder / CARD

@@ -1,7 +1,7 @@
 """Mask the challenge's test chips without a network: the `main.py` of a submission (`cloudcover submit`).
 
-It runs in the folder that the submission was unpacked into, reads `data/test_features/CHIP/BAND.tif` and writes
-`predictions/CHIP.tif`, uint8 of {0, 1}. The folder holds the modules of `cloudcover` and the model as well.
+It runs in the folder of the unpacked submission, reads `data/test_features/CHIP/BAND.tif` and writes
+`predictions/CHIP.tif`, uint8 of {0, 1}. The folder also contains the modules of `cloudcover` and the model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIZE = (512, 512)
 
 
 def main() -> None:
-    """Write a mask for each chip, whatever becomes of it: a submission without one of them is not scored."""
+    """Write a mask for each chip in any case, because a submission with a missing mask is not scored."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     predictor = load_bundle(MODEL)
     chips = find_images([FEATURES], predictor.card.bands, kind="chip", nodata=predictor.card.nodata)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _without_unknown(path: Path) -> None:
-    """Write 0, clear, where a mask has no data, and a clear mask where there is none."""
+    """Replace pixels without data by 0 (clear), and write a clear mask if there is none."""
     try:
         with rasterio.open(path) as mask:
             pixels, place = mask.read(1), {"crs": mask.crs, "transform": mask.transform}

@@ -1,4 +1,4 @@
-"""Shares of cloud, clear and unknown pixels in masks: of each image, and within polygons."""
+"""Shares of cloud, clear and unknown pixels in masks, per image and within polygons."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from cloudcover.runtime.text import plain
 
 
 class Polygon(NamedTuple):
-    """An area of a GeoJSON file.
+    """An area from a GeoJSON file.
 
     Attributes:
-        name: Its `name` or `id`, or its number from 1.
-        geometry: GeoJSON's `Polygon` or `MultiPolygon`.
+        name: The feature's `name` or `id`, or its number from 1.
+        geometry: GeoJSON `Polygon` or `MultiPolygon`.
     """
 
     name: str
@@ -38,21 +38,21 @@ class Polygon(NamedTuple):
 
 
 class Polygons(NamedTuple):
-    """Areas with their CRS, as text."""
+    """Areas with their CRS as text."""
 
     areas: list[Polygon]
     crs: str
 
 
 class Summary:
-    """Collects the rows of a table; safe to use from several threads.
+    """The rows of a summary table; safe to use from several threads.
 
     Args:
-        path: The table, `tables.SHARES`.
-        polygons: Areas that get rows of their own in every image that they touch.
+        path: Table to write, `tables.SHARES`.
+        polygons: Areas with separate rows for every image that they touch.
 
     Raises:
-        FolderError: There is a file of that name that is no such table.
+        FolderError: A file of that name exists and is not such a table.
     """
 
     def __init__(self, path: Path, polygons: Polygons | None = None) -> None:
@@ -64,7 +64,7 @@ class Summary:
         self._adding = threading.Lock()
 
     def add(self, name: str, grid: Grid, mask: NDArray[np.uint8]) -> None:
-        """Count a mask: H x W uint8 of {0, 1, 255}."""
+        """Add the shares of a mask, H x W uint8 of {0, 1, 255}."""
         rows = [_row(name, "", mask)]
         if self.polygons and grid.crs:
             rows += [_row(name, area, pixels) for area, pixels in _inside(self.polygons, grid, mask)]
@@ -72,7 +72,7 @@ class Summary:
             self._rows += rows
 
     def write(self) -> None:
-        """Write the table, sorted by image; polygons are in their own order."""
+        """Write the table, sorted by image; polygons keep their own order."""
         rows = sorted(self._rows, key=lambda row: str(row["image"]))
         tables.SHARES.write(pd.DataFrame(rows, columns=list(tables.SHARES.columns)), self.path)
 
@@ -83,7 +83,8 @@ def read_polygons(path: Path) -> Polygons:
     Coordinates are longitude and latitude (RFC 7946), unless an older file names another CRS.
 
     Raises:
-        ValueError: It is no GeoJSON, or holds no or other geometries; names the file and the feature.
+        ValueError: It is not GeoJSON, or contains no or unsupported geometries; the message names the file and the
+            feature.
     """
     content = read_json(path)
     features = content.get("features", [content]) if isinstance(content, dict) else []
@@ -95,7 +96,7 @@ def read_polygons(path: Path) -> Polygons:
             raise ValueError(f"{path}: feature {number} is {kind or 'no geometry'}, expected Polygon or MultiPolygon")
         areas.append(Polygon(_name(feature, number, {area.name.lower() for area in areas}), geometry))
     if not areas:
-        raise ValueError(f"{path} holds no polygon: expected a GeoJSON file with Polygon or MultiPolygon geometries")
+        raise ValueError(f"{path} contains no polygon: expected a GeoJSON file with Polygon or MultiPolygon geometries")
     named = content.get("crs") or {}
     crs = str(named.get("properties", {}).get("name", "")) or "EPSG:4326"
     try:
@@ -124,7 +125,7 @@ def _row(image: str, polygon: str, mask: NDArray[np.uint8]) -> dict[str, object]
 
 
 def _inside(polygons: Polygons, grid: Grid, mask: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Name and pixels, in one row, of each area that covers the centre of a pixel at least."""
+    """Yield name and pixels, in one row, of each area that covers the centre of at least one pixel."""
     place = Affine(*grid.transform)
     for area in polygons.areas:
         geometry = transform_geom(polygons.crs, grid.crs, area.geometry)
@@ -144,5 +145,5 @@ def _inside(polygons: Polygons, grid: Grid, mask: NDArray[np.uint8]) -> Iterator
 
 
 def _reach(places: list[float], length: int) -> slice:
-    """Pixels of an axis between the least and the largest place."""
+    """Return the pixels of an axis between the smallest and the largest position."""
     return slice(max(0, math.floor(min(places))), max(0, min(length, math.ceil(max(places)))))

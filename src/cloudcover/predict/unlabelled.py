@@ -1,4 +1,4 @@
-"""Masks of the store's chips by a bundle: of the test part for the evaluation, of unlabelled chips for people."""
+"""Masks by a bundle for chips of the store: of the test part for the evaluation, of unlabelled chips for users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cloudcover.runtime.files import atomic, sha256
 def predict_masks(
     store: ChipStore, chip_ids: Sequence[str], predictor: Predictor
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
-    """Predict masks in batches: chip ids, and n x H x W uint8 of {0, 1, 255}; 255 where there is no data."""
+    """Predict masks in batches: yield chip ids and n x H x W uint8 of {0, 1, 255}, 255 without data."""
     with tqdm(total=len(chip_ids), desc="predict", unit="chip", disable=None) as bar:
         for batch in store.batches(chip_ids, predictor.batch):
             yield batch, predictor.masks(store.chips(batch), store.percentiles(batch))
@@ -36,8 +36,8 @@ def predict_test(store: ChipStore, folds: pd.DataFrame, predictor: Predictor, ma
         store: The packed chips.
         folds: `tables.FOLDS` of the test part.
         predictor: The bundle.
-        masks: Gets N x H x W uint8 of {0, 1, 255}.
-        index: Gets `tables.OOF`: which row is which chip.
+        masks: Output file, N x H x W uint8 of {0, 1, 255}.
+        index: Output table by `tables.OOF` that relates rows to chips.
     """
     order = folds.sort_values("chip_id", ignore_index=True)
     order["row"] = order.index
@@ -53,18 +53,18 @@ def predict_test(store: ChipStore, folds: pd.DataFrame, predictor: Predictor, ma
 
 
 def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.DataFrame:
-    """Write the mask of each chip without a label as `out/<chip_id>.tif` and lists them in `out/masks.csv`.
+    """Write the mask of each unlabelled chip as `out/<chip_id>.tif`, and list the masks in `out/masks.csv`.
 
     Args:
         store: the packed chips.
-        predictor: the models; policy, threshold and post-processing are theirs.
-        out: folder of the masks; masks of earlier runs are removed.
+        predictor: The models, with their policy, threshold and post-processing.
+        out: Folder of the masks; masks of earlier runs are removed.
 
     Returns:
         `tables.PREDICTIONS`, without rows if every chip has a label.
 
     Raises:
-        FolderError: `out` holds files of somebody else, and no masks of an earlier run.
+        FolderError: `out` contains somebody else's files and no masks of an earlier run.
     """
     chips = store.index[~store.index["labelled"]]
     files = [f"{chip_id}.tif" for chip_id in chips["chip_id"]]

@@ -1,4 +1,4 @@
-"""Windows over an image: where they are, and the weights that blend them into one picture."""
+"""Windows over an image: their placement, and the weights for blending them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Span:
-    """The place of a window along one axis of an image.
+    """The placement of a window along one axis of an image.
 
     Attributes:
-        source: For each pixel of the window the image's pixel that it shows; mirrored beyond the image's border.
-        inner: The window's pixels that are inside the image.
+        source: Image pixel shown by each pixel of the window; mirrored beyond the image's border.
+        inner: Pixels of the window inside the image.
         target: The same pixels in the image.
-        weights: Share of this window in the result at each of them; the shares of all windows sum to 1.
+        weights: Weight of this window at each of them; the weights of all windows sum to 1.
     """
 
     source: NDArray[np.intp]
@@ -27,24 +27,24 @@ class Span:
 
     @property
     def reach(self) -> slice:
-        """The part of the image that the window shows."""
+        """Return the part of the image that the window shows."""
         return slice(int(self.source.min()), int(self.source.max()) + 1)
 
 
 def whole(length: int) -> Span:
-    """Return a window that shows the whole axis, as it is."""
+    """Return a window that shows the whole axis unchanged."""
     every = slice(0, length)
     return Span(np.arange(length), every, every, np.ones(length, np.float32))
 
 
 def least_side(length: int, most: int, overlap: int, step: int) -> int:
-    """Return the smallest windows that cover an axis by no more windows than the largest ones need.
+    """Find the smallest windows that cover an axis with no more windows than the largest ones need.
 
     Args:
-        length: Pixels of the image along the axis.
-        most: Pixels of the largest window.
+        length: Number of image pixels along the axis.
+        most: Number of pixels of the largest window.
         overlap: See `spans`.
-        step: The result is a multiple of it, or `most`.
+        step: Step of the result, which is a multiple of it or `most`.
     """
     total = length + overlap // 2 * 2
     count = max(1, math.ceil((total - overlap) / (most - overlap)))
@@ -52,17 +52,17 @@ def least_side(length: int, most: int, overlap: int, step: int) -> int:
 
 
 def spans(length: int, side: int, overlap: int) -> list[Span]:
-    """Cover an axis by windows.
+    """Cover an axis with windows.
 
-    Neighbours overlap by at least `overlap` pixels. In the middle half of that one fades into the other along a raised
-    cosine; the outer quarters, where a network sees the window's edge, do not count. The image is mirrored by half an
-    overlap at its borders: there a pixel is as far from the window's edge as the pixel in the middle between two
-    windows, so a border is predicted no worse than the inside.
+    Neighbours overlap by at least `overlap` pixels. In the middle half of the overlap, one fades into the other along a
+    raised cosine. The outer quarters, where the network sees the window's edge, are not used. At its borders the image
+    is mirrored by half an overlap. A border pixel is then as far from the window's edge as a pixel midway between two
+    windows, so borders are predicted no worse than the inside.
 
     Args:
-        length: Pixels of the image along the axis.
-        side: Pixels of a window.
-        overlap: See above, less than `side`.
+        length: Number of image pixels along the axis.
+        side: Number of pixels of a window.
+        overlap: Minimum overlap, less than `side`.
     """
     total = max(length + overlap // 2 * 2, side)
     count = 1 + math.ceil((total - side) / (side - overlap))
@@ -87,6 +87,6 @@ def spans(length: int, side: int, overlap: int) -> list[Span]:
 
 
 def mirrored(places: NDArray[np.intp], length: int) -> NDArray[np.intp]:
-    """Pixels of an axis for places beyond its ends; the edge is repeated (a, b, c goes on as c, b, a, a, b)."""
+    """Return axis pixels for positions beyond its ends, repeating the edge: a, b, c continues as c, b, a, a, b."""
     turned = places % (2 * length)
     return np.minimum(turned, 2 * length - 1 - turned)

@@ -102,7 +102,8 @@ def find_images(
             raise FileNotFoundError(f"{path} contains no image{f' for --as {kind}' if kind else ''}: {expected}")
         if other := [image for image in below if numbers and image.kind != "raster"]:
             raise ValueError(
-                f"band numbers apply only to rasters with several bands, but {other[0].name} is read as {other[0].kind}: "
+                f"band numbers apply only to rasters with several bands, but {other[0].name} is read as "
+                f"{other[0].kind}: "
                 "name the raster itself, or omit the numbers"
             )
         found += below

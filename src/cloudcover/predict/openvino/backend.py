@@ -1,7 +1,7 @@
-"""Networks run by OpenVINO on a CPU: fused, in bf16 or int8, one chip per request and core.
+"""Networks run by OpenVINO on a CPU: fused, in bf16 or int8, with one chip per request and core.
 
-Requests of one chip on as many streams as there are threads were as fast as larger batches, and need no compilation for
-the odd last batch or another chip size.
+Requests of one chip on as many streams as there are threads are as fast as larger batches, and need no compilation for
+an incomplete last batch or another chip size.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from cloudcover.models.folder import ModelFolderError, load_card
 from cloudcover.predict.openvino.card import CARD, GRAPH, ExportError, load_export, load_library
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
-"""OpenVINO's name of the precision of what is not quantised; a CPU without bf16 falls back to f32."""
+"""OpenVINO's name for the precision of layers that are not quantised; a CPU without bf16 falls back to f32."""
 
 
 class OpenvinoBackend:
-    """An exported folder, safe to use from several threads, which take turns; see `engine.Backend`.
+    """An exported folder, safe to use from several threads, which take turns; see `backends.Backend`.
 
     Args:
-        folder: written by `cloudcover.predict.openvino.export`.
-        device: must be `cpu`.
-        precision: `auto`, or the precision that it was exported in.
+        folder: Folder written by `cloudcover.predict.openvino.export`.
+        device: Device; must be `cpu`.
+        precision: `auto`, or the precision of the export.
 
     Raises:
-        ModelFolderError: a part is missing, corrupt, or belongs to another model.
-        ExportError: another device or precision, or OpenVINO is not installed.
+        ModelFolderError: A part is missing, corrupt, or belongs to another model.
+        ExportError: The device or precision is unsupported, or OpenVINO is not installed.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", precision: str = "auto") -> None:
@@ -51,7 +51,7 @@ class OpenvinoBackend:
         }
         network = openvino.Core().compile_model(folder / GRAPH, "CPU", options)
         self._queue = openvino.AsyncInferQueue(network)
-        self._turn = Lock()  # the queue has one callback: two callers would write into each other's logits
+        self._turn = Lock()  # the queue has a single callback, so two callers would write into each other's logits
 
     def prepare(self, shape: torch.Size) -> None:
         """See `Backend`: it was compiled when it was loaded."""

@@ -1,4 +1,4 @@
-"""The folder of an exported network: its card, what it was made from, and the hashes of its parts."""
+"""The folder of an exported network: its card, its origin, and the hashes of its parts."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 
 class ExportError(ValueError):
-    """A network cannot be exported or an exported one not be run as asked; the message says what to do."""
+    """A network that cannot be exported, or an export that cannot be run as requested; the message gives the remedy."""
 
 
 class Export(BaseModel):
-    """How a network was exported.
+    """The description of an export.
 
     Attributes:
-        precision: what it computes in; int8 keeps what cannot be quantised in bf16.
-        source_sha256: of the weights that it was made from, as in its `model.json`.
-        files_sha256: `model.xml` and `model.bin` -> SHA-256.
-        calibration_chips: ids of the chips that the int8 ranges were measured on.
-        checked_chips: ids of the other chips that it was compared with torch in fp32 on.
-        disagreement_share: share of the pixels of `checked_chips` that get another mask [0-1]; None without chips.
-        versions: of the libraries that made it.
+        precision: Precision of the computation; int8 keeps layers that cannot be quantised in bf16.
+        source_sha256: SHA-256 of the original weights, as in `model.json`.
+        files_sha256: SHA-256 of `model.xml` and `model.bin`.
+        calibration_chips: Ids of the chips that the int8 ranges were measured on.
+        checked_chips: Ids of the other chips that the export was compared with torch in fp32 on.
+        disagreement_share: Share of the pixels of `checked_chips` whose mask differs [0-1]; None without chips.
+        versions: Versions of the libraries that made the export.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,10 +56,10 @@ class Export(BaseModel):
 
 
 def load_export(folder: Path) -> Export:
-    """Read `export.json` and checks the files that it lists.
+    """Read `export.json` and check the files that it lists.
 
     Raises:
-        ModelFolderError: it is not an export's card, or a file is missing or not the one that was exported.
+        ModelFolderError: It is not the card of an export, or a file is missing or altered.
     """
     try:
         export = Export.model_validate(read_json(folder / CARD))
@@ -78,9 +78,9 @@ def load_library(name: Literal["openvino", "nncf"]) -> ModuleType:
     """Import a library of the extra `openvino`, without the telemetry that both would send.
 
     Raises:
-        ExportError: it is not installed.
+        ExportError: It is not installed.
     """
-    # Both report their use to the maker unless this package cannot be imported, which they allow for.
+    # Both report their use to the vendor, unless this package cannot be imported, which they tolerate.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return import_module(name)

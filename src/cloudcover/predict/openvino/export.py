@@ -1,7 +1,7 @@
-"""Exports trained models for fast prediction on CPUs, as OpenVINO graphs beside the model's own card.
+"""Export of trained models to OpenVINO graphs for fast prediction on CPUs.
 
-int8 is post-training quantisation by NNCF: the range of every layer's numbers is measured on chips of a store. Other
-chips of the store then tell how many pixels of the mask the export changes.
+int8 is post-training quantisation by NNCF: the value range of every layer is measured on chips of a store. On other
+chips of the store, the export counts the pixels whose mask changes.
 """
 
 from __future__ import annotations
@@ -31,37 +31,38 @@ from cloudcover.runtime.files import sha256, write_json, write_text
 log = logging.getLogger(__name__)
 
 CHIPS = 32
-"""Chips to calibrate on, and other chips to compare with torch on."""
+"""Number of chips to calibrate on, and of other chips to compare with torch on."""
 
 
 FILES = (MODEL_CARD, GRAPH, WEIGHTS, CARD)
-"""What the folder of an exported model holds."""
+"""Files in the folder of an exported model."""
 
 
 def export(
     source: Path, out: Path, precision: Precision, store: ChipStore | None = None, seed: int = 0, chips: int = CHIPS
 ) -> list[Export]:
-    """Export a model folder, or all models of a bundle, into a folder that `Predictor` and `load_bundle` take.
+    """Export a model folder, or all models of a bundle, to a folder for `Predictor` and `load_bundle`.
 
     Args:
-        source: a bundle or a model folder.
-        out: gets `model.json`, `model.xml`, `model.bin` and `export.json`, in a folder per model for a bundle;
-            what tells that a folder is complete is written last.
+        source: Bundle or model folder.
+        out: Folder for `model.json`, `model.xml`, `model.bin` and `export.json`, with one subfolder per model for a
+            bundle. The file that marks the folder as complete is written last.
         precision: `fp32`, `bf16` or `int8`.
-        store: chips to calibrate on, needed by int8; in any precision other chips of it are compared with torch.
-        seed: of the choice of chips.
-        chips: how many to calibrate on, and as many others to compare on; fewer if the store has fewer.
+        store: Chips to calibrate on, required for int8; in any precision, the export is compared with torch on other
+            chips of the store.
+        seed: Random seed for choosing chips.
+        chips: Number of chips to calibrate on, and to compare on; fewer if the store has fewer.
 
     Returns:
         The cards of the exports.
 
     Raises:
-        ExportError: int8 without chips, chips of other bands, or OpenVINO or NNCF is not installed.
-        ModelFolderError: the source is neither a bundle nor a model folder, or damaged.
-        FolderError: `out` overlaps with the source, or holds files other than those of an earlier export.
+        ExportError: int8 is requested without chips, the chips have other bands, or OpenVINO or NNCF is not installed.
+        ModelFolderError: The source is neither a bundle nor a model folder, or is damaged.
+        FolderError: `out` overlaps with the source, or contains files other than those of an earlier export.
     """
     if precision == "int8" and (store is None or len(store) < 2):
-        raise ExportError("int8 needs two chips or more to calibrate on and to compare: give a store")
+        raise ExportError("int8 needs at least two chips, for calibration and comparison: give a store")
     ownership.refuse_overlap(source, out, "the model")
     ownership.claim(out)
     if not (source / BUNDLE).exists():
@@ -80,7 +81,7 @@ def _export_model(
     source: Path, out: Path, precision: Precision, store: ChipStore | None, sample: tuple[int, int]
 ) -> Export:
     if (source / CARD).exists():
-        raise ModelFolderError(f"{source} is an export already: give the model that it was made from")
+        raise ModelFolderError(f"{source} is already an export: give the model that it was made from")
     network, card = load_model(source)
     calibration, others = _choose(store, card, *sample)
     graph = _graph(network, card)
@@ -107,10 +108,10 @@ def _save(graph: Any, card: Path, out: Path) -> None:
     """Write graph, weights and the model's card; an older export stays until all of them are complete.
 
     Raises:
-        ExportError: the disk is full, which OpenVINO does not report by itself.
+        ExportError: The disk is full, which OpenVINO does not report itself.
     """
     part, openvino = out / ".part", load_library("openvino")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(part, ignore_errors=True)  # left by a killed run
     part.mkdir(parents=True)
     try:
         try:
@@ -127,7 +128,7 @@ def _save(graph: Any, card: Path, out: Path) -> None:
 
 
 def _choose(store: ChipStore | None, card: ModelCard, seed: int, most: int) -> tuple[list[str], list[str]]:
-    """Chips to calibrate on and other chips to compare on."""
+    """Choose chips to calibrate on and other chips to compare on."""
     if store is None:
         return [], []
     if store.bands() != card.bands:
@@ -138,12 +139,12 @@ def _choose(store: ChipStore | None, card: ModelCard, seed: int, most: int) -> t
 
 
 def _graph(network: torch.nn.Module, card: ModelCard) -> Any:
-    """Return the OpenVINO model of any number of chips of any height and width."""
+    """Convert the network to an OpenVINO model for any number of chips of any height and width."""
     example = torch.zeros(1, len(card.bands), card.chip_size, card.chip_size)
     openvino = load_library("openvino")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TracerWarning)  # shape checks, which hold for every multiple of 32
-        warnings.simplefilter("ignore", DeprecationWarning)  # OpenVINO traces by torch.jit
+        warnings.simplefilter("ignore", TracerWarning)  # shape checks that hold for every multiple of 32
+        warnings.simplefilter("ignore", DeprecationWarning)  # OpenVINO traces with torch.jit
         return openvino.convert_model(network, example_input=example, input=[-1, len(card.bands), -1, -1])
 
 
@@ -154,13 +155,13 @@ def _quantised(graph: Any, inputs: Sequence[np.ndarray[Any, np.dtype[np.float32]
 
 
 def _inputs(store: ChipStore, chips: list[str], card: ModelCard) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    """Scaled chips, 1 x B x H x W each."""
+    """Yield scaled chips, 1 x B x H x W each."""
     normalize = Normalize(card.input, card.data_params())
     return [normalize(store.chips([chip]), store.percentiles([chip])).numpy() for chip in chips]
 
 
 def _disagreement(source: Path, out: Path, store: ChipStore, chips: list[str]) -> float:
-    """Share of pixels whose mask the export changes against torch in fp32 [0-1]."""
+    """Compute the share of pixels whose mask differs between the export and torch in fp32 [0-1]."""
     torch_way, exported = Predictor([source], device="cpu", precision="fp32"), Predictor([out])
     differing = []
     for chip in chips:
