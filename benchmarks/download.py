@@ -114,7 +114,6 @@ def timed(way: Callable[[Path], None], folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2,000 files, one repeat")
     parser.add_argument("--files", type=int, default=4000)

@@ -47,8 +47,8 @@ class Group:
     """Chips that are judged together.
 
     Attributes:
-        name: name of their folder.
-        real: the chips with labels.
+        name: Name of their folder.
+        real: The chips with labels.
         level: `l2a` for surface reflectance, `l1c` for top-of-atmosphere reflectance.
     """
 

@@ -55,8 +55,8 @@ class Real:
     """The labelled real chips: images, labels and locations by id.
 
     Args:
-        folder: a set in the challenge's layout; its chips may be of any size.
-        names: the chips to take; None: all that have a label.
+        folder: A set in the challenge's layout; its chips may be of any size.
+        names: The chips to take; None: all that have a label.
     """
 
     def __init__(self, folder: Path, names: Collection[str] | None = None) -> None:
@@ -170,7 +170,6 @@ def picture(path: Path, real: Real, ways: dict[str, Masks]) -> None:
 
 
 def main() -> None:
-    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chips", type=Path, required=True, help="folder of real chips in the challenge's layout")
     parser.add_argument("--model", type=Path, help="a bundle or model folder that was trained without them")

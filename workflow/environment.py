@@ -41,10 +41,10 @@ def check(goals: set) -> None:  # type: ignore[type-arg]  # older Pythons read t
     """Refuse what would fail later, and half understood.
 
     Args:
-        goals: targets that make was asked for.
+        goals: Targets that make was asked for.
 
     Raises:
-        SetupError: see the messages.
+        SetupError: See the messages.
     """
     odd = ODD.search(str(Path.cwd()))
     if odd:
@@ -64,7 +64,7 @@ def make_environment(chosen: bool) -> None:
     """Make `.venv` if there is none, if it does not work, or if another Python was chosen.
 
     Raises:
-        SetupError: this Python is not supported or cannot make environments, or `.venv` is something else.
+        SetupError: This Python is not supported or cannot make environments, or `.venv` is something else.
     """
     found = version_of(VENV / "bin" / "python")
     if found and (found == sys.version_info[:2] or not chosen):

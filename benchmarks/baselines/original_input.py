@@ -39,7 +39,7 @@ class SeedChips(Dataset[tuple[Tensor, Tensor]]):
     """Chips of a raw folder: 3 x H x W float32 in [0, 1] and H x W int64.
 
     Args:
-        raw: folder in the challenge's layout.
+        raw: Folder in the challenge's layout.
     """
 
     def __init__(self, raw: Path) -> None:

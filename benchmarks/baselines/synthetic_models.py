@@ -38,13 +38,13 @@ class Trainer:
     """Trains models on a set of synthetic chips and tiles of the real ones.
 
     Args:
-        params: the config, the size of the chips and the synthetic set; label errors are set to none.
-        real: folders of real chips in the challenge's layout, with the chips to take of each; None: all.
-        work: folder for the chips and models; chips that are there from an earlier run are taken as they are.
-        workers: processes that make the synthetic chips.
-        steps: of the tuning on real tiles.
-        rate: peak learning rate of the tuning.
-        place: name of a chip's place by its location; default: the location.
+        params: The config, the size of the chips and the synthetic set; label errors are set to none.
+        real: Folders of real chips in the challenge's layout, with the chips to take of each; None: all.
+        work: Folder for the chips and models; chips that are there from an earlier run are taken as they are.
+        workers: Processes that make the synthetic chips.
+        steps: Of the tuning on real tiles.
+        rate: Peak learning rate of the tuning.
+        place: Name of a chip's place by its location; default: the location.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Trainer:
         """Folders of the same model, tuned further on as many real tiles of all places but some as synthetic chips.
 
         Args:
-            without: the places that are left out; each gets a copy of the model, `held-out/<place>`. Without any the
+            without: The places that are left out; each gets a copy of the model, `held-out/<place>`. Without any the
                 model is `all`.
         """
         device = resolve_device(self.params.compute.device)

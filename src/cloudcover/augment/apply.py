@@ -74,7 +74,7 @@ def augment_weighted(
         params: Probability of each augmentation, per chip unless its description says per batch.
         generator: Source of all randomness; the same state gives the same batch. A generator on the CPU also works for
             batches on a GPU, which then never waits for a random number.
-        nodata: value of pixels without data [DN].
+        nodata: Value of pixels without data [DN].
         of_batch: Generator for draws that apply to the whole batch. Processes that share a batch give it the same
             state, so that all use the same resolution. None: `generator`.
 

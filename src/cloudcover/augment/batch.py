@@ -21,7 +21,7 @@ class ChipBatch:
         chips: Digital numbers [DN].
         masks: N x H x W of {0, 1, 255}, or soft labels in [0, 1] with 255 for unknown.
         weights: N x H x W loss weights of pixels, or None while all pixels of a chip have the same weight.
-        nodata: value of pixels without data [DN].
+        nodata: Value of pixels without data [DN].
     """
 
     chips: Images

@@ -76,7 +76,7 @@ def resize(batch: ChipBatch, factor: float) -> ChipBatch:
     """Resample the batch to another resolution.
 
     Args:
-        batch: chips of H x W pixels.
+        batch: Chips of H x W pixels.
         factor: Scale factor of height and width, which are rounded to multiples of 32 pixels. Below 1, the bilinear
             filter is widened to cover all pixels (as in Pillow), so that none are skipped.
     """

@@ -65,7 +65,7 @@ def views(batch: Tensor, policy: Tta) -> Tensor:
 
     Args:
         batch: N x B x H x W; d4 needs H = W, because it turns chips by 90 degrees.
-        policy: none | vflip | hflip | flips | d4.
+        policy: None | vflip | hflip | flips | d4.
 
     Returns:
         K·N x B x H x W, all chips of the first view first.
@@ -89,7 +89,7 @@ def merge(probabilities: Tensor, policy: Tta, n: int) -> Tensor:
         probabilities: K·N x … x H x W. Pass probabilities, not logits: the original also averaged probabilities, and a
             single very confident view cannot outvote the others.
         policy: The policy passed to `views`.
-        n: number of chips, N.
+        n: Number of chips, N.
 
     Returns:
         N x … x H x W.

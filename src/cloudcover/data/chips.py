@@ -165,7 +165,7 @@ def read_band(
     Args:
         path: Path of the file, uint16; there is no silent cast.
         name: Name of the file in errors.
-        nodata: value of pixels without data in the result [DN].
+        nodata: Value of pixels without data in the result [DN].
         offset: Offset that was added to the DN of a file without an offset tag [DN].
         window: Part to read; None: all.
         shape: Required height and width [pixels]; None: any.
@@ -279,7 +279,7 @@ def read_chip(
     Args:
         folder: Folder with one GeoTIFF per band, `B02.tif` and so on.
         label: Label of the chip, or None.
-        bands: names of the bands, in order.
+        bands: Names of the bands, in order.
         shape: Required height and width of the chip [pixels].
         window: Part of a larger image, or None.
         nodata: Value of pixels without data in the chip [DN]; the files may use other values.

@@ -35,7 +35,7 @@ def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed:
     Args:
         folds: Table by `tables.FOLDS` for the same chips.
         chips: Table of chips, see `split`.
-        params: number of folds, groups and bins.
+        params: Number of folds, groups and bins.
         seed: Random seed for the shuffles.
 
     Returns:

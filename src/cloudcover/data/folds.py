@@ -226,7 +226,7 @@ class _Imbalance:
         weighted: Counts times weight.
         target: Number of chips of each value that each fold should have, folds x values.
         square: Sum of weighted squares per group, large for large groups and for groups with rare values.
-        folds: number of folds.
+        folds: Number of folds.
     """
 
     counts: sparse.csr_array

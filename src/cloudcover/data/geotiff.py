@@ -51,9 +51,9 @@ def write_geotiff(
 
     Args:
         path: File to write; missing folders are created.
-        pixels: see `encode_geotiff`.
-        profile: see `encode_geotiff`.
-        complete: see `encode_geotiff`.
+        pixels: See `encode_geotiff`.
+        profile: See `encode_geotiff`.
+        complete: See `encode_geotiff`.
 
     Raises:
         OSError: The file cannot be written; the message names it, and an older file is kept.

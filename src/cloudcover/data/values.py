@@ -116,7 +116,7 @@ def read_dn(
 
     Args:
         source: Open raster of one of `DTYPES`.
-        nodata: value of pixels without data in the result [DN].
+        nodata: Value of pixels without data in the result [DN].
         offset: Offset that was added to the DN of a file without an offset tag; it is subtracted [DN].
         window: Part to read; None: all.
         index: Number of the band, from 1.
@@ -156,7 +156,7 @@ def as_dn(
     Args:
         pixels: Stored values, any shape, of one of `DTYPES`.
         says: Meaning of the values.
-        nodata: value of pixels without data in the result [DN].
+        nodata: Value of pixels without data in the result [DN].
         offset: Offset that was added to the DN if `says` declares none; it is subtracted [DN].
         valid: Mask of pixels with data, in the same shape; None: there is no mask.
         saturate: Whether values beyond uint16 are clipped to its maximum; otherwise they are refused.
@@ -235,7 +235,7 @@ def suspected_offset(bands: NDArray[np.uint16], nodata: int) -> bool:
 
     Args:
         bands: B x H x W uint16 [DN], neither scaled nor shifted.
-        nodata: value of pixels without data [DN].
+        nodata: Value of pixels without data [DN].
     """
     for pixels in bands:
         empty = np.count_nonzero(pixels == nodata)

@@ -38,7 +38,7 @@ def pairs(
         it is called `models_differ`, because repeating a training could change the result.
 
     Raises:
-        ValueError: the models were not evaluated on the same chips and labels.
+        ValueError: The models were not evaluated on the same chips and labels.
     """
     found = Replicates.of(models, resamples, seed, statistic)
     rows = []

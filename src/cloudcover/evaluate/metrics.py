@@ -59,7 +59,7 @@ def by_group(counts: pd.DataFrame, column: str) -> pd.DataFrame:
         (0-1).
 
     Raises:
-        ValueError: a column is missing, a count is negative, there are no rows, or a chip occurs twice in a group.
+        ValueError: A column is missing, a count is negative, there are no rows, or a chip occurs twice in a group.
     """
     _check(counts, column)
     groups = counts.groupby(column, sort=True, observed=True, dropna=False)
@@ -101,7 +101,7 @@ def bootstrap(
         statistic: Figure, such as `global_jaccard` or `mean_jaccard`.
 
     Raises:
-        ValueError: see `by_group`, or a chip occurs twice.
+        ValueError: See `by_group`, or a chip occurs twice.
     """
     sums = _sums(counts, group)
     values = statistic(draw(len(sums), resamples, seed), sums.to_numpy())
@@ -123,10 +123,10 @@ def paired_bootstrap(
     Args:
         a: Table of counts of one model.
         b: Table of counts of the other model, for the same chips in any order.
-        group: see `bootstrap`.
-        resamples: see `bootstrap`.
-        seed: see `bootstrap`.
-        statistic: see `bootstrap`.
+        group: See `bootstrap`.
+        resamples: See `bootstrap`.
+        seed: See `bootstrap`.
+        statistic: See `bootstrap`.
 
     Raises:
         ValueError: See `bootstrap`; or the models differ in chips, groups, or cloud and clear pixels of labels.
@@ -148,17 +148,17 @@ def paired_resamples(
     """Compute a figure of several models in the same resamples of groups.
 
     Args:
-        models: tables of counts on the same chips, by name.
-        group: see `bootstrap`.
-        resamples: see `bootstrap`.
-        seed: see `bootstrap`.
-        statistic: see `bootstrap`.
+        models: Tables of counts on the same chips, by name.
+        group: See `bootstrap`.
+        resamples: See `bootstrap`.
+        seed: See `bootstrap`.
+        statistic: See `bootstrap`.
 
     Returns:
         One column per model. The first row is the figure of all groups, the others are those of the resamples.
 
     Raises:
-        ValueError: see `paired_bootstrap`.
+        ValueError: See `paired_bootstrap`.
     """
     first = next(iter(models.values()))
     for counts in models.values():

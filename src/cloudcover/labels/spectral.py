@@ -37,7 +37,7 @@ def spectral_evidence(dn: NDArray[np.uint16], labels: NDArray[np.uint8], bands: 
     Args:
         dn: N x B x H x W uint16 [DN].
         labels: N x H x W uint8 of {0, 1, 255}; 255 (unknown, no data) is ignored.
-        bands: names of the bands, in order.
+        bands: Names of the bands, in order.
 
     Returns:
         N values each: `bright_outside_share`, bright white pixels labelled clear; `dark_inside_share` and
@@ -74,7 +74,7 @@ def haze(reflectance: NDArray[np.float32], bands: list[str]) -> NDArray[np.float
 
     Args:
         reflectance: N x B x H x W float32.
-        bands: names of the bands, in order.
+        bands: Names of the bands, in order.
 
     Returns:
         N x H x W float32 [reflectance]; half the first band if blue or red is missing.

@@ -71,7 +71,7 @@ def describe(dn: NDArray[np.uint16], bands: list[str]) -> NDArray[np.float32]:
 
     Args:
         dn: N x B x H x W uint16 [DN].
-        bands: names of the bands, in order.
+        bands: Names of the bands, in order.
 
     Returns:
         N x S x S x F float32 [reflectance or ratio].
@@ -134,7 +134,7 @@ class Trees:
     Args:
         sample: Cells of all chips, in the order of `folds`.
         folds: Fold of each chip.
-        seed: random seed for the trees.
+        seed: Random seed for the trees.
         pool: Pool whose threads fit the classifiers, see `one_core_each`.
     """
 
@@ -240,8 +240,8 @@ class TreeCommittee:
 
         Args:
             dn: N x B x H x W uint16 [DN].
-            bands: names of the bands, in order.
-            rows: positions of the N chips in `folds`.
+            bands: Names of the bands, in order.
+            rows: Positions of the N chips in `folds`.
 
         Returns:
             N x 2 x S x S float32 in [0, 1]: trees that have not seen the scene, then trees that have seen its other

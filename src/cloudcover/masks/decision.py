@@ -54,7 +54,7 @@ def mask_of(
         probabilities: N x H x W, in [0, 1].
         chips: N x B x H x W [DN].
         threshold: Probability above which a pixel is cloud.
-        nodata: value of pixels without data [DN].
+        nodata: Value of pixels without data [DN].
         postprocess: Filters for the probabilities and the mask.
 
     Returns:

@@ -52,7 +52,6 @@ class Contracting(nn.Module):
         self.shortcut = nn.Sequential(*_convolutions(channels, channels, 1, size=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
         out = self.main(x)
         if self.third is not None and self.middle is not None:
             out = self.third(out) + self.middle(out)

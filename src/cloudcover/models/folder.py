@@ -37,9 +37,9 @@ class ModelCard(BaseModel):
         decoder_channels: Channels of the decoder's blocks, or None for the library's default.
         border: Mirrored pixels that the network adds on each side of a chip; cards without this key mean 0.
         bands: Names of the input bands, in order.
-        nodata: value of pixels without data [DN].
+        nodata: Value of pixels without data [DN].
         input: Conversion of digital numbers to the network's input.
-        chip_size: height and width of the training chips [pixels].
+        chip_size: Height and width of the training chips [pixels].
         threshold: Probability above which a pixel is cloud.
         temperature: Divisor of the logits before the sigmoid.
         fingerprint: Hash of everything that determined the training.

@@ -49,7 +49,6 @@ class TorchBackend:
         self._compiled_shape: torch.Size | None = None
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """See `Backend`."""
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             run = self._compiled if inputs.shape == self._compiled_shape else self.network
             logits: Tensor = run(inputs.contiguous(memory_format=torch.channels_last))
@@ -57,7 +56,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def prepare(self, shape: torch.Size) -> None:
-        """See `Backend`: compiles the network for this shape, unless it is already."""
+        """Compile the network for this shape, unless it is already compiled for it."""
         if shape != self._compiled_shape:
             self._compiled, self._compiled_shape = torch.compile(self.network, dynamic=False), shape
             self.logits(torch.zeros(shape, device=self.device))

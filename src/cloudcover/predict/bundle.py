@@ -88,9 +88,9 @@ def load_bundle(
 
     Args:
         folder: Bundle or model folder.
-        device: as for `Predictor`.
-        precision: as for `Predictor`.
-        batch: as for `Predictor`.
+        device: As for `Predictor`.
+        precision: As for `Predictor`.
+        batch: As for `Predictor`.
         threshold: Threshold that replaces that of the settings; None: no replacement.
 
     Raises:

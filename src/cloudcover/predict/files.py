@@ -48,7 +48,7 @@ class Spec(NamedTuple):
 
     Attributes:
         bands: Names of the bands, in order.
-        nodata: value of pixels without data [DN].
+        nodata: Value of pixels without data [DN].
         offset: Offset that was added to the DN of files without an offset tag [DN].
         percentiles: Whether the network's input needs percentiles.
     """

@@ -56,7 +56,7 @@ class Predictor:
         policy: Test-time augmentation.
         device: `auto`, `cpu` or `cuda`; for exported models, `auto` is the CPU.
         precision: `auto`, `fp32`, `bf16` or `fp16`; exported models have a fixed precision.
-        batch: chips per forward pass and view.
+        batch: Chips per forward pass and view.
         settings: Weights by the folders' names, temperature, threshold and post-processing; None: equal weights, and
             the threshold of the first model.
 
@@ -239,8 +239,8 @@ class Predictor:
         ]
         raise NotFiniteError(
             row,
-            f"the model {listed([str(folder) for folder in lost])} gives probabilities that are not finite: its weights "
-            "are damaged, or compute.precision (--precision) is too low for them",
+            f"the model {listed([str(folder) for folder in lost])} gives probabilities that are not finite: its "
+            "weights are damaged, or compute.precision (--precision) is too low for them",
         )
 
     def _own_stream(self) -> AbstractContextManager[Any]:

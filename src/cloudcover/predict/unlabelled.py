@@ -56,7 +56,7 @@ def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.
     """Write the mask of each unlabelled chip as `out/<chip_id>.tif`, and list the masks in `out/masks.csv`.
 
     Args:
-        store: the packed chips.
+        store: The packed chips.
         predictor: The models, with their policy, threshold and post-processing.
         out: Folder of the masks; masks of earlier runs are removed.
 

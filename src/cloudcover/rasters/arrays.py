@@ -22,9 +22,9 @@ class ArrayImage:
     Args:
         array: B x H x W as in `dn_of`; in an xarray array the bands may be last, if their axis has one of the names in
             `BAND_AXES`.
-        scale: see `dn_of`.
-        offset: see `dn_of`.
-        nodata: see `dn_of`.
+        scale: See `dn_of`.
+        offset: See `dn_of`.
+        nodata: See `dn_of`.
         name: Stem of the mask's file name.
 
     Raises:

@@ -80,9 +80,9 @@ def find_images(
         paths: Folders, files and addresses; an address must be a string, because `Path` drops one of its slashes.
         bands: See `Request`.
         kind: Reader to use, or None for the first that finds something.
-        numbers: see `Request`.
-        offset: see `Request`.
-        nodata: see `Request`.
+        numbers: See `Request`.
+        offset: See `Request`.
+        nodata: See `Request`.
 
     Raises:
         FileNotFoundError: A path does not exist or contains no image.

@@ -37,19 +37,15 @@ class FolderTree:
         self._folder = folder
 
     def holds(self, name: str) -> bool:
-        """See `Tree`."""
         return (self._folder / name).exists()
 
     def read(self, name: str) -> bytes:
-        """See `Tree`."""
         return read_document(self._folder / name)
 
     def uri(self, name: str) -> str:
-        """See `Tree`."""
         return str(self._folder / name)
 
     def path(self, name: str) -> Path:
-        """See `Tree`."""
         return self._folder / name
 
 
@@ -79,11 +75,9 @@ class ZipTree:
         self._names = set(names)
 
     def holds(self, name: str) -> bool:
-        """See `Tree`."""
         return str(self._root / name) in self._names
 
     def read(self, name: str) -> bytes:
-        """See `Tree`."""
         try:
             with ZipFile(self._zip) as archive, archive.open(str(self._root / name)) as file:
                 return checked_size(file.read(LARGEST_DOCUMENT + 1), name)
@@ -91,11 +85,9 @@ class ZipTree:
             raise ChipError(name, f"cannot be read from {self._zip} ({error})") from None
 
     def uri(self, name: str) -> str:
-        """See `Tree`."""
         return f"/vsizip/{{{self._zip.resolve()}}}/{self._root / name}"
 
     def path(self, name: str) -> Path:
-        """See `Tree`."""
         return self._zip
 
 

@@ -50,7 +50,7 @@ def worst_chips(store: ChipStore, counts: pd.DataFrame, masks: Masks) -> list[Ca
     """List the chips with the most wrong pixels, worst first.
 
     Args:
-        store: the packed chips.
+        store: The packed chips.
         counts: `tables.COUNTS` of one run.
         masks: Masks of that run.
     """
@@ -83,7 +83,7 @@ def rejected_labels(store: ChipStore, manifest: pd.DataFrame, pseudo: PseudoLabe
     """List rejected labels from the most to the least suspicious, evenly sampled if there are many.
 
     Args:
-        store: the packed chips.
+        store: The packed chips.
         manifest: `tables.MANIFEST`.
         pseudo: Pseudo-labels of the last round, which has none for labels that it trusts.
     """

@@ -24,19 +24,19 @@ class Results:
     """Tables and figures of a run.
 
     Attributes:
-        store: the packed chips.
+        store: The packed chips.
         quarantine: `tables.QUARANTINE`.
         manifest: `tables.MANIFEST`.
         audit: `tables.AUDIT`, or None if the policy does not use the audit.
         folds: Result of `fold_balance.balance`.
-        pseudo: pseudo-labels of the last round.
+        pseudo: Pseudo-labels of the last round.
         final: Masks by the final model of the chips in `counts`.
         metrics: `reports/metrics.json`.
         truth: `reports/truth.json`.
         calibration: The choices for the final models.
-        reliability: the reliability diagram before and after the temperature.
+        reliability: The reliability diagram before and after the temperature.
         counts: `tables.COUNTS`.
-        locations: figures by location, run and policy.
+        locations: Figures by location, run and policy.
         comparisons: Tables by the names in `COMPARISONS`.
         curves: Learning curves, one row per run, fold and epoch.
     """

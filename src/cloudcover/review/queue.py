@@ -52,7 +52,7 @@ class Queue:
 
         Args:
             verdicts: Verdicts by chip.
-            wanted: any of `location`, `scene`, `reason`, `verdict` (`none`: not judged) and `order` (`least`: the
+            wanted: Any of `location`, `scene`, `reason`, `verdict` (`none`: not judged) and `order` (`least`: the
                 least suspicious first); an empty value disables the filter.
         """
         table = self.table

@@ -47,7 +47,7 @@ def load(store: Path, audit: Path | None, predictions: list[Path], verdicts: Ver
     """Read the content of the page.
 
     Args:
-        store: folder of the packed chips.
+        store: Folder of the packed chips.
         audit: `tables.AUDIT`, or None.
         predictions: Out-of-fold folders of one run; may be empty.
         verdicts: Storage of the verdicts.
@@ -73,7 +73,7 @@ def serve(
     """Serve the page until it is interrupted.
 
     Args:
-        store: folder of the packed chips.
+        store: Folder of the packed chips.
         audit: `tables.AUDIT`, or None.
         verdicts: CSV file of the verdicts.
         predictions: Folder to search for the newest out-of-fold predictions.

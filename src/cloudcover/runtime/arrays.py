@@ -18,8 +18,8 @@ def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.mem
 
     Args:
         path: File to create, usually the temporary file of `files.atomic`, which adds the name to an error.
-        dtype: data type of the array.
-        shape: shape of the array.
+        dtype: Data type of the array.
+        shape: Shape of the array.
 
     Raises:
         OSError: There is not enough disk space for the array.

@@ -132,7 +132,7 @@ def hash_files(
         Hexadecimal digest of each file, in the order of `paths`.
 
     Raises:
-        FileNotFoundError: a file is missing.
+        FileNotFoundError: A file is missing.
     """
     bar = tqdm(total=len(paths), desc=task, unit="file", disable=None if progress is None else not progress)
 

@@ -43,7 +43,7 @@ class Air:
 
         Args:
             band: (size, size) reflectance of ground and clouds.
-            index: number of the band.
+            index: Number of the band.
             opacity: Opacity of the clouds, which hide the air below them, (size, size) [0-1].
         """
         seen = 1 - np.float32(BELOW_CLOUD) * opacity

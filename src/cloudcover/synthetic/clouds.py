@@ -26,7 +26,7 @@ class Clouds:
     Attributes:
         opacity: Reflectance of the cloud layer and also the share of light it withholds from the ground, (size + 2
             MARGIN) squared [0-1].
-        light: brightness of the cloud tops relative to the scene's tint, same shape.
+        light: Brightness of the cloud tops relative to the scene's tint, same shape.
     """
 
     opacity: Field
@@ -75,7 +75,7 @@ def sky(rng: np.random.Generator, of: Scene, cover: float, size: int) -> Clouds:
         rng: Random number generator of the chip's sky.
         of: The scene, which determines kind, scale, thickness and light.
         cover: Share of the chip to cover with mask [0-1], met to within a pixel.
-        size: height and width of the chip [pixels].
+        size: Height and width of the chip [pixels].
     """
     kind = of.kind if rng.random() > STRAY_SHARE else list(KINDS)[int(rng.choice(len(KINDS), p=list(KINDS.values())))]
     profile = PROFILES[kind]

@@ -43,7 +43,7 @@ def mix(ground: Field, share: Field | Mask, spectrum: tuple[float, ...] | Field)
     Args:
         ground: (4, size, size) reflectance.
         share: (size, size) [0-1].
-        spectrum: the cover's reflectance, a number or an array per band.
+        spectrum: The cover's reflectance, a number or an array per band.
     """
     for band, other in zip(ground, spectrum, strict=True):  # one band at a time stays in the cache
         step = np.subtract(other, band, dtype=np.float32)
@@ -74,9 +74,9 @@ def parcels(rng: np.random.Generator, size: int, width: float, aspect: float) ->
 
     Args:
         rng: Random number generator.
-        size: height and width [pixels].
-        width: typical width of a field [pixels].
-        aspect: length of a field over its width.
+        size: Height and width [pixels].
+        width: Typical width of a field [pixels].
+        aspect: Length of a field over its width.
 
     Returns:
         Field numbers in 0..1023, and distances to the field's edge [pixels], both (size, size).

@@ -61,7 +61,7 @@ def generate(
 
     Args:
         params: Numbers and shares.
-        data: bands and chip size; nodata is written into the files' headers.
+        data: Bands and chip size; nodata is written into the files' headers.
         seed: Random seed of the set.
         raw: Output folder for `train_features/<chip_id>/<band>.tif` (uint16, DN = reflectance x 10,000),
             `train_labels/<chip_id>.tif` (uint8, 1 = cloud), `train_metadata.csv`, and, for chips without label,
@@ -138,7 +138,7 @@ def _choose(
     (Efraimidis and Spirakis 2006, doi 10.1016/j.ipl.2005.11.003). The time of a chip does not depend on other chips.
 
     Args:
-        places: scene and position of each chip.
+        places: Scene and position of each chip.
         number: Number of chips to choose.
         seed: Random seed of the set.
         name: Name of the choice, which makes it independent of other choices.

@@ -178,7 +178,7 @@ def spoil(label: Mask, chip: Chip, other: Callable[[], Mask], rng: np.random.Gen
     """Turn a label into a wrong one.
 
     Args:
-        label: an ordinary label.
+        label: An ordinary label.
         chip: Picture and true mask that the label belongs to.
         other: Function that makes the mask of another chip; called only if needed.
         rng: Random number generator of the error.

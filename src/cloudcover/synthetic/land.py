@@ -29,9 +29,9 @@ class Character:
         rough: Strength of light and shade on slopes.
         farms: Probability that a chip has fields.
         farm_level: Relief above which fields are placed: mean and standard deviation of a roughly normal level.
-        towns: probability that a chip has a town.
+        towns: Probability that a chip has a town.
         town_level: The same for towns.
-        water: probability that a chip has a lake or the sea.
+        water: Probability that a chip has a lake or the sea.
         water_level: Relief below which water is placed, given in the same way.
         barren: Probability that a chip has pale bare ground.
         evergreen: Whether the land is green in all seasons, without dry grass.
@@ -73,7 +73,7 @@ def reflectance(place: np.random.Generator, of: Scene, size: int) -> Field:
         place: Random number generator of the place, the same for all scenes of a site, so that fields and shores stay
             where they are.
         of: The scene, which determines kind of land, season and sun.
-        size: height and width of the chip [pixels].
+        size: Height and width of the chip [pixels].
 
     Returns:
         (4, size, size) float32, bands as in `BANDS`.

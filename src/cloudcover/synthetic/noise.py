@@ -44,7 +44,7 @@ def fractal(
 
     Args:
         rng: Random number generator.
-        size: height and width [pixels].
+        size: Height and width [pixels].
         hurst: Hurst exponent; 0 is rough, 1 is smooth.
         outer: Scale above which the variance no longer grows [pixels].
         stretch: Ratio of length to width of the structures.
@@ -77,9 +77,9 @@ def wave(rng: np.random.Generator, rows: NDArray[np.float64], columns: NDArray[n
 
     Args:
         rng: Random number generator; the same state gives the same field.
-        rows: row coordinates [any unit].
-        columns: column coordinates, broadcast against `rows`.
-        scale: typical wavelength, in the coordinates' unit.
+        rows: Row coordinates [any unit].
+        columns: Column coordinates, broadcast against `rows`.
+        scale: Typical wavelength, in the coordinates' unit.
     """
     angles, phases = rng.uniform(0, 2 * np.pi, (2, 8))
     lengths = scale * np.exp(rng.normal(0, 0.4, 8))

@@ -74,9 +74,9 @@ def render(seed: int, of: sites.Scene, position: int, size: int) -> Chip:
 
     Args:
         seed: Random seed of the set.
-        of: the scene.
-        position: number of the chip in the scene's grid.
-        size: height and width [pixels].
+        of: The scene.
+        position: Number of the chip in the scene's grid.
+        size: Height and width [pixels].
     """
     fold = _fold(of)
     reflectance, opacity = _reflectance(seed, of, position, fold * size)

@@ -57,12 +57,12 @@ class Site:
     """A location.
 
     Attributes:
-        index: number of the site.
-        biome: kind of land.
+        index: Number of the site.
+        biome: Kind of land.
         longitude: Longitude of the first chip [degrees].
         latitude: Latitude of the first chip [degrees].
-        easting: left edge of the first chip in its UTM zone [m].
-        northing: upper edge of the first chip [m].
+        easting: Left edge of the first chip in its UTM zone [m].
+        northing: Upper edge of the first chip [m].
         epsg: EPSG code of the UTM zone.
     """
 
@@ -85,19 +85,19 @@ class Scene:
     """One acquisition of a site, shared by all chips of the scene.
 
     Attributes:
-        index: number of the scene.
+        index: Number of the scene.
         site: The site.
         time: Acquisition time, UTC.
         sun_azimuth: Azimuth of the sun, clockwise from north [radians].
         sun_elevation: Elevation of the sun above the horizon [radians].
-        season: greenness of the vegetation [0-1].
+        season: Greenness of the vegetation [0-1].
         kind: Prevailing kind of cloud.
         haze: Opacity of the haze, too thin to count as cloud [0-1].
         cloudiness: Standard normal number; higher is cloudier.
         thickness: Standard normal number; higher means thicker clouds.
         height: Height of the cloud tops [m].
-        outer: size of the largest clouds [pixels].
-        wind: direction of streaks [radians].
+        outer: Size of the largest clouds [pixels].
+        wind: Direction of streaks [radians].
         tint: Reflectance of thick cloud in B02, B03, B04 and B08.
         ground: Number of the site's ground surface that the scene shows.
         pixel_m: Pixel size, 10 or 30 [m].
@@ -134,8 +134,8 @@ class Variety:
     """Differences of a set from Level-2A chips of ordinary land at 10 m; by default none.
 
     Attributes:
-        toa: share of scenes in top-of-atmosphere reflectance [0-1].
-        coarse: share of scenes with pixels of 30 m [0-1].
+        toa: Share of scenes in top-of-atmosphere reflectance [0-1].
+        coarse: Share of scenes with pixels of 30 m [0-1].
         extremes: Share of sites with snow and ice, sea, or salt, and of scenes with dark, very thin, or smooth and
             towering clouds [0-1].
         grounds: Number of ground surfaces per site, which its scenes show in turn.

@@ -25,10 +25,10 @@ def write_tiff(
     """Write one band, georeferenced by its site and the chip's place in the grid.
 
     Args:
-        path: file to write.
+        path: File to write.
         values: (size, size) uint8 or uint16.
         where: Scene that determines UTM zone, corner and pixel size.
-        position: number of the chip in the grid.
+        position: Number of the chip in the grid.
         nodata: Value of pixels without data.
     """
     size = len(values)

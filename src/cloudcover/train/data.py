@@ -59,7 +59,7 @@ class BatchLoader:
     """An iterable over the batches of an epoch.
 
     Args:
-        store: the packed chips.
+        store: The packed chips.
         items: Table of chip_id, label and weight, as in `split.Split`.
         size: Chips per batch. In random order, that is in training, a last batch of one chip is merged with the one
             before, because batch norm has no variance for a single value.
@@ -223,7 +223,7 @@ def fits(store: ChipStore, chips: int, soft: bool) -> bool:
     """Return whether chips and their labels fit into GPU memory in addition to the network (`CACHE_SHARE`).
 
     Args:
-        store: the packed chips.
+        store: The packed chips.
         chips: Number of chips.
         soft: Whether labels are float32.
     """

@@ -68,7 +68,7 @@ def train(
 
     Args:
         config: The parameters.
-        store: the packed chips.
+        store: The packed chips.
         split: Chips to learn from and to validate on.
         output: The model folder.
         work: Parent folder of training states.

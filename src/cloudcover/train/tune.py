@@ -67,7 +67,7 @@ def tune(
 
     Args:
         config: Parameters; only the augmentation varies. `config.training.steps` is the length of a trial.
-        store: the packed chips.
+        store: The packed chips.
         manifest: `tables.MANIFEST`.
         folds: `tables.FOLDS`.
         held_out: Folds to validate on; the value of a trial is the mean over them.

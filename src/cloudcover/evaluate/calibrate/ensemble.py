@@ -55,7 +55,7 @@ def weights_on(held: HeldOut, rows: NDArray[np.bool_], kind: Kind, seed: int) ->
     """Fit weights on some chips.
 
     Args:
-        held: the predictions.
+        held: The predictions.
         rows: Selected chips; bool, one per chip.
         kind: `oof`: one set of weights for all folds; `fold`: one set per fold on its chips, as in the original.
         seed: Random seed for choosing pixels.

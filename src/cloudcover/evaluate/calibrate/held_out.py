@@ -88,7 +88,7 @@ def load_held_out(
     """Read the members' predictions on the chips whose given labels they learned from in other folds.
 
     Args:
-        store: the packed chips.
+        store: The packed chips.
         labels: `tables.MANIFEST` or `tables.ROUND` that the members learned from.
         members: Folders of `predict_oof`, by name.
         tta: TTA policy for making masks.

@@ -38,7 +38,7 @@ def search(
         scorer: Evaluates candidates.
         rows: Chips to choose on; other chips have no influence.
         start: Steps used so far.
-        trials: number of candidates.
+        trials: Number of candidates.
         seed: Random seed for the trials; equal seeds share their random trials.
 
     Returns:

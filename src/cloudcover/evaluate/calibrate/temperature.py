@@ -48,7 +48,7 @@ def reliability(sums: Floats) -> pd.DataFrame:
     """Compute the reliability diagram (DeGroot and Fienberg 1983).
 
     Args:
-        sums: bins x 3, from `reliability_sums`.
+        sums: Bins x 3, from `reliability_sums`.
 
     Returns:
         One row per bin that has pixels: `low` and `high` (edges of probability), `pixels`, `probability` (mean) and

@@ -54,10 +54,9 @@ class OpenvinoBackend:
         self._turn = Lock()  # the queue has a single callback, so two callers would write into each other's logits
 
     def prepare(self, shape: torch.Size) -> None:
-        """See `Backend`: it was compiled when it was loaded."""
+        """Do nothing: the network was compiled when it was loaded."""
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """See `Backend`."""
         chips = inputs.contiguous().numpy()
         logits = np.empty((len(chips), *chips.shape[2:]), np.float32)
 
