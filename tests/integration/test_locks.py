@@ -72,7 +72,7 @@ def test_a_second_holder_is_told_of_the_first(tmp_path):
     start, end = f"another run works in here: process {first.pid} on {socket.gethostname()} since 2", "+00:00 (-c "
     assert str(error.value).startswith(start)
     assert end in str(error.value)
-    assert str(error.value).endswith("). Wait for its end, or end it.")
+    assert str(error.value).endswith("). Wait until it ends, or stop it.")
     with hold(tmp_path / "new" / "lock", "busy"):
         pass
 
@@ -133,7 +133,7 @@ def test_a_file_system_that_cannot_lock_gives_a_warning(tmp_path):
     command = [sys.executable, "-c", WITHOUT_LOCKS + HOLD, str(tmp_path / "lock")]
     done = subprocess.run(command, input="", capture_output=True, text=True, check=True)
     assert done.stdout == "held\n"
-    assert "lock cannot be locked (No locks available): make sure that no other process works here" in done.stderr
+    assert "lock cannot be locked (No locks available): make sure that no other process uses this folder" in done.stderr
 
 
 def test_a_lock_file_that_cannot_be_written_is_an_error(tmp_path):
@@ -159,7 +159,7 @@ def test_a_run_of_snakemake_holds_its_folder_and_a_killed_one_leaves_nothing_to_
     printed = second.communicate(timeout=60)[0]
     assert second.returncode == 1
     assert f"another run works in {tmp_path}: process {first.pid} on {socket.gethostname()} since " in printed
-    assert "Wait for its end, or end it." in printed
+    assert "Wait until it ends, or stop it." in printed
     assert "rule work:" in snakemake(tmp_path, "--dry-run").communicate(timeout=60)[0]
     first.kill()
     (tmp_path / "wait").unlink()  # its job ends by itself

@@ -334,7 +334,7 @@ def test_json_tells_what_is_known_of_a_chip(site: Site) -> None:
     assert known["reasons"][0] == {
         "name": "missed_cloud",
         "title": "missed cloud",
-        "text": "Labelled clear where the model is sure of cloud.",
+        "text": "Pixels are labelled clear where the model is sure that they are cloud.",
         "figures": "50% of the chip",
     }
     assert known["neighbours"] == ["c007", "c013", "c019"]
@@ -521,7 +521,7 @@ def test_the_page_works_without_audit_and_predictions(tmp_path: Path) -> None:
 def test_nobody_without_the_key_of_the_opened_address_reads_anything(site: Site, path: str, cookie: str | None) -> None:
     answer = site.ask(path, headers={"Cookie": cookie and cookie.format(port=site.port, key=site.key)})
     assert answer.status == 403
-    assert "open the whole address" in answer.json()["error"]
+    assert "cloudcover review" in answer.json()["error"]
     assert b"Ada" not in answer.body
     assert "set-cookie" not in answer.headers
 

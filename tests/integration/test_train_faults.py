@@ -166,7 +166,7 @@ def test_a_shard_that_was_cut_ends_the_training_and_is_named(chips, tmp_path):
 
 def test_an_absent_gpu_that_was_asked_for_is_an_error(chips, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match=r"cuda was asked for \(compute\.device or --device\), but torch finds no"):
+    with pytest.raises(DeviceError, match=r"cuda was requested \(compute\.device or --device\), but torch finds no"):
         fit(chips, tmp_path, recipe_of(compute={"device": "cuda"}))
 
 

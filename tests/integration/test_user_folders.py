@@ -86,7 +86,7 @@ def test_a_source_inside_around_or_beside_the_target_is_never_changed(small, sou
         if apart:
             bring(root / source, target, link=link, tile=tile, chip_size=32 if tile else 64)
         else:
-            with pytest.raises(FolderError, match=r"data\.path: .* are one folder or lie in each other"):
+            with pytest.raises(FolderError, match=r"data\.path: .* are the same folder or one is inside the other"):
                 bring(root / source, target, link=link, tile=tile, chip_size=32 if tile else 64)
         assert {path: digest for path, digest in state(root / source).items() if path in before} == before
 
@@ -187,7 +187,7 @@ def test_a_linked_folder_inside_the_target_is_not_written_to(small, tmp_path):
     raw.mkdir()
     ownership.claim(raw)
     (raw / "train_labels").symlink_to(mine)
-    with pytest.raises(FolderError, match="because a folder on the way is a link"):
+    with pytest.raises(FolderError, match="because a folder in its path is a link"):
         bring(small, raw)
     assert not list(mine.iterdir())
 

@@ -380,7 +380,7 @@ def test_another_type_or_more_bands_are_refused(tmp_path):
     [
         ({"source": "http"}, "source: http needs url"),
         ({"source": "s3"}, "source: s3 needs url"),
-        ({"source": "archive"}, "source: archive needs path, the folder of the archives, or url"),
+        ({"source": "archive"}, "source: archive needs either path, the folder of the archives, or url"),
         ({"source": "azur"}, "did you mean azure"),
         ({"subset": 0}, "data.subset"),
     ],

@@ -109,4 +109,4 @@ def test_an_object_that_was_corrupted_in_the_remote_is_found_after_the_pull(proj
 def test_verify_outside_of_a_repository_says_so(tmp_path):
     project = Project.at(tmp_path)
     (tmp_path / "src").symlink_to(ROOT / "src")
-    assert "not in a DVC repository" in project.run("cloudcover", "verify", "--dvc", check=False)
+    assert "not in a readable DVC repository" in project.run("cloudcover", "verify", "--dvc", check=False)

@@ -287,7 +287,7 @@ def test_a_page_that_cannot_begin_says_why(visit: Callable[..., Page], site: Sit
 def test_a_browser_without_the_key_is_told_where_it_is(browser: Browser, site: Site) -> None:
     page = browser.new_page()
     page.goto(site.base)
-    expect(page.locator("body")).to_contain_text("open the whole address")
+    expect(page.locator("body")).to_contain_text("open the complete address")
     page.goto(site.address)
     shows(page, "c000")
     assert site.key not in page.url
@@ -416,7 +416,7 @@ def test_a_zoomed_pixel_has_one_colour(visit: Callable[..., Page]) -> None:
 def test_reasons_are_in_words_and_keys_are_explained(visit: Callable[..., Page]) -> None:
     page = visit()
     shows(page, "c000")
-    expect(page.locator("#reasons")).to_contain_text("Labelled cloud where the model is sure that it is clear.")
+    expect(page.locator("#reasons")).to_contain_text("Pixels are labelled cloud where the model is sure that they are clear.")
     expect(page.locator("#suspicion")).to_contain_text("0.99")
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()

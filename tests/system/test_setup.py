@@ -159,7 +159,7 @@ def test_verify_without_a_repository_or_git_is_one_line(tmp_path: Path) -> None:
         finally:
             os.chdir(here)
         assert result.exit_code == 2
-        assert "not in a DVC repository that can be read" in result.output
+        assert "not in a readable DVC repository" in result.output
         assert "Traceback" not in result.output
 
 

@@ -112,7 +112,7 @@ def test_score_refuses_masks_of_0_and_255(tmp_path: Path, scored: tuple[Path, Pa
     for pair in ((wrong, scored[1]), (scored[0], wrong)):
         result = call("score", *pair)
         assert result.exit_code == 1
-        assert f"no mask in {wrong} holds a 1" in result.output
+        assert f"no mask in {wrong} contains a 1" in result.output
 
 
 def test_score_refuses_other_values_with_their_histogram(scored: tuple[Path, Path]) -> None:
@@ -124,7 +124,7 @@ def test_score_refuses_other_values_with_their_histogram(scored: tuple[Path, Pat
 
 def test_score_refuses_a_folder_without_labels(tmp_path: Path, scored: tuple[Path, Path]) -> None:
     (tmp_path / "empty").mkdir()
-    assert "holds no labels: expected files CHIP.tif" in call("score", scored[0], tmp_path / "empty").output
+    assert "contains no labels: expected files CHIP.tif" in call("score", scored[0], tmp_path / "empty").output
 
 
 def test_predict_tells_what_is_wrong_with_a_model_in_one_line(tmp_path: Path) -> None:

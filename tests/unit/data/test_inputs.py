@@ -138,7 +138,7 @@ def test_a_bit_that_flips_in_the_pages_of_a_table_is_found(layout):
 
 def test_verify_names_shards_of_the_store_and_ends_with_status_1(layout):
     store, _ = run(layout(chips=6))
-    assert "arrays are as they were packed" in CliRunner().invoke(main, ["verify", str(store.root)]).output
+    assert "arrays are unchanged" in CliRunner().invoke(main, ["verify", str(store.root)]).output
     path = next(store.root.glob("labels-*.npy"))
     path.write_bytes(path.read_bytes()[:-1])
     result = CliRunner().invoke(main, ["verify", str(store.root)])
@@ -154,7 +154,7 @@ def test_verify_without_folders_reads_what_is_there(layout, monkeypatch):
     run(raw)
     assert len(CliRunner().invoke(main, ["verify"]).output.splitlines()) == 2
     shutil.rmtree(raw)
-    assert CliRunner().invoke(main, ["verify"]).output.endswith("arrays are as they were packed\n")
+    assert CliRunner().invoke(main, ["verify"]).output.endswith("arrays are unchanged since they were packed\n")
     shutil.rmtree(raw.parent)
     assert CliRunner().invoke(main, ["verify"]).exit_code == 2
 

@@ -105,4 +105,4 @@ def test_the_command_prints_differences_and_names_what_there_is(counts, tmp_path
     assert call().count(" - ") == 6
     assert "there is no round9:vflip" in call("round9", "final")
     assert "baseline:vflip, final/unet:vflip, final:none" in call("round9", "final")
-    assert "two models or more" in call("final")
+    assert "at least two models" in call("final")

@@ -286,7 +286,7 @@ def test_a_share_that_is_not_determined_is_said(small, gathered, tmp_path, caplo
     with caplog.at_level("INFO"):
         table = judged(store, gather_evidence(store, folds[right], seed=0), oof, folds[right])
     assert "estimated share of wrong labels: not determined" in caplog.text
-    assert "look at the first 50 with `cloudcover review`" in caplog.text
+    assert "check the first 50 with `cloudcover review`" in caplog.text
     assert error_share_text(table) == "not determined"
     assert table["suspicion"].nunique() > len(table) / 2
 

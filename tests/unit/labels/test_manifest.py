@@ -255,7 +255,7 @@ def test_a_single_list_cannot_be_compared(tmp_path):
         main, ["manifest", "compare", f"{tmp_path}/list.csv", "--chips", f"{tmp_path}/list.csv"]
     )
     assert result.exit_code == 2
-    assert "two lists or more" in result.output
+    assert "at least two lists" in result.output
 
 
 def test_a_chip_listed_twice_is_refused(tmp_path):

@@ -309,8 +309,8 @@ def test_polygons_of_a_turned_image(tmp_path):
     ("text", "reason"),
     [
         ("{", "is not valid JSON"),
-        ("[]", "holds no polygon"),
-        ('{"type": "FeatureCollection", "features": []}', "holds no polygon"),
+        ("[]", "contains no polygon"),
+        ('{"type": "FeatureCollection", "features": []}', "contains no polygon"),
         ('{"type": "Point", "coordinates": [1, 2]}', "feature 1 is Point, expected Polygon or MultiPolygon"),
         ('{"type": "Feature", "geometry": null}', "feature 1 is no geometry"),
         (json.dumps(collection(feature("a", square(0, 0, 1, 1)[0]), crs="EPSG:1")), "its CRS 'EPSG:1' is unknown"),
@@ -387,7 +387,7 @@ def test_the_command_masks_a_raster_by_the_numbers_of_its_bands(trained, tmp_pat
     assert "give one number from 1 to 4 for each" in run(*words, "--bands", "2,3,4,5").output
     for value, reason in (
         ("2,3", "--bands names 2 bands, but the model needs B02"),
-        ("a", "is no list of band numbers"),
+        ("a", "is not a list of band numbers"),
     ):
         result = run(*words, "--bands", value)
         assert result.exit_code == 2

@@ -530,14 +530,14 @@ def test_a_vrt_of_files_beside_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("c0/B02.tif<", "/vsicurl/http://127.0.0.1:9/B02.tif<", "is no file on this machine"),
-        ('relativeToVRT="1">c0/B02.tif', ">http://127.0.0.1:9/B02.tif", "is no file on this machine"),
+        ("c0/B02.tif<", "/vsicurl/http://127.0.0.1:9/B02.tif<", "is not a local file"),
+        ('relativeToVRT="1">c0/B02.tif', ">http://127.0.0.1:9/B02.tif", "is not a local file"),
         ("c0/B02.tif<", "c0/inner.tif<", "neither a TIFF nor a JPEG 2000"),
         ("SourceFilename", "sourcefilename", None),
         ('band="1"', 'band="1" subClass="VRTDerivedRasterBand"', r"does more than .*subClass"),
-        ("<SourceBand>1<", "<PixelFunctionType>1<", "does more than|is no XML"),
+        ("<SourceBand>1<", "<PixelFunctionType>1<", "does more than|is not XML"),
         ("<VRTDataset", '<!DOCTYPE x [<!ENTITY y "z">]><VRTDataset', "has XML declarations"),
-        ("</VRTDataset>", "", "is no XML"),
+        ("</VRTDataset>", "", "is not XML"),
     ],
 )
 def test_a_vrt_that_names_anything_but_files_is_refused(tmp_path, before, after, message):

@@ -136,7 +136,7 @@ def test_items_of_stac_1_1_with_scale_beside_the_bands(tmp_path):
 
 def test_items_of_landsats_level_1_are_refused(tmp_path):
     path, _ = earth_search(tmp_path, **{"landsat:correction": "L1TP"})
-    with pytest.raises(ChipError, match=r"is of Landsat's Level 1.*name the folder of the product"):
+    with pytest.raises(ChipError, match=r"is Landsat Level 1.*folder of the product"):
         read(path)
 
 
@@ -189,10 +189,10 @@ def change(path, key, value):
         ),
         (lambda p: (p.parent / "B04.tif").write_bytes(b"<VRTDataset/>"), r"B04: .*cannot be read .*not a GeoTIFF"),
         (lambda p: write(p.parent / "B04.tif", stored(2), crs="EPSG:4326"), "B04: .*differs from B02: crs"),
-        (lambda p: p.write_text(p.read_text()[:500]), "is no STAC item: the file: Invalid JSON"),
-        (lambda p: p.write_text('{"type": "FeatureCollection", "features": []}'), "is no STAC item"),
-        (lambda p: p.write_text("[]"), "is no STAC item"),
-        (lambda p: p.write_text("[" * 200_000), "is no STAC item: the file: Invalid JSON"),
+        (lambda p: p.write_text(p.read_text()[:500]), "is not a STAC item: the file: Invalid JSON"),
+        (lambda p: p.write_text('{"type": "FeatureCollection", "features": []}'), "is not a STAC item"),
+        (lambda p: p.write_text("[]"), "is not a STAC item"),
+        (lambda p: p.write_text("[" * 200_000), "is not a STAC item: the file: Invalid JSON"),
     ],
 )
 def test_bad_items_are_named_with_asset_or_band(tmp_path, spoil, message):

@@ -81,5 +81,5 @@ def test_ids_of_the_set_an_empty_folder_and_a_synthetic_set_are_refused(bring, t
     further(tmp_path / "more", "C001")
     with pytest.raises(LayoutError, match="ids of chips of the set: C001"):
         bring()
-    with pytest.raises(ParamsError, match="synthetic knows the truth"):
+    with pytest.raises(ParamsError, match="synthetic makes its own unlabelled chips"):
         validate({"data": {"source": "synthetic", "unlabelled": "x"}})

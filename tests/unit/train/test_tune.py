@@ -141,6 +141,6 @@ def test_the_command_prints_the_best_augmentation_as_yaml(
 
 def test_a_search_does_not_write_into_a_file_that_is_no_study(tmp_path):
     (tmp_path / "study.journal").write_text("mine")
-    with pytest.raises(tune.StudyError, match="is no study"):
+    with pytest.raises(tune.StudyError, match="is not a study"):
         run(tmp_path, 1)
     assert (tmp_path / "study.journal").read_text() == "mine"
