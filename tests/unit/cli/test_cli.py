@@ -132,7 +132,7 @@ def test_predict_tells_what_is_wrong_with_a_model_in_one_line(tmp_path: Path) ->
     assert result.exit_code == 1
     assert (
         result.output
-        == f"Error: {tmp_path} holds neither bundle.json nor model.json: it is not a bundle and not a model folder\n"
+        == f"Error: {tmp_path} contains neither bundle.json nor model.json: it is not a bundle and not a model folder\n"
     )
 
 
