@@ -103,6 +103,6 @@ def test_the_command_prints_differences_and_names_what_there_is(counts, tmp_path
     assert printed.rstrip().endswith("*")
     assert "final - final:none" in call("final:none", "final")
     assert call().count(" - ") == 6
-    assert "there is no round9:vflip" in call("round9", "final")
+    assert "counts contain no round9:vflip" in call("round9", "final")
     assert "baseline:vflip, final/unet:vflip, final:none" in call("round9", "final")
     assert "at least two models" in call("final")

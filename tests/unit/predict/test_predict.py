@@ -136,7 +136,7 @@ def test_chips_of_the_same_name_and_folders_without_chips_are_refused(bright, tm
     with pytest.raises(ValueError, match=r"several images are called chip:"):
         predict_images(Predictor([bright()]), chips, Outputs(tmp_path / "masks"))
     (tmp_path / "masks").mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no image"):
+    with pytest.raises(FileNotFoundError, match="contains no image"):
         find_images([tmp_path / "masks"], BANDS)
 
 
@@ -245,7 +245,7 @@ def test_masks_of_the_device_are_those_of_its_probabilities(bright):
 def test_weights_that_are_no_numbers_are_refused_with_model_and_chip(bright, tmp_path):
     folders = [bright(0.5, "good"), bright(float("nan"), "bad")]
     chips = find_images([bright_set(tmp_path / "set", "ab")], BANDS)
-    with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad gives probabilities that are no numbers"):
+    with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad gives probabilities that are not finite"):
         predict_images(Predictor(folders), chips, Outputs(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*.tif"))
 

@@ -285,7 +285,7 @@ def edit(path, before, after):
     [
         (lambda s: next(s.rglob("*_B04_10m.jp2")).unlink(), r"B04: .*_B04_10m\.jp2 is missing"),
         (lambda s: os.truncate(next(s.rglob("*_B04_10m.jp2")), 900), r"B04: .*cannot be read .*truncated"),
-        (lambda s: os.truncate(s / "MTD_MSIL2A.xml", 900), r"MTD_MSIL2A\.xml: is no XML .*truncated"),
+        (lambda s: os.truncate(s / "MTD_MSIL2A.xml", 900), r"MTD_MSIL2A\.xml: is not XML .*truncated"),
         (lambda s: (s / "MTD_MSIL2A.xml").unlink(), r"holds neither MTD_MSIL1C\.xml nor MTD_MSIL2A\.xml"),
         (
             lambda s: edit(s / "MTD_MSIL2A.xml", "n1:Level-2A_U", "n1:Level-1B_U"),
@@ -586,10 +586,10 @@ def test_paths_without_an_image_are_named_with_what_is_expected(tmp_path, monkey
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         find_images([tmp_path / "nowhere"], BANDS)
     write(tmp_path / "labels" / "c0.tif", np.ones((SIZE, SIZE), np.uint8))
-    with pytest.raises(FileNotFoundError, match=r"labels holds no image: expected a folder with B02\.tif .*\.SAFE"):
+    with pytest.raises(FileNotFoundError, match=r"labels contains no image: expected a folder with B02\.tif .*\.SAFE"):
         find_images([tmp_path / "labels"], BANDS)
     (tmp_path / "labels" / "readme.txt").write_text("x")
-    with pytest.raises(FileNotFoundError, match=r"readme\.txt holds no image"):
+    with pytest.raises(FileNotFoundError, match=r"readme\.txt contains no image"):
         find_images([tmp_path / "labels" / "readme.txt"], BANDS)
     with pytest.raises(FileNotFoundError, match="holds no image for --as safe"):
         find_images([tmp_path / "labels"], BANDS, kind="safe")
