@@ -1,7 +1,8 @@
 # `make` prints the targets. All of them work in .venv, which they create and bring up to date when it is needed.
 
 PYTHON ?= python3
-# Where a CPU build of torch is taken from on machines without a GPU, if the default index has none.
+# Index of CPU builds of torch, for machines without a GPU if the default index has none. It lacks the pinned versions of
+# torch's dependencies, so these come with the next command.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 
@@ -44,10 +45,10 @@ format: .venv/tested ## format Python and Snakemake code
 	@ruff check --fix .
 	@snakefmt Snakefile workflow/rules
 
-proof: .venv/installed ## what the method wins back on five synthetic sets whose truth is known (hours on two cores)
+proof: .venv/installed ## measure what the method recovers on five synthetic sets with known true masks (hours on two cores)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- proof
 
-ablation: .venv/pretrained ## what augmentations, architectures, views and the ensemble bring on three such sets (hours)
+ablation: .venv/pretrained ## measure the gains of augmentations, architectures, views and the ensemble on three such sets (hours)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- ablation
 
 model: .venv/installed ## train the packaged model on the synthetic set and the real chips of ../shared, and install it
@@ -57,7 +58,7 @@ model: .venv/installed ## train the packaged model on the synthetic set and the 
 repro: .venv/installed ## run the chain by DVC: only stale stages
 	@dvc repro
 
-pull: .venv/installed ## fetch the versioned results and tell Snakemake that they are current
+pull: .venv/installed ## fetch the versioned results and mark them as current for Snakemake
 	@dvc pull
 	@python workflow/dvc_stage.py mark_current
 
@@ -73,7 +74,7 @@ FORCE:
 .venv/installed: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	@echo "installing (several minutes the first time)"
 	@if command -v nvidia-smi >/dev/null; then $(PIP) $(TORCH); \
-	 else $(PIP) "$(TORCH)+cpu" 2>/dev/null || $(PIP) $(TORCH) --index-url $(TORCH_INDEX) || $(PIP) $(TORCH); fi
+	 else $(PIP) "$(TORCH)+cpu" 2>/dev/null || $(PIP) --no-deps $(TORCH) --index-url $(TORCH_INDEX) || $(PIP) $(TORCH); fi
 	@$(PIP) --editable '.[workflow,review,download]'
 	@touch $@
 
