@@ -7,6 +7,7 @@ pseudo-labels: a label teaches nothing that this run knew already.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,100 +29,102 @@ KINDS = ("taught", "given", "made", "known")
 over all pixels, the predictions of the round and of the run before."""
 
 
-def pseudo_figures(
-    pseudo: PseudoLabels,
-    own: OutOfFold,
-    before: OutOfFold,
-    tta: Tta,
-    truth: TrueMasks,
-    known: pd.DataFrame,
-    store: ChipStore,
-) -> dict[str, Any]:
-    """Evaluate the pseudo-labels of a round.
+@dataclass(frozen=True)
+class JudgedRound:
+    """The pseudo-labels of a round, and everything that they are compared with.
 
-    Args:
+    Attributes:
         pseudo: The pseudo-labels.
         own: Out-of-fold predictions of the round, from which they were made.
-        before: Those of the run before, which had never seen them.
+        before: Out-of-fold predictions of the run before, which had never seen them.
         tta: Policy of these predictions.
         truth: The true masks.
-        known: Chips whose truth is known: chip_id, error.
         store: The packed chips.
-
-    Returns:
-        `candidates`, `accepted`, `accepted_share`; global Jaccard of the accepted: `jaccard` where they teach and
-        `jaccard_given` of the labels given to these chips, `jaccard_all` over all pixels, `jaccard_partly` of the
-        partly cloudy ones, `jaccard_known` of the run before; `new_share` of the taught pixels that it saw otherwise;
-        `replaced_share` of the wrong labels, and `mended_share` by a mask with fewer wrong pixels; `union_pixels`, to
-        pool `jaccard` of several sets; and `by_coverage`: candidates, accepted, and shares of wrong pixels in the
-        accepted ones of this round and of the run before. Jaccards are missing where nothing is accepted.
     """
-    chips = _count(pseudo, own, before, tta, truth, known, store)
-    accepted = chips[chips["accepted"]]
-    wrong = known.loc[known["error"] != "", "chip_id"]
-    mended = accepted.index[accepted["made_wrong"] < accepted["given_wrong"]]
-    figures: dict[str, Any] = {
-        "candidates": len(chips),
-        "accepted": float(len(accepted)),
-        "accepted_share": len(accepted) / max(1, len(chips)),
-        "replaced_share": float(wrong.isin(accepted.index).mean()) if len(wrong) else 0.0,
-        "mended_share": float(wrong.isin(mended).mean()) if len(wrong) else 0.0,
-        "union_pixels": float(_sums(accepted, "taught")[:3].sum()),
-        "by_coverage": {name: _band(chips[chips["band"] == name]) for name in BANDS},
-    }
-    if len(accepted):
-        partly = accepted[accepted["band"] == "partly"]
-        figures |= {
-            "jaccard": float(jaccard_index(_sums(accepted, "taught"))),
-            "jaccard_given": float(jaccard_index(_sums(accepted, "given"))),
-            "jaccard_all": float(jaccard_index(_sums(accepted, "made"))),
-            "jaccard_known": float(jaccard_index(_sums(accepted, "known"))),
-            "new_share": float(share(accepted["new"].sum(), accepted["taught"].sum())),
-        }
-        if len(partly):
-            figures["jaccard_partly"] = float(jaccard_index(_sums(partly, "made")))
-    return figures
 
+    pseudo: PseudoLabels
+    own: OutOfFold
+    before: OutOfFold
+    tta: Tta
+    truth: TrueMasks
+    store: ChipStore
 
-def _count(
-    pseudo: PseudoLabels,
-    own: OutOfFold,
-    before: OutOfFold,
-    tta: Tta,
-    truth: TrueMasks,
-    known: pd.DataFrame,
-    store: ChipStore,
-) -> pd.DataFrame:
-    """Count pixels of each candidate whose truth is known."""
-    candidates = pseudo.table.index[pseudo.table.index.isin(known["chip_id"])].tolist()
-    rows: list[dict[str, Any]] = []
-    for batch in store.batches(candidates, BATCH):
-        true, labels, given = truth.masks(batch), pseudo.masks(batch), store.labels(batch)
-        made, knew = ((run.probabilities(batch, tta) > 0.5).astype(np.uint8) for run in (own, before))
-        counts = {
-            "taught": confusion(labels == 1, _where(labels, true)),
-            "given": confusion(given == 1, _where(given, true)),
-            "made": confusion(made, true),
-            "known": confusion(knew, true),
+    def figures(self, known: pd.DataFrame) -> dict[str, Any]:
+        """Evaluate the pseudo-labels.
+
+        Args:
+            known: Chips with a known true mask: chip_id, error.
+
+        Returns:
+            - `candidates`, `accepted` and `accepted_share`.
+            - Global Jaccard of the accepted ones: `jaccard` where they are used for training, `jaccard_given` of the
+              labels given to these chips, `jaccard_all` over all pixels, `jaccard_partly` over all pixels of partly
+              cloudy chips, and `jaccard_known` of the run before. All are missing if none is accepted.
+            - `new_share`: share of the taught pixels that the run before predicted differently.
+            - `replaced_share` of the wrong labels, and `mended_share` with fewer wrong pixels in the new mask.
+            - `union_pixels`, for pooling `jaccard` over several sets.
+            - `by_coverage`: candidates, accepted ones, and shares of wrong pixels in the accepted ones by this round
+              and by the run before.
+        """
+        chips = self._count(known["chip_id"])
+        accepted = chips[chips["accepted"]]
+        wrong = known.loc[known["error"] != "", "chip_id"]
+        mended = accepted.index[accepted["made_wrong"] < accepted["given_wrong"]]
+        figures: dict[str, Any] = {
+            "candidates": len(chips),
+            "accepted": float(len(accepted)),
+            "accepted_share": len(accepted) / max(1, len(chips)),
+            "replaced_share": float(wrong.isin(accepted.index).mean()) if len(wrong) else 0.0,
+            "mended_share": float(wrong.isin(mended).mean()) if len(wrong) else 0.0,
+            "union_pixels": float(_sums(accepted, "taught")[:3].sum()),
+            "by_coverage": {name: _band(chips[chips["band"] == name]) for name in BANDS},
         }
-        for number, chip in enumerate(batch):
-            taught = labels[number] != IGNORE_INDEX
-            cover = float((true[number] == 1).sum() / max(1, (true[number] != IGNORE_INDEX).sum()))
-            row: dict[str, Any] = {
-                "chip_id": chip,
-                "accepted": pseudo.table.at[chip, "label"] == "pseudo",
-                "band": band_of(cover),
-                "taught": int(taught.sum()),
-                "new": int((knew[number] != labels[number])[taught].sum()),
-                "pixels": int(counts["made"][number].sum()),
+        if len(accepted):
+            partly = accepted[accepted["band"] == "partly"]
+            figures |= {
+                "jaccard": float(jaccard_index(_sums(accepted, "taught"))),
+                "jaccard_given": float(jaccard_index(_sums(accepted, "given"))),
+                "jaccard_all": float(jaccard_index(_sums(accepted, "made"))),
+                "jaccard_known": float(jaccard_index(_sums(accepted, "known"))),
+                "new_share": float(share(accepted["new"].sum(), accepted["taught"].sum())),
             }
-            for kind in KINDS:
-                row |= {f"{kind}{place}": int(value) for place, value in enumerate(counts[kind][number])}
-                row[f"{kind}_wrong"] = int(counts[kind][number][1:3].sum())
-            rows.append(row)
-    columns = ["chip_id", "accepted", "band", "taught", "new", "pixels"]
-    columns += [f"{kind}{end}" for kind in KINDS for end in ("0", "1", "2", "3", "_wrong")]
-    return pd.DataFrame(rows, columns=columns).astype({"accepted": bool}).set_index("chip_id")
+            if len(partly):
+                figures["jaccard_partly"] = float(jaccard_index(_sums(partly, "made")))
+        return figures
+
+    def _count(self, chip_ids: pd.Series) -> pd.DataFrame:
+        """Count pixels of the candidates among some chips."""
+        candidates = self.pseudo.table.index[self.pseudo.table.index.isin(chip_ids)].tolist()
+        rows: list[dict[str, Any]] = []
+        for batch in self.store.batches(candidates, BATCH):
+            true, labels, given = self.truth.masks(batch), self.pseudo.masks(batch), self.store.labels(batch)
+            made, knew = (
+                (run.probabilities(batch, self.tta) > 0.5).astype(np.uint8) for run in (self.own, self.before)
+            )
+            counts = {
+                "taught": confusion(labels == 1, _where(labels, true)),
+                "given": confusion(given == 1, _where(given, true)),
+                "made": confusion(made, true),
+                "known": confusion(knew, true),
+            }
+            for number, chip in enumerate(batch):
+                taught = labels[number] != IGNORE_INDEX
+                cover = float((true[number] == 1).sum() / max(1, (true[number] != IGNORE_INDEX).sum()))
+                row: dict[str, Any] = {
+                    "chip_id": chip,
+                    "accepted": self.pseudo.table.at[chip, "label"] == "pseudo",
+                    "band": band_of(cover),
+                    "taught": int(taught.sum()),
+                    "new": int((knew[number] != labels[number])[taught].sum()),
+                    "pixels": int(counts["made"][number].sum()),
+                }
+                for kind in KINDS:
+                    row |= {f"{kind}{place}": int(value) for place, value in enumerate(counts[kind][number])}
+                    row[f"{kind}_wrong"] = int(counts[kind][number][1:3].sum())
+                rows.append(row)
+        columns = ["chip_id", "accepted", "band", "taught", "new", "pixels"]
+        columns += [f"{kind}{end}" for kind in KINDS for end in ("0", "1", "2", "3", "_wrong")]
+        return pd.DataFrame(rows, columns=columns).astype({"accepted": bool}).set_index("chip_id")
 
 
 def _where(labels: NDArray[np.uint8], true: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from cloudcover.data import tables
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.evaluate.gap import BASELINE, ORACLE, closed_share, replicates
-from cloudcover.evaluate.pseudo import pseudo_figures
+from cloudcover.evaluate.pseudo import JudgedRound
 from cloudcover.evaluate.runs import ENSEMBLE, FINAL, JudgedRun, count, judged_chips
 from cloudcover.evaluate.summary import by_run, gain
 from cloudcover.masks.out_of_fold import OutOfFold
@@ -53,7 +53,7 @@ def evaluate_truth(
         `known` (whether there are true masks). If so, also the figures of each run on the true masks of the test part,
         the gain over the baseline, `closed_gap` (where there is an oracle: gain, gap and the closed share,
         see `gap.closed_share`), `labels` (the first verdicts and the audit, outside the test part), and `rounds`: the
-        verdicts and pseudo-labels of each (`pseudo.pseudo_figures`). Beside it `tables.COUNTS`.
+        verdicts and pseudo-labels of each (`pseudo.JudgedRound`). Beside it `tables.COUNTS`.
     """
     if truth.table.empty:
         return {"known": False}, tables.COUNTS.empty()
@@ -70,7 +70,7 @@ def evaluate_truth(
         "rounds": {
             name: {
                 **label_figures(learned.merge(table, on="chip_id", validate="one_to_one"), None),
-                **pseudo_figures(pseudo, out_of_fold[name], out_of_fold[before[name]], tta, truth, learned, store),
+                **JudgedRound(pseudo, out_of_fold[name], out_of_fold[before[name]], tta, truth, store).figures(learned),
             }
             for name, (table, pseudo) in rounds.items()
         },

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cloudcover.data import tables
-from cloudcover.evaluate.pseudo import pseudo_figures
+from cloudcover.evaluate.pseudo import JudgedRound
 from cloudcover.masks.out_of_fold import OutOfFold
 from cloudcover.masks.pseudo import PseudoLabels
 from cloudcover.masks.truth import TrueMasks
@@ -54,9 +54,8 @@ def judged(tmp_path):
     own = predicted("own", made)
     before = predicted("before", [made[0], square(1, slice(16)), made[2]])
     known = truth.assign(error=["shifted", "shifted", ""])
-    return pseudo_figures(
-        PseudoLabels(folder / "manifest.csv"), own, before, "d4", TrueMasks(tmp_path / "truth/masks.csv"), known, store
-    )
+    pseudo, true_masks = PseudoLabels(folder / "manifest.csv"), TrueMasks(tmp_path / "truth/masks.csv")
+    return JudgedRound(pseudo, own, before, "d4", true_masks, store).figures(known)
 
 
 def test_a_mask_is_judged_where_it_teaches_and_over_all_its_pixels(judged):
