@@ -1,4 +1,4 @@
-"""How well the audit finds wrong labels, compared with sorting labels by two usual scores.
+"""Compare the audit with two standard scores for finding wrong labels.
 
     python benchmarks/audit.py --quick
     python benchmarks/audit.py --seed 1 --repeats 5 --jobs 5 --json audit.json
@@ -69,7 +69,7 @@ WINDOW = 128
 
 
 class Result(NamedTuple):
-    """What came of one set: its judgements, and how long they took."""
+    """The result for one set: its judgements and their duration."""
 
     noise: str
     seed: int
@@ -78,7 +78,7 @@ class Result(NamedTuple):
 
 
 def parameters(args: argparse.Namespace, seed: int) -> Params:
-    """Return the defaults, but for what the command line says."""
+    """Return the defaults, modified by the command line."""
     p = Params()
     synthetic = {"chips": args.chips, "scenes": args.scenes, "label_errors": args.errors}
     return p.model_copy(
@@ -116,7 +116,7 @@ def scores(judgements: list[pd.DataFrame]) -> dict[str, pd.Series]:
 
 
 def rejections(ways: dict[str, pd.Series]) -> dict[str, pd.Series]:
-    """Which labels each way rejects, by chip: the audit as the chain does, the others as many as it."""
+    """List the labels that each way rejects, by chip: the audit as in the workflow, the others the same number."""
     number = len(suspects(ways["audit"], None))
     ranked = {name: score.sort_values(ascending=False, kind="stable").index for name, score in ways.items()}
     return {name: ways[name].index.to_series().isin(order[:number]) for name, order in ranked.items()}
@@ -180,19 +180,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=33, help="scenes of a set (%(default)s)")
     parser.add_argument("--size", type=int, default=128, help="side of a chip [pixels] (%(default)s)")
     parser.add_argument("--folds", type=int, default=3, help="folds of the networks (%(default)s)")
-    parser.add_argument("--steps", type=int, default=defaults.training.steps, help="of a training (%(default)s)")
-    parser.add_argument("--tta", default="d4", choices=get_args(Tta), help="views by whose mean labels are judged")
+    parser.add_argument("--steps", type=int, default=defaults.training.steps, help="epochs of a training (%(default)s)")
+    parser.add_argument("--tta", default="d4", choices=get_args(Tta), help="views whose mean judges labels")
     parser.add_argument("--errors", type=float, default=defaults.synthetic.label_errors, help="share of wrong labels")
-    parser.add_argument("--quick", action="store_true", help="a set of 72 chips of 64 pixels, to see that all works")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the first set; the others have the next")
+    parser.add_argument("--quick", action="store_true", help="smoke test: a set of 72 chips of 64 pixels")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the first set; the following sets use the next numbers"
+    )
     parser.add_argument("--repeats", type=int, default=1, help="number of sets of each family")
     parser.add_argument("--jobs", type=int, default=1, help="sets at once (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each set (%(default)s)")
     parser.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda"], help="(%(default)s)")
     parser.add_argument("--json", type=Path, help="write the mean figures here")
     parser.add_argument("--fit", type=Path, help="write weights fitted on these sets here, a Python module")
-    parser.add_argument("--keep", type=Path, help="keep sets, models and predictions here, and use those that are")
-    parser.add_argument("--rate", action="store_true", help="print chips per second of what needs no network")
+    parser.add_argument("--keep", type=Path, help="keep sets, models and predictions here, and reuse existing ones")
+    parser.add_argument(
+        "--rate", action="store_true", help="print chips per second of the evidence that needs no network"
+    )
     if parser.parse_args().real:
         parser.set_defaults(**REAL)
     args = parser.parse_args()
@@ -204,7 +208,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print the tables and write the files that are asked for."""
+    """Print the tables and write the requested files."""
     args = arguments()
     if args.rate:
         print(rates(args.seed).round(3).to_string(index=False))

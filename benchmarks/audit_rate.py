@@ -1,4 +1,4 @@
-"""How fast the label audit looks at chips without a network; run by `audit.py --rate`."""
+"""Speed of the label audit without a network; run by `audit.py --rate`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cloudcover.sources.fetch import fetch
 
 
 def rates(seed: int, chips: int = 64, size: int = 512) -> pd.DataFrame:
-    """Rates of the evidence that no network is needed for on chips of 512 pixels, on one core and on two.
+    """Measure the rates of the evidence without a network on chips of 512 pixels, on one core and on two.
 
     The colours are looked at once, the shapes in each of two judgements. The prediction is the label, moved and
     blurred.

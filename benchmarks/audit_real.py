@@ -1,4 +1,4 @@
-"""Real chips for `audit.py --real`: added to a synthetic set, and the audit of their labels held against reviewers."""
+"""Real chips for `audit.py --real`: added to a synthetic set, with the audit compared with reviewers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _copy(source: Path, target: Path, size: int, how: Resampling) -> None:
 
 
 def measure(error: pd.Series, scores: dict[str, pd.Series], rejected: dict[str, pd.Series]) -> dict[str, float]:
-    """Hold ways of sorting labels against the reviewers.
+    """Compare ways of sorting labels with the reviewers.
 
     Args:
         error: Kind of error of each label, by chip; "none" for right synthetic ones.

@@ -30,7 +30,7 @@ from cloudcover.train.split import all_labels, select
 CLEAN = "none"
 """The kind of error of a right label."""
 UNKNOWN = "unknown"
-"""The kind of error of a label of which nobody knows whether it is right."""
+"""The kind of error of a label that may be right or wrong."""
 BATCH = 32
 VALIDATED = 8
 """Networks that learn from windows are validated on every so many-th chip."""
@@ -38,7 +38,7 @@ VALIDATED = 8
 
 @dataclass(frozen=True)
 class AuditedSet:
-    """A set, its networks and what they predict, in `folder`; what is there is not made again.
+    """A set, its networks and their predictions, in `folder`; existing files are reused.
 
     Attributes:
         params: Parameters of the chain.
@@ -108,7 +108,7 @@ class AuditedSet:
         ]
 
     def probabilities(self, run: str, labels: pd.DataFrame) -> Probabilities:
-        """Out-of-fold probabilities of networks that learn from some labels."""
+        """Compute out-of-fold probabilities of networks that learn from some labels."""
         name = f"{run}-{fingerprint(labels['label'].tolist())[:12]}"
         out, config = self.folder / "oof" / name, TrainingConfig.of(self.params)
         if not (out / "index.csv").exists():

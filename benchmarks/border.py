@@ -1,4 +1,4 @@
-"""False cloud by its distance to the chip's border, for networks with and without mirrored pixels around their chips.
+"""False cloud by distance to the chip's border, for networks with and without mirrored pixels around their chips.
 
     python benchmarks/border.py --quick
     python benchmarks/border.py --seeds 0 1 --real ../shared/real-chips ../shared/real-labels --json border.json
@@ -42,18 +42,18 @@ from cloudcover.train.split import Split
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD_OUT = 3
-"""Every third location is judged."""
+"""Every third location is evaluated."""
 MOST_VOTES = 2
-"""Of four reviewers; a label that more of them rejected says nothing about a mask."""
+"""Maximum number of reviewers, of four, who rejected a label; other labels are no evidence about a mask."""
 EDGES = [0, 2, 4, 8, 16]
 """Distances to the border at which columns of the table begin [pixels]."""
 BORDER = 4
-"""Pixels that count as border in `false_ratio`."""
+"""Width of the border in `false_ratio` [pixels]."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a network is trained and how it predicts: borders and training window [pixels]."""
+    """The training and prediction of a network: borders and training window [pixels]."""
 
     trained: int
     predicted: int
@@ -69,7 +69,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Chips:
-    """Chips of one size with labels that can be trusted: N x B x H x W [DN], N x H x W, N x B x 2 [DN]."""
+    """Chips of one size with reliable labels: N x B x H x W [DN], N x H x W, N x B x 2 [DN]."""
 
     dn: NDArray[np.uint16]
     labels: NDArray[np.uint8]
@@ -122,7 +122,7 @@ class Networks:
 
 
 def real_chips(folders: list[Path], bands: list[str]) -> Chips:
-    """Labelled real chips, each once, without those whose label is rejected by most reviewers."""
+    """Return labelled real chips, each once, without those whose label most reviewers rejected."""
     found = {}
     for folder in folders:
         table = read_metadata(folder)
@@ -139,13 +139,13 @@ def real_chips(folders: list[Path], bands: list[str]) -> Chips:
 
 
 def distances(side: int) -> NDArray[np.int64]:
-    """Distance of each pixel of a square to its border, 0 for the outermost."""
+    """Return the distance of each pixel of a square to its border, 0 for the outermost."""
     line = np.minimum(np.arange(side), np.arange(side)[::-1])
     return np.asarray(np.minimum(line[:, None], line))
 
 
 def figures(masks: NDArray[np.uint8], chips: Chips) -> dict[str, float]:
-    """Jaccard, the share of clear pixels that become cloud by distance, and border against inside."""
+    """Compute Jaccard, the share of clear pixels that become cloud by distance, and border against inside."""
     cloud, clear, found = chips.labels == 1, chips.labels == 0, masks == 1
     away = distances(masks.shape[-1])
 
@@ -161,13 +161,13 @@ def figures(masks: NDArray[np.uint8], chips: Chips) -> dict[str, float]:
 
 
 def main() -> None:
-    """Trains, predicts, and prints a table for each set."""
+    """Train, predict, and print a table for each set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small set and two ways: half a minute")
     parser.add_argument("--ways", nargs="+", default=["0", "0/16", "16"], help="TRAINED[/PREDICTED][:CROP]")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--chips", type=int, default=360, help="of the synthetic set; a third of it is judged")
-    parser.add_argument("--steps", type=int, default=240, help="of a training (%(default)s)")
+    parser.add_argument("--chips", type=int, default=360, help="chips of the synthetic set; a third is evaluated")
+    parser.add_argument("--steps", type=int, default=240, help="optimizer steps of a training (%(default)s)")
     parser.add_argument("--preset", type=Path, default=ROOT / "config/presets/quick.yaml")
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="folders of real chips")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")

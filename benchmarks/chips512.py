@@ -1,4 +1,4 @@
-"""A synthetic set of 512-pixel chips for the benchmarks of speed, as TIFFs and packed; made once and kept."""
+"""A synthetic set of 512-pixel chips for the speed benchmarks, as TIFFs and packed; generated once and kept."""
 
 from __future__ import annotations
 

@@ -65,12 +65,12 @@ def make(root: Path, files: int, seed: int) -> None:
 
 
 def by_project(folder: Path) -> None:
-    """This project's azure source."""
+    """Return this project's azure source."""
     fetch(DataParams.model_validate({"source": "azure", "chip_size": 256}), folder)
 
 
 def by_obstore(folder: Path) -> None:
-    """Obstore alone, without checks."""
+    """Return obstore alone, without checks."""
     url = urlsplit(os.environ["CLOUDCOVER_SAS_URL"])
     endpoint, _, container = f"{url.scheme}://{url.netloc}{url.path}".rpartition("/")
     store = AzureStore(
@@ -102,7 +102,7 @@ def by_original(python: Path) -> Callable[[Path], None]:
 
 
 def timed(way: Callable[[Path], None], folder: Path) -> tuple[float, float]:
-    """Seconds and processor seconds of one run, the start of another interpreter left out of the former."""
+    """Measure seconds and processor seconds of one run; the former exclude the start of another interpreter."""
 
     def processor() -> float:
         usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -170,7 +170,7 @@ def main() -> None:
 
 
 def publish(server: Azurite, folder: Path) -> None:
-    """Upload the set and puts the SAS where both ways read it."""
+    """Upload the set, and put the SAS where both ways read it."""
     server.upload("benchmark", folder)
     os.environ["CLOUDCOVER_SAS_URL"] = server.sas("benchmark", hours=24)
 

@@ -1,4 +1,4 @@
-"""How evenly the folds are spread, and how long the split takes.
+"""Balance of the folds, and duration of the split.
 
     python benchmarks/folds.py --quick
     python benchmarks/folds.py --metadata data/raw/train_metadata.csv --json folds.json
@@ -38,7 +38,7 @@ YEARS = {2018: 3, 2019: 7, 2020: 82}
 
 
 def generated(chips: int, seed: int) -> pd.DataFrame:
-    """Metadata in the shape of the challenge's: chip_id, location, datetime."""
+    """Generate metadata in the form of the challenge's: chip_id, location, datetime."""
     rng = np.random.default_rng(derive_seed(seed, "metadata"))
     scenes = np.repeat(list(LOCATIONS_BY_SCENES), list(LOCATIONS_BY_SCENES.values()))
     location = np.repeat([f"location-{i:02d}" for i in range(len(scenes))], scenes)
@@ -78,18 +78,22 @@ def with_coverage(chips: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def split_scenes(table: pd.DataFrame) -> int:
-    """Return the number of scenes in more than one fold."""
+    """Count the scenes in more than one fold."""
     return int((table.groupby("scene")["fold"].nunique() > 1).sum())
 
 
 def main() -> None:
-    """Run the benchmark and prints its table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="generate a tenth of the chips")
-    parser.add_argument("--seed", type=int, default=0, help="of the generated set, the split and the shuffles")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the generated set, the split and the shuffles"
+    )
     parser.add_argument("--metadata", type=Path, help="CSV with chip_id, location, datetime [, coverage_share]")
     parser.add_argument("--number", type=int, default=5, help="number of folds (default 5, the original's)")
-    parser.add_argument("--group", choices=["scene", "location", "none"], default="scene", help="what stays whole")
+    parser.add_argument(
+        "--group", choices=["scene", "location", "none"], default="scene", help="unit that is never split"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
 

@@ -23,14 +23,14 @@ SCRIPTS = Path(__file__).parents[1] / "workflow/scripts"
 
 
 def imports_of(script: Path) -> str:
-    """Return a program of the imports of a script, and of whether they have loaded torch."""
+    """Return a program that performs the imports of a script and reports whether they loaded torch."""
     tree = ast.parse(script.read_text(encoding="utf-8"))
     lines = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     return "\n".join([*lines, "import sys", "print('torch' in sys.modules)"])
 
 
 def measure(command: list[str], runs: int) -> tuple[float, str]:
-    """Least processor time of a command [s], and what it printed."""
+    """Return the least processor time of a command [s], and its output."""
     best, printed = float("inf"), ""
     for _ in range(runs):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -45,7 +45,7 @@ def measure(command: list[str], runs: int) -> tuple[float, str]:
 
 
 def main() -> None:
-    """Run the benchmark and prints its table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 runs of each instead of 5")
     parser.add_argument("--json", type=Path, help="write the figures to this file")

@@ -1,4 +1,4 @@
-"""Masks of a folder of chips with up-down flip TTA, against the original's loop: seconds, and how much precision costs.
+"""Masks of a folder of chips with up-down flip TTA, against the original's loop: speed, and the cost of precision.
 
     python benchmarks/inference.py --quick
     python benchmarks/inference.py --encoder tu-mobilenetv3_small_050 --model models/bundle --json inference.json
@@ -30,11 +30,11 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "-1",
     "MALLOC_TOP_PAD_": "67108864",
 }
-"""Keeps large buffers instead of giving them back to the system after each batch (glibc)."""
+"""Settings of glibc that keep large buffers instead of returning them to the system after each batch."""
 
 
 def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None:
-    """Return a model folder with random weights and its exports: `torch`, `bf16`, `int8` below `out`."""
+    """Make a model folder with random weights and its exports: `torch`, `bf16`, `int8` below `out`."""
     import torch
 
     from cloudcover.config.sections import InputParams, ModelParams
@@ -56,13 +56,13 @@ def prepare(encoder: str, store: Path, out: Path, precisions: list[str]) -> None
 
 
 def number_of(way: str, options: argparse.Namespace) -> int:
-    """Chips that a way predicts."""
+    """Return the number of chips that a way predicts."""
     fewer = options.original_chips if way == "original" else None
     return int(fewer or options.chips)
 
 
 def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float:
-    """Seconds that a way takes for its chips; after a warm-up chip, start of the process not counted."""
+    """Measure the seconds of a way for its chips, after a warm-up chip and without the start of the process."""
     import torch
 
     chips = sorted((raw / "train_features").iterdir())
@@ -107,7 +107,7 @@ def run(way: str, options: argparse.Namespace, raw: Path, models: Path) -> float
 
 
 def child(way: str, allocator: bool, arguments: list[str], raw: Path, models: Path) -> float:
-    """`run` in a process of its own."""
+    """Run `run` in a separate process."""
     environment = {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
     command = [sys.executable, __file__, *arguments, "--way", way, "--folders", str(raw), str(models)]
     done = subprocess.run(
@@ -117,7 +117,7 @@ def child(way: str, allocator: bool, arguments: list[str], raw: Path, models: Pa
 
 
 def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[str]) -> dict[str, float]:
-    """Jaccard on the true masks and share of pixels that differ from fp32 in torch, by precision."""
+    """Compute Jaccard on the true masks and the share of pixels that differ from fp32 in torch, by precision."""
     import numpy as np
 
     from cloudcover.data.chips import read_mask
@@ -144,7 +144,7 @@ def accuracy(model: Path, raw: Path, store: Path, out: Path, precisions: list[st
 
 
 def main() -> None:
-    """Run the benchmark and prints its table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="4 chips, one round, a small encoder")
     parser.add_argument("--seed", type=int, default=0)
@@ -153,12 +153,12 @@ def main() -> None:
     parser.add_argument("--set", type=Path, default=Path("benchmarks/out"), help="folder for the chips")
     parser.add_argument("--encoder", default="tu-resnest50d")
     parser.add_argument("--chips", type=int, default=16)
-    parser.add_argument("--original-chips", type=int, help="for the original's loop, if fewer")
+    parser.add_argument("--original-chips", type=int, help="number of chips for the original's loop, if fewer")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=2, help="of the original's DataLoader")
+    parser.add_argument("--workers", type=int, default=2, help="workers of the original's DataLoader")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", type=Path, help="a trained bundle or model folder, for the cost of precision")
-    parser.add_argument("--ways", nargs="+", help="this project's ways to time (the table names them); else all")
+    parser.add_argument("--ways", nargs="+", help="this project's ways to time, as named in the table; default: all")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--folders", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -37,12 +37,12 @@ from cloudcover.runtime.files import write_json
 
 BATCH = 16
 SECONDS = 1.0
-"""Shortest measurement of a round; an epoch is measured whole in any case."""
+"""Minimum duration of a measurement [s]; epochs are always measured completely."""
 
 
 @cache
 def packed(store: Path) -> tuple[Callable[[list[str]], object], ...]:
-    """Three ways on reused memory: the gather for a GPU, all that a CPU does up to the network, a plain copy."""
+    """Return three ways on reused memory: the gather for a GPU, all work of a CPU before the network, a plain copy."""
     chips, scaler = ChipStore(store), Normalize(InputParams(), DataParams(), reuse=True)  # type: ignore[call-arg]
     dn, labels = np.zeros((BATCH, 4, SIZE, SIZE), np.uint16), np.zeros((BATCH, SIZE, SIZE), np.uint8)
     other, flips = dn.copy(), AugmentationParams()  # type: ignore[call-arg]
@@ -71,7 +71,7 @@ def originals(raw: Path, workers: int) -> torch.utils.data.DataLoader[tuple[torc
 
 
 def epochs(way: str, raw: Path, store: Path, seed: int) -> Iterator[int]:
-    """Run a way for ever; yields the number of chips of each batch."""
+    """Run a way forever; yield the number of chips of each batch."""
     if way.startswith("original"):
         while True:
             for images, _ in originals(raw, int(way[-1])):
@@ -86,7 +86,7 @@ def epochs(way: str, raw: Path, store: Path, seed: int) -> Iterator[int]:
 
 
 def rate(way: str, cores: set[int], raw: Path, store: Path, seed: int, alone: bool) -> float:
-    """Chips per second of a way in this process on the given cores; the first epoch is not counted.
+    """Measure chips per second of a way in this process on the given cores, without the first epoch.
 
     On one core that is per second of processor time, which other programs on the machine do not change.
     """
@@ -103,11 +103,11 @@ def rate(way: str, cores: set[int], raw: Path, store: Path, seed: int, alone: bo
 
 
 def main() -> None:
-    """Run the benchmark and prints its table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="32 chips and one round instead of 64 and three")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="for the same options everywhere; the path is the CPU's")
+    parser.add_argument("--device", default="cpu", help="accepted for uniformity; this path runs on the CPU")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--set", type=Path, default=Path("benchmarks/out"), help="folder for the chips")
     options = parser.parse_args()

@@ -28,7 +28,7 @@ UNKNOWN_SHARE = 0.02
 
 
 def make_batch(seed: int, device: str, chips: int) -> tuple[Tensor, Tensor]:
-    """Logits N x 1 x H x W, and targets N x H x W of {0, 1, 255}."""
+    """Generate logits N x 1 x H x W, and targets N x H x W of {0, 1, 255}."""
     generator = torch.Generator().manual_seed(seed)
     field = torch.nn.functional.avg_pool2d(torch.randn(chips, 1, SIZE, SIZE, generator=generator), 65, 1, 32)
     cloud = field > field.quantile(0.38)  # the challenge's mean coverage is 0.62
@@ -40,7 +40,7 @@ def make_batch(seed: int, device: str, chips: int) -> tuple[Tensor, Tensor]:
 
 
 def forward_backward(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, target: Tensor) -> tuple[float, Tensor]:
-    """Value and gradient by the logits."""
+    """Return the value and the gradient with respect to the logits."""
     leaf = logits.detach().clone().requires_grad_()
     value = loss(leaf, target)
     value.backward()
@@ -49,7 +49,7 @@ def forward_backward(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, t
 
 
 def main() -> None:
-    """Run the benchmark and prints its table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 20")
     parser.add_argument("--seed", type=int, default=0)

@@ -21,12 +21,12 @@ from pathlib import Path
 import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
 
 PACKED = 100
-"""Chips that are really there."""
+"""Number of different chips."""
 SIZE = 64
 
 
 def enlarge(store: Path, out: Path, copies: int) -> None:
-    """Return a store that holds the chips of `store` `copies` times, under names of their own."""
+    """Make a store that contains the chips of `store` `copies` times, under different names."""
     import pandas as pd
 
     from cloudcover.data import tables
@@ -46,7 +46,7 @@ def enlarge(store: Path, out: Path, copies: int) -> None:
 
 
 class Peak:
-    """Watches this process's memory: the largest RssAnon and RssFile [MiB]."""
+    """A monitor of this process's memory: the largest RssAnon and RssFile [MiB]."""
 
     def __init__(self) -> None:
         self.figures = {"RssAnon": 0.0, "RssFile": 0.0}
@@ -62,14 +62,14 @@ class Peak:
                     self.figures[name] = max(self.figures[name], int(value.split()[0]) / 1024)
 
     def stop(self) -> dict[str, float]:
-        """End the watch."""
+        """End the measurement."""
         self._stop.set()
         self._thread.join()
         return self.figures
 
 
 def train(folder: Path, steps: int | None, seed: int, device: str) -> dict[str, float]:
-    """Peak memory of an epoch [MiB], or of its first steps."""
+    """Measure the peak memory of an epoch [MiB], or of its first steps."""
     from itertools import islice
 
     import pandas as pd
@@ -96,7 +96,7 @@ def train(folder: Path, steps: int | None, seed: int, device: str) -> dict[str, 
 
 
 def main() -> None:
-    """Run the benchmark and prints its table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="50 steps instead of an epoch")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""How long both drivers take to find that nothing is to do, at full scale: 11,748 chips against 1,000.
+"""Time that both drivers need to find that nothing is to be done, at full scale: 11,748 chips against 1,000.
 
     python benchmarks/overhead.py --quick
     python benchmarks/overhead.py --repeats 5 --json overhead.json
@@ -45,7 +45,7 @@ def declared(project: Project) -> list[str]:
 
 
 def lay_out(folder: Path, chips: int) -> tuple[Project, int]:
-    """Return a complete run of so many labelled chips, as both drivers would have left it.
+    """Create a complete run of so many labelled chips, as both drivers would leave it.
 
     Returns:
         The project, and the number of its files.
@@ -81,7 +81,7 @@ def lay_out(folder: Path, chips: int) -> tuple[Project, int]:
 
 
 def seconds(project: Project, command: list[str], expected: str) -> tuple[float, float]:
-    """Wall and processor time of a command that finds nothing to do."""
+    """Measure wall and processor time of a command that has nothing to do."""
     start, used = time.perf_counter(), processor_seconds()
     printed = project.run(*command)
     taken = time.perf_counter() - start, processor_seconds() - used
@@ -91,16 +91,16 @@ def seconds(project: Project, command: list[str], expected: str) -> tuple[float,
 
 
 def processor_seconds() -> float:
-    """Processor time of the commands that have ended."""
+    """Return the processor time of finished commands."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
-    """Run the benchmark and prints the table."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one timing of each instead of --repeats")
-    parser.add_argument("--repeats", type=int, default=5, help="timings, in turns; the median counts")
+    parser.add_argument("--repeats", type=int, default=5, help="number of timings, in turns; the median is reported")
     parser.add_argument("--seed", type=int, default=0, help="not used: nothing here is random")
     parser.add_argument("--device", default="cpu", help="not used: nothing here runs on a GPU")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

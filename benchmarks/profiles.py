@@ -1,4 +1,4 @@
-"""What a training step and a prediction spend their time on: a table of kernels and a trace.
+"""Profile of a training step and of a prediction: a table of kernels and a trace.
 
     python benchmarks/profiles.py --quick
     python benchmarks/profiles.py --device cuda --batch 32 --out profiles-gpu
@@ -36,7 +36,7 @@ SIZE = 512
 
 
 def random_batch(chips: int, size: int, device: str) -> Batch:
-    """Return a batch of blobs of cloud."""
+    """Generate a batch of blobs of cloud."""
     generator = torch.Generator().manual_seed(0)
     dn = torch.randint(500, 9_000, (chips, 4, size, size), generator=generator, dtype=torch.int32).to(torch.int16)
     target = (dn[:, 0] > 4_000).to(torch.uint8)
@@ -50,7 +50,7 @@ def random_batch(chips: int, size: int, device: str) -> Batch:
 
 
 def measure(work: Callable[[int], None], options: argparse.Namespace, name: str) -> None:
-    """Profile a few rounds of some work after two others."""
+    """Profile a few rounds of some work after two warm-up rounds."""
     cuda = options.device == "cuda"
     work(2)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]

@@ -1,4 +1,4 @@
-"""What three rounds of pseudo-labels win back of what wrong labels cost, on synthetic sets whose truth is known.
+"""The share of the cost of wrong labels that three rounds recover, on synthetic sets with known true masks.
 
     python benchmarks/proof.py --quick
     python benchmarks/proof.py --seeds 5 --trainings 3 --json proof.json
@@ -40,14 +40,14 @@ RUNS = {
     "round3": "final",
     "oracle": "oracle",
 }
-"""The workflow's name of each run: a round is named by the models that it trains, before their pseudo-labels."""
+"""The workflow's name of each run: a round is named after the models that it trains, before their pseudo-labels."""
 QUICK = {**TINY, "rounds": chain(3), "final": {"labels": "round3"}, "evaluation": {"resamples": 100}}
 JOBS = 3
 """Jobs of a chain that share a GPU: two folds of a run, and another run."""
 
 
 def figures(results: Path) -> dict[str, float | None]:
-    """Return the fixed keys, from the tables of `workflow/proof.smk`; `gap_closed` is None where it is not determined."""
+    """Return the fixed keys, from the tables of `workflow/proof.smk`; `gap_closed` is None if it is not determined."""
     runs = pd.read_csv(results / "runs.csv").set_index("run")
     labels = pd.read_csv(results / "labels.csv")
     last = labels[labels["round"] == labels["round"].max()].fillna({"jaccard": 1.0})
@@ -61,7 +61,7 @@ def figures(results: Path) -> dict[str, float | None]:
 
 
 def command(options: argparse.Namespace, trainings: int) -> list[str]:
-    """Snakemake's command line for so many trainings of every set."""
+    """Return Snakemake's command line for so many trainings of every set."""
     cores = os.cpu_count() or 1
     config = {
         "proof": options.preset,
@@ -77,7 +77,7 @@ def command(options: argparse.Namespace, trainings: int) -> list[str]:
 
 
 def finished(command: list[str], folder: Path, environment: dict[str, str], seconds: float | None) -> bool:
-    """Run a command; False if the time was up, and it was interrupted as by Ctrl-C."""
+    """Run a command; return False if it was interrupted, as by Ctrl-C, because the time was up."""
     with subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True) as process:
         try:
             status = process.wait(seconds)
@@ -94,15 +94,17 @@ def finished(command: list[str], folder: Path, environment: dict[str, str], seco
 
 
 def main() -> None:
-    """Run the experiment and prints its figures."""
+    """Run the experiment and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one set of 48 small chips: whether it runs, no proof")
-    parser.add_argument("--preset", default="proof", help="of config/presets (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="smoke test with one set of 48 small chips")
+    parser.add_argument("--preset", default="proof", help="name of a preset in config/presets (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="number of sets")
-    parser.add_argument("--seed", type=int, default=0, help="of the first set")
-    parser.add_argument("--trainings", type=int, default=3, help="of each set")
-    parser.add_argument("--chains", type=int, default=1, help="chains side by side; they share the cores and the GPU")
-    parser.add_argument("--minutes", type=float, help="stop after that, with the tables of the trainings that are done")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the first set")
+    parser.add_argument("--trainings", type=int, default=3, help="number of trainings of each set")
+    parser.add_argument(
+        "--chains", type=int, default=1, help="number of concurrent runs, which share the cores and the GPU"
+    )
+    parser.add_argument("--minutes", type=float, help="stop after this time, with the tables of finished trainings")
     parser.add_argument("--forks", action="store_true", help="run jobs in forks of one process, which saves imports")
     parser.add_argument("--device", help="auto, cpu or cuda, in place of the preset's compute.device")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")

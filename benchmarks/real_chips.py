@@ -1,4 +1,4 @@
-"""How well models of synthetic chips do on real ones, beside a threshold and another project's network.
+"""Performance of models of synthetic chips on real ones, compared with a threshold and another project's network.
 
     python -m venv .venv/ukis && .venv/ukis/bin/pip install "ukis-csmask[cpu]==1.0.0" rasterio
     python benchmarks/real_chips.py --chips ../shared/real-chips --model models/bundle
@@ -75,7 +75,7 @@ class Real:
 
 
 def recipe(preset: Path, seed: int, device: str) -> Params:
-    """Return the preset with what this benchmark changes."""
+    """Return the preset with the changes of this benchmark."""
     values = load(preset).model_dump(mode="json")
     for section, changes in RECIPE.items():
         values[section] |= changes
@@ -84,7 +84,7 @@ def recipe(preset: Path, seed: int, device: str) -> Params:
 
 
 def by_model(predictor: Predictor, chips: dict[str, NDArray[np.uint16]]) -> Masks:
-    """Masks of a predictor, with its own threshold."""
+    """Return masks of a predictor, with its own threshold."""
     from cloudcover.predict.files import chip_percentiles
 
     masks = {}
@@ -94,7 +94,7 @@ def by_model(predictor: Predictor, chips: dict[str, NDArray[np.uint16]]) -> Mask
 
 
 def by_ukis(real: Real, python: Path, level: str = "l2a") -> Masks:
-    """Masks of ukis-csmask, in its own environment, by its network for `l2a` or for `l1c`."""
+    """Return masks by ukis-csmask's network for `l2a` or `l1c`, run in its own environment."""
     program = ROOT / "benchmarks" / "baselines" / "ukis_masks.py"
     with tempfile.TemporaryDirectory() as name:
         chips, masks = Path(name) / "chips.npz", Path(name) / "masks.npz"
@@ -104,7 +104,7 @@ def by_ukis(real: Real, python: Path, level: str = "l2a") -> Masks:
 
 
 def by_trained(real: Real, trainer: Trainer, device: str) -> dict[str, Masks]:
-    """Masks of the two models that are trained here; each location's by a model that did not see it."""
+    """Return masks of the two models that are trained here; each location is masked by a model that has not seen it."""
     from cloudcover.predict.predictor import Predictor
 
     masks = {"synthetic": by_model(Predictor([trainer.alone()], "vflip", device), real.chips), "with_real": {}}
@@ -115,7 +115,7 @@ def by_trained(real: Real, trainer: Trainer, device: str) -> dict[str, Masks]:
 
 
 def figures(masks: Masks, labels: Masks) -> dict[str, float]:
-    """Jaccard of all chips (`jaccard`), of the partly cloudy (`partly`), and by chip [0-1].
+    """Compute the Jaccard of all chips (`jaccard`), of the partly cloudy (`partly`), and by chip [0-1].
 
     Where a chip's label has no cloud, its figure is the share of clear pixels that stay clear.
     """
@@ -132,7 +132,7 @@ def _jaccard(counts: list[NDArray[np.int64]]) -> float:
 
 
 def flat(rows: dict[str, dict[str, float]], own: str | None) -> dict[str, float]:
-    """Figures as `jaccard_<way>`, `partly_<way>` and `<chip>_<way>`; `jaccard` is that of the way `own`."""
+    """Flatten figures to `jaccard_<way>`, `partly_<way>` and `<chip>_<way>`; `jaccard` is that of the way `own`."""
     values = {f"{figure}_{way}": value for way, row in rows.items() for figure, value in row.items()}
     return ({"jaccard": rows[own]["jaccard"]} if own else {}) | values
 
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--chips", type=Path, required=True, help="folder of real chips in the challenge's layout")
     parser.add_argument("--model", type=Path, help="a bundle or model folder that was trained without them")
     parser.add_argument("--preset", type=Path, default=ROOT / "config/presets/quick.yaml")
-    parser.add_argument("--quick", action="store_true", help="train nothing: judge what is there")
+    parser.add_argument("--quick", action="store_true", help="train nothing: evaluate existing models")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--ukis-python", type=Path, default=ROOT / ".venv/ukis/bin/python")

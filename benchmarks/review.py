@@ -1,4 +1,4 @@
-"""How fast the review page is at full scale.
+"""Speed of the review page at full scale.
 
     python benchmarks/review.py --raw my-chips --chip-size 512
 
@@ -46,7 +46,7 @@ SHOW = """(key) => new Promise((done) => {
 
 
 def make(root: Path, raw: Path, size: int, chips: int) -> list[str]:
-    """Write store, audit, predictions and verdicts below `root`; returns the chips."""
+    """Write store, audit, predictions and verdicts below `root`; return the chips."""
     params = DataParams.model_validate({"source": "local", "path": str(raw), "chip_size": size})
     fetch(params, root / "raw")
     write_file_table(root / "raw", "benchmark")
@@ -91,7 +91,7 @@ def report(name: str, times_ms: list[float]) -> None:
 
 
 def in_browser(site: Site) -> None:
-    """Times from a key to the drawn chip."""
+    """Measure the times from a key press to the drawn chip."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         print("no Chromium: the time until a chip is drawn was not measured")
@@ -118,7 +118,7 @@ def in_browser(site: Site) -> None:
 
 
 def main() -> None:
-    """Read the options, makes the set and measures."""
+    """Read the options, make the set, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, required=True, help="folder in the challenge's layout")
     parser.add_argument("--chip-size", type=int, default=512)

@@ -1,4 +1,4 @@
-"""A mask of a whole scene: memory beside the model, time, and what windows change against a prediction without them.
+"""A mask of a whole scene: additional memory, time, and the effect of windows against a prediction in one piece.
 
     python benchmarks/scene.py
     python benchmarks/scene.py --quick
@@ -66,7 +66,7 @@ def generate(folder: Path, side: int, seed: int) -> Path:
 
 
 def model_of(options: argparse.Namespace, folder: Path) -> Path:
-    """Return the model that is given, or one of random weights."""
+    """Return the given model, or one with random weights."""
     if options.model:
         return Path(options.model)
     from inference import prepare
@@ -76,7 +76,7 @@ def model_of(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def run(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Predict the scene: seconds, and memory beside the model [GiB]."""
+    """Predict the scene; return seconds, and memory in addition to the model [GiB]."""
     import numpy as np
     import torch
     from memory import Peak
@@ -115,7 +115,7 @@ def run(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, floa
 
 
 def seams(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, float]:
-    """What windows change, with their overlap and without, against a prediction in one piece."""
+    """Measure the effect of windows, with and without overlap, against a prediction in one piece."""
     import numpy as np
 
     from cloudcover.predict.bundle import load_bundle
@@ -141,14 +141,14 @@ def seams(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, fl
 
 
 def main() -> None:
-    """Run the benchmark and prints its figures."""
+    """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"a scene of {QUICK_SIDE:,} pixels a side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--model", type=Path, help="a bundle or model folder instead of random weights")
-    parser.add_argument("--encoder", default="tu-mobilenetv3_small_050", help="of the random weights")
+    parser.add_argument("--encoder", default="tu-mobilenetv3_small_050", help="random seed of the weights")
     parser.add_argument("--seams", action="store_true", help="compare windows with a prediction in one piece instead")
     parser.add_argument("--folders", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -156,7 +156,7 @@ def main() -> None:
         print(json.dumps((seams if options.seams else run)(*options.folders, options)))
         return
     if options.seams and not options.model:
-        parser.error("--seams needs --model: windows of random weights say nothing")
+        parser.error("--seams needs --model: with random weights the result is meaningless")
 
     from cloudcover.runtime.files import write_json
 

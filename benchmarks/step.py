@@ -1,4 +1,4 @@
-"""Time of a training step of `train()` itself, against the original's loop, and how much of it is lost to input.
+"""Time of a training step of `train()` itself, against the original's loop, and the share lost to input.
 
     python benchmarks/step.py --quick
     python benchmarks/step.py --device cuda --batch 32 --chips 480 --epochs 4 --workers 10 --json step.json
@@ -42,24 +42,24 @@ from cloudcover.train.learner import Learner
 from cloudcover.train.split import Split
 
 WARM_UP = 2
-"""Steps of each epoch that are not counted."""
+"""Number of steps of each epoch that are not counted."""
 WAYS = {
     "train": "train()",
     "no_input": "train(), one batch on the device",
     "original": "the original's loop",
 }
 VALIDATED = 8
-"""Chips to validate on."""
+"""Number of chips to validate on."""
 
 
 class Clock:
-    """Times between the ends of steps [s]. The end of a step waits for the GPU's step before, so they are its times."""
+    """Times between the ends of steps [s]; a step ends when the GPU has finished the previous one."""
 
     def __init__(self) -> None:
         self.epochs: list[list[float]] = []
 
     def start(self) -> None:
-        """Begins an epoch."""
+        """Begin an epoch."""
         self.epochs.append([])
 
     def tick(self) -> None:
@@ -67,7 +67,7 @@ class Clock:
         self.epochs[-1].append(time.perf_counter())
 
     def seconds(self) -> float:
-        """Median step of the last epochs; the first one has warmed up."""
+        """Return the median step of the last epochs, without the first, which is a warm-up."""
         counted = self.epochs[1:] or self.epochs
         steps = [b - a for epoch in counted for a, b in zip(epoch[WARM_UP:], epoch[WARM_UP + 1 :], strict=False)]
         return statistics.median(steps)
@@ -80,7 +80,7 @@ class TimedLearner(Learner):
     resident = False
 
     def train_epoch(self, batches: Any, epoch: int, after_step: Any) -> float:
-        """Times the steps of an epoch."""
+        """Train an epoch, and time its steps."""
         self.clock.start()
 
         def tick() -> None:
@@ -96,7 +96,7 @@ class TimedLearner(Learner):
 
 
 def enlarged(store: Path, chips: int, folder: Path) -> ChipStore:
-    """Return a store that has each chip several times, under other names."""
+    """Make a store that contains each chip several times, under different names."""
     index = pd.read_parquet(store / "index.parquet")
     times, shards = -(-chips // len(index)), index["shard"].max() + 1
     copies = [
@@ -134,7 +134,7 @@ def recipe(options: argparse.Namespace) -> TrainingConfig:
 
 
 def ours(options: argparse.Namespace, store: ChipStore, resident: bool) -> float:
-    """Seconds of a step by `train()`."""
+    """Measure the seconds of a step by `train()`."""
     TimedLearner.clock, TimedLearner.resident = Clock(), resident
     items = store.index[["chip_id", "scene"]].reset_index(drop=True).assign(label="human", weight=1.0)[: options.chips]
     split = Split(items[VALIDATED:].assign(fold=1), items[:VALIDATED].assign(scene="held out", fold=0))
@@ -153,7 +153,7 @@ def _empty() -> None:
 
 
 def original(options: argparse.Namespace, raw: Path) -> float:
-    """Seconds of a step by the original's loop."""
+    """Measure the seconds of a step by the original's loop."""
     import segmentation_models_pytorch as smp
     from baselines import original_input
 
@@ -179,7 +179,7 @@ def original(options: argparse.Namespace, raw: Path) -> float:
 
 
 def main() -> None:
-    """Run the benchmark and prints its table."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small encoder, batches of 2, 8 steps")
     parser.add_argument("--seed", type=int, default=0)
@@ -188,14 +188,16 @@ def main() -> None:
     parser.add_argument("--set", type=Path, default=Path("benchmarks/out"), help="folder for the chips")
     parser.add_argument("--encoder", default="tu-resnest50d")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--chips", type=int, default=96, help="of the store, by copies of fewer")
+    parser.add_argument("--chips", type=int, default=96, help="number of chips in the store, by copies of fewer")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--original-steps", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=2, help="of the original's DataLoader (its own script took 10)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="workers of the original's DataLoader (10 in its own script)"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile for this project's step")
     parser.add_argument("--no-cache", action="store_true", help="chips stay in the page cache, not on the GPU")
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="what to time")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="ways to time")
     options = parser.parse_args()
     if options.quick:
         options.encoder, options.batch, options.chips, options.original_steps = "tu-mobilenetv3_small_050", 2, 20, 8

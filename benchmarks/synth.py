@@ -1,4 +1,4 @@
-"""Speed of the synthetic source, and how far its statistics are from those of real chips.
+"""Speed of the synthetic source, and the distance of its statistics from those of real chips.
 
     python benchmarks/synth.py --quick --real chip_statistics.csv --plot docs/images/synthetic_statistics.png
 
@@ -74,7 +74,7 @@ def _distances(synthetic: pd.DataFrame, real: pd.DataFrame) -> dict[str, float]:
 
 
 def _plot(synthetic: pd.DataFrame, real: pd.DataFrame, path: Path) -> None:
-    """Histograms of every statistic, real and synthetic over each other."""
+    """Plot overlaid histograms of every statistic, real and synthetic."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -98,7 +98,7 @@ def _plot(synthetic: pd.DataFrame, real: pd.DataFrame, path: Path) -> None:
 
 
 def _show(axis: Any, chip: scene.Chip, label: NDArray[np.bool_] | None, title: str) -> None:
-    """Return a chip in true colour, always with the same stretch; outlines of the true mask (cyan) and of a label (orange)."""
+    """Show a chip in true colour with a fixed stretch, with outlines of the true mask (cyan) and a label (orange)."""
     axis.imshow(np.clip(chip.bands[2::-1].transpose(1, 2, 0) / 4500, 0, 1) ** 0.7)
     for mask, colour in ((chip.mask, "#00e5ff"), (label, "#ff8c00")):
         if mask is not None and 0 < mask.mean() < 1:
@@ -108,7 +108,7 @@ def _show(axis: Any, chip: scene.Chip, label: NDArray[np.bool_] | None, title: s
 
 
 def _pictures(seed: int, folder: Path) -> None:
-    """Two contact sheets: partly cloudy chips with ordinary labels, and one example of each kind of error."""
+    """Draw two contact sheets: partly cloudy chips with ordinary labels, and one example of each kind of error."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -199,7 +199,7 @@ def main() -> None:
         if args.plot:
             _plot(synthetic, real, args.plot)
     else:
-        print("no --real FILE: the distances to real statistics are left out")
+        print("no --real FILE: the distances to real statistics are omitted")
     for key, value in figures.items():
         print(f"{key:28s} {value:12.4g}")
     if args.pictures:

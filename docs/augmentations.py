@@ -1,4 +1,4 @@
-"""Draws the picture of `docs/augmentation.md`: `python docs/augmentations.py` in the project's folder.
+"""Draw the picture of `docs/augmentation.md`: `python docs/augmentations.py` in the project's folder.
 
 Every augmentation is applied to the same batch of synthetic chips; the first one is shown with its label below.
 """
@@ -30,13 +30,13 @@ CHANGES: dict[str, dict[str, object]] = {
 COLUMNS = 7
 CHIPS = 4
 SIZE = 96
-"""Of a chip [pixels]."""
+"""Side of a chip [pixels]."""
 SEED = 11
-"""Of what is drawn here, chosen so that every change is seen."""
+"""Parameters of the drawn augmentations, chosen so that every change is visible."""
 
 
 def make_chips() -> tuple[torch.Tensor, torch.Tensor]:
-    """Chips (N x B x H x W uint16 [DN]) of different scenes, half of their pixels under cloud, and their labels."""
+    """Make chips (N x B x H x W uint16 [DN]) of different scenes, half covered by cloud, and their labels."""
     parameters = SyntheticParams.model_validate({"chips": 40, "scenes": 40, "unlabelled": 0, "label_errors": 0})
     data = DataParams.model_validate({"chip_size": SIZE})
     with TemporaryDirectory() as folder:

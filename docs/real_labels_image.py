@@ -1,9 +1,8 @@
 """Draw the README's picture of real wrong labels: `python docs/real_labels_image.py FOLDER --model models/bundle`.
 
-FOLDER holds chips of the challenge in its layout, right labels and wrong ones together. The model must know none of
-them, such as the demo's, which knows synthetic chips only. The audit judges all labels by the model's probabilities
-and by its own trees. The most suspicious ones are shown with its reasons and with the pseudo-label that takes their
-place, if the model is confident enough for one.
+FOLDER contains chips of the challenge in its layout, with right and wrong labels. The model must not have seen them, as
+is the case for the demo's model, which has only seen synthetic chips. The audit judges all labels by the model's
+probabilities and by its own trees. The most suspicious ones are shown with its reasons and with their pseudo-label.
 """
 
 from io import BytesIO

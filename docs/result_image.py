@@ -1,4 +1,4 @@
-"""Draws the README's picture from a finished run: `python docs/result_image.py` in the project's folder.
+"""Draw the picture of `docs/method.md` from a finished run: `python docs/result_image.py` in the project's folder.
 
 Rejected labels whose pseudo-label was accepted in the last round: image, given label, pseudo-label, and the true mask
 where the source knows it.

@@ -1,4 +1,4 @@
-"""Pages of the site that are not written by hand in `docs/`, and links that lead out of it."""
+"""Generated pages of the site, and links that lead out of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)#:]+)(#[^)]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that come from elsewhere in the project, and the one of commands."""
+    """Add the pages from elsewhere in the project, and the page of commands."""
     for source, page in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=_links(text, PurePosixPath(source).parent)))
@@ -28,7 +28,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links lead to pages of the site; those to other files of the project become text."""
+    """Point links to pages of the site; links to other files of the project become text."""
     generated = page.file.src_uri in {*PAGES.values(), "commands.md"}
     return markdown if generated else _links(markdown, PurePosixPath("docs"))
 

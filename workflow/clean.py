@@ -1,4 +1,4 @@
-"""Removes what the workflow and its commands have made in the project's own folders: `make clean`.
+"""Remove what the workflow and its commands have made in the project's own folders: `make clean`.
 
 What a person has put beside it stays: files go by the names that the rules give them, and in folders whose files are
 named by chips, by the lists that the program keeps of them (`.cloudcover`, `files.csv`, `masks.csv`). Links are not
@@ -21,7 +21,7 @@ WHOLE = (
     "work/*/seed[0-9]*",
     "data/raw/.download",
 )
-"""Folders that hold nothing but working files."""
+"""Folders that contain only working files."""
 
 RUNS = ("baseline", "oracle", "round[0-9]*", "final/*")
 
@@ -72,10 +72,10 @@ FILES = (
     "work/tune/augmentation.journal",
     "work/tune/augmentation.journal.busy",
 )  # fmt: skip
-"""What rules and commands write in the project, as patterns; a test compares them with the rules' outputs."""
+"""Patterns of the files that rules and commands write in the project; a test compares them with the rules' outputs."""
 
 TABLES = ("files.csv", "masks.csv")
-"""Tables that list the files beside them."""
+"""Tables that list the files in their folder."""
 
 LISTED = ("data/raw", "data/truth", "data/predictions")
 """Folders with files named by chips."""

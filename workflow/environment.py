@@ -1,4 +1,4 @@
-"""Checks what `make` needs before anything is downloaded, and makes `.venv`, anew if it is broken.
+"""Check the requirements of `make` before anything is downloaded, and create `.venv`, again if it is broken.
 
 It runs in any Python 3, which need not be one that the project supports, and imports nothing else.
 """
@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 OLDEST, NEWEST = (3, 11), (3, 13)
-"""Versions of Python that the project supports."""
+"""Supported versions of Python."""
 VENV = Path(".venv")
 ODD = re.compile(r"[\s:#$%'\"\\*?\[\]{}()&;|<>!`~]")
-"""Characters in a path that make, the scripts of pip, Snakemake or the shell take for something else."""
+"""Characters in a path that make, the scripts of pip, Snakemake or the shell misinterpret."""
 FEWEST_FILES = 128
-"""Files that a process must be able to open."""
+"""Number of files that a process must be able to open."""
 
 
 class SetupError(Exception):

@@ -1,4 +1,4 @@
-"""The original's way to download a container: cloudpathlib lists it by `rglob`, a process pool fetches file by file.
+"""The original's download of a container: cloudpathlib lists it with `rglob`, a process pool fetches file by file.
 
     python -m venv .venv/original && .venv/original/bin/pip install "cloudpathlib[azure]==0.26.0" tqdm
     CLOUDCOVER_SAS_URL="https://...?sig=..." .venv/original/bin/python benchmarks/baselines/original_download.py FOLDER
@@ -34,13 +34,13 @@ def client(process: int) -> AzureBlobClient:
 
 
 def download(name: str) -> int:
-    """Fetch one file; returns its length [bytes]."""
+    """Fetch one file; return its length [bytes]."""
     path = AzureBlobPath(name, client=client(os.getpid()))
     return Path(path.fspath).stat().st_size if path.is_file() else 0
 
 
 def main() -> None:
-    """List, downloads, prints."""
+    """List, download, and print."""
     start = time.perf_counter()
     root = AzureBlobPath(f"az://{CONTAINER}/", client=client(os.getpid()))
     names = [str(path) for path in root.rglob("*") if path.suffix.lower() == ".tif"]

@@ -15,7 +15,7 @@ from cloudcover.data.scenes import scene_of, times
 
 
 def split(chips: pd.DataFrame, number: int, coverage_bins: int, seed: int) -> pd.DataFrame:
-    """Folds as the original made them; arguments and result as in `cloudcover.data.folds.split`."""
+    """Split into folds as the original did; arguments and result as in `cloudcover.data.folds.split`."""
     taken = times(chips["datetime"])
     criteria = np.stack(
         [

@@ -1,4 +1,4 @@
-"""The original's way to feed a network, after its description: three bands by rasterio per item, percentiles, workers.
+"""The original's input of a network, after its description: three bands by rasterio per item, percentiles, workers.
 
 Every access opens the TIFFs again, finds the 2nd and 98th percentile of each band by `np.nanpercentile`, scales in
 float32 and flips at random; a `DataLoader` sends float batches from its workers.
@@ -60,5 +60,5 @@ class SeedChips(Dataset[tuple[Tensor, Tensor]]):
 
 
 def loader(raw: Path, batch: int, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Shuffled batches of the chips."""
+    """Return shuffled batches of the chips."""
     return DataLoader(SeedChips(raw), batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0)

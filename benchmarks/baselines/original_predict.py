@@ -28,7 +28,7 @@ class SeedScenes(Dataset[tuple[str, Tensor]]):
 
 
 def predict(network: nn.Module, chips: Sequence[Path], out: Path, batch: int, workers: int, device: str) -> None:
-    """Write a mask per chip, the mean of the chip's and its up-down flipped prediction above 0.5."""
+    """Write a mask per chip: the mean of the predictions of the chip and of its up-down flip above 0.5."""
     out.mkdir(parents=True, exist_ok=True)
     network.eval().to(device)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Cloud masks by ukis-csmask's four-band networks (Apache-2.0), in an environment of its own.
+"""Cloud masks by ukis-csmask's four-band networks (Apache-2.0), in a separate environment.
 
     python ukis_masks.py CHIPS.npz MASKS.npz [l2a|l1c]
 
@@ -17,7 +17,7 @@ CLOUD = 1
 
 
 def main() -> None:
-    """Masks the chips."""
+    """Mask the chips."""
     level = sys.argv[3] if len(sys.argv) > 3 else "l2a"
     masks = {}
     for name, chip in np.load(sys.argv[1]).items():

@@ -1,1 +1,1 @@
-"""What benchmarks and tests share: a copy of the project, programs in forks, Azurite, the review page's client."""
+"""Helpers shared by benchmarks and tests: a copy of the project, programs in forks, Azurite, the review page's client."""

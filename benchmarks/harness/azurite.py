@@ -23,14 +23,14 @@ AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses."""
+    """Return an unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def install_azurite() -> Path:
-    """Azurite's entry point, installed by npm into the environment's folder on the first use."""
+    """Return Azurite's entry point, which npm installs into the environment's folder on first use."""
     folder = Path(sys.prefix) / "azurite"
     entry = folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
     folder.mkdir(exist_ok=True)
@@ -48,14 +48,14 @@ def install_azurite() -> Path:
 
 @dataclass
 class Azurite:
-    """A running Azurite."""
+    """A running Azurite server."""
 
     url: str
     port: int
     log: Path
 
     def service(self) -> Any:
-        """Return a client of the account; an error if the server has ended."""
+        """Return a client of the account; raise an error if the server has ended."""
         from azure.storage.blob import BlobServiceClient
 
         if not listens(self.port):
@@ -63,7 +63,7 @@ class Azurite:
         return BlobServiceClient(self.url, credential=AZURITE_KEY, retry_total=1)
 
     def upload(self, container: str, folder: Path, prefix: str = "", public: bool = False) -> None:
-        """Puts the files below a folder into a new container."""
+        """Upload the files below a folder to a new container."""
         import obstore
         from obstore.store import AzureStore
 
@@ -79,7 +79,7 @@ class Azurite:
             obstore.put(store, prefix + path.relative_to(folder).as_posix(), path)
 
     def sas(self, container: str, hours: float = 1, read: bool = True) -> str:
-        """A SAS URL; negative hours: an expired one."""
+        """Return a SAS URL, expired if the hours are negative."""
         from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
         now = datetime.now(UTC)
@@ -119,6 +119,6 @@ def run_azurite() -> Iterator[Azurite]:
 
 
 def listens(port: int) -> bool:
-    """Whether a server listens on a port of this machine."""
+    """Return whether a server listens on a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,4 +1,4 @@
-"""Stands in for Python: sends its command line to a `fork_server`, and ends as the program does.
+"""A stand-in for Python that sends its command line to a `fork_server`, and ends as the program does.
 
     python -I -S benchmarks/harness/fork_client.py SOCKET PYTHON EXECUTABLE [PROGRAM ARGUMENTS ...]
 

@@ -1,4 +1,4 @@
-"""Runs Python programs in forks of a process that has imported the libraries; `forked.py` starts it.
+"""A server that runs Python programs in forks of a process with imported libraries; started by `forked.py`.
 
     python benchmarks/harness/fork_server.py SOCKET
 
@@ -45,7 +45,7 @@ import torch
 
 
 def main() -> None:
-    """Serves orders until the standard input ends."""
+    """Serve requests until the standard input ends."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "cloudcover"]:
         del sys.modules[name]
     own = str(Path(__file__).parent)
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def serve(connection: socket.socket) -> None:
-    """Runs what the connection orders, in a process of its own, and answers with its exit status."""
+    """Run the requested program in a separate process, and respond with its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     text, streams, _, _ = socket.recv_fds(connection, 1 << 16, 3)
     while part := connection.recv(1 << 16):
@@ -84,7 +84,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def interrupt_without_client(connection: socket.socket, child: int) -> None:
-    """Waits for the end of a program, and interrupts it as Ctrl-C does if who has sent the order is killed."""
+    """Wait for the end of a program; interrupt it, as by Ctrl-C, if its client is killed."""
     watched = select.poll()
     watched.register(connection, 0)  # a hang-up is always reported
     watched.register(ended := os.pidfd_open(child), select.POLLIN)
@@ -94,7 +94,7 @@ def interrupt_without_client(connection: socket.socket, child: int) -> None:
 
 
 def run(executable: str, command: list[str], folder: str, environment: dict[str, str]) -> None:
-    """Becomes the program of a command line."""
+    """Become the program of a command line."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

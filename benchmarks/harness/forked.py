@@ -1,4 +1,4 @@
-"""Programs for the PATH, `python`, `snakemake` and `dvc`, that run in forks of a process with all libraries.
+"""Programs for the PATH (`python`, `snakemake`, `dvc`) that run in forks of a process with imported libraries.
 
 Imports are most of what a tiny chain costs. Tests whose subject is a whole run, a killed one or a cluster start real
 processes instead.
@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 @cache
 def programs() -> Path:
-    """The folder of the programs; their server starts when it is first needed, and ends with this process."""
+    """Return the folder of the programs; their server starts on first use, and ends with this process."""
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     python, listener = folder / "python", folder / "socket"

@@ -1,4 +1,4 @@
-"""A copy of the project in a folder of its own, in which tests and benchmarks run the real `snakemake` and `dvc`."""
+"""A copy of the project in a separate folder, in which tests and benchmarks run the real `snakemake` and `dvc`."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ class Project:
 
     @classmethod
     def at(cls, folder: Path, *, forks: bool = False) -> Project:
-        """The project in a folder that is there already, such as a clone."""
+        """Use the project in an existing folder, such as a clone."""
         project = object.__new__(cls)
         project.folder, project.forks = folder, forks
         return project
 
     def write_params(self, values: dict[str, Any]) -> None:
-        """Writes params.yaml: the given values over the defaults."""
+        """Write params.yaml: the given values over the defaults."""
         (self.folder / "params.yaml").write_text(render(validate(values)))
 
     def change(self, section: str, key: str, value: Any) -> None:
-        """Changes one value of params.yaml."""
+        """Change one value of params.yaml."""
         values = yaml.safe_load((self.folder / "params.yaml").read_text())
         values[section][key] = value
         self.write_params(values)
 
     def environment(self, *, forks: bool = False) -> dict[str, str]:
-        """The variables for commands: this environment's programs, and the project's own library."""
+        """Return the variables for commands: this environment's programs, and the project's own library."""
         path = f"{programs()}:{BIN}" if forks else str(BIN)
         libraries = filter(None, [str(self.folder / "src"), os.environ.get("PYTHONPATH")])
         return {
@@ -81,7 +81,7 @@ class Project:
         }
 
     def run(self, *command: str, check: bool = True, forks: bool | None = None) -> str:
-        """Runs a command of the environment and returns what it printed; with `check` it must succeed."""
+        """Run a command of the environment and return its output; with `check` it must succeed."""
         environment = self.environment(forks=self.forks if forks is None else forks)
         found = shutil.which(command[0], path=environment["PATH"])
         done = subprocess.run(
@@ -96,20 +96,20 @@ class Project:
         return printed
 
     def snakemake(self, *arguments: str, check: bool = True) -> str:
-        """Runs Snakemake as the README says."""
+        """Run Snakemake as in the README."""
         return self.run("snakemake", "--resources", "gpu=1", "--cores", "2", *arguments, check=check)
 
     def dry(self, *command: str) -> str:
-        """Runs a dry run of `snakemake` or `dvc`, which must succeed, and returns what it printed."""
+        """Run a dry run of `snakemake` or `dvc`, which must succeed, and return its output."""
         return self.run(*command, forks=True)
 
     def pending(self, *targets: str) -> set[str]:
-        """Rules that Snakemake would run."""
+        """List the rules that Snakemake would run."""
         printed = self.dry("snakemake", "--dry-run", "--resources", "gpu=1", "--cores", "2", *targets)
         return set(re.findall(r"^(?:local)?rule (\w+):$", printed, re.MULTILINE)) - {"all"}
 
     def pending_stages(self) -> set[str]:
-        """Stages of dvc.yaml that Snakemake would run, wholly or in part."""
+        """List the stages of dvc.yaml that Snakemake would run, completely or in part."""
         printed = self.dry("snakemake", "--dry-run", "--resources", "gpu=1", "--cores", "2")
         stages = set()
         for block in re.split(r"^(?:local)?rule ", printed, flags=re.MULTILINE)[1:]:
@@ -119,18 +119,18 @@ class Project:
         return stages - {"all"}
 
     def stale_stages(self) -> set[str]:
-        """Stages that DVC would run if each of them changed its outputs, but for `code`, which is run first."""
+        """List the stages that DVC would run if each changed its outputs, except `code`, which is run first."""
         self.dry("dvc", "repro", "code")
         printed = self.dry("dvc", "repro", "--dry", "--force-downstream")
         return set(re.findall(STAGE_RUNS, printed, re.MULTILINE))
 
     def all_stages(self) -> set[str]:
-        """The stages of dvc.yaml but `code`."""
+        """List the stages of dvc.yaml except `code`."""
         printed = self.dry("dvc", "stage", "list", "--name-only")
         return set(printed.split()) - {"code"}
 
     def init_dvc(self) -> None:
-        """Makes the folder a git and DVC repository with a local remote beside it, as the project is."""
+        """Make the folder a git and DVC repository with a local remote, as the project is."""
         self.run("git", "init", "-q")
         self.run("git", "config", "user.email", "test@example.org")
         self.run("git", "config", "user.name", "test")

@@ -1,4 +1,4 @@
-"""`cloudcover review` as a process of its own, and its client."""
+"""`cloudcover review` as a separate process, and its client."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from cloudcover.data import tables
 
 @dataclass
 class Answer:
-    """An answer of the server."""
+    """A response of the server."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The body, parsed."""
+        """Parse the body."""
         return json.loads(self.body)
 
 
 class Site:
-    """`cloudcover review` on the set below a folder; ended at the end of a `with` block."""
+    """`cloudcover review` on the set below a folder, ended at the end of a `with` block."""
 
     def __init__(self, root: Path, reviewer: str = "Ada Lovelace") -> None:
         self.root, self.reviewer, self.port = root, reviewer, 0
         self.verdicts = root / "config" / "verdicts.csv"
 
     def command(self) -> list[str]:
-        """The command line."""
+        """Return the command line."""
         options = {
             "store": self.root / "store", "audit": self.root / "audit.csv", "predictions": self.root / "oof",
             "verdicts": self.verdicts, "reviewer": self.reviewer, "port": self.port,
@@ -47,7 +47,7 @@ class Site:
         return [sys.executable, "-m", "cloudcover", "review", "--no-browser", *given]
 
     def start(self) -> Site:
-        """Starts the server, on the port of the last time if there was one, and waits for its address."""
+        """Start the server, on its previous port if there was one, and wait for its address."""
         self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self.process.stdout
         self.address = self.process.stdout.readline().strip()
@@ -59,7 +59,7 @@ class Site:
         return self
 
     def kill(self) -> None:
-        """Ends the server as a crash would."""
+        """End the server like a crash."""
         self.process.kill()
         self.process.wait()
 
@@ -72,7 +72,7 @@ class Site:
         self.process.stdout.close()
 
     def ask(self, path: str, body: Any = None, headers: Mapping[str, str | None] | None = None) -> Answer:
-        """A request as the page sends it; `headers` overrides single headers, None leaves one out."""
+        """Send a request like the page; `headers` overrides single headers, and None omits one."""
         sent: dict[str, str | None] = {"Host": f"127.0.0.1:{self.port}", "Cookie": f"review-{self.port}={self.key}"}
         data = None
         if body is not None:
@@ -94,5 +94,5 @@ class Site:
             connection.close()
 
     def rows(self) -> pd.DataFrame:
-        """The verdicts on disk, by chip."""
+        """Read the verdicts on disk, by chip."""
         return tables.VERDICTS.read(self.verdicts).set_index("chip_id", drop=False)

@@ -1,4 +1,4 @@
-"""The ablation's tables and plot: what each member gains over the first, and each TTA policy over vflip (0-1)."""
+"""Write the ablation's tables and plot: gain of each member over the first, and of TTA policies over vflip (0-1)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Weights, temperature, threshold and post-processing of the final models, chosen on held-out scenes."""
+"""Choose weights, temperature, threshold and post-processing of the final models on held-out scenes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Brings the configured source to `data/raw` and lists its files; true masks of a synthetic set go to `data/truth`."""
+"""Fetch the configured source to `data/raw` and list its files; true masks of a synthetic set go to `data/truth`."""
 
 from pathlib import Path
 

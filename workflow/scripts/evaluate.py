@@ -1,4 +1,4 @@
-"""Figures of all runs on chips that no model has seen: Jaccard from sums (0-1), 95 % intervals by location."""
+"""Evaluate all runs on chips that no model has seen: Jaccard from sums (0-1), 95 % intervals by location."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Figures against true masks, where the source knows them: audit, pseudo-labels and models."""
+"""Evaluate audit, pseudo-labels and models against true masks, if the source has them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Learning curves of all runs in one table (loss, Jaccard in 0-1, seconds)."""
+"""Collect the learning curves of all runs in one table (loss, Jaccard in 0-1, seconds)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Packs the chips into the store (uint16 digital numbers); unusable ones go to the quarantine table."""
+"""Pack the chips into the store (uint16 digital numbers); unusable ones go to the quarantine table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Masks of the test part by the bundle exactly as it is delivered: it is written to a folder of its own, and loaded."""
+"""Mask the test part with the bundle exactly as delivered: it is written to a separate folder and loaded."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Masks of the chips without a label, as GeoTIFFs of {0, 1, 255}, by the final bundle."""
+"""Mask the unlabelled chips with the final bundle, as GeoTIFFs of {0, 1, 255}."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The proof's tables: Jaccard of each run on true masks and the share of the gap that it closes (0-1), and a plot."""
+"""Write the proof's tables and plot: Jaccard of each run on true masks, and its closed share of the gap (0-1)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page with every figure of the run."""
+"""Write the report: one self-contained HTML page with every figure of the run."""
 
 from pathlib import Path
 
