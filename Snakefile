@@ -9,7 +9,7 @@ configfile: "params.yaml"
 report: "workflow/report/workflow.rst"
 
 
-# The image of the Dockerfile, for `--software-deployment-method apptainer`; without that, jobs use the environment at hand.
+# Image of the Dockerfile, for `--software-deployment-method apptainer`; by default, jobs use the current environment.
 container: "docker-daemon://cloudcover:latest"
 
 

@@ -82,7 +82,7 @@ LISTED = ("data/raw", "data/truth", "data/predictions")
 
 
 def clean(project: Path) -> None:
-    """Remove what was made below `project`, and folders that are empty then."""
+    """Remove what was made below `project`, and folders that are empty afterwards."""
     for pattern in WHOLE:
         for folder in list(project.glob(pattern)):
             if folder.is_dir() and not folder.is_symlink():

@@ -26,10 +26,10 @@ CODE_HEADER = "# Written by the stage `code` of dvc.yaml: a fingerprint of what 
 
 
 def run(rule: str, targets: Sequence[str]) -> int:
-    """Build targets with one rule only; upstream files count as given, because DVC has checked them.
+    """Build targets with one rule only; upstream files are not rebuilt, because DVC has checked them.
 
-    Snakemake runs in this process. What it says of every run (shell, cores, log file) is left out, because DVC starts
-    it once per stage. Warnings, errors and the messages of the jobs stay.
+    Snakemake runs in this process. Its general messages (shell, cores, log file) are suppressed, because DVC starts it
+    once per stage. Warnings, errors and the messages of the jobs are printed.
     """
     from snakemake.cli import main as snakemake_main
     from snakemake.logging import logger

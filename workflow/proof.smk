@@ -1,8 +1,8 @@
-# Experiments on synthetic sets, whose truth is known: the whole chain by a preset of config/presets/, several times per
-# set, each with trainings of another seed (training.seed).
+# Experiments on synthetic sets with known true masks: the whole workflow with a preset of config/presets/, several times
+# per set, each with another training seed (training.seed).
 #
-#     snakemake -s workflow/proof.smk --cores 2 proof [--config ...]        what the method wins back
-#     snakemake -s workflow/proof.smk --cores 2 ablation [--config ...]     what its parts bring
+#     snakemake -s workflow/proof.smk --cores 2 proof [--config ...]        what the method recovers
+#     snakemake -s workflow/proof.smk --cores 2 ablation [--config ...]     what its parts contribute
 #
 # --config: proof=NAME and ablation=NAME another preset; seeds=5 first=0 the sets; trainings=3 of each; threads=3 gpu=2
 # what one chain gets of --cores and --resources gpu=..., all cores and one GPU unless given: several chains then run side
@@ -21,7 +21,7 @@ ABLATION = config.get("ablation", "ablation")
 
 
 def chains(preset, seeds, trainings):
-    """The results of a preset's chains; the first training of every set comes first."""
+    """List the results of a preset's runs, beginning with the first training of every set."""
     first = int(config.get("first", 0))
     return [
         f"work/{preset}/seed{seed}/training{training}/reports/truth.json"
@@ -31,7 +31,7 @@ def chains(preset, seeds, trainings):
 
 
 def code(script):
-    """Fingerprint of a script and what it imports."""
+    """Compute the fingerprint of a script and its imports."""
     return code_fingerprint(Path(workflow.basedir) / "scripts" / script)
 
 

@@ -1,1 +1,1 @@
-"""Helpers shared by benchmarks and tests: a copy of the project, programs in forks, Azurite, the review page's client."""
+"""Helpers of benchmarks and tests: a copy of the project, programs in forks, Azurite, the review page's client."""

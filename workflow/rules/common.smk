@@ -22,8 +22,8 @@ REFERENCES = PARAMS.evaluation.references
 FINAL_RUNS = [runs.final_run(member) for member in sorted(PARAMS.final.members)]
 RUNS = [runs.BASELINE, *ROUNDS, *REFERENCES, *FINAL_RUNS]
 PSEUDO_ARRAY = paths.PSEUDO_ARRAYS[PARAMS.pseudo_labels.targets]
-# TTA policies of held-out predictions: of the folds (oof), by which labels are judged and the final models calibrated,
-# and of the test part, which all figures are of.
+# TTA policies of held-out predictions: of the folds (oof), which judge labels and calibrate the final models, and of the
+# test part, which all figures are measured on.
 OOF_POLICIES = list(dict.fromkeys([PARAMS.prediction.tta, PARAMS.prediction.judge_tta]))
 FINAL_POLICIES = PARAMS.prediction.final_tta
 
@@ -35,24 +35,24 @@ wildcard_constraints:
 
 
 def sections(*names):
-    """Sections and single keys of the parameters, for the `params` of rules; exactly these make a rule stale."""
+    """Select sections and single keys of the parameters for the `params` of a rule; only these make the rule stale."""
     return pick(PARAMS, names)
 
 
 def training_sections(wildcards):
-    """What a training depends on; only the final runs depend on `final`."""
+    """Select the parameters of a training; only the final runs depend on `final`."""
     return sections(
         *TrainingConfig.KEYS, *(["final"] if runs.member_of(wildcards.run) else [])
     )
 
 
 def code(script):
-    """Fingerprint of a script and of every library module that it imports: Snakemake itself sees only the script."""
+    """Compute the fingerprint of a script and its library modules, because Snakemake itself checks only the script."""
     return code_fingerprint(Path(workflow.basedir) / "workflow" / "scripts" / script)
 
 
 def gpus():
-    """GPUs that a job of a network takes. Without a GPU such jobs share the cores instead of waiting for each other.
+    """Return the GPUs of a network job. Without a GPU, such jobs share the cores instead of waiting for each other.
 
     `cuda` asks for one even where there is none: the machine that submits jobs to a cluster often has no GPU.
     """
@@ -61,32 +61,31 @@ def gpus():
 
 
 def cores():
-    """Cores of this machine's run; 1 on a cluster, whose profile sets the threads of the rules that gain from more."""
+    """Return the cores of a run on this machine; 1 on a cluster, whose profile sets the threads of rules that use more."""
     return workflow.resource_settings.cores or 1
 
 
-# Memory and time that the rules ask a cluster for; a run on one machine ignores them. They are for 11,748 chips of 512
-# pixels and one GPU of the last years. Time is what docs/scaling.md derives from measured rates, ten times and more:
-# who asks for too much waits a little, who is cut off starts again. Memory is what the demo's jobs held at their peak
-# (0.1 to 0.2 GB without a network, 0.6 to 0.8 GB with one), and for 512 pixels on a GPU about 3 GB for CUDA and three
-# batches of 32 chips (0.3 GB), doubled or more.
+# Memory and time that the rules request from a cluster; a run on one machine ignores them. They are meant for 11,748
+# chips of 512 pixels and a recent GPU. Time is at least ten times the estimate of docs/scaling.md: requesting too much
+# costs a short wait, but a job that is cut off starts again. Memory is at least twice the sum of the demo's peak (0.1 to
+# 0.2 GB without a network, 0.6 to 0.8 GB with one) and, on a GPU, 3 GB for CUDA and three batches of 32 chips (0.3 GB).
 def grows(first):
-    """A resource: so much in the first attempt, twice as much in the second."""
+    """Return a resource that is doubled in the second attempt."""
     return lambda wildcards, attempt: first * attempt
 
 
 def labels_of_round(name):
-    """The labels that a round has left: the table, and the array of pseudo-labels."""
+    """List the files of the labels after a round: the table, and the array of pseudo-labels."""
     return [paths.labels(name), f"data/labels/{name}/{PSEUDO_ARRAY}"]
 
 
 def labels_of(name):
-    """The labels to learn from: the manifest, or what a round has left."""
+    """List the files of the labels to learn from: the manifest, or the labels after a round."""
     return [paths.labels(name)] if name == runs.MANIFEST else labels_of_round(name)
 
 
 def labels_for(wildcards):
-    """The labels that a run learns from, as the parameters name them; none for runs that learn from all given labels.
+    """List the files of the labels that a run learns from; none for runs that learn from all given labels.
 
     The baseline and the references do not depend on any verdict.
     """
@@ -98,37 +97,37 @@ def labels_for(wildcards):
 
 
 def first_audit(wildcards):
-    """The judgement by the baseline, with which that of a round is averaged."""
+    """Return the baseline's judgement, which is averaged with that of a round."""
     return [] if wildcards.run == runs.BASELINE else f"data/audit/{runs.BASELINE}.csv"
 
 
 def truth_for(wildcards):
-    """The true masks, for the run that learns from them."""
+    """Return the true masks for the run that learns from them."""
     return "data/truth/masks.csv" if wildcards.run == runs.ORACLE else []
 
 
 def audit_by(run):
-    """The audit by a run's predictions, where the policy asks for an audit."""
+    """Return the audit by a run's predictions, if the policy uses the audit."""
     return [] if PARAMS.labels.policy == "human" else f"data/audit/{run}.csv"
 
 
 def weights(names):
-    """The weights of all models of some runs."""
+    """List the weights of all models of some runs."""
     return [file for run in names for file in paths.weights(run, FOLDS)]
 
 
 def round_tables():
-    """The table of labels after each round."""
+    """List the tables of labels after each round."""
     return [paths.labels(name) for name in ROUNDS]
 
 
 def round_arrays():
-    """The pseudo-labels beside each of these tables."""
+    """List the pseudo-labels that belong to these tables."""
     return [f"data/labels/{name}/{PSEUDO_ARRAY}" for name in ROUNDS]
 
 
 def predictions(part, names):
-    """The held-out predictions of some runs: which row of an array is which chip, and the arrays by TTA policy."""
+    """List the held-out predictions of some runs: the index of rows and chips, and the arrays by TTA policy."""
     return [
         f"data/{part}/{run}/{file}"
         for run in names
@@ -140,14 +139,14 @@ def predictions(part, names):
 
 
 def policies_of(part, run):
-    """TTA policies of a run's predictions of a part."""
+    """Return the TTA policies of a run's predictions of a part."""
     if runs.member_of(run):
         return FINAL_POLICIES if part == "test" else [PARAMS.prediction.tta]
     return OOF_POLICIES if part == "oof" else [PARAMS.prediction.tta]
 
 
 def intermediate():
-    """What the targets are made from. Snakemake misses a deleted file only if a target asks for it."""
+    """List the intermediate files, because Snakemake notices a deleted file only if it is a target."""
     judges = [] if PARAMS.labels.policy == "human" else [runs.BASELINE, *ROUNDS]
     return [
         "data/raw/files.csv",
@@ -170,7 +169,7 @@ def intermediate():
 
 
 def targets():
-    """Everything that a complete run leaves behind."""
+    """List all results of a complete run."""
     return [
         *intermediate(),
         "reports/index.html",

@@ -1,5 +1,5 @@
-# One run at a time in a folder. Only a run that has jobs gets here: no dry run, and no process that runs one job for it.
-# Snakemake's own lock would outlive a killed run; the profiles turn it off (`nolock`).
+# One run at a time in a folder. Only runs with jobs get here, not dry runs or the processes of single jobs. Snakemake's
+# own lock would survive a killed run; the profiles turn it off (`nolock`).
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError

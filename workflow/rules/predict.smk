@@ -29,7 +29,7 @@ rule predict:
         "../scripts/predict.py"
 
 
-# The final models judge no labels, and are compared by more TTA policies.
+# The final models judge no labels, but are compared under more TTA policies.
 use rule predict as predict_final with:
     output:
         oof="data/oof/{run}/index.csv",
