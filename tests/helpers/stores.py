@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import rasterio
 
 from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import tables
@@ -31,11 +29,6 @@ def bring(source: Path, raw: Path, **changes: object) -> Path:
     data = DataParams.model_validate({"source": "local", "path": str(source), "chip_size": 64} | changes)
     fetch(data, SyntheticParams(), 0, raw, raw.parent / "truth")
     return raw
-
-
-def pixels_of(path: Path) -> np.ndarray:
-    with rasterio.open(path) as source:
-        return source.read(1)
 
 
 def reasons(quarantine: pd.DataFrame) -> dict[str, str]:

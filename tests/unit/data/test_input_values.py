@@ -19,8 +19,8 @@ from cloudcover.data.grid import Grid
 from cloudcover.data.layout import write_file_table
 from cloudcover.data.pack import PackError
 from cloudcover.data.tables import TableError
-from helpers.layouts import BANDS, make_layout, write_tif
-from helpers.stores import pixels_of, reasons, run
+from helpers.layouts import BANDS, make_layout, pixels_of, write_tif
+from helpers.stores import reasons, run
 
 
 @pytest.fixture(scope="module")

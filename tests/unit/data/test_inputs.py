@@ -34,9 +34,9 @@ from cloudcover.runtime.arrays import ArrayError, open_array
 from cloudcover.runtime.files import write_json
 from cloudcover.sources.remote.fetch import plan
 from cloudcover.sources.remote.stores import Listed
-from helpers.layouts import BANDS, make_layout, write_tif
+from helpers.layouts import BANDS, make_layout, pixels_of, write_tif
 from helpers.paths import SHARED
-from helpers.stores import bring, pixels_of, reasons, run
+from helpers.stores import bring, reasons, run
 
 # --- files that vanish, appear or change ---------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ def test_verify_names_shards_of_the_store_and_ends_with_status_1(layout):
 def test_verify_without_folders_reads_what_is_there(layout, monkeypatch):
     raw = layout("data/raw", chips=6)
     monkeypatch.chdir(raw.parents[1])
-    assert CliRunner().invoke(main, ["verify"]).output == "30 files are as they were fetched\n"
+    assert CliRunner().invoke(main, ["verify"]).output == "30 files are unchanged since they were fetched\n"
     run(raw)
     assert len(CliRunner().invoke(main, ["verify"]).output.splitlines()) == 2
     shutil.rmtree(raw)
