@@ -17,18 +17,23 @@ export HOME := $(CURDIR)/work/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs format proof ablation model repro pull clean FORCE
+.PHONY: help demo test test-all check docs format proof ablation model repro pull clean FORCE
 
 help: ## print the targets
-	@grep -hE '^[a-z.]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: .venv/installed ## run the whole chain on the synthetic set and print its figures (minutes on two cores)
 	@snakemake --cores $(CORES) --resources gpu=1 --quiet rules host
 	@cloudcover summary
 
-test: .venv/tested ## lint, type-check and run all tests
+PYTEST = pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+
+test: .venv/tested ## lint, type-check, run unit and integration tests (minutes on two cores)
 	@$(MAKE) --no-print-directory check
-	@pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) tests/unit tests/integration
+
+test-all: test ## and the system tests, which use npm, Chromium and SLURM where they are installed
+	@$(PYTEST) tests/system
 
 check: .venv/tested ## lint and type-check only
 	@ruff check .

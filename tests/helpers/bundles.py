@@ -16,7 +16,7 @@ from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
 from cloudcover.predict.bundle import write_bundle
 from cloudcover.predict.model import load_model
-from helpers.layouts import BANDS
+from helpers.layouts import BANDS, make_layout
 
 ENCODER = "tu-mobilenetv3_small_050"
 CHANNELS = [16, 16, 8, 8, 8]
@@ -62,3 +62,10 @@ def random_bundle(root: Path, chips: NDArray[np.uint16]) -> Path:
     middle = float(np.nanmedian(load_model(root / "bundle").probabilities(chips)))
     write_bundle(folders, "vflip", settings.model_copy(update={"threshold": middle}), root / "bundle")
     return root / "bundle"
+
+
+def three_chips(root: Path) -> Path:
+    """Write three chips of 50 x 50 pixels, one with a corner without data, with labels."""
+    make_layout(root, chips=3, size=50, scenes=3, unlabelled=0)
+    cut_out(root / "train_features/c000", slice(5), slice(7))
+    return root

@@ -69,3 +69,14 @@ def make_layout(
     for split, part in frame.groupby("split"):
         part.drop(columns=["split", "wrong"]).to_csv(root / f"{split}_metadata.csv", index=False)
     return frame
+
+
+def pixels_of(path: Path) -> NDArray[np.generic]:
+    """H x W, the first band of an image."""
+    with rasterio.open(path) as image:
+        return image.read(1)
+
+
+def files_below(folder: Path) -> list[str]:
+    """Names of the files below a folder, hidden ones left out."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file())

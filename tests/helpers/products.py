@@ -232,3 +232,17 @@ def write_hls(root: Path, product: str) -> tuple[Path, dict[str, NDArray[np.int1
     write(root / name / f"{name}.Fmask.tif", np.zeros((SIZE, SIZE), np.uint8), metres=30)
     write(root / name / f"{name}.B8A.tif" if product == "S30" else root / name / f"{name}.B06.tif", values, metres=30)
     return root / name, pixels
+
+
+def chip(folder: Path, **more: object) -> dict[str, NDArray[np.uint16]]:
+    """A chip's folder; returns the stored values of its bands."""
+    pixels = {band: stored(i) for i, band in enumerate(BANDS)}
+    for band, values in pixels.items():
+        write(folder / f"{band}.tif", values, **more)
+    return pixels
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))

@@ -14,7 +14,6 @@ from cloudcover.train import distributed
 from harness.project import TINY, Project
 
 
-@pytest.mark.slow
 def test_two_processes_train_under_snakemake_and_share_one_log(tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     values = {**TINY, "labels": {"policy": "human"}, "compute": {"device": "cpu", "devices": 2}}

@@ -85,7 +85,7 @@ def problem_of_cloudcover(words: list[str]) -> str:
 
 
 def problem_of_make(words: list[str]) -> str:
-    targets = re.findall(r"^([\w./]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     return "".join(word for word in words[1:] if "=" not in word and word not in targets)
 
 

@@ -44,7 +44,6 @@ def curve(folder: Path) -> pd.DataFrame:
     return tables.HISTORY.read(folder / "model" / "history.csv")[CURVE]
 
 
-@pytest.mark.slow
 def test_training_that_is_killed_at_any_moment_ends_like_one_that_was_not(chips, tmp_path):
     store, selection = chips
     config = recipe_of(training={"steps": 12, "ema_decay": 0.9})
@@ -203,7 +202,6 @@ run.train(recipe, ChipStore(sys.argv[4]), Split(*items), out, folder / "work", r
 """
 
 
-@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_same_batches(chips, tmp_path):
     store, selection = chips
     pd.to_pickle([selection.training, selection.validation], tmp_path / "selection.pkl")

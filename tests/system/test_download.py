@@ -124,7 +124,6 @@ def test_http_brings_the_real_chips_without_a_listing(web, real_chips, tmp_path)
 # --- 500 chips, twice ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_azure_brings_500_chips_and_a_second_run_transfers_no_image(azurite, tmp_path, monkeypatch, caplog):
     make_layout(tmp_path / "many", chips=500, scenes=20, size=32, unlabelled=0)
     azurite.upload("many", tmp_path / "many")

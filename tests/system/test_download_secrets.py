@@ -91,7 +91,6 @@ def run(project: Path, url: str, *command: str) -> subprocess.CompletedProcess[b
         assert not any(piece in line for line in set(seen) for piece in pieces(url))
 
 
-@pytest.mark.slow
 def test_snakemake_and_dvc_write_no_signature(azurite, project, tmp_path):
     make_layout(tmp_path / "remote", chips=4, scenes=2, size=32)
     azurite.upload("secret", tmp_path / "remote")
@@ -111,7 +110,6 @@ def test_snakemake_and_dvc_write_no_signature(azurite, project, tmp_path):
     assert holders(project, *outputs, url=url) == []
 
 
-@pytest.mark.slow
 def test_a_refused_signature_appears_in_no_log_and_no_error(azurite, project, tmp_path):
     make_layout(tmp_path / "remote", chips=4, scenes=2, size=32)
     azurite.upload("expired", tmp_path / "remote")

@@ -81,7 +81,6 @@ def cancel_in_epoch(epoch: int, cluster: Cluster, project: Project) -> str:
     return number
 
 
-@pytest.mark.slow
 def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
     project.run(*on_cluster(cluster, project, "reports/metrics.json"))
     metrics = json.loads((project.folder / "reports/metrics.json").read_text())
@@ -96,7 +95,6 @@ def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
     assert project.pending("reports/metrics.json") == set()
 
 
-@pytest.mark.slow
 def test_training_that_the_scheduler_cancels_is_sent_again_and_goes_on(cluster, project):
     project.change("training", "steps", 120)
     environment = project.environment()
@@ -111,7 +109,6 @@ def test_training_that_the_scheduler_cancels_is_sent_again_and_goes_on(cluster, 
     assert "step 120/120" in log
 
 
-@pytest.mark.slow
 def test_a_model_is_trained_by_two_nodes_together(cluster, project):
     project.change("training", "steps", 8)
     project.change("compute", "devices", 2)

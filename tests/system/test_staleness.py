@@ -231,7 +231,6 @@ def test_the_docs_show_this_table():
     assert {row.replace("`", ""): words.replace("`", "") for row, words in shown.items()}.items() >= cells.items()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("row", TABLE)
 def test_exactly_the_stages_of_the_table_run_again(built, row):
     with applied(edits(row, built.folder), built.folder), ThreadPoolExecutor(2) as pool:
@@ -280,7 +279,6 @@ def held(project: Project, command: list[str], file: str, line: str) -> Iterator
     (project.folder / "waits").unlink()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("driver", COMMANDS)
 def test_a_second_run_names_the_first_and_a_killed_one_leaves_nothing_to_mend(copy, driver):
     before = tables.FOLDS.read(copy.folder / "data/folds.csv")
@@ -302,7 +300,6 @@ def test_a_second_run_names_the_first_and_a_killed_one_leaves_nothing_to_mend(co
     assert "up to date" in copy.run("dvc", "status")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("driver", COMMANDS)
 def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(copy, driver):
     out = copy.folder / "data/oof/baseline"
@@ -328,7 +325,6 @@ def files_in_lock(project: Project, stage: str) -> list[int]:
     return [out["nfiles"] for out in lock["stages"][stage]["outs"] if "nfiles" in out]
 
 
-@pytest.mark.slow
 def test_training_that_is_killed_goes_on_and_ends_alike_under_both_drivers(copy):
     copy.change("training", "steps", 600)
     weights = [copy.folder / f"models/baseline/fold{fold}/model.safetensors" for fold in (0, 1)]
@@ -352,7 +348,6 @@ def test_training_that_is_killed_goes_on_and_ends_alike_under_both_drivers(copy)
     assert results[0] == results[1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["snakemake", "dvc"])
 def test_a_deleted_output_is_made_again(copy, driver):
     path = copy.folder / "reports/learning_curves.csv"
@@ -370,7 +365,6 @@ def test_a_deleted_output_is_made_again(copy, driver):
     assert "up to date" in copy.run("dvc", "status")
 
 
-@pytest.mark.slow
 def test_dvc_stops_where_the_content_is_the_same_and_snakemake_agrees(copy):
     script = copy.folder / "workflow/scripts/manifest.py"
     script.write_text(script.read_text() + "\nCHANGED = 1\n")
@@ -379,7 +373,6 @@ def test_dvc_stops_where_the_content_is_the_same_and_snakemake_agrees(copy):
     assert copy.pending_stages() == copy.stale_stages() == set()
 
 
-@pytest.mark.slow
 def test_checkouts_that_change_only_times_make_nothing_stale(copy):
     copy.run("git", "checkout", "-qb", "other")
     copy.change("training", "learning_rate", 0.5)
@@ -391,7 +384,6 @@ def test_checkouts_that_change_only_times_make_nothing_stale(copy):
     assert copy.pending_stages() == copy.stale_stages() == set()
 
 
-@pytest.mark.slow
 def test_make_pull_gives_a_clone_results_that_are_current_and_refuses_what_is_not_theirs(copy):
     copy.run("dvc", "push")
     clone = Project.at(copy.folder.with_name(f"{copy.folder.name}-clone"), forks=True)
@@ -408,7 +400,6 @@ def test_make_pull_gives_a_clone_results_that_are_current_and_refuses_what_is_no
     shutil.rmtree(clone.folder)
 
 
-@pytest.mark.slow
 def test_a_corrupted_object_of_the_cache_is_found_and_named(copy):
     weights = "models/final/unet/fold0/model.safetensors"
     assert "objects of the DVC cache are unchanged" in copy.run("cloudcover", "verify", "--dvc")
@@ -428,7 +419,6 @@ def test_a_corrupted_object_of_the_cache_is_found_and_named(copy):
     assert "objects of the DVC cache are unchanged" in copy.run("cloudcover", "verify", "--dvc")
 
 
-@pytest.mark.slow
 def test_an_experiment_can_be_run_shown_and_compared(copy):
     """As docs/dvc.md shows it: another learning rate, for the baseline alone."""
     ran = copy.run(

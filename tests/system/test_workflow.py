@@ -29,7 +29,6 @@ def chain(tmp_path_factory):
     return project
 
 
-@pytest.mark.slow
 def test_the_chain_runs_every_stage_and_ends_with_figures(chain):
     metrics = json.loads((chain.folder / "reports/metrics.json").read_text())
     truth = json.loads((chain.folder / "reports/truth.json").read_text())
@@ -65,7 +64,6 @@ def test_the_chain_runs_every_stage_and_ends_with_figures(chain):
     )
 
 
-@pytest.mark.slow
 def test_the_metric_is_one_global_jaccard_of_what_the_bundle_predicts_on_the_test_part(chain):
     """Recomputed from the delivered bundle and the files, by the definition."""
     data = chain.folder / "data"
@@ -86,7 +84,6 @@ def test_the_metric_is_one_global_jaccard_of_what_the_bundle_predicts_on_the_tes
     assert metrics["final"]["jaccard"] == pytest.approx(intersection / union)
 
 
-@pytest.mark.slow
 def test_no_scene_is_split_and_no_pseudo_label_is_judged_on(chain):
     folds = tables.FOLDS.read(chain.folder / "data/folds.csv")
     assert folds.groupby("scene")["fold"].nunique().max() == 1
@@ -94,7 +91,6 @@ def test_no_scene_is_split_and_no_pseudo_label_is_judged_on(chain):
     assert set(judged) <= set(folds.loc[folds["fold"] == TEST, "chip_id"])
 
 
-@pytest.mark.slow
 def test_nothing_before_the_evaluation_depends_on_a_label_of_the_test_part(chain, tmp_path):
     """All of its labels are inverted in the store: every stage that learns or chooses makes the same again."""
     copy = Project.at(tmp_path / "project", forks=True)
@@ -126,7 +122,6 @@ def test_nothing_before_the_evaluation_depends_on_a_label_of_the_test_part(chain
     assert json.loads((copy.folder / "reports/metrics.json").read_text())["final"] != figures["final"]
 
 
-@pytest.mark.slow
 def test_unlabelled_chips_get_masks_on_their_grid(chain):
     table = tables.PREDICTIONS.read(chain.folder / "data/predictions/masks.csv")
     raw = tables.METADATA.read(chain.folder / "data/raw/test_metadata.csv")
@@ -141,7 +136,6 @@ def test_unlabelled_chips_get_masks_on_their_grid(chain):
         assert set(np.unique(mask.read(1))) <= {0, 1, 255}
 
 
-@pytest.mark.slow
 def test_a_new_verdict_reruns_the_manifest_and_what_follows_and_nothing_before(chain, tmp_path):
     copy = Project.at(tmp_path / "project")
     shutil.copytree(chain.folder, copy.folder, symlinks=True)
@@ -167,7 +161,6 @@ def test_with_verdicts_by_people_no_audit_stands_before_the_rounds(tmp_path):
     assert "baseline" not in project.dry("snakemake", "--dry-run", "models/round1/fold0/model.safetensors")
 
 
-@pytest.mark.slow
 def test_dvc_and_snakemake_agree_and_only_stale_stages_rerun(chain):
     assert chain.pending() == set()
     chain = Project.at(chain.folder, forks=True)
@@ -189,7 +182,6 @@ def test_dvc_and_snakemake_agree_and_only_stale_stages_rerun(chain):
     assert chain.pending() == set()
 
 
-@pytest.mark.slow
 def test_the_chain_runs_on_real_chips(real_chips, tmp_path):
     """128 px tiles of five labelled chips, two models, a round, no test part; three unlabelled chips are predicted."""
     values = {

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import ast
-import json
 import subprocess
 import sys
-import tomllib
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rasterio
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 import cloudcover
 from cloudcover.api import PUBLIC
 from cloudcover.models.folder import ModelFolderError
-from helpers.bundles import cut_out, random_bundle, read_chips
-from helpers.layouts import BANDS, make_layout
-from helpers.paths import ROOT
+from helpers.bundles import random_bundle, read_chips, three_chips
+from helpers.layouts import BANDS
 
 
 @pytest.fixture(scope="module")
 def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three chips of 50 x 50 pixels, one with a corner without data, with labels."""
-    root = tmp_path_factory.mktemp("chips")
-    make_layout(root, chips=3, size=50, scenes=3, unlabelled=0)
-    cut_out(root / "train_features/c000", slice(5), slice(7))
-    return root
+    return three_chips(tmp_path_factory.mktemp("chips"))
 
 
 @pytest.fixture(scope="module")
@@ -100,72 +90,3 @@ def test_an_array_of_other_bands_is_refused_with_the_names_that_are_needed(bundl
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match=str(tmp_path)):
         cloudcover.load_model(tmp_path)
-
-
-def closure(names: list[str]) -> set[str]:
-    """Distributions with everything that they need themselves, by normalised name."""
-    found: set[str] = set()
-    waiting = [Requirement(name) for name in names]
-    while waiting:
-        requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        extras = [{"extra": extra} for extra in ("", *requirement.extras)]
-        if name in found:
-            continue
-        found.add(name)
-        try:
-            needed = map(Requirement, requires(name) or [])
-        except PackageNotFoundError:
-            continue
-        waiting += [n for n in needed if not n.marker or any(n.marker.evaluate(extra) for extra in extras)]
-    return found
-
-
-CORE_ONLY = """
-import json, sys
-refused = set(json.loads(sys.argv[1]))
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-    def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] in refused else self.finder.find_spec(name, path, target)
-sys.meta_path[:] = map(Without, sys.meta_path)
-from click.testing import CliRunner
-from cloudcover.cli import main
-for command in json.loads(sys.argv[2]):
-    result = CliRunner().invoke(main, command)
-    print(json.dumps([result.exit_code, result.output + repr(result.exception)]))
-"""
-
-
-def test_prediction_needs_the_core_alone_and_other_commands_name_their_extra(
-    bundle: Path, chips: Path, tmp_path: Path
-) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert len(project["dependencies"]) <= 12
-    core = closure(project["dependencies"])
-    modules = packages_distributions()
-    refused = sorted(m for m, found in modules.items() if not {canonicalize_name(name) for name in found} & core)
-    assert {"snakemake", "dvc", "pyarrow", "sklearn", "starlette", "obstore", "optuna"} <= set(refused)
-    refused.remove("cloudcover")
-    (tmp_path / "params.yaml").write_text(
-        "{data: {source: http, url: http://localhost:1/set}, evaluation: {references: []}}"
-    )
-    commands = [
-        ["predict", str(chips / "train_features"), "--model", str(bundle), "--out", str(tmp_path / "masks")],
-        ["score", str(tmp_path / "masks"), str(chips / "train_labels")],
-        ["review", "--store", str(tmp_path)],
-        ["download"],
-        ["tune", "--data", str(tmp_path)],
-        ["export", str(bundle), "--out", str(tmp_path / "fast")],
-    ]
-    command = [sys.executable, "-c", CORE_ONLY, json.dumps(refused), json.dumps(commands)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [code for code, _ in results[:2]] == [0, 0], results[:2]
-    assert len(list((tmp_path / "masks").glob("*.tif"))) == 3
-    for (code, text), extra in zip(results[2:], ("review", "download", "workflow", "openvino"), strict=True):
-        assert code == 1, text
-        assert f"cloudcover[{extra}]" in text

@@ -3,52 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import get_args
 
 import numpy as np
-import pandas as pd
 import pytest
 import rasterio
 from affine import Affine
-from click.testing import CliRunner
 from PIL import Image as Pillow
 from scipy.ndimage import binary_dilation, zoom
 
-from cloudcover.cli import main
-from cloudcover.cli.predict import KINDS
-from cloudcover.config.sections import ModelParams
 from cloudcover.data import tables
 from cloudcover.data.colours import PREDICTION_COLOUR
 from cloudcover.data.grid import Grid
 from cloudcover.data.ownership import FolderError
 from cloudcover.masks.codec import decode_soft_labels
-from cloudcover.models.build import build_model
-from cloudcover.models.folder import save_model
 from cloudcover.predict.area import add_buffer, remove_small
 from cloudcover.predict.images import predict_images
 from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.summary import Summary, read_polygons
-from cloudcover.rasters.find import Kind, find_images
-from helpers.layouts import BANDS, make_layout
-from helpers.networks import ENCODER, Blurred, Brightness, card
-from helpers.scenes import NORTH_UP, InMemory, scene, write_chip, write_raster
+from cloudcover.rasters.find import find_images
+from helpers.layouts import BANDS, files_below
+from helpers.networks import Blurred, Brightness
+from helpers.scenes import NORTH_UP, InMemory, scene, write_chip
 
 MASK = {0: (38, 50, 64, 255), 1: (240, 244, 248, 255), 255: (128, 128, 128, 0)}
-
-
-def read(path: Path):
-    with rasterio.open(path) as image:
-        return image.read(1)
-
-
-def texts(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file())
 
 
 # --- GeoTIFFs -------------------------------------------------------------------------------------------------------
@@ -104,7 +81,7 @@ def test_probabilities_are_bytes_with_their_scale(model, tmp_path, side):
     assert (codes[:7] == 255).all()
     assert np.abs(scaled - exact[0])[7:].max() <= 0.5 / 254 + 1e-5
     np.testing.assert_array_equal(decode_soft_labels(codes)[7:], scaled[7:].astype(np.float32))
-    assert texts(tmp_path / "out") == ["probabilities/scene.tif", "scene.tif"]
+    assert files_below(tmp_path / "out") == ["probabilities/scene.tif", "scene.tif"]
 
 
 def test_chips_of_a_batch_have_the_files_of_single_images(model, tmp_path):
@@ -116,8 +93,8 @@ def test_chips_of_a_batch_have_the_files_of_single_images(model, tmp_path):
     predictor = model(Blurred(), "vflip")
     predict_images(predictor, found, Outputs(tmp_path / "a", **wanted))
     predict_images(predictor, found, Outputs(tmp_path / "b", **wanted), resolution=10.0)
-    assert len(texts(tmp_path / "a")) == 9
-    for name in texts(tmp_path / "a"):
+    assert len(files_below(tmp_path / "a")) == 9
+    for name in files_below(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
@@ -147,77 +124,6 @@ def test_small_clouds_are_removed_by_their_area_in_metres():
         remove_small(changed, (20.0, 10.0), area)
         assert np.count_nonzero(changed == 1) == left
         assert (changed[0] == 255).all()
-
-
-def run(*words: object):
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A folder with a model of random weights, `model`, and a set of chips, `set`."""
-    root = tmp_path_factory.mktemp("outputs")
-    params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
-    save_model(root / "model", build_model(params, BANDS), card())
-    make_layout(root / "set", chips=3, size=64, unlabelled=0)
-    return root
-
-
-def predict(trained: Path, out: Path, *options: object, source: Path | None = None):
-    result = run("predict", source or trained / "set", "--model", trained / "model", "--out", out, *options)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def test_the_threshold_of_the_command_replaces_the_models(trained, tmp_path):
-    predict(trained, tmp_path / "p", "--probabilities")
-    codes = read(tmp_path / "p/probabilities/c000.tif")
-    threshold = float(np.median(codes)) / 254
-    predict(trained, tmp_path / "t", "--threshold", threshold)
-    mask = read(tmp_path / "t/c000.tif")
-    surely = np.abs(codes / 254 - threshold) > 1 / 254
-    np.testing.assert_array_equal((mask == 1)[surely], (codes / 254 > threshold)[surely])
-    for value in ("0", "1", "high"):
-        result = run("predict", trained / "set", "--model", trained / "model", "--out", tmp_path, "--threshold", value)
-        assert result.exit_code == 2
-
-
-def test_metres_of_a_grid_in_degrees_are_refused_by_name(trained, tmp_path):
-    write_chip(tmp_path / "set/far", scene(64, 64), crs="EPSG:4326", transform=Affine(1e-4, 0, 13, 0, -1e-4, 52))
-    words = ("predict", trained / "set", tmp_path / "set", "--model", trained / "model", "--out", tmp_path / "out")
-    for option in (("--buffer", 20), ("--min-area", 500), ("--resolution", "auto")):
-        result = run(*words, *option)
-        assert result.exit_code == 1
-        assert "1 of 4 images have no mask" in result.output
-        assert "far: has the CRS EPSG:4326, which is not in metres: reproject it" in result.output
-    assert len(list((tmp_path / "out").glob("*.tif"))) == 3
-    assert run(*words).exit_code == 0
-
-
-# --- skipping -------------------------------------------------------------------------------------------------------
-
-
-def test_what_is_done_is_skipped_and_stays_in_the_summary(trained, tmp_path, caplog):
-    out = tmp_path / "out"
-    predict(trained, out, "--summary", tmp_path / "first.csv")
-    before = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in out.glob("*.tif")}
-    (out / "c001.tif").unlink()
-    with caplog.at_level("INFO"):
-        predict(trained, out, "--skip-existing", "--summary", tmp_path / "second.csv")
-    after = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in out.glob("*.tif")}
-    assert "2 of 3 images have their masks already" in caplog.text
-    assert {name for name in before if before[name] == after[name]} == {"c000.tif", "c002.tif"}
-    assert (tmp_path / "first.csv").read_text() == (tmp_path / "second.csv").read_text()
-    predict(trained, out, "--skip-existing", "--preview")  # the previews are missing
-    assert texts(out) == sorted([*before, *(f"previews/c00{i}.png" for i in range(3))])
-
-
-def test_skipping_does_not_take_files_of_others_for_masks(trained, tmp_path):
-    (tmp_path / "c000.tif").write_bytes(b"mine")
-    result = run("predict", trained / "set", "--model", trained / "model", "--out", tmp_path, "--skip-existing")
-    assert result.exit_code == 1
-    assert "c000.tif was not made by cloudcover and would be overwritten" in result.output
-    assert (tmp_path / "c000.tif").read_bytes() == b"mine"
 
 
 # --- summary --------------------------------------------------------------------------------------------------------
@@ -305,29 +211,6 @@ def test_polygons_of_a_turned_image(tmp_path):
     assert tables.SHARES.read(tmp_path / "masks.csv").iloc[1, 2:].tolist() == [400, 1.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("{", "is not valid JSON"),
-        ("[]", "contains no polygon"),
-        ('{"type": "FeatureCollection", "features": []}', "contains no polygon"),
-        ('{"type": "Point", "coordinates": [1, 2]}', "feature 1 is Point, expected Polygon or MultiPolygon"),
-        ('{"type": "Feature", "geometry": null}', "feature 1 is no geometry"),
-        (json.dumps(collection(feature("a", square(0, 0, 1, 1)[0]), crs="EPSG:1")), "its CRS 'EPSG:1' is unknown"),
-    ],
-)
-def test_a_file_that_is_no_geojson_of_polygons_is_refused(trained, tmp_path, text, reason):
-    path = tmp_path / "areas.geojson"
-    path.write_text(text)
-    words = ("predict", trained / "set", "--model", trained / "model", "--out", tmp_path / "out", "--polygons", path)
-    result = run(*words, "--summary", tmp_path / "masks.csv")
-    assert result.exit_code == 1
-    assert str(path) in result.output
-    assert reason in result.output
-    assert not (tmp_path / "out").exists()
-    assert run(*words).exit_code == 2  # without a table for the shares
-
-
 def test_a_summary_replaces_an_earlier_one_and_no_other_table(tmp_path):
     path = tmp_path / "masks.csv"
     for _ in range(2):
@@ -336,15 +219,6 @@ def test_a_summary_replaces_an_earlier_one_and_no_other_table(tmp_path):
     with pytest.raises(FolderError, match=r"masks\.csv exists and is no summary of masks"):
         Summary(path)
     assert path.read_text() == "name,area\nmine,1\n"
-
-
-def test_the_summary_of_the_command_has_the_shares_of_the_masks(trained, tmp_path):
-    predict(trained, tmp_path / "out", "--summary", tmp_path / "s/masks.csv", "--buffer", 20)
-    table = pd.read_csv(tmp_path / "s/masks.csv", keep_default_na=False).set_index("image")
-    assert table.index.tolist() == ["c000", "c001", "c002"]
-    for name, row in table.iterrows():
-        mask = read(tmp_path / f"out/{name}.tif")
-        assert row["cloud_share"] == (mask == 1).mean()
 
 
 # --- previews -------------------------------------------------------------------------------------------------------
@@ -367,100 +241,3 @@ def test_a_preview_is_small_in_true_colour_with_the_outline(model, tmp_path, siz
     assert blue == 255 > red
     assert 0 < outline.sum() < 2.2 * sum(small)
     assert not outline[~binary_dilation(inside, iterations=2)].any()
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
-
-
-def test_the_command_knows_every_reader():
-    assert tuple(KINDS) == get_args(Kind)
-
-
-def test_the_command_masks_a_raster_by_the_numbers_of_its_bands(trained, tmp_path):
-    dn = scene(64, 64)
-    write_chip(tmp_path / "set/mosaic", dn)
-    write_raster(tmp_path / "mosaic.tif", dn[[3, 0, 1, 2]])
-    predict(trained, tmp_path / "chip", source=tmp_path / "set")
-    predict(trained, tmp_path / "raster", "--bands", "2,3,4,1", source=tmp_path / "mosaic.tif")
-    assert (tmp_path / "chip/mosaic.tif").read_bytes() == (tmp_path / "raster/mosaic.tif").read_bytes()
-    words = ("predict", tmp_path / "mosaic.tif", "--model", trained / "model", "--out", tmp_path / "bad")
-    assert "give one number from 1 to 4 for each" in run(*words, "--bands", "2,3,4,5").output
-    for value, reason in (
-        ("2,3", "--bands names 2 bands, but the model needs B02"),
-        ("a", "is not a list of band numbers"),
-    ):
-        result = run(*words, "--bands", value)
-        assert result.exit_code == 2
-        assert reason in result.output
-    assert run(*words, "--as", "stac", "--bands", "1,2,3,4").exit_code == 1
-
-
-# --- bad ends -------------------------------------------------------------------------------------------------------
-
-
-def test_one_bad_chip_keeps_no_other_from_its_files(trained, tmp_path):
-    for name in ("a", "b", "c"):
-        write_chip(tmp_path / "set" / name, scene(64, 64))
-    (tmp_path / "set/b/B03.tif").write_bytes((tmp_path / "set/b/B03.tif").read_bytes()[:3000])
-    words = ("predict", tmp_path / "set", "--model", trained / "model", "--out", tmp_path / "out")
-    result = run(*words, "--preview", "--probabilities", "--summary", tmp_path / "masks.csv")
-    assert result.exit_code == 1
-    assert "1 of 3 images have no mask" in result.output
-    assert "\n  b: B03: " in result.output
-    assert texts(tmp_path / "out") == sorted(
-        f"{folder}{name}.{suffix}"
-        for name in "ac"
-        for folder, suffix in (("", "tif"), ("probabilities/", "tif"), ("previews/", "png"))
-    )
-    assert tables.SHARES.read(tmp_path / "masks.csv")["image"].tolist() == ["a", "c"]
-
-
-@pytest.mark.parametrize("pages", [0, 6, 12])
-def test_a_full_disk_is_an_error_and_leaves_whole_files(disk, trained, tmp_path, pages):
-    dn = np.random.default_rng(0).integers(1, 9000, (4, 600, 600)).astype(np.uint16)
-    write_chip(tmp_path / "set/noise", dn)
-    disk.leave(pages)
-    words = ("predict", tmp_path / "set", "--model", trained / "model", "--out", disk.path / "out")
-    result = run(*words, "--preview", "--probabilities")
-    assert result.exit_code == 1
-    assert "No space left on device" in result.output
-    assert str(disk.path / "out") in result.output
-    disk.assert_whole()
-    assert not (disk.path / "out/noise.tif").exists()
-
-
-PROGRAM = """
-import sys
-from cloudcover.cli import main
-from cloudcover.predict import chips
-number = int(sys.argv.pop(1))
-chips._processes = lambda *_: number
-main(prog_name="cloudcover")
-"""
-
-
-@pytest.mark.parametrize(("processes", "number", "side"), [(0, 30, 600), (2, 150, 64)])
-def test_ctrl_c_leaves_no_half_file(trained, tmp_path, processes, number, side):
-    """A terminal sends it to the processes of a prediction as well."""
-    for chip in range(number):
-        write_chip(tmp_path / f"set/c{chip}", scene(side, side, chip % 3))
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", PROGRAM, str(processes), "predict", tmp_path / "set", "--out", out, "--batch", "1"]
-    options = ["--model", trained / "model", "--preview", *(["--probabilities"] if not processes else [])]
-    process = subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    while process.poll() is None and not list(out.glob("*.tif")):
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, output
-    assert "Aborted!" in output
-    assert "Traceback" not in output
-    masks = list(out.glob("*.tif"))
-    assert 0 < len(masks) < number
-    assert not [path for path in out.rglob("*") if ".part" in path.name]
-    for path in (*masks, *out.glob("probabilities/*.tif")):
-        assert read(path).shape == (side, side)
-    for path in out.glob("previews/*.png"):
-        Pillow.open(path).verify()

@@ -49,7 +49,7 @@ def probabilities(folder, store, policy="vflip"):
 
 def test_several_threads_may_use_an_export_at_once(exported):
     engine = Predictor([exported / "bf16"]).engines[0]
-    inputs = [torch.full((4, 4, 64, 64), float(level)) for level in (-1, 1)] * 3
+    inputs = [torch.full((2, 4, 32, 32), float(level)) for level in (-1, 1)] * 3
     alone = [engine.logits(chips) for chips in inputs]
     for _ in range(5):
         with ThreadPoolExecutor(len(inputs)) as pool:

@@ -64,7 +64,6 @@ def test_the_best_epoch_may_be_chosen_by_the_mean_over_locations(chips, tmp_path
     assert location_mean(counts) == pytest.approx(card.metrics["validation_location_mean"])
 
 
-@pytest.mark.slow
 def test_a_reduced_copy_of_the_full_preset_trains_an_epoch(chips, tmp_path):
     params = load(ROOT / "config" / "presets" / "full.yaml")
     values = params.model_dump() | {"data": params.data.model_dump() | {"source": "synthetic", "chip_size": 64}}

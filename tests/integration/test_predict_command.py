@@ -1,0 +1,244 @@
+"""`cloudcover predict`: its options, what it writes, and what is left after a bad end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from affine import Affine
+from click.testing import CliRunner
+from PIL import Image as Pillow
+
+from cloudcover.cli import main
+from cloudcover.cli.predict import KINDS
+from cloudcover.config.sections import ModelParams
+from cloudcover.data import tables
+from cloudcover.models.build import build_model
+from cloudcover.models.folder import save_model
+from cloudcover.rasters.find import Kind
+from helpers.layouts import BANDS, files_below, make_layout, pixels_of
+from helpers.networks import ENCODER, card
+from helpers.scenes import scene, write_chip, write_raster
+
+ELSEWHERE = json.dumps(
+    {
+        "type": "FeatureCollection",
+        "crs": {"type": "name", "properties": {"name": "EPSG:1"}},
+        "features": [
+            {
+                "type": "Feature",
+                "properties": {"name": "a"},
+                "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]},
+            }
+        ],
+    }
+)
+
+
+def run(*words: object):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with a model of random weights, `model`, and a set of chips, `set`."""
+    root = tmp_path_factory.mktemp("outputs")
+    params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
+    save_model(root / "model", build_model(params, BANDS), card())
+    make_layout(root / "set", chips=3, size=64, unlabelled=0)
+    return root
+
+
+def predict(trained: Path, out: Path, *options: object, source: Path | None = None):
+    result = run("predict", source or trained / "set", "--model", trained / "model", "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_the_threshold_of_the_command_replaces_the_models(trained, tmp_path):
+    predict(trained, tmp_path / "p", "--probabilities")
+    codes = pixels_of(tmp_path / "p/probabilities/c000.tif")
+    threshold = float(np.median(codes)) / 254
+    predict(trained, tmp_path / "t", "--threshold", threshold)
+    mask = pixels_of(tmp_path / "t/c000.tif")
+    surely = np.abs(codes / 254 - threshold) > 1 / 254
+    np.testing.assert_array_equal((mask == 1)[surely], (codes / 254 > threshold)[surely])
+    for value in ("0", "1", "high"):
+        result = run("predict", trained / "set", "--model", trained / "model", "--out", tmp_path, "--threshold", value)
+        assert result.exit_code == 2
+
+
+def test_metres_of_a_grid_in_degrees_are_refused_by_name(trained, tmp_path):
+    write_chip(tmp_path / "set/far", scene(64, 64), crs="EPSG:4326", transform=Affine(1e-4, 0, 13, 0, -1e-4, 52))
+    words = ("predict", trained / "set", tmp_path / "set", "--model", trained / "model", "--out", tmp_path / "out")
+    for option in (("--buffer", 20), ("--min-area", 500), ("--resolution", "auto")):
+        result = run(*words, *option)
+        assert result.exit_code == 1
+        assert "1 of 4 images have no mask" in result.output
+        assert "far: has the CRS EPSG:4326, which is not in metres: reproject it" in result.output
+    assert len(list((tmp_path / "out").glob("*.tif"))) == 3
+    assert run(*words).exit_code == 0
+
+
+# --- skipping -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_done_is_skipped_and_stays_in_the_summary(trained, tmp_path, caplog):
+    out = tmp_path / "out"
+    predict(trained, out, "--summary", tmp_path / "first.csv")
+    before = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in out.glob("*.tif")}
+    (out / "c001.tif").unlink()
+    with caplog.at_level("INFO"):
+        predict(trained, out, "--skip-existing", "--summary", tmp_path / "second.csv")
+    after = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in out.glob("*.tif")}
+    assert "2 of 3 images have their masks already" in caplog.text
+    assert {name for name in before if before[name] == after[name]} == {"c000.tif", "c002.tif"}
+    assert (tmp_path / "first.csv").read_text() == (tmp_path / "second.csv").read_text()
+    predict(trained, out, "--skip-existing", "--preview")  # the previews are missing
+    assert files_below(out) == sorted([*before, *(f"previews/c00{i}.png" for i in range(3))])
+
+
+def test_skipping_does_not_take_files_of_others_for_masks(trained, tmp_path):
+    (tmp_path / "c000.tif").write_bytes(b"mine")
+    result = run("predict", trained / "set", "--model", trained / "model", "--out", tmp_path, "--skip-existing")
+    assert result.exit_code == 1
+    assert "c000.tif was not made by cloudcover and would be overwritten" in result.output
+    assert (tmp_path / "c000.tif").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "contains no polygon"),
+        ('{"type": "FeatureCollection", "features": []}', "contains no polygon"),
+        ('{"type": "Point", "coordinates": [1, 2]}', "feature 1 is Point, expected Polygon or MultiPolygon"),
+        ('{"type": "Feature", "geometry": null}', "feature 1 is no geometry"),
+        (ELSEWHERE, "its CRS 'EPSG:1' is unknown"),
+    ],
+)
+def test_a_file_that_is_no_geojson_of_polygons_is_refused(trained, tmp_path, text, reason):
+    path = tmp_path / "areas.geojson"
+    path.write_text(text)
+    words = ("predict", trained / "set", "--model", trained / "model", "--out", tmp_path / "out", "--polygons", path)
+    result = run(*words, "--summary", tmp_path / "masks.csv")
+    assert result.exit_code == 1
+    assert str(path) in result.output
+    assert reason in result.output
+    assert not (tmp_path / "out").exists()
+    assert run(*words).exit_code == 2  # without a table for the shares
+
+
+def test_the_summary_of_the_command_has_the_shares_of_the_masks(trained, tmp_path):
+    predict(trained, tmp_path / "out", "--summary", tmp_path / "s/masks.csv", "--buffer", 20)
+    table = pd.read_csv(tmp_path / "s/masks.csv", keep_default_na=False).set_index("image")
+    assert table.index.tolist() == ["c000", "c001", "c002"]
+    for name, row in table.iterrows():
+        mask = pixels_of(tmp_path / f"out/{name}.tif")
+        assert row["cloud_share"] == (mask == 1).mean()
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_knows_every_reader():
+    assert tuple(KINDS) == get_args(Kind)
+
+
+def test_the_command_masks_a_raster_by_the_numbers_of_its_bands(trained, tmp_path):
+    dn = scene(64, 64)
+    write_chip(tmp_path / "set/mosaic", dn)
+    write_raster(tmp_path / "mosaic.tif", dn[[3, 0, 1, 2]])
+    predict(trained, tmp_path / "chip", source=tmp_path / "set")
+    predict(trained, tmp_path / "raster", "--bands", "2,3,4,1", source=tmp_path / "mosaic.tif")
+    assert (tmp_path / "chip/mosaic.tif").read_bytes() == (tmp_path / "raster/mosaic.tif").read_bytes()
+    words = ("predict", tmp_path / "mosaic.tif", "--model", trained / "model", "--out", tmp_path / "bad")
+    assert "give one number from 1 to 4 for each" in run(*words, "--bands", "2,3,4,5").output
+    for value, reason in (
+        ("2,3", "--bands names 2 bands, but the model needs B02"),
+        ("a", "is not a list of band numbers"),
+    ):
+        result = run(*words, "--bands", value)
+        assert result.exit_code == 2
+        assert reason in result.output
+    assert run(*words, "--as", "stac", "--bands", "1,2,3,4").exit_code == 1
+
+
+# --- bad ends -------------------------------------------------------------------------------------------------------
+
+
+def test_one_bad_chip_keeps_no_other_from_its_files(trained, tmp_path):
+    for name in ("a", "b", "c"):
+        write_chip(tmp_path / "set" / name, scene(64, 64))
+    (tmp_path / "set/b/B03.tif").write_bytes((tmp_path / "set/b/B03.tif").read_bytes()[:3000])
+    words = ("predict", tmp_path / "set", "--model", trained / "model", "--out", tmp_path / "out")
+    result = run(*words, "--preview", "--probabilities", "--summary", tmp_path / "masks.csv")
+    assert result.exit_code == 1
+    assert "1 of 3 images have no mask" in result.output
+    assert "\n  b: B03: " in result.output
+    assert files_below(tmp_path / "out") == sorted(
+        f"{folder}{name}.{suffix}"
+        for name in "ac"
+        for folder, suffix in (("", "tif"), ("probabilities/", "tif"), ("previews/", "png"))
+    )
+    assert tables.SHARES.read(tmp_path / "masks.csv")["image"].tolist() == ["a", "c"]
+
+
+@pytest.mark.parametrize("pages", [0, 6, 12])
+def test_a_full_disk_is_an_error_and_leaves_whole_files(disk, trained, tmp_path, pages):
+    dn = np.random.default_rng(0).integers(1, 9000, (4, 600, 600)).astype(np.uint16)
+    write_chip(tmp_path / "set/noise", dn)
+    disk.leave(pages)
+    words = ("predict", tmp_path / "set", "--model", trained / "model", "--out", disk.path / "out")
+    result = run(*words, "--preview", "--probabilities")
+    assert result.exit_code == 1
+    assert "No space left on device" in result.output
+    assert str(disk.path / "out") in result.output
+    disk.assert_whole()
+    assert not (disk.path / "out/noise.tif").exists()
+
+
+PROGRAM = """
+import sys
+from cloudcover.cli import main
+from cloudcover.predict import chips
+number = int(sys.argv.pop(1))
+chips._processes = lambda *_: number
+main(prog_name="cloudcover")
+"""
+
+
+@pytest.mark.parametrize(("processes", "number", "side"), [(0, 30, 600), (2, 150, 64)])
+def test_ctrl_c_leaves_no_half_file(trained, tmp_path, processes, number, side):
+    """A terminal sends it to the processes of a prediction as well."""
+    for chip in range(number):
+        write_chip(tmp_path / f"set/c{chip}", scene(side, side, chip % 3))
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", PROGRAM, str(processes), "predict", tmp_path / "set", "--out", out, "--batch", "1"]
+    options = ["--model", trained / "model", "--preview", *(["--probabilities"] if not processes else [])]
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    while process.poll() is None and not list(out.glob("*.tif")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "Aborted!" in output
+    assert "Traceback" not in output
+    masks = list(out.glob("*.tif"))
+    assert 0 < len(masks) < number
+    assert not [path for path in out.rglob("*") if ".part" in path.name]
+    for path in (*masks, *out.glob("probabilities/*.tif")):
+        assert pixels_of(path).shape == (side, side)
+    for path in out.glob("previews/*.png"):
+        Pillow.open(path).verify()

@@ -1,0 +1,112 @@
+"""Which images a path holds, how each is read, and what is said of it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from cloudcover.data.chips import ChipError
+from cloudcover.data.values import suspected_offset
+from cloudcover.rasters.find import find_images
+from helpers.images import read, shifted
+from helpers.layouts import BANDS
+from helpers.products import SIZE, chip, stored, write, write_hls, write_landsat, write_safe, zipped
+
+WHOLE = slice(0, SIZE)
+STACKED = np.stack([stored(i) for i in range(5)])
+
+
+def test_a_folder_of_everything_gives_each_image_once(tmp_path):
+    chip(tmp_path / "chips" / "c1")
+    chip(tmp_path / "chips" / "c0")
+    chip(tmp_path / "chips" / ".trash")
+    (tmp_path / "chips" / "loop").symlink_to(tmp_path)
+    write_safe(tmp_path / "products", baseline="03.01")
+    zipped(write_safe(tmp_path / "products", "1C", "03.01")[0])
+    write_landsat(tmp_path)
+    write_hls(tmp_path, "S30")
+    for i, band in enumerate(BANDS):
+        write(tmp_path / "named" / f"x_{band}.jp2", stored(i))
+    write(tmp_path / "labels" / "c0.tif", np.ones((SIZE, SIZE), np.uint8))
+    found = find_images([tmp_path], BANDS)
+    assert sorted((image.kind, image.name.split("_2")[0]) for image in found) == [
+        ("bands", "x"),
+        ("chip", "c0"),
+        ("chip", "c1"),
+        ("hls", "HLS.S30.T32TQM.2020001T101010.v2.0"),
+        ("landsat", "LC08_L2SP_127041"),
+        ("safe", "S2A_MSIL1C"),
+        ("safe", "S2A_MSIL2A"),
+    ]
+    for image in found:
+        with image.open() as file:
+            assert file.read(slice(0, 8), slice(0, 8)).shape == (4, 8, 8)
+
+
+def test_paths_without_an_image_are_named_with_what_is_expected(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        find_images([tmp_path / "nowhere"], BANDS)
+    write(tmp_path / "labels" / "c0.tif", np.ones((SIZE, SIZE), np.uint8))
+    with pytest.raises(FileNotFoundError, match=r"labels contains no image: expected a folder with B02\.tif .*\.SAFE"):
+        find_images([tmp_path / "labels"], BANDS)
+    (tmp_path / "labels" / "readme.txt").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"readme\.txt contains no image"):
+        find_images([tmp_path / "labels" / "readme.txt"], BANDS)
+    with pytest.raises(FileNotFoundError, match="holds no image for --as safe"):
+        find_images([tmp_path / "labels"], BANDS, kind="safe")
+    chip(tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    assert [image.name for image in find_images(["."], BANDS)] == ["here"]
+
+
+def test_the_reader_can_be_chosen(tmp_path):
+    for i, band in enumerate(BANDS):
+        write(tmp_path / "c0" / f"{band}.tif", (stored(i) / 10_000).astype(np.float32))
+    with pytest.raises(ChipError, match="is float32, expected uint16"):
+        read(tmp_path)
+    np.testing.assert_array_equal(read(tmp_path, kind="bands")[0], stored(0))
+    write(tmp_path / "r" / "a.tif", STACKED[:4], descriptions=BANDS)
+    write(tmp_path / "r" / "b.tif", STACKED[:4], descriptions=BANDS)
+    assert [image.name for image in find_images([tmp_path / "r"], BANDS, kind="raster")] == ["a", "b"]
+    (tmp_path / "a.data").symlink_to(tmp_path / "r" / "a.tif")
+    np.testing.assert_array_equal(read(tmp_path / "a.data", kind="raster"), STACKED[:4])
+
+
+def test_numbers_of_bands_are_for_rasters_only(tmp_path):
+    chip(tmp_path / "c0")
+    with pytest.raises(ValueError, match="numbers of bands are for rasters of several bands, but c0 is read as chip"):
+        find_images([tmp_path], BANDS, numbers=[1, 2, 3, 4])
+
+
+def test_windows_can_be_read_by_many_threads(tmp_path):
+    safe, pixels = write_safe(tmp_path, offsets=dict.fromkeys(BANDS, -1000), size=64)
+    expected = np.stack([shifted(pixels[band], -1000) for band in BANDS])
+    windows = [(slice(r, r + 16), slice(c, c + 16)) for r in range(0, 64, 16) for c in range(0, 64, 16)] * 4
+    (found,) = find_images([safe], BANDS)
+    with found.open() as image, ThreadPoolExecutor(8) as threads:
+        for window, part in zip(windows, threads.map(lambda window: image.read(*window), windows), strict=True):
+            np.testing.assert_array_equal(part, expected[:, *window])
+
+
+def test_each_image_says_in_one_line_what_was_done(tmp_path, caplog):
+    caplog.set_level("INFO", logger="cloudcover")
+    safe, _ = write_safe(tmp_path, offsets=dict.fromkeys(BANDS, -1000))
+    read(safe)
+    chip(tmp_path / "c0")
+    read(tmp_path / "c0")
+    (line,) = [record.message for record in caplog.records]
+    assert line == (
+        f"{safe.stem}: Sentinel-2 L2A, baseline 05.09, quantification 10000, offset -1000: "
+        "DN by scale=0.0001,offset=-0.1"
+    )
+
+
+def test_an_offset_that_nothing_states_is_doubtful(tmp_path):
+    for i, band in enumerate(BANDS):
+        write(tmp_path / f"x_{band}.jp2", stored(i, low=1010)[6:] + 1000 * (i > 5))
+    (found,) = find_images([tmp_path], BANDS)
+    with found.open() as image:
+        assert image.doubtful
+        assert suspected_offset(image.read(slice(0, SIZE - 6), WHOLE), 0)
