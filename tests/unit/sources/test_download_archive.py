@@ -250,6 +250,13 @@ def sized(name: str, size: int) -> Callable[[tarfile.TarFile], None]:
     return lambda tar: add(tar, name, bytes(size))
 
 
+def backwards(tar: tarfile.TarFile) -> None:
+    """A member of negative length, at which tarfile would read the same header for ever."""
+    info = tarfile.TarInfo(f"{INSIDE}/B02.tif")
+    info.pax_headers = {"size": "-1024"}
+    tar.addfile(info)
+
+
 INSIDE = f"{STEM}_train_source/{STEM}_train_source_x"
 
 
@@ -266,6 +273,7 @@ INSIDE = f"{STEM}_train_source/{STEM}_train_source_x"
         (special(f"{INSIDE}/B02.tif", tarfile.BLKTYPE), "a link, a device"),
         (special(f"{INSIDE}/B02.tif", tarfile.FIFOTYPE), "a link, a device"),
         (sized(f"{INSIDE}/B02.tif", (64 << 20) + 1), "claims 67108865 bytes"),
+        (backwards, "claims -1024 bytes"),
     ],
 )
 def test_members_that_could_harm_are_refused_and_nothing_is_written(tmp_path, write, message):

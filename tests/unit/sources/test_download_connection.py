@@ -89,7 +89,7 @@ def test_one_connection_serves_many_requests(serve, tmp_path):
 def test_length_and_version_of_a_file_are_asked_for_without_its_body(serve):
     head = b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\nETag: W/"v"\r\n\r\n'
     folder = WebFolder("http://" + serve(head, b"HTTP/1.1 200 OK\r\n\r\n"))
-    assert [folder.find("x"), folder.find("y")] == [Listed("x", 9, "v"), Listed("y")]
+    assert [folder.find("x"), folder.find("y")] == [Listed("x", 9, 'W/"v"'), Listed("y")]
 
 
 @pytest.mark.parametrize(

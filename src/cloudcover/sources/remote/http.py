@@ -47,8 +47,8 @@ class WebFolder:
 
     def files(self) -> dict[str, Listed]:
         """Find the tables; all other files follow from them."""
-        found = ((name, self.find(folder + name)) for name in (*TABLES, *EXTRA) for folder in reversed(FOLDERS))
-        return {name: listed for name, listed in found if listed}
+        found = [(name, self.find(folder + name)) for name in (*TABLES, *EXTRA) for folder in FOLDERS]
+        return {name: listed for name, listed in reversed(found) if listed}  # the first folder counts
 
     def find(self, key: str) -> Listed | None:
         """Ask for length and version of a file; None where the server has no such file; raises as `fetch`."""
