@@ -243,7 +243,7 @@ def test_a_file_that_is_shorter_than_the_listing_says_is_refused(web, small, azu
     headers = {"ETag": '"short"', "Last-Modified": "Fri, 27 Nov 2026 10:00:00 GMT"}
     cut = Trouble(headers=headers, body=(small / BAND).read_bytes()[:-1])
     web.trouble = lambda path, number: cut if path == azure.prefix + BAND else None
-    with pytest.raises(DownloadError, match=rf"{BAND} is not what it should be: it has \d+ bytes, but the listing says"):
+    with pytest.raises(DownloadError, match=rf"{BAND} is not .*: it has \d+ bytes, but the listing says"):
         bring(azure, tmp_path / "raw")
 
 
