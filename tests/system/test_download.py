@@ -20,7 +20,7 @@ from cloudcover.runtime.files import sha256
 from cloudcover.runtime.locks import FolderBusyError, hold
 from cloudcover.sources.fetch import fetch
 from cloudcover.sources.remote import content, stores
-from cloudcover.sources.remote.errors import AccessError, ContentError, DownloadError
+from cloudcover.sources.remote.errors import AccessError, DownloadError
 from cloudcover.sources.remote.journal import WORK
 from cloudcover.sources.subset import SubsetError, select
 from cloudcover.sources.verify import verify
@@ -324,10 +324,10 @@ def test_the_tiff_check_reads_what_gdal_writes(tmp_path_factory, height, width, 
     if dtype in ("uint8", "uint16"):
         assert content.check(path, LABEL if dtype == "uint8" else BAND, len(data)) == len(data)
     else:
-        with pytest.raises(ContentError, match=f"of {dtype}, expected one of uint16"):
+        with pytest.raises(DownloadError, match=f"of {dtype}, expected one of uint16"):
             content.check(path, BAND)
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ContentError, match=r"cut off|cannot be read"):
+    with pytest.raises(DownloadError, match=r"cut off|cannot be read"):
         content.check(path, LABEL if dtype == "uint8" else BAND)
 
 
@@ -343,18 +343,18 @@ def test_the_tiff_check_reads_what_gdal_writes(tmp_path_factory, height, width, 
 )
 def test_what_is_no_tiff_is_refused(tmp_path, data, message):
     (tmp_path / "x.tif").write_bytes(data)
-    with pytest.raises(ContentError, match=f"B02.*{message}"):
+    with pytest.raises(DownloadError, match=f"B02.*{message}"):
         content.check(tmp_path / "x.tif", BAND)
 
 
 @pytest.mark.parametrize("start", ["  <html>", '{"error": 1}', ""])
 def test_a_page_is_no_table_and_a_table_of_another_length_is_refused(tmp_path, start):
     (tmp_path / "x.csv").write_text(f"{start}chip_id,location\n" if start else "")
-    with pytest.raises(ContentError, match=r"train_metadata\.csv is not what it should be"):
+    with pytest.raises(DownloadError, match=r"train_metadata\.csv is not what it should be"):
         content.check(tmp_path / "x.csv", "train_metadata.csv")
     (tmp_path / "x.csv").write_text("chip_id,location\n")
     assert content.check(tmp_path / "x.csv", "train_metadata.csv") == 17
-    with pytest.raises(ContentError, match=r"17 bytes.* 18"):
+    with pytest.raises(DownloadError, match=r"17 bytes.* 18"):
         content.check(tmp_path / "x.csv", "train_metadata.csv", 18)
 
 
@@ -362,12 +362,12 @@ def test_another_type_or_more_bands_are_refused(tmp_path):
     import rasterio
 
     write_tif(tmp_path / "label.tif", np.zeros((8, 8), np.uint8))
-    with pytest.raises(ContentError, match="1 bands of uint8, expected one of uint16"):
+    with pytest.raises(DownloadError, match="1 bands of uint8, expected one of uint16"):
         content.check(tmp_path / "label.tif", BAND)
     with rasterio.open(tmp_path / "rgb.tif", "w", driver="GTiff", height=8, width=8, count=3, dtype="uint16",
                        crs="EPSG:32633", transform=rasterio.Affine(10, 0, 5, 0, -10, 5)) as image:  # fmt: skip
         image.write(np.ones((3, 8, 8), np.uint16))
-    with pytest.raises(ContentError, match="3 bands"):
+    with pytest.raises(DownloadError, match="3 bands"):
         content.check(tmp_path / "rgb.tif", BAND)
 
 

@@ -15,8 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -115,16 +114,6 @@ def test_retry_after_is_honoured(web, small, plain, tmp_path):
     web.trouble = lambda path, number: Trouble(503, {"Retry-After": "2"}) if path == BAND and number == 1 else None
     assert_whole(bring(plain, tmp_path / "raw"), small)
     assert 2.0 <= seconds_between(web, BAND) < 4
-
-
-def test_retry_after_may_be_a_date(web, plain, tmp_path):
-    def trouble(path: str, number: int) -> Trouble | None:
-        moment = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
-        return Trouble(429, {"Retry-After": moment}) if path == BAND and number == 1 else None
-
-    web.trouble = trouble
-    bring(plain, tmp_path / "raw")
-    assert 1.5 < seconds_between(web, BAND) < 6
 
 
 def test_a_pause_is_bounded(web, small, plain, tmp_path, monkeypatch):
@@ -254,7 +243,7 @@ def test_a_file_that_is_shorter_than_the_listing_says_is_refused(web, small, azu
     headers = {"ETag": '"short"', "Last-Modified": "Fri, 27 Nov 2026 10:00:00 GMT"}
     cut = Trouble(headers=headers, body=(small / BAND).read_bytes()[:-1])
     web.trouble = lambda path, number: cut if path == azure.prefix + BAND else None
-    with pytest.raises(DownloadError, match=rf"{BAND} has \d+ bytes, but the listing says"):
+    with pytest.raises(DownloadError, match=rf"{BAND} is not .*: it has \d+ bytes, but the listing says"):
         bring(azure, tmp_path / "raw")
 
 

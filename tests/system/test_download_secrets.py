@@ -164,12 +164,12 @@ def test_the_sas_comes_from_the_environment_before_a_file(tmp_path, monkeypatch)
     for name in ("CLOUDCOVER_SAS_URL", "CLOUDCOVER_SAS_FILE"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "sas.txt").write_text("\ufeff\n# western Europe\nhttps://a/c?sig=file\n")
-    assert sas(None) is None
-    assert sas(str(tmp_path / "sas.txt")) == "https://a/c?sig=file"
+    assert sas(None) == ("", "")
+    assert sas(str(tmp_path / "sas.txt")) == ("https://a/c", "sig=file")
     monkeypatch.setenv("CLOUDCOVER_SAS_FILE", str(tmp_path / "sas.txt"))
-    assert sas("absent") == "https://a/c?sig=file"
+    assert sas("absent") == ("https://a/c", "sig=file")
     monkeypatch.setenv("CLOUDCOVER_SAS_URL", "?sv=1&sig=variable")
-    assert sas("absent") == "?sv=1&sig=variable"
+    assert sas("absent") == ("", "sv=1&sig=variable")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 SAS_URL = "CLOUDCOVER_SAS_URL"
 """Environment variable with the SAS URL of a container, or only its token."""
@@ -44,8 +43,8 @@ def refuse_secrets(value: str) -> str:
     return value
 
 
-def sas(sas_file: str | None) -> str | None:
-    """Return the SAS URL or token of this run, or None if there is none.
+def sas(sas_file: str | None) -> tuple[str, str]:
+    """Return the container's address and the SAS token of this run, each empty if it is not given.
 
     Args:
         sas_file: Value of `data.sas_file`; the environment variables take precedence.
@@ -57,7 +56,7 @@ def sas(sas_file: str | None) -> str | None:
         return _checked(text.strip(), f"the environment variable {SAS_URL}")
     name = os.environ.get(SAS_FILE) or sas_file
     if not name:
-        return None
+        return "", ""
     try:
         lines = Path(name).expanduser().read_text(encoding="utf-8-sig").split()
     except OSError as error:
@@ -65,10 +64,10 @@ def sas(sas_file: str | None) -> str | None:
     return _checked(next((line for line in lines if "sig=" in line), ""), name)
 
 
-def _checked(text: str, origin: str) -> str:
-    query = urlsplit(text).query or text.lstrip("?")
-    if not re.search(r"(^|&)sig=", query):
+def _checked(text: str, origin: str) -> tuple[str, str]:
+    address, _, token = text.rpartition("?")
+    if not re.search(r"(^|&)sig=", token):
         raise SecretError(
             f"{origin} holds no SAS: expected https://ACCOUNT.blob.core.windows.net/CONTAINER?sv=...&sig=..."
         )
-    return text
+    return address, token

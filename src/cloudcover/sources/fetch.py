@@ -7,7 +7,7 @@ from pathlib import Path
 from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.layout import layout_files, write_file_table
-from cloudcover.sources import unlabelled
+from cloudcover.sources import local, unlabelled
 
 
 def fetch(
@@ -45,13 +45,11 @@ def fetch(
         write_file_table(raw, "synthetic", paths=generate(synthetic, data, seed, raw, truth, workers))
         return
     if data.source == "local":
-        from cloudcover.sources.local import fetch as fetch_local
-
-        write_file_table(raw, "local", paths=fetch_local(data, raw))
+        write_file_table(raw, "local", paths=local.fetch(data, raw))
     else:
-        from cloudcover.sources.remote.fetch import fetch as fetch_files
+        from cloudcover.sources.remote import fetch as remote  # obstore, requests and tifffile are an extra
 
-        fetch_files(data, raw, recheck)
+        remote.fetch(data, raw, recheck)
     if data.unlabelled:
         unlabelled.add(data, raw)
     if truth:
@@ -62,10 +60,9 @@ def _refuse_overlaps(data: DataParams, raw: Path, truth: Path | None) -> None:
     """Refuse to read from folders that are written to, or that hold links into `raw`."""
     path = data.path if data.source in ("local", "archive") else None
     for key, folder in (("data.path", path), ("data.unlabelled", data.unlabelled)):
-        if not folder:
-            continue
-        source = Path(folder)
-        images = [source / file for file in layout_files(source)] if key == "data.path" else source.glob("*/*")
-        ownership.refuse_overlap(source, raw, key, images)
-        if truth:
-            ownership.refuse_overlap(source, truth, key)
+        if folder:
+            source = Path(folder)
+            images = (source / file for file in layout_files(source)) if key == "data.path" else source.glob("*/*")
+            ownership.refuse_overlap(source, raw, key, images)
+            if truth:
+                ownership.refuse_overlap(source, truth, key)

@@ -31,25 +31,18 @@ def select(chips: pd.DataFrame, splits: list[str], subset: int | float | list[st
     """
     frame = chips[chips["split"].isin(splits)]
     if isinstance(subset, str):
-        subset = _lines(Path(subset))
+        try:
+            subset = [name for line in Path(subset).read_text(encoding="utf-8").splitlines() if (name := line.strip())]
+        except OSError as error:
+            raise SubsetError(f"data.subset: {subset} cannot be read: {error.strerror}") from None
     if isinstance(subset, list):
-        known = {*chips["chip_id"], *chips["location"]}
-        if unknown := [name for name in subset if name not in known]:
-            raise SubsetError(f"data.subset: the set has no chip or location {listed(unknown)}")
+        if unknown := set(subset) - {*chips["chip_id"], *chips["location"]}:
+            raise SubsetError(f"data.subset: the set has no chip or location {listed(sorted(unknown))}")
         frame = frame[frame["chip_id"].isin(subset) | frame["location"].isin(subset)]
     elif subset is not None:
-        rank = frame["chip_id"].map(lambda chip: hashlib.sha256(chip.encode()).hexdigest())
-        size = rank.groupby(frame["split"]).transform("size")
-        number = subset if isinstance(subset, int) else (size * subset).round().clip(lower=1)
-        frame = frame[rank.groupby(frame["split"]).rank(method="first") <= number]
+        rank = frame["chip_id"].map(lambda chip: hashlib.sha256(chip.encode()).hexdigest()).groupby(frame["split"])
+        number = subset if isinstance(subset, int) else (rank.transform("size") * subset).round().clip(lower=1)
+        frame = frame[rank.rank(method="first") <= number]
     if frame.empty:
         raise SubsetError(f"data.splits {splits} with data.subset {subset} leave none of {len(chips)} chips")
     return frame
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise SubsetError(f"data.subset: {path} cannot be read: {error.strerror}") from None
-    return [line for line in lines if line]

@@ -89,7 +89,7 @@ def test_one_connection_serves_many_requests(serve, tmp_path):
 def test_length_and_version_of_a_file_are_asked_for_without_its_body(serve):
     head = b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\nETag: W/"v"\r\n\r\n'
     folder = WebFolder("http://" + serve(head, b"HTTP/1.1 200 OK\r\n\r\n"))
-    assert [folder.find("x"), folder.find("y")] == [Listed("x", 9, "v"), Listed("y")]
+    assert [folder.find("x"), folder.find("y")] == [Listed("x", 9, 'W/"v"'), Listed("y")]
 
 
 @pytest.mark.parametrize(
@@ -126,15 +126,11 @@ def test_a_redirect_from_https_to_http_is_refused():
     refuse_downgrade(response)
 
 
-def test_redirects_without_an_end_are_given_up(serve, tmp_path):
-    loop = [b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n"] * 6
-    with pytest.raises(DownloadError, match="5 redirects"):
-        fetched(WebFolder("http://" + serve(*loop)), "x", tmp_path)
-
-
-def test_cookies_are_neither_kept_nor_sent(serve, tmp_path):
+def test_a_redirect_to_another_host_carries_no_password(serve, tmp_path):
     seen: list[bytes] = []
-    folder = WebFolder("http://" + serve(answer(b"x", "Set-Cookie: a=b"), answer(b"x"), requests=seen))
-    for _ in range(2):
-        fetched(folder, "x", tmp_path)
-    assert b"ookie" not in seen[1]
+    other = serve(answer(b"x"), requests=seen).replace("127.0.0.1", "localhost")
+    moved = f"HTTP/1.1 302 Found\r\nLocation: http://{other}/x\r\nContent-Length: 0\r\n\r\n".encode()
+    folder = WebFolder("http://user:word@" + serve(moved, requests=seen))
+    assert fetched(folder, "x", tmp_path) == b"x"
+    assert [b"dXNlcjp3b3Jk" in request for request in seen] == [True, False]
+    assert b"word" not in seen[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tifffile
 
-from cloudcover.sources.remote.errors import ContentError, DownloadError
+from cloudcover.sources.remote.errors import DownloadError
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is refused here
 
@@ -23,23 +23,25 @@ def check(part: Path, path: str, length: int | None = None) -> int:
         length: Expected length [bytes], if it is known.
 
     Raises:
-        ContentError: Names `path` and what is wrong: another length, an error page, another type, pixels missing.
+        DownloadError: Another length, an error page, another kind of TIFF, or pixels missing.
     """
     size = part.stat().st_size
-    if length not in (None, size):
-        raise ContentError(f"{path} has {size} bytes, but the listing says {length}")
     with part.open("rb") as file:
         start = file.read(512).lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
-    wrong = None if path.endswith(".csv") else _wrong_with(part, size, "uint8" if "_labels/" in path else "uint16")
-    if start in (b"<", b"{", b""):
+    wrong = None
+    if length not in (None, size):
+        wrong = f"it has {size} bytes, but the listing says {length}"
+    elif start in (b"<", b"{", b""):
         wrong = "it is an HTML, XML or JSON page, or empty"
+    elif not path.endswith(".csv"):
+        wrong = _wrong_with(part, size, "uint8" if "_labels/" in path else "uint16")
     if wrong:
-        raise ContentError(f"{path} is not what it should be: {wrong}")
+        raise DownloadError(f"{path} is not what it should be: {wrong}")
     return size
 
 
 def _wrong_with(part: Path, size: int, dtype: str) -> str | None:
-    """What is wrong with a TIFF, by its header: GDAL would leave pixels beyond the end of the file for later."""
+    """What is wrong with a TIFF, by its header: GDAL would not notice before it reads pixels that are cut off."""
     try:
         with tifffile.TiffFile(part) as tiff:
             page = tiff.pages.first
@@ -53,11 +55,7 @@ def _wrong_with(part: Path, size: int, dtype: str) -> str | None:
 
 
 def check_space(folder: Path, need: int) -> None:
-    """Refuse to begin what would not fit into `folder`: `need` bytes, and 64 MiB that must stay free.
-
-    Raises:
-        DownloadError: Names need, free space and folder.
-    """
+    """Refuse to fetch `need` bytes into `folder` unless 64 MiB stay free; `DownloadError` names both and the folder."""
     free = shutil.disk_usage(folder).free
     if need + (64 << 20) > free:
         raise DownloadError(

@@ -1,10 +1,14 @@
-"""What can go wrong with a download."""
+"""What can go wrong with a download; no message holds a secret."""
 
 from __future__ import annotations
 
 
+class ArchiveError(ValueError):
+    """An archive cannot be used; the message names it, what is wrong and where."""
+
+
 class DownloadError(OSError):
-    """A file cannot be fetched. The message names it, the cause and the remedy, and never holds a secret."""
+    """A file cannot be fetched or is not what it should be; the message names it, the cause and the remedy."""
 
 
 class AccessError(DownloadError):
@@ -13,10 +17,6 @@ class AccessError(DownloadError):
 
 class MissingError(DownloadError):
     """There is no such file (404, 410)."""
-
-
-class ContentError(DownloadError):
-    """What arrived is not what should be there: another length, an error page, a TIFF of another kind."""
 
 
 def refusal(status: int, said: str, name: str) -> DownloadError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from urllib.parse import quote, urljoin
 
@@ -14,8 +13,9 @@ from urllib3 import Retry
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from cloudcover.config.secrets import redact
+from cloudcover.data.layout import EXTRA
 from cloudcover.sources.remote.errors import DownloadError, MissingError, refusal
-from cloudcover.sources.remote.stores import FOLDERS, TABLES, Listed, plain_etag
+from cloudcover.sources.remote.stores import FOLDERS, TABLES, Listed
 
 TIMEOUT_S = 60.0
 """Silence after which a connection counts as dead [s]."""
@@ -41,27 +41,25 @@ class WebFolder:
         self._root = url.rstrip("/")
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": "cloudcover", "Accept-Encoding": "identity"})
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.max_redirects = 5
         self._session.hooks["response"].append(refuse_downgrade)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=self.connections, max_retries=RETRIES))
 
     def files(self) -> dict[str, Listed]:
         """Find the tables; all other files follow from them."""
-        places = {name: [found for folder in FOLDERS if (found := self.find(folder + name))] for name in TABLES}
-        return {name: found[0] for name, found in places.items() if found}
+        found = [(name, self.find(folder + name)) for name in (*TABLES, *EXTRA) for folder in FOLDERS]
+        return {name: listed for name, listed in reversed(found) if listed}  # the first folder counts
 
     def find(self, key: str) -> Listed | None:
         """Ask for length and version of a file; None where the server has no such file; raises as `fetch`."""
         try:
             with self._answer("HEAD", key) as response:
                 length = response.headers.get("Content-Length")
-                return Listed(key, int(length) if length else None, plain_etag(response.headers.get("ETag")))
+                return Listed(key, int(length) if length else None, response.headers.get("ETag", ""))
         except MissingError:
             return None
 
-    def fetch(self, key: str, part: Path, resume: bool = False) -> str:
+    def fetch(self, key: str, part: Path, resume: bool = False) -> None:
         """Read one file, and compare its MD5 if the server reports one; see `ObjectStore.fetch`.
 
         Args:
@@ -78,21 +76,17 @@ class WebFolder:
             headers = {"Range": f"bytes={have}-"} | ({"If-Range": etag} if etag else {}) if have else {}
             try:
                 with self._answer("GET", key, headers) as response:
-                    span = response.headers.get("Content-Range", "")
-                    if response.status_code == 416 and span == f"bytes */{have}":  # an earlier run had it all
-                        return ""
                     if response.status_code == 200:
                         have, etag, md5 = 0, response.headers.get("ETag", ""), response.headers.get("Content-MD5", "")
-                    elif not span.startswith(f"bytes {have}-"):
-                        part.unlink()
+                    elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                        part.unlink(missing_ok=True)
                         raise HTTPError("the server cannot continue where the transfer broke off")
                     with part.open("ab" if have else "wb") as file:
-                        for chunk in response.raw.stream(1 << 20, decode_content=False):
-                            file.write(chunk)
+                        file.writelines(response.raw.stream(1 << 20, decode_content=False))
                 if md5 not in ("", found := _md5(part)):
                     part.unlink()
                     raise HTTPError(f"it arrived with MD5 {found}, but the server reports {md5}")
-                return plain_etag(etag)
+                return
             except HTTPError as error:
                 if part.exists() and part.stat().st_size > furthest:  # it advances
                     furthest, retries = part.stat().st_size, RETRIES

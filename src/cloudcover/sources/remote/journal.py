@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
+from cloudcover.data import tables
 from cloudcover.runtime.files import sha256, write_text
 
 WORK = ".download"
@@ -27,7 +31,7 @@ class Entry:
         bytes: Length.
         sha256: Of its bytes.
         mtime_ns: Modification time, by which a change on disk is noticed without reading [ns].
-        etag: Version that the source gave, or empty.
+        etag: Version that the source listed, or empty.
         origin: Where it came from, without secrets.
         absent: The server said that there is no such file (an unlabelled chip); nothing is on disk.
     """
@@ -40,6 +44,10 @@ class Entry:
     origin: str
     absent: bool = False
 
+    def line(self) -> str:
+        """The entry as a line of JSON."""
+        return json.dumps(vars(self), separators=(",", ":")) + "\n"
+
 
 class Journal:
     """The finished files of the folder `root`; threads may share it."""
@@ -47,8 +55,8 @@ class Journal:
     def __init__(self, root: Path, recheck: bool = False) -> None:
         """Read the journal; with `recheck` no modification time is trusted, and every file is read and compared."""
         self.root = root
-        self.entries: dict[str, Entry] = {}
         self._recheck = recheck
+        self._entries: dict[str, Entry] = {}
         self._lock = threading.Lock()
         self._file = root / WORK / "journal.jsonl"
         for line in self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else ():
@@ -56,21 +64,17 @@ class Journal:
                 entry = Entry(**json.loads(line))
             except (ValueError, TypeError):
                 continue  # the last line of a run that was killed
-            self.entries[entry.path] = entry
-        self.keep(set(self.entries))
+            self._entries[entry.path] = entry
+        self.keep(self._entries.keys())
 
     def intact(self, path: str, size: int | None = None, etag: str = "") -> bool:
         """Whether a file is on disk as it was fetched, with the length [bytes] and version that the source reports."""
-        entry, full = self.entries.get(path), self.root / path
-        if entry is None or (etag and entry.etag and etag != entry.etag):
+        entry, full = self._entries.get(path), self.root / path
+        if entry is None or (etag and entry.etag and etag != entry.etag) or size not in (None, entry.bytes):
             return False
         if entry.absent:
-            return not self._recheck and size is None
-        try:
-            found = os.lstat(full)
-        except OSError:
-            return False
-        if found.st_size != entry.bytes or size not in (None, entry.bytes):
+            return not self._recheck
+        if not os.path.lexists(full) or (found := full.lstat()).st_size != entry.bytes:
             return False
         if self._recheck or found.st_mtime_ns != entry.mtime_ns:
             if sha256(full) != entry.sha256:
@@ -81,20 +85,21 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Record a finished file."""
         with self._lock, self._file.open("a", encoding="utf-8") as output:
-            self.entries[entry.path] = entry
-            output.write(_line(entry))
+            self._entries[entry.path] = entry
+            output.write(entry.line())
 
     def publish(self, part: Path, path: str, etag: str, origin: str) -> None:
         """Record a checked temporary file and rename it to `path`, in the same folder; see `Entry`."""
-        digest, found = sha256(part), part.stat()
-        self.add(Entry(path, found.st_size, digest, found.st_mtime_ns, etag, origin))
+        found = part.stat()
+        self.add(Entry(path, found.st_size, sha256(part), found.st_mtime_ns, etag, origin))
         part.replace(self.root / path)
 
-    def keep(self, paths: set[str]) -> None:
+    def keep(self, paths: Set[str]) -> None:
         """Forget all other files."""
-        self.entries = {path: entry for path, entry in self.entries.items() if path in paths}
-        write_text(self._file, "".join(map(_line, self.entries.values())))
+        self._entries = {path: entry for path, entry in self._entries.items() if path in paths}
+        write_text(self._file, "".join(entry.line() for entry in self._entries.values()))
 
-
-def _line(entry: Entry) -> str:
-    return json.dumps(vars(entry), separators=(",", ":")) + "\n"
+    def manifest(self) -> pd.DataFrame:
+        """The files that are on disk, by `tables.FILES`."""
+        present = [vars(entry) for entry in self._entries.values() if not entry.absent]
+        return pd.DataFrame(present, columns=list(tables.FILES.columns))

@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, S3Store
 
 from cloudcover.config.secrets import redact
-from cloudcover.data.layout import EXTRA, SPLITS
+from cloudcover.data.layout import SPLITS
 from cloudcover.sources.remote.errors import DownloadError, refusal
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ MIRROR = "https://radiantearth.blob.core.windows.net/mlhub/ref_cloud_cover_detec
 """The public copy on Azure, which `source: azure` reads when it is given neither a SAS nor `data.url`."""
 FOLDERS = ("", "public/", "private/")
 """Where a split may be below the root: the challenge had it there, the mirrors keep `public/` and `private/`."""
-TABLES = (*(f"{split}_metadata.csv" for split in SPLITS), *EXTRA)
+TABLES = tuple(f"{split}_metadata.csv" for split in SPLITS)
 RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
 _LAYOUT = re.compile(
     r"(?:public/|private/)?((?:train|test)_(?:features/[^/.][^/]*/[^/.][^/]*|labels/[^/.][^/]*|metadata\.csv)|chip_id_crosswalk\.csv)"
@@ -45,34 +45,32 @@ class Listed:
 
 
 class ObjectStore:
-    """A container or bucket, or a folder in it.
-
-    Attributes:
-        lists: `files` finds all files; otherwise only the tables, from which all else follows.
-        connections: Files in flight: enough to hide the latency of a store, few enough for one that counts requests.
-    """
+    """A container or bucket, or a folder in it."""
 
     lists = True
+    """`files` finds all files; otherwise only the tables, from which all else follows."""
     connections = 16
+    """Files in flight: enough to hide the latency of a store, few enough for one that counts requests."""
 
-    def __init__(self, store: AzureStore | S3Store, root: str) -> None:
+    def __init__(self, store: AzureStore | S3Store, url: str) -> None:
         self._store = store
-        self._root = root
+        self._root = redact(url.rstrip("/"))
 
     def files(self) -> dict[str, Listed]:
         """Find the files of the challenge's layout by path; a split in two places is taken from the root."""
-        found: dict[str, Listed] = {}
         try:
-            for item in (item for page in obstore.list(self._store, chunk_size=1000) for item in page):
-                key, match = item["path"], _LAYOUT.fullmatch(item["path"])
-                if match and (match[1] not in found or len(key) < len(found[match[1]].key)):
-                    found[match[1]] = Listed(key, item["size"], plain_etag(item["e_tag"]))
+            items = obstore.list(self._store).collect()
         except BaseError as error:
             raise _explained(error, self._root) from None
+        found: dict[str, Listed] = {}
+        for item in items:
+            key, match = item["path"], _LAYOUT.fullmatch(item["path"])
+            if match and (match[1] not in found or len(key) < len(found[match[1]].key)):
+                found[match[1]] = Listed(key, item["size"], (item["e_tag"] or "").strip('"'))
         return found
 
-    def fetch(self, key: str, part: Path) -> str:
-        """Write an object to the temporary name `part`, and return its version.
+    def fetch(self, key: str, part: Path) -> None:
+        """Write an object to the temporary name `part`.
 
         Raises:
             DownloadError: See `errors`.
@@ -80,14 +78,11 @@ class ObjectStore:
         """
         with part.open("wb") as file:
             try:
-                answer = obstore.get(self._store, key)
-                for chunk in answer.stream(min_chunk_size=1 << 20):
-                    file.write(chunk)
+                file.writelines(obstore.get(self._store, key).stream(min_chunk_size=1 << 20))
             except FileNotFoundError:
                 raise refusal(404, "404 Not Found", self.origin(key)) from None
             except BaseError as error:
                 raise _explained(error, self.origin(key)) from None
-        return plain_etag(answer.meta["e_tag"])
 
     def origin(self, key: str) -> str:
         """Address of an object for people, without secrets."""
@@ -113,7 +108,7 @@ def azure_container(url: str, token: str = "") -> ObjectStore:
         retry_config=RETRIES,
         config={"sas_key": token} if token else {"skip_signature": True},
     )
-    return ObjectStore(store, f"{endpoint}{parts.path.rstrip('/')}")
+    return ObjectStore(store, f"{endpoint}{parts.path}")
 
 
 def s3_bucket(url: str, endpoint: str | None) -> ObjectStore:
@@ -132,12 +127,7 @@ def s3_bucket(url: str, endpoint: str | None) -> ObjectStore:
         client_options=_client(endpoint or "https:"),
         retry_config=RETRIES,
     )
-    return ObjectStore(store, url.rstrip("/"))
-
-
-def plain_etag(etag: str | None) -> str:
-    """An ETag without quotes and weakness mark, or an empty text."""
-    return (etag or "").removeprefix("W/").strip('"')
+    return ObjectStore(store, url)
 
 
 def _client(endpoint: str) -> ClientConfig:
