@@ -16,13 +16,15 @@ import argparse
 import datetime as dt
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from baselines.real_views import RealChip
 from baselines.synthetic_models import Trainer
-from peers import SAME_PLACE, believable, figures, groups, held_out, judge, peers, table
+from peers import Group, figures, groups, held_out, judge, peers, table
 from real_chips import ROOT
 
 from cloudcover.config.params import Params, load, validate
@@ -84,25 +86,28 @@ def params_of(preset: Path, seed: int, device: str) -> Params:
     return validate(values | {"seed": seed})
 
 
+def real_chips(sets: Sequence[Group]) -> list[RealChip]:
+    """List the chips of some groups; one that is in two of them counts once."""
+    chips = {
+        name: RealChip(name, group.place(name), group.level, bands, group.real.labels[name])
+        for group in sets
+        for name, bands in group.real.chips.items()
+    }
+    return list(chips.values())
+
+
 def make(arguments: argparse.Namespace) -> None:
     """Train the model and its twins without a place each."""
-    shared = arguments.shared
-    real = {
-        shared / "real-chips": None,
-        shared / "real-labels": believable(shared / "real-labels"),
-        shared / "landsat-biome": None,
-    }
     trainer = Trainer(
         params_of(arguments.preset, arguments.seed, arguments.device),
-        real,
+        real_chips(groups(arguments.shared)),
         arguments.work,
         workers=arguments.workers,
         steps=arguments.steps,
         rate=TUNING_RATE,
-        place=lambda location: SAME_PLACE.get(location, location),
     )
     print(*trainer.with_real(), flush=True)
-    places = sorted(trainer.real["place"].unique())
+    places = list(dict.fromkeys(chip.place for chip in trainer.real))
     number = len(places) if arguments.groups is None else arguments.groups
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for folders in pool.map(trainer.with_real, [places[k::number] for k in range(number)]):
