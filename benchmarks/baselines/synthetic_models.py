@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ VALIDATION = 8  # every eighth synthetic location tells the best epoch
 TUNING_STEPS = 40
 TUNING_RATE = 0.0003
 TUNING_BATCH = 16
+TUNED_SHARE = 0.55  # of the way from the weights before the tuning to those after it
 PREDICTED_BORDER = 16  # mirrored pixels in prediction; in training they would cost half as much time again
 
 
@@ -80,6 +81,9 @@ class Trainer:
     def with_real(self, without: Sequence[str] = ()) -> list[Path]:
         """Folders of the same model, tuned on as many views of real chips as synthetic chips.
 
+        The weights are then moved back towards those before: between the two, a model knows the real chips and has
+        not yet forgotten what they do not show (Wortsman et al. 2022, https://arxiv.org/abs/2109.01903).
+
         Args:
             without: The places that are left out; each gets a copy of the model, `held-out/<place>`. Without any the
                 model is `all`.
@@ -89,7 +93,9 @@ class Trainer:
         network, card = load_model(self.alone(), device)
         seed = derive_seed(self.params.seed, "tuning", *without)
         views = RealViews([chip for chip in self.real if chip.place not in without], self.params.data.chip_size)
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         self._tune(network, views, seed, device)
+        _move_back(network, before)
         update = {"run": "with_real", "seed": seed, "metrics": {}, "border": PREDICTED_BORDER}
         for folder in folders:
             save_model(folder, network, card.model_copy(update=update))
@@ -122,3 +128,12 @@ class Trainer:
         chosen = draw.choice(self.synthetic["chip_id"].to_numpy(), TUNING_BATCH - half)
         images = np.concatenate([images, self.store.chips(chosen)])
         return torch.from_numpy(images), torch.from_numpy(np.concatenate([masks, self.store.labels(chosen)]))
+
+
+def _move_back(network: torch.nn.Module, before: Mapping[str, torch.Tensor]) -> None:
+    """Set weights and running statistics between those before the tuning and those after it."""
+    between = {
+        name: torch.lerp(before[name], after, TUNED_SHARE) if after.is_floating_point() else after
+        for name, after in network.state_dict().items()
+    }
+    network.load_state_dict(between)
