@@ -50,7 +50,7 @@ proof: .venv/installed ## what the method wins back on five synthetic sets whose
 ablation: .venv/pretrained ## what augmentations, architectures, views and the ensemble bring on three such sets (hours)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- ablation
 
-model: .venv/installed ## train the packaged model on the synthetic set and the real chips of ../shared, and install it
+model: .venv/pretrained ## train the packaged model on the synthetic set and the real chips of ../shared, and install it
 	@python benchmarks/box.py --workers $(CORES)
 	@python benchmarks/box.py --install
 
