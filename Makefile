@@ -56,7 +56,7 @@ proof: .venv/installed ## measure what the method recovers on five synthetic set
 ablation: .venv/pretrained ## measure the gains of augmentations, architectures, views and the ensemble on three such sets (hours)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- ablation
 
-model: .venv/installed ## train the packaged model on the synthetic set and the real chips of ../shared, and install it
+model: .venv/pretrained ## train the packaged model on the synthetic set and the real chips of ../shared, and install it
 	@python benchmarks/box.py --workers $(CORES)
 	@python benchmarks/box.py --install
 

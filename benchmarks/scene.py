@@ -1,16 +1,16 @@
-"""A mask of a whole scene: additional memory, time, and the effect of windows against a prediction in one piece.
+"""A mask of a whole scene: memory beside the model, time, and what windows change against a prediction without them.
 
     python benchmarks/scene.py
     python benchmarks/scene.py --quick
     python benchmarks/scene.py --model models/bundle --seams
 
 The scene is generated into a temporary folder: four tiled GeoTIFFs of 10,980 x 10,980 pixels, without gaps. Its pixels
-are a chip of the synthetic set, mirrored again and again. Memory and time do not depend on the weights, so they are
-random unless `--model` names a bundle or model folder. A process of its own writes the mask, probabilities, a preview
+are a chip of the synthetic set, mirrored again and again. The model is the packaged one unless `--model` names a bundle
+or model folder. A process of its own writes the mask, probabilities, a preview
 and a summary. `peak_gb` is the largest RssAnon (memory that the process holds for itself) during that, less what it was
 when the model was loaded; `network_gb` is the part of it that one forward pass takes. `--seams` compares probabilities
 of an image of `SEAM_SIDE` pixels in windows with those of the same image in one piece, away from its border, where one
-piece is worse; it needs trained weights.
+piece is worse.
 """
 
 from __future__ import annotations
@@ -65,18 +65,8 @@ def generate(folder: Path, side: int, seed: int) -> Path:
     return scene
 
 
-def model_of(options: argparse.Namespace, folder: Path) -> Path:
-    """Return the given model, or one with random weights."""
-    if options.model:
-        return Path(options.model)
-    from inference import prepare
-
-    prepare(options.encoder, folder, folder, [])
-    return folder / "torch"
-
-
 def run(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Predict the scene; return seconds, and memory in addition to the model [GiB]."""
+    """Predict the scene: seconds, and memory beside the model [GiB]."""
     import numpy as np
     import torch
     from memory import Peak
@@ -115,7 +105,7 @@ def run(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, floa
 
 
 def seams(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Measure the effect of windows, with and without overlap, against a prediction in one piece."""
+    """What windows change, with their overlap and without, against a prediction in one piece."""
     import numpy as np
 
     from cloudcover.predict.bundle import load_bundle
@@ -141,35 +131,35 @@ def seams(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, fl
 
 
 def main() -> None:
-    """Run the benchmark and print its figures."""
+    """Run the benchmark and prints its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"a scene of {QUICK_SIDE:,} pixels a side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--model", type=Path, help="a bundle or model folder instead of random weights")
-    parser.add_argument("--encoder", default="tu-mobilenetv3_small_050", help="random seed of the weights")
+    parser.add_argument("--model", type=Path, help="a bundle or model folder; default: the packaged one")
     parser.add_argument("--seams", action="store_true", help="compare windows with a prediction in one piece instead")
     parser.add_argument("--folders", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folders:
         print(json.dumps((seams if options.seams else run)(*options.folders, options)))
         return
-    if options.seams and not options.model:
-        parser.error("--seams needs --model: with random weights the result is meaningless")
 
+    from cloudcover.models.packaged import packaged_bundle
     from cloudcover.runtime.files import write_json
+
+    model = options.model or packaged_bundle()
 
     side = SEAM_SIDE if options.seams else QUICK_SIDE if options.quick else SIDE
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         scene = generate(root, side, options.seed)
-        command = [sys.executable, __file__, *sys.argv[1:], "--folders", str(scene), str(model_of(options, root))]
+        command = [sys.executable, __file__, *sys.argv[1:], "--folders", str(scene), str(model)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     if "seconds" in figures:
         figures["mpixels_per_second"] = side**2 / figures["seconds"] / 1e6
-    print(f"{side:,} x {side:,} pixels, {options.model or options.encoder}, {options.device}")
+    print(f"{side:,} x {side:,} pixels, {options.model or 'packaged model'}, {options.device}")
     for name, value in figures.items():
         print(f"{name:26} {value:.5f}" if name.startswith("seam") else f"{name:26} {value:.2f}")
     if options.json:

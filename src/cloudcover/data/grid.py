@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,17 +39,35 @@ class Grid:
         """Whether the file is georeferenced."""
         return bool(self.crs) or not Affine(*self.transform).is_identity
 
-    def _aligned(self, other: Grid) -> bool:
-        """Return whether the corners of this grid are at the same pixels in both, within `TOLERANCE_PIXELS`."""
+    @property
+    def pixel(self) -> float:
+        """Return the side of a square as large as a pixel [unit of the CRS]."""
+        return math.sqrt(abs(Affine(*self.transform).determinant))
+
+    def same_area(self, other: Grid) -> bool:
+        """Return whether both cover the same area of one named CRS, with pixels of any size."""
+        stretch = (other.width / self.width, other.height / self.height)
+        return bool(self.crs) and same_crs(self.crs, other.crs) and self._aligned(other, stretch)
+
+    def _aligned(self, other: Grid, stretch: tuple[float, float] = (1.0, 1.0)) -> bool:
+        """Return whether the corners of this grid are, times `stretch`, at the same pixels of the other one.
+
+        The tolerance is `TOLERANCE_PIXELS`.
+        """
         here, there = Affine(*self.transform), Affine(*other.transform)
-        if here == there:
+        if here == there and stretch == (1.0, 1.0):
             return True
         if here.is_degenerate or there.is_degenerate:
             return False
         moved = ~there @ here
         corners = [(x, y) for x in (0, self.width) for y in (0, self.height)]
+        expected = [(x * stretch[0], y * stretch[1]) for x, y in corners]
         # Comparisons with NaN are false.
-        return all(abs(a - b) <= TOLERANCE_PIXELS for at in corners for a, b in zip(moved @ at, at, strict=True))
+        return all(
+            abs(a - b) <= TOLERANCE_PIXELS
+            for at, aim in zip(corners, expected, strict=True)
+            for a, b in zip(moved @ at, aim, strict=True)
+        )
 
 
 @lru_cache(maxsize=256)

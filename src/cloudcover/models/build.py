@@ -38,8 +38,11 @@ def _smp(network: type[nn.Module], takes_decoder_channels: bool = False) -> Buil
     def build(model: ModelParams, in_channels: int) -> nn.Module:
         options: dict[str, Any] = {}
         if takes_decoder_channels and model.decoder_channels is not None:
-            options["decoder_channels"] = tuple(model.decoder_channels)
-        return network(encoder_name=model.encoder, encoder_weights=None, in_channels=in_channels, classes=1, **options)
+            depth = len(model.decoder_channels)
+            options |= {"decoder_channels": tuple(model.decoder_channels), "encoder_depth": depth}
+        built = network(encoder_name=model.encoder, encoder_weights=None, in_channels=in_channels, classes=1, **options)
+        _drop_unused(built)
+        return built
 
     return build
 
@@ -101,6 +104,16 @@ def filters(rgb: Tensor, bands: Sequence[str]) -> Tensor:
     return torch.stack(chosen, dim=1) * (rgb.shape[1] / len(bands))
 
 
+def _drop_unused(network: nn.Module) -> None:
+    """Drop the stages of a timm encoder below the last one that the decoder reads; timm keeps and computes them."""
+    model = getattr(network.get_submodule("encoder"), "model", None)
+    blocks, info = getattr(model, "blocks", None), getattr(model, "feature_info", None)
+    if isinstance(blocks, nn.Sequential) and info is not None:
+        stages = [part["stage"] for part in info.get_dicts() if "stage" in part]
+        if stages:
+            del blocks[max(stages) :]
+
+
 def _load_encoder(network: nn.Module, model: ModelParams, bands: Sequence[str]) -> None:
     if model.encoder_weights == "imagenet":
         encoder = _downloaded_encoder(model)
@@ -114,8 +127,10 @@ def _load_encoder(network: nn.Module, model: ModelParams, bands: Sequence[str]) 
     for name, tensor in state.items():
         if tensor.shape != gray[name].shape:
             state[name] = filters(tensor, bands)
-    # Dilated convolutions (DeepLab) have the same weights, so one plain encoder serves all architectures.
-    network.get_submodule("encoder").load_state_dict(state, strict=True)
+    # Dilated convolutions (DeepLab) have the same weights, so one plain encoder serves all architectures, and a
+    # shallower encoder takes those of its stages.
+    own = network.get_submodule("encoder")
+    own.load_state_dict({name: state[name] for name in own.state_dict()}, strict=True)
 
 
 def _downloaded_encoder(model: ModelParams) -> nn.Module:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cloudcover.data import ownership, tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
-from cloudcover.predict.outputs import write_mask
+from cloudcover.predict.outputs import tags_of, write_mask
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic, sha256
@@ -70,11 +70,12 @@ def predict_unlabelled(store: ChipStore, predictor: Predictor, out: Path) -> pd.
     files = [f"{chip_id}.tif" for chip_id in chips["chip_id"]]
     ownership.claim(out)
     ownership.reserve(out, files)
+    tags = tags_of(predictor, buffer_m=0, min_area_m2=0)
     rows = []
     for batch, masks in predict_masks(store, chips["chip_id"].tolist(), predictor):
         for chip_id, mask, place in zip(batch, masks, store.places(batch), strict=True):
             path = out / f"{chip_id}.tif"
-            write_mask(path, mask, *place)
+            write_mask(path, mask, *place, tags)
             coverage = float(np.mean(mask[mask != IGNORE_INDEX] == 1)) if (mask != IGNORE_INDEX).any() else float("nan")
             rows.append({"chip_id": chip_id, "path": path.name, "sha256": sha256(path), "coverage_share": coverage})
     frame = pd.DataFrame(rows, columns=list(tables.PREDICTIONS.columns))

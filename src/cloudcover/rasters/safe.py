@@ -22,6 +22,15 @@ BAND_IDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09"
 """Bands by their `band_id`."""
 SHIFTED_SINCE = 4.0
 """First processing baseline with an offset."""
+IMAGE = re.compile(r"_(?P<band>B\w\w)(_(?P<metres>\d\d)m)?$")
+"""End of an image's name; Level-2A has several sizes of pixels."""
+OLD_NAME = "_OPER_PRD_"
+"""Part of the name of a product in the format before December 2016."""
+OLD = (
+    "products from before December 2016 are not read as a whole; name the folder IMG_DATA of a tile in GRANULE, "
+    "whose images are reflectance x 10,000"
+)
+EXPECTED = "expected a Level-1C or 2A product"
 ZIP = re.compile(r"S2._MSIL(1C|2A)_.+\.zip", re.IGNORECASE)
 
 
@@ -33,19 +42,17 @@ class Level(NamedTuple):
         root: Root element of the metadata.
         quantification: Element of the quantification value.
         offset: Element of a band's offset.
-        suffix: Part after the band in the file name of a 10 m image.
     """
 
     name: str
     root: str
     quantification: str
     offset: str
-    suffix: str
 
 
 LEVELS = {
-    "MTD_MSIL1C.xml": Level("L1C", "Level-1C_User_Product", "QUANTIFICATION_VALUE", "RADIO_ADD_OFFSET", ""),
-    "MTD_MSIL2A.xml": Level("L2A", "Level-2A_User_Product", "BOA_QUANTIFICATION_VALUE", "BOA_ADD_OFFSET", "_10m"),
+    "MTD_MSIL1C.xml": Level("L1C", "Level-1C_User_Product", "QUANTIFICATION_VALUE", "RADIO_ADD_OFFSET"),
+    "MTD_MSIL2A.xml": Level("L2A", "Level-2A_User_Product", "BOA_QUANTIFICATION_VALUE", "BOA_ADD_OFFSET"),
 }
 """Levels by the name of their metadata file."""
 
@@ -67,18 +74,19 @@ def plan(place: str, part: str, request: Request) -> Plan:
     """Find the image and the offset of each band in a product's metadata.
 
     Raises:
-        ChipError: It is not a product, its metadata are incomplete, a band has no 10 m image, or members of the zip
+        ChipError: It is not a product, its metadata are incomplete, a band has no image, or members of the zip
             lead out of it.
     """
     path = Path(place, part)
     tree: Tree = FolderTree(path) if path.is_dir() else ZipTree(path)
     name = next((name for name in LEVELS if tree.holds(name)), None)
     if name is None:
-        raise ChipError(path.name, f"{path} holds neither {' nor '.join(LEVELS)}: expected a Level-1C or 2A product")
+        advice = OLD if OLD_NAME in path.name else EXPECTED
+        raise ChipError(path.name, f"{path} holds neither {' nor '.join(LEVELS)}: {advice}")
     level, root = LEVELS[name], parse_xml(tree.read(name), name)
     if root.tag.rpartition("}")[2] != level.root:
         raise ChipError(name, f"is of {root.tag.rpartition('}')[2]}, expected {level.root}")
-    images = _images(root, level, name)
+    images = _images(root, name)
     baseline = number(root.findtext(".//PROCESSING_BASELINE"), "PROCESSING_BASELINE", name)
     quantification = number(root.findtext(f".//{level.quantification}"), level.quantification, name)
     if quantification <= 0:
@@ -86,7 +94,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
     layers, offsets = [], []
     for band in request.bands:
         if (key := plain_band(band)) not in images:
-            raise ChipError(band, f"{name} lists no 10 m image for it: those of {', '.join(images)} are there")
+            raise ChipError(band, f"{name} lists no image of it: those of {', '.join(sorted(images))} are there")
         offsets.append(_offset(root, level, key, baseline, request.offset, name))
         says = Stored(scale=1 / quantification, offset=offsets[-1] / quantification, nodata=0)
         layers.append(Layer(band, tree.uri(images[key]), tree.path(images[key]), says, driver=JPEG2000))
@@ -95,18 +103,20 @@ def plan(place: str, part: str, request: Request) -> Plan:
     return Plan(tuple(layers), says_so, doubtful=False)
 
 
-def _images(root: ElementTree.Element, level: Level, name: str) -> dict[str, str]:
-    """Return the 10 m images (Level-1C: of any size) by band, as paths inside the product."""
-    found = {}
+def _images(root: ElementTree.Element, name: str) -> dict[str, str]:
+    """Return images by band, as paths inside the product; of several sizes (Level-2A) that of the smallest pixels."""
+    found: dict[str, tuple[int, str]] = {}
     for element in root.iter("IMAGE_FILE"):
         path = (element.text or "").strip()
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise ChipError(name, f"IMAGE_FILE is {path}, which leads out of the product")
-        if match := re.search(rf"_(B\w\w){level.suffix}$", path):
-            if match[1] in found:
-                raise ChipError(name, f"lists several images of {match[1]}: products of several tiles are not read")
-            found[match[1]] = f"{path}.jp2"
-    return found
+        if match := IMAGE.search(path):
+            band, metres = match["band"], int(match["metres"] or 0)
+            if band in found and found[band][0] == metres:
+                raise ChipError(name, f"lists several images of {band}: products of several tiles are not read")
+            if band not in found or metres < found[band][0]:
+                found[band] = metres, f"{path}.jp2"
+    return {band: path for band, (_, path) in found.items()}
 
 
 def _offset(root: ElementTree.Element, level: Level, band: str, baseline: float, given: int, name: str) -> float:

@@ -1,4 +1,7 @@
-"""An image of bands in files, opened once, checked for consistency, and read window by window."""
+"""An image of bands in files, opened once, checked for consistency, and read window by window.
+
+The image has the grid of its smallest pixels. Bands of larger pixels that cover the same area are resampled to it.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from threading import Lock
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
-from rasterio.enums import Interleaving
+from rasterio.enums import Interleaving, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from cloudcover.data.chips import LARGEST_MASK, ChipError, check_gcps
@@ -40,7 +45,13 @@ class Stack:
     """Bands in files on one grid, created by `open_stack`."""
 
     def __init__(
-        self, name: str, plan: Plan, request: Request, sources: dict[str, DatasetReader], says: Sequence[Stored]
+        self,
+        name: str,
+        plan: Plan,
+        request: Request,
+        sources: dict[str, DatasetReader],
+        says: Sequence[Stored],
+        resampled: str,
     ) -> None:
         self.name = name
         self.files = tuple(dict.fromkeys(layer.path.resolve() for layer in plan.layers if layer.path))
@@ -56,7 +67,8 @@ class Stack:
         ]
         self.conversion = "|".join(dict.fromkeys(moved))
         self.doubtful = plan.doubtful and not moved
-        self.says = f"{plan.says}: {f'DN by {self.conversion}' if self.conversion else 'values taken as DN'}"
+        values = f"DN by {self.conversion}" if self.conversion else "values taken as DN"
+        self.says = "; ".join([f"{plan.says}: {values}", *([resampled] if resampled else [])])
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint16]:
         """Read a window, see `image.Image`."""
@@ -94,8 +106,9 @@ def open_stack(name: str, plan: Plan, request: Request) -> Iterator[Stack]:
         request: Requested bands and conversions.
 
     Raises:
-        ChipError: A file is missing or unreadable, has several bands where it must not, has another data type, size or
-            place than the first one, has more than `LARGEST_MASK` pixels, or a meaningless scale and offset.
+        ChipError: A file is missing or unreadable, has several bands where it must not, has another data type, another
+            place than the one of the smallest pixels, more than `LARGEST_MASK` pixels, or a meaningless scale and
+            offset.
     """
     sources: dict[str, DatasetReader] = {}
     says: list[Stored] = []
@@ -107,9 +120,55 @@ def open_stack(name: str, plan: Plan, request: Request) -> Iterator[Stack]:
                         sources[layer.uri] = stack.enter_context(open_layer(layer))
                     source = sources[layer.uri]
                     says.append(_check(source, layer, request))
-                if problem := grid_of(source).differences(grid_of(sources[plan.layers[0].uri])):
-                    raise ChipError(layer.band, f"{layer.shown} differs from {plan.layers[0].band}: {problem}")
-        yield Stack(name, plan, request, sources, says)
+            resampled = _align(plan.layers, sources, says, request, stack)
+        yield Stack(name, plan, request, sources, says, resampled)
+
+
+def _align(
+    layers: Sequence[Layer],
+    sources: dict[str, DatasetReader],
+    says: Sequence[Stored],
+    request: Request,
+    stack: ExitStack,
+) -> str:
+    """Put bands of larger pixels on the grid of the smallest ones, in `sources`; return what was done, in words.
+
+    Raises:
+        ChipError: a band has another place than that of the smallest pixels, or must be resampled but has a mask.
+    """
+    grids = [grid_of(sources[layer.uri]) for layer in layers]
+    finest = min(range(len(layers)), key=lambda index: grids[index].pixel)
+    aim, done = grids[finest], []
+    for layer, grid, stored in zip(layers, grids, says, strict=True):
+        if not (problem := grid.differences(aim)):
+            continue
+        if not grid.same_area(aim):
+            raise ChipError(layer.band, f"{layer.shown} differs from {layers[finest].band}: {problem}")
+        if stored.masked:
+            raise ChipError(
+                layer.band,
+                f"{layer.shown} has a mask of its own and pixels of {grid.pixel:g}, not {aim.pixel:g}: "
+                f"resample it to the size of {layers[finest].band}, or write its mask as a nodata value",
+            )
+        done.append(f"{layer.band} resampled from {grid.pixel:g} to {aim.pixel:g}")
+        if grid_of(sources[layer.uri]) != aim:  # a raster of several bands is resampled once
+            sources[layer.uri] = stack.enter_context(_resampled(sources[layer.uri], aim, stored, request))
+    return ", ".join(done)
+
+
+def _resampled(source: DatasetReader, aim: Grid, stored: Stored, request: Request) -> WarpedVRT:
+    """Return a bilinear view of a raster on another grid; pixels without data stay so and do not spread."""
+    nodata = request.nodata if stored.nodata is None else stored.nodata
+    return WarpedVRT(
+        source,
+        crs=source.crs,
+        transform=Affine(*aim.transform),
+        width=aim.width,
+        height=aim.height,
+        resampling=Resampling.bilinear,
+        src_nodata=nodata,
+        nodata=nodata,
+    )
 
 
 def options(layers: Sequence[Layer]) -> dict[str, str]:

@@ -107,7 +107,7 @@ def test_a_chips_own_scale_offset_mask_and_the_given_offset_count(tmp_path):
         (lambda c: (c / "B03.tif").unlink(), r"B03: .*B03\.tif is missing"),
         (lambda c: (c / "B03.tif").rename(c / "B03.img"), r"but B03\.img is there: expected a GeoTIFF"),
         (lambda c: write(c / "B03.tif", stored(1), crs="EPSG:32633"), r"B03: .*differs from B02: crs EPSG:32633"),
-        (lambda c: write(c / "B03.tif", stored(1, 24), metres=20), r"B03: .*differs from B02: height 24 against 48"),
+        (lambda c: write(c / "B03.tif", stored(1, 24), metres=30), r"B03: .*differs from B02: height 24 against 48"),
         (lambda c: write(c / "B03.tif", stored(1), metres=20), "B03: .*differs from B02: transform"),
         (lambda c: write(c / "B03.tif", stored(1).astype(np.float32)), "B03: .*is float32, expected uint16$"),
         (lambda c: write(c / "B03.tif", np.stack([stored(1)] * 2)), r"B03: .*has 2 bands, expected 1"),
@@ -197,7 +197,7 @@ def test_signed_and_floating_point_bands_are_read(tmp_path, dtype):
         (lambda c: (c / "x_B08.jp2").unlink(), r"B08: .*x_B08\.tif or \.jp2 is missing"),
         (lambda c: write(c / "x_B8.tif", stored(3)), r"B08: .*x_B08\.jp2 and x_B8\.tif are one band: remove one"),
         (lambda c: write(c / "x_B08.jp2", stored(3), crs="EPSG:32633"), "B08: .*differs from B02: crs"),
-        (lambda c: write(c / "x_B08.jp2", stored(3, 24), metres=20), "B08: .*differs from B02: height 24 against 48"),
+        (lambda c: write(c / "x_B08.jp2", stored(3, 24), metres=19), "B08: .*differs from B02: height 24 against 48"),
         (lambda c: write(c / "x_B08.jp2", stored(3).astype(np.uint8)), r"B08: .*is uint8, expected uint16 or int16"),
         (lambda c: (c / "x_B08.jp2").write_bytes(b"<VRTDataset/>"), "B08: .*not a JPEG 2000"),
     ],
@@ -323,3 +323,37 @@ def test_a_vrt_that_names_anything_but_files_is_refused(tmp_path, before, after,
         return
     with pytest.raises(ChipError, match=message):
         read(path)
+
+
+@pytest.mark.parametrize("first", ["B02", "B11"])
+def test_bands_of_larger_pixels_are_resampled_to_the_smallest_wherever_they_stand(tmp_path, first):
+    ramp = np.add.outer(np.arange(24), np.arange(24) * 10).astype(np.uint16) + 1000
+    write(tmp_path / "x_B02.tif", stored(0))
+    write(tmp_path / "x_B11.tif", ramp, metres=20, scale=0.0002, offset=-0.1)
+    bands = [first, "B02" if first == "B11" else "B11"]
+    dn = read(tmp_path, bands)
+    np.testing.assert_array_equal(dn[bands.index("B02")], stored(0))
+    rows, columns = np.mgrid[:SIZE, :SIZE] / 2 - 0.25  # centres of the small pixels among those of the large ones
+    expected = (1000 + rows + columns * 10) * 2 - 1000
+    inside = (slice(1, -1), slice(1, -1))
+    np.testing.assert_allclose(dn[bands.index("B11")][inside].astype(float), expected[inside], atol=2)
+    (found,) = find_images([tmp_path], bands)
+    with found.open() as image:  # a window is what it is in the whole
+        np.testing.assert_array_equal(image.read(slice(7, 31), slice(9, 20)), dn[:, 7:31, 9:20])
+
+
+def test_pixels_without_data_stay_so_when_they_are_resampled(tmp_path):
+    write(tmp_path / "x_B02.tif", stored(0, low=500))
+    coarse = np.full((24, 24), 700, np.uint16)
+    coarse[3:9, 4:7] = 0
+    write(tmp_path / "x_B11.tif", coarse, metres=20)
+    dn = read(tmp_path, ["B02", "B11"])[1]
+    assert set(np.unique(dn)) == {0, 700}
+    assert (dn[6:18, 8:14] == 0).all()
+
+
+def test_a_band_with_a_mask_of_its_own_is_not_resampled(tmp_path):
+    write(tmp_path / "x_B02.tif", stored(0))
+    write(tmp_path / "x_B11.tif", stored(1, 24), metres=20, mask=np.tri(24, dtype=bool))
+    with pytest.raises(ChipError, match=r"B11: .*has a mask of its own and pixels of 20, not 10: resample it"):
+        read(tmp_path, ["B02", "B11"])

@@ -13,7 +13,7 @@ import rasterio
 from cloudcover.data.chips import ChipError
 from helpers.images import opened, read, shifted
 from helpers.layouts import BANDS
-from helpers.products import edit, mtl, mtl_text, write, write_hls, write_landsat, write_safe, zipped
+from helpers.products import SIZE, edit, mtl, mtl_text, stored, write, write_hls, write_landsat, write_safe, zipped
 
 # --- Sentinel-2 products --------------------------------------------------------------------------------------------
 
@@ -91,13 +91,26 @@ def test_a_bad_product_is_named_with_band_or_metadata(tmp_path, spoil, message):
         read(safe)
 
 
-def test_bands_without_an_image_of_ten_metres_are_refused(tmp_path):
-    safe, _ = write_safe(tmp_path, baseline="03.01")
-    with pytest.raises(ChipError, match=r"B11: .*no image of 10 m for it: those of B02, B03, B04, B08 are there"):
-        read(safe, ["B02", "B11"])
-    safe, _ = write_safe(tmp_path, "1C", "03.01")
-    with pytest.raises(ChipError, match=r"B11: .*differs from B02: height 24 against 48"):
-        read(safe, ["B02", "B11"])
+def test_a_band_without_an_image_of_ten_metres_is_resampled_and_one_without_any_is_refused(tmp_path):
+    for level in ("1C", "2A"):
+        safe, pixels = write_safe(tmp_path / level, level, "03.01")
+        dn = read(safe, ["B02", "B11"])
+        np.testing.assert_array_equal(dn[0], pixels["B02"])
+        assert dn[1].shape == (SIZE, SIZE)
+        assert "B11 resampled from 20 to 10" in opened(safe, ["B02", "B11"])[2]
+        with pytest.raises(ChipError, match=r"B99: .*lists no image of it: those of B02, B03, B04, .*are there"):
+            read(safe, ["B02", "B99"])
+
+
+def test_a_product_of_the_old_format_is_refused_with_the_remedy(tmp_path):
+    safe = tmp_path / "S2A_OPER_PRD_MSIL1C_PDMC_20160504T225644_R094_V20160504T105917_20160504T105917.SAFE"
+    tile = "S2A_OPER_MSI_L1C_TL_SGS__20160504T163055_A004524_T32TQM"
+    folder = safe / f"GRANULE/{tile}_N02.02/IMG_DATA"
+    for i, band in enumerate(BANDS):
+        write(folder / f"{tile}_{band}.jp2", stored(i))
+    with pytest.raises(ChipError, match=r"before December 2016 are not read as a whole; name the folder IMG_DATA"):
+        read(safe)
+    np.testing.assert_array_equal(read(folder)[1], stored(1))
 
 
 @pytest.mark.parametrize("member", ["../evil.xml", "/etc/evil.xml", "a/../../b", "..\\evil.xml", "C:\\evil.xml"])
@@ -199,7 +212,7 @@ def test_bad_landsat_files_and_a_low_sun_are_named(tmp_path):
     (folder / f"{folder.name}_SR_B4.TIF").unlink()
     with pytest.raises(ChipError, match=r"B04: .*_SR_B4\.TIF is missing"):
         read(folder)
-    with pytest.raises(ChipError, match="B06: LANDSAT_8 has no band like it"):
+    with pytest.raises(ChipError, match="B06: LANDSAT_8 has no such band"):
         read(folder, ["B06"])
     folder, _ = write_landsat(tmp_path, "LC08_L1TP_127041_20180607_20200831_02_T1", elevation=-3.0)
     with pytest.raises(ChipError, match="SUN_ELEVATION is -3, expected more than 0"):
