@@ -150,7 +150,7 @@ def test_verify_names_shards_of_the_store_and_ends_with_status_1(layout):
 def test_verify_without_folders_reads_what_is_there(layout, monkeypatch):
     raw = layout("data/raw", chips=6)
     monkeypatch.chdir(raw.parents[1])
-    assert CliRunner().invoke(main, ["verify"]).output == "30 files are as they were fetched\n"
+    assert CliRunner().invoke(main, ["verify"]).output == "30 files are unchanged since they were fetched\n"
     run(raw)
     assert len(CliRunner().invoke(main, ["verify"]).output.splitlines()) == 2
     shutil.rmtree(raw)
@@ -232,7 +232,7 @@ def test_folders_beside_the_layout_are_named(tmp_path, caplog):
     (source / "train_labels").rename(source / "Train_Labels")
     (source / ".git").mkdir()
     bring(source, tmp_path / "raw")
-    assert "folders that are not part of the layout are left out: Train_Labels" in caplog.text
+    assert "folders that are not part of the layout are ignored: Train_Labels" in caplog.text
     assert ".git" not in caplog.text
 
 
@@ -462,7 +462,7 @@ def test_a_clear_label_with_unknown_pixels_is_used_if_its_file_and_the_set_say_s
     row = run(raw)[0].index.loc["c001"]
     assert row["label_known_share"] == pytest.approx(7 / 8)
     assert row["label_coverage_share"] == 0
-    assert "1 labels hold 255 but no 1, taken for unknown and clear: c001" in caplog.text
+    assert "1 labels contain 255 but no 1, interpreted as unknown and clear: c001" in caplog.text
 
 
 def test_a_clear_label_with_a_mask_of_its_own_is_used(layout):

@@ -87,5 +87,5 @@ def test_fiellers_interval_agrees_with_resampled_ratios_where_the_gap_is_wide():
 
 def test_runs_of_other_repetitions_are_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="b: not of the same sets and trainings as a"):
+    with pytest.raises(ValueError, match="b: does not have the same sets and trainings as a"):
         Replicates.of({"a": trained(rng, 2, 1), "b": trained(rng, 1, 1)}, 100, 0)

@@ -203,7 +203,7 @@ def test_signed_and_floating_point_bands_are_read(tmp_path, dtype):
     ("spoil", "message"),
     [
         (lambda c: (c / "x_B08.jp2").unlink(), r"B08: .*x_B08\.tif or \.jp2 is missing"),
-        (lambda c: write(c / "x_B8.tif", stored(3)), r"B08: .*x_B08\.jp2 and x_B8\.tif are one band: remove one"),
+        (lambda c: write(c / "x_B8.tif", stored(3)), r"B08: .*x_B08\.jp2 and x_B8\.tif are the same band: remove one"),
         (lambda c: write(c / "x_B08.jp2", stored(3), crs="EPSG:32633"), "B08: .*differs from B02: crs"),
         (lambda c: write(c / "x_B08.jp2", stored(3, 24), metres=20), "B08: .*differs from B02: height 24 against 48"),
         (lambda c: write(c / "x_B08.jp2", stored(3).astype(np.uint8)), r"B08: .*is uint8, expected uint16 or int16"),
@@ -312,7 +312,7 @@ def test_a_bad_product_is_named_with_band_or_metadata(tmp_path, spoil, message):
 
 def test_bands_without_an_image_of_ten_metres_are_refused(tmp_path):
     safe, _ = write_safe(tmp_path, baseline="03.01")
-    with pytest.raises(ChipError, match=r"B11: .*no image of 10 m for it: those of B02, B03, B04, B08 are there"):
+    with pytest.raises(ChipError, match=r"B11: .*no 10 m image for it: those of B02, B03, B04, B08 are there"):
         read(safe, ["B02", "B11"])
     safe, _ = write_safe(tmp_path, "1C", "03.01")
     with pytest.raises(ChipError, match=r"B11: .*differs from B02: height 24 against 48"):
@@ -380,7 +380,7 @@ def test_landsat_top_of_atmosphere_reflectance_is_divided_by_the_suns_sine(tmp_p
 
 def test_landsat_without_metadata_goes_by_the_tags_of_its_files(tmp_path):
     folder, pixels = write_landsat(tmp_path, form="")
-    with pytest.raises(ChipError, match=r"B02: .*_SR_B2\.TIF states neither scale nor offset"):
+    with pytest.raises(ChipError, match=r"B02: .*_SR_B2\.TIF declares neither scale nor offset"):
         read(folder)
     for path in folder.glob("*_SR_B[2-5].TIF"):
         with rasterio.open(path) as file:
@@ -418,7 +418,7 @@ def test_bad_landsat_files_and_a_low_sun_are_named(tmp_path):
     (folder / f"{folder.name}_SR_B4.TIF").unlink()
     with pytest.raises(ChipError, match=r"B04: .*_SR_B4\.TIF is missing"):
         read(folder)
-    with pytest.raises(ChipError, match="B06: LANDSAT_8 has no band like it"):
+    with pytest.raises(ChipError, match="B06: LANDSAT_8 has no such band"):
         read(folder, ["B06"])
     folder, _ = write_landsat(tmp_path, "LC08_L1TP_127041_20180607_20200831_02_T1", elevation=-3.0)
     with pytest.raises(ChipError, match="SUN_ELEVATION is -3, expected more than 0"):
@@ -438,7 +438,7 @@ def test_hls_granules_have_their_own_names_of_bands_and_fill(tmp_path, product):
 
 def test_bad_hls_granules_are_named(tmp_path):
     folder, _ = write_hls(tmp_path, "L30")
-    with pytest.raises(ChipError, match=r"B05: HLS L30 has no band like it: B01, B02"):
+    with pytest.raises(ChipError, match=r"B05: HLS L30 has no such band: B01, B02"):
         read(folder, ["B02", "B05"])
     next(folder.glob("*B05.tif")).unlink()
     with pytest.raises(ChipError, match=r"B08: .*\.B05\.tif is missing"):
@@ -591,7 +591,7 @@ def test_paths_without_an_image_are_named_with_what_is_expected(tmp_path, monkey
     (tmp_path / "labels" / "readme.txt").write_text("x")
     with pytest.raises(FileNotFoundError, match=r"readme\.txt contains no image"):
         find_images([tmp_path / "labels" / "readme.txt"], BANDS)
-    with pytest.raises(FileNotFoundError, match="holds no image for --as safe"):
+    with pytest.raises(FileNotFoundError, match="contains no image for --as safe"):
         find_images([tmp_path / "labels"], BANDS, kind="safe")
     chip(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
@@ -613,7 +613,9 @@ def test_the_reader_can_be_chosen(tmp_path):
 
 def test_numbers_of_bands_are_for_rasters_only(tmp_path):
     chip(tmp_path / "c0")
-    with pytest.raises(ValueError, match="numbers of bands are for rasters of several bands, but c0 is read as chip"):
+    with pytest.raises(
+        ValueError, match="band numbers apply only to rasters with several bands, but c0 is read as chip"
+    ):
         find_images([tmp_path], BANDS, numbers=[1, 2, 3, 4])
 
 
