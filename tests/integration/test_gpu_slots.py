@@ -162,7 +162,7 @@ def test_one_gpu_is_used_by_one_job_at_a_time_while_others_fill_the_cores(machin
     assert not pairs_at_once(on_gpu)
     assert [device for device, _, _ in on_cpu] == [None] * 3
     assert pairs_at_once(on_cpu + on_gpu)
-    assert "runs on GPU GPU-a" in (folder / "logs" / "gpu1.log").read_text()
+    assert "running on GPU GPU-a" in (folder / "logs" / "gpu1.log").read_text()
 
 
 def test_two_runs_of_snakemake_share_the_gpus_of_a_machine(machine):

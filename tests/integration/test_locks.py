@@ -81,7 +81,7 @@ def test_a_holder_without_a_record_is_an_error_too(tmp_path):
     with holder(tmp_path / "lock"):
         (tmp_path / "lock").write_text("")
         with (
-            pytest.raises(FolderBusyError, match=r"^busy: a process that has just begun"),
+            pytest.raises(FolderBusyError, match=r"^busy: a process that is just starting"),
             hold(tmp_path / "lock", "busy"),
         ):
             pass
@@ -121,7 +121,7 @@ def test_a_holder_on_another_host_is_named_and_warned_of_if_it_was_killed(tmp_pa
             pass
         first.kill()
     with hold(tmp_path / "lock", "busy"):
-        assert f"make sure that it has ended: process {first.pid} on elsewhere since " in caplog.text
+        assert f"make sure that it is no longer running: process {first.pid} on elsewhere since " in caplog.text
     caplog.clear()
     with holder(tmp_path / "lock", *elsewhere):
         pass

@@ -100,7 +100,7 @@ def test_what_is_done_is_skipped_and_stays_in_the_summary(trained, tmp_path, cap
     with caplog.at_level("INFO"):
         predict(trained, out, "--skip-existing", "--summary", tmp_path / "second.csv")
     after = {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in out.glob("*.tif")}
-    assert "2 of 3 images have their masks already" in caplog.text
+    assert "2 of 3 images already have their masks" in caplog.text
     assert {name for name in before if before[name] == after[name]} == {"c000.tif", "c002.tif"}
     assert (tmp_path / "first.csv").read_text() == (tmp_path / "second.csv").read_text()
     predict(trained, out, "--skip-existing", "--preview")  # the previews are missing

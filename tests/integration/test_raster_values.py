@@ -185,7 +185,7 @@ def test_a_raster_placed_by_ground_control_points_is_refused(tmp_path):
     for path, dtype in ((band, "uint16"), (label, "uint8")):
         with rasterio.open(path, "w", dtype=dtype, **profile) as output:
             output.write(np.ones((64, 64), dtype), 1)
-    message = "is placed by 4 ground control points.*gdalwarp"
+    message = "is georeferenced by 4 ground control points.*gdalwarp"
     with pytest.raises(ChipError, match=message):
         read_band(band, "B02", 0, 0)
     with pytest.raises(ChipError, match=message):

@@ -69,7 +69,7 @@ def test_verdicts_of_another_set_are_refused_and_a_few_unknown_ones_warned_of(ca
         manifest_of(None, verdicts("x", "y"), index_of(*IDS), "human")
     with caplog.at_level(logging.WARNING):
         manifest_of(None, verdicts("x", "a1"), index_of(*IDS), "human")
-    assert "1 verdicts name chips that the store does not hold" in caplog.text
+    assert "1 verdicts name chips that are not in the store" in caplog.text
 
 
 def index_file(folder, *chips):

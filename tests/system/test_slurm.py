@@ -90,7 +90,7 @@ def test_the_chain_runs_on_the_cluster_up_to_its_figures(cluster, project):
     assert {"rule_download", "rule_evidence", "rule_audit", "rule_train", "rule_predict"} <= rules
     assert len(sent) == 19  # groups are one each: pack and folds
     log = (project.folder / LOG).read_text()
-    assert "runs on GPU GPU-of-n" in log
+    assert "running on GPU GPU-of-n" in log
     assert "step 8/8" in log
     assert project.pending("reports/metrics.json") == set()
 

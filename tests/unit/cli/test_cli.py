@@ -172,7 +172,7 @@ def test_predict_writes_a_mask_for_each_chip_that_score_can_read(chips: Path, tm
     if not torch.cuda.is_available():
         result = call("predict", chips / "train_features", *arguments[:-4], "--device", "cuda")
         assert (result.exit_code, result.output.count("\n")) == (1, 1)
-        assert result.output.startswith("Error: the device cuda was asked for")
+        assert result.output.startswith("Error: the device cuda was requested")
     result = call("predict", chips / "train_features", *arguments)
     assert result.exit_code == 0, result.output
     labels = {path.name for path in (chips / "train_labels").glob("*.tif")}
@@ -270,7 +270,7 @@ def test_score_warns_of_masks_that_say_nothing_of_their_place(scored: tuple[Path
     assert not caplog.records
     write_mask(scored[1] / "a.tif", np.array([[1, 0], [0, 0]], np.uint8), "", (1, 0, 0, 0, 1, 0))
     assert compare(*scored) == before
-    assert "1 masks or labels say nothing of their place: a.tif" in caplog.text
+    assert "1 masks or labels have no georeferencing: a.tif" in caplog.text
 
 
 def test_score_skips_hidden_files_and_knows_either_suffix(scored: tuple[Path, Path]) -> None:

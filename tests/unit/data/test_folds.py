@@ -210,7 +210,7 @@ def test_many_groups_are_balanced_by_moves_alone(monkeypatch: pytest.MonkeyPatch
     [
         ("scene", 2, "5 folds need at least 5 scenes, but there are 2: set .*number to 2 or less; or .*group to none"),
         ("location", 8, "5 folds need at least 5 locations, but there are 2: .*; or set folds.group to scene; or"),
-        ("scene", 1, "there are 1: set folds.group to none, which lets chips of one scene"),
+        ("scene", 1, "there are 1: set folds.group to none, which allows chips of one scene"),
     ],
 )  # fmt: skip
 def test_fewer_groups_than_folds_says_what_to_change(group: str, scenes: int, remedy: str):

@@ -81,7 +81,7 @@ def test_a_clear_label_with_unknown_pixels_is_used_if_its_file_and_the_set_say_s
     row = run(raw)[0].index.loc["c001"]
     assert row["label_known_share"] == pytest.approx(7 / 8)
     assert row["label_coverage_share"] == 0
-    assert "1 labels hold 255 but no 1, taken for unknown and clear: c001" in caplog.text
+    assert "1 labels contain 255 but no 1, interpreted as unknown and clear: c001" in caplog.text
 
 
 def test_a_clear_label_with_a_mask_of_its_own_is_used(layout):

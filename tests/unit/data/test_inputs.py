@@ -220,7 +220,7 @@ def test_folders_beside_the_layout_are_named(tmp_path, caplog):
     (source / "train_labels").rename(source / "Train_Labels")
     (source / ".git").mkdir()
     bring(source, tmp_path / "raw")
-    assert "folders that are not part of the layout are left out: Train_Labels" in caplog.text
+    assert "folders that are not part of the layout are ignored: Train_Labels" in caplog.text
     assert ".git" not in caplog.text
 
 

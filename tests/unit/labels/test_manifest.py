@@ -85,7 +85,7 @@ def test_human_keeps_labels_without_a_verdict_and_needs_no_audit(index):
 def test_verdicts_on_unknown_chips_are_logged_and_ignored(index, audit, caplog):
     with caplog.at_level(logging.WARNING):
         manifest = build_manifest(audit, verdicts(ghost="bad", d="bad"), index, FOLDS, params("human_first"))
-    assert "1 verdicts name chips that the store does not hold" in caplog.text
+    assert "1 verdicts name chips that are not in the store" in caplog.text
     assert "ghost" in caplog.text
     assert verdict_of(manifest)["d"] == "unlabelled"
 

@@ -159,7 +159,7 @@ def test_no_teacher_is_calibrated_on_the_chips_that_it_relabels(chips, tmp_path)
 
 def test_a_round_that_accepts_next_to_nothing_says_so(chips, tmp_path, caplog):
     relabel(chips, tmp_path / "round1", (0.6, 0.6))
-    assert "only 0 of 5 candidates are accepted, under 5 %" in caplog.text
+    assert "only 0 of 5 candidates are accepted, below 5 %" in caplog.text
     caplog.clear()
     relabel(chips, tmp_path / "round2")
     assert "under 5 %" not in caplog.text
@@ -220,7 +220,7 @@ def test_candidates_are_judged_again_in_each_round_and_the_churn_is_reported(chi
     assert (third.loc[chosen, "change"] == "dropped").all()
     assert (
         "5 given labels are used, 3 rejected; accepted 0 of 5 pseudo-labels: 0 added, 0 kept, 5 dropped; "
-        "the next round learns from given labels only" in caplog.text
+        "the next round learns only from given labels" in caplog.text
     )
 
 

@@ -54,7 +54,7 @@ def test_paths_without_an_image_are_named_with_what_is_expected(tmp_path, monkey
     (tmp_path / "labels" / "readme.txt").write_text("x")
     with pytest.raises(FileNotFoundError, match=r"readme\.txt contains no image"):
         find_images([tmp_path / "labels" / "readme.txt"], BANDS)
-    with pytest.raises(FileNotFoundError, match="holds no image for --as safe"):
+    with pytest.raises(FileNotFoundError, match="contains no image for --as safe"):
         find_images([tmp_path / "labels"], BANDS, kind="safe")
     chip(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
@@ -76,7 +76,9 @@ def test_the_reader_can_be_chosen(tmp_path):
 
 def test_numbers_of_bands_are_for_rasters_only(tmp_path):
     chip(tmp_path / "c0")
-    with pytest.raises(ValueError, match="numbers of bands are for rasters of several bands, but c0 is read as chip"):
+    with pytest.raises(
+        ValueError, match="band numbers apply only to rasters with several bands, but c0 is read as chip"
+    ):
         find_images([tmp_path], BANDS, numbers=[1, 2, 3, 4])
 
 

@@ -195,7 +195,7 @@ def test_signed_and_floating_point_bands_are_read(tmp_path, dtype):
     ("spoil", "message"),
     [
         (lambda c: (c / "x_B08.jp2").unlink(), r"B08: .*x_B08\.tif or \.jp2 is missing"),
-        (lambda c: write(c / "x_B8.tif", stored(3)), r"B08: .*x_B08\.jp2 and x_B8\.tif are one band: remove one"),
+        (lambda c: write(c / "x_B8.tif", stored(3)), r"B08: .*x_B08\.jp2 and x_B8\.tif are the same band: remove one"),
         (lambda c: write(c / "x_B08.jp2", stored(3), crs="EPSG:32633"), "B08: .*differs from B02: crs"),
         (lambda c: write(c / "x_B08.jp2", stored(3, 24), metres=19), "B08: .*differs from B02: height 24 against 48"),
         (lambda c: write(c / "x_B08.jp2", stored(3).astype(np.uint8)), r"B08: .*is uint8, expected uint16 or int16"),

@@ -174,7 +174,7 @@ def test_landsat_top_of_atmosphere_reflectance_is_divided_by_the_suns_sine(tmp_p
 
 def test_landsat_without_metadata_goes_by_the_tags_of_its_files(tmp_path):
     folder, pixels = write_landsat(tmp_path, form="")
-    with pytest.raises(ChipError, match=r"B02: .*_SR_B2\.TIF states neither scale nor offset"):
+    with pytest.raises(ChipError, match=r"B02: .*_SR_B2\.TIF declares neither scale nor offset"):
         read(folder)
     for path in folder.glob("*_SR_B[2-5].TIF"):
         with rasterio.open(path) as file:
@@ -232,7 +232,7 @@ def test_hls_granules_have_their_own_names_of_bands_and_fill(tmp_path, product):
 
 def test_bad_hls_granules_are_named(tmp_path):
     folder, _ = write_hls(tmp_path, "L30")
-    with pytest.raises(ChipError, match=r"B05: HLS L30 has no band like it: B01, B02"):
+    with pytest.raises(ChipError, match=r"B05: HLS L30 has no such band: B01, B02"):
         read(folder, ["B02", "B05"])
     next(folder.glob("*B05.tif")).unlink()
     with pytest.raises(ChipError, match=r"B08: .*\.B05\.tif is missing"):

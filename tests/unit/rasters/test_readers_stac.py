@@ -181,7 +181,7 @@ def change(path, key, value):
         (lambda p: change(p, "href", "B04_.tif"), r"B04: .*B04_\.tif is missing"),
         (
             lambda p: change(p, "raster:bands", [{"scale": "x", "spatial_resolution": 10}]),
-            r"no STAC item: assets\.red\.raster:bands\.0\.scale: .*valid number",
+            r"not a STAC item: assets\.red\.raster:bands\.0\.scale: .*valid number",
         ),
         (
             lambda p: change(p, "raster:bands", [{"scale": -1, "spatial_resolution": 10}]),

@@ -79,7 +79,7 @@ def test_ids_of_the_set_an_empty_folder_and_a_synthetic_set_are_refused(bring, t
     with pytest.raises(LayoutError, match=r"contains no chip, expected folders with B02\.tif"):
         bring()
     further(tmp_path / "more", "C001")
-    with pytest.raises(LayoutError, match="ids of chips of the set: C001"):
+    with pytest.raises(LayoutError, match="the id of a chip of the set: C001"):
         bring()
     with pytest.raises(ParamsError, match="synthetic makes its own unlabelled chips"):
         validate({"data": {"source": "synthetic", "unlabelled": "x"}})
