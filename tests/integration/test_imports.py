@@ -1,7 +1,8 @@
-"""The order of the rooms, as pyproject.toml has it, and the size of modules."""
+"""The order of the rooms, as pyproject.toml has it, the size of modules, and what tests and benchmarks import."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -35,3 +36,24 @@ def test_modules_are_short() -> None:
     lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {name: number for name, number in lines.items() if number > 400} == {}
     assert median(lines.values()) <= 150
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the packages and modules at the top that a file imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.partition(".")[0] for name in names}
+
+
+def test_benchmarks_import_nothing_from_the_tests_and_test_files_nothing_from_each_other() -> None:
+    benchmarks, tests = (ROOT.glob(f"{folder}/**/*.py") for folder in ("benchmarks", "tests"))
+    assert [path for path in benchmarks if imported(path) & {"helpers", "tests", "conftest"}] == []
+    found = [path for path in tests if any(name.startswith(("test_", "conftest")) for name in imported(path))]
+    assert found == []
+
+
+def test_unit_tests_are_in_the_folders_of_their_rooms() -> None:
+    folders = {path.parent.name for path in (ROOT / "tests/unit").glob("*/test_*.py")}
+    rooms = {path.name for path in (ROOT / "src/cloudcover").iterdir() if path.is_dir()}
+    assert folders - rooms == {"benchmarks"}

@@ -315,6 +315,7 @@ def test_a_prediction_that_is_killed_while_it_is_written_leaves_no_half_file(cop
         assert stale == stages(TABLE["src/cloudcover/predict/oof.py"], copy.all_stages())
     copy.run(*command)
     assert (out / "none.npy").read_bytes() == before
+    assert not list(out.glob(".none-*")), "the next run removes what the killed one has left"
     assert "predict_baseline" not in copy.pending_stages()
     assert files_in_lock(copy, "predict_baseline") == recorded, "DVC has taken up the half file"
 
