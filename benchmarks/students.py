@@ -84,7 +84,7 @@ class Chain:
         self.params = validate(values)
         self.store = ChipStore(folder / "data/store")
         self.folds = tables.FOLDS.read(folder / "data/folds.csv")
-        self.truth = TrueMasks(folder / "data/truth/manifest.csv")
+        self.truth = TrueMasks(folder / "data/truth/masks.csv")
 
     def figures(self, name: str, seed: int) -> dict[str, Any]:
         """Learn by a recipe, and judge it on the test part."""
