@@ -186,7 +186,8 @@ def test_noise_of_the_student_can_be_less():
 
 def test_student_noise_that_mixes_chips_gives_each_pixel_its_weight():
     images, masks, weight = blobs()
-    _, _, weights = augment_weighted(images, masks, weight, only(pseudo={"cutmix": 1.0}), generator(), pseudo=[True] * 4)
+    params = only(pseudo={"cutmix": 1.0})
+    _, _, weights = augment_weighted(images, masks, weight, params, generator(), pseudo=[True] * 4)
     assert weights.shape == masks.shape
 
 
