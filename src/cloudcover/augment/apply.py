@@ -8,7 +8,7 @@ of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,12 +18,12 @@ from cloudcover.augment.mixing import chessmix, cloud_paste, cutmix, mosaic
 from cloudcover.augment.photometric import brightness_contrast
 from cloudcover.augment.resample import affine, crop, resize
 from cloudcover.augment.symmetries import d4, hflip, rotate90, vflip
-from cloudcover.config.augmentation import AugmentationParams
+from cloudcover.config.augmentation import AugmentationParams, PerChip
 
 Augmentation = Callable[[ChipBatch, list[int], AugmentationParams, torch.Generator], None]
 """Function that changes the drawn chips of a batch in place; all randomness comes from the generator."""
 
-AUGMENTATIONS: dict[str, Augmentation] = {
+AUGMENTATIONS: dict[PerChip, Augmentation] = {
     "hflip": hflip,
     "vflip": vflip,
     "rotate90": rotate90,
@@ -63,6 +63,7 @@ def augment_weighted(
     *,
     nodata: int = 0,
     of_batch: torch.Generator | None = None,
+    pseudo: Sequence[bool] | None = None,
 ) -> tuple[Images, Tensor, Tensor]:
     """Augment a batch, in place where its size does not change.
 
@@ -77,6 +78,7 @@ def augment_weighted(
         nodata: Value of pixels without data [DN].
         of_batch: Generator for draws that apply to the whole batch. Processes that share a batch give it the same
             state, so that all use the same resolution. None: `generator`.
+        pseudo: N flags, True for pseudo-labelled chips, to which `params.pseudo` applies. None: no chip is.
 
     Returns:
         Images, masks and weights. Views of the store stay views if only symmetries are drawn. If chips may be mixed,
@@ -89,22 +91,27 @@ def augment_weighted(
     pixels = None
     if params.mixes:
         pixels = weight.to(masks.device)[:, None, None].expand(masks.shape).clone()
-    batch = _augment(ChipBatch(images, masks, pixels, nodata), params, generator, of_batch or generator)
+    batch = _augment(ChipBatch(images, masks, pixels, nodata), params, generator, of_batch or generator, pseudo)
     return batch.chips, batch.masks, weight if batch.weights is None else batch.weights
 
 
 def _augment(
-    batch: ChipBatch, params: AugmentationParams, generator: torch.Generator, of_batch: torch.Generator
+    batch: ChipBatch,
+    params: AugmentationParams,
+    generator: torch.Generator,
+    of_batch: torch.Generator,
+    pseudo: Sequence[bool] | None = None,
 ) -> ChipBatch:
     images, masks = (len(batch.chips), *batch.chips[0].shape), tuple(batch.masks.shape)
     if images[:1] + images[2:] != masks:
         raise ValueError(f"images {images} and masks {masks} do not belong together")
+    kinds = torch.tensor([False] * len(batch.masks) if pseudo is None else pseudo, device=generator.device)
     for name, apply in AUGMENTATIONS.items():
-        probability = getattr(params, name)
-        if not probability:
+        given, other = params.probabilities(name)
+        if not max(given, other):
             continue  # draws no random number, so that a new augmentation does not change runs without it
         chance = torch.rand(len(batch.masks), generator=generator, device=generator.device)
-        if drawn := (chance < probability).nonzero().flatten().tolist():
+        if drawn := (chance < torch.where(kinds, other, given)).nonzero().flatten().tolist():
             apply(batch, drawn, params, generator)
     if params.crop_size is not None:
         batch = crop(batch, params.crop_size, generator)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cloudcover.config.section import Section, Share
+
+PerChip = Literal[
+    "hflip", "vflip", "rotate90", "d4", "affine", "brightness_contrast", "mosaic", "cutmix", "chessmix", "cloud_paste",
+]  # fmt: skip
+"""Augmentations that are drawn for each chip; the name is that of their probability."""
 
 
 class AugmentationParams(Section):
@@ -47,8 +52,18 @@ class AugmentationParams(Section):
         min_length=1,
         description="multi_resolution: scale factors to draw from; sizes are rounded to multiples of 32 pixels",
     )
+    pseudo: dict[PerChip, Share] = Field(
+        {},
+        description="noise of the student (Xie et al. 2020): probabilities that differ for pseudo-labelled chips",
+    )
 
     @property
     def mixes(self) -> bool:
         """Return whether chips may be mixed with each other."""
-        return max(self.mosaic, self.cutmix, self.chessmix, self.cloud_paste) > 0
+        mixing: tuple[PerChip, ...] = ("mosaic", "cutmix", "chessmix", "cloud_paste")
+        return any(max(self.probabilities(name)) > 0 for name in mixing)
+
+    def probabilities(self, name: PerChip) -> tuple[float, float]:
+        """Return the probability of an augmentation for chips with a given label, and for pseudo-labelled ones."""
+        given: float = getattr(self, name)
+        return given, self.pseudo.get(name, given)

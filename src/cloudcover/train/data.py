@@ -25,7 +25,7 @@ Batch = dict[str, Any]
 """Keys: dn (N x B x H x W uint16, or on a CPU N views of the store), target (N x H x W, uint8 of {0, 1, 255}, or
 float32 shares of cloud and 255 in every batch of a training with soft labels), weight (N float32),
 percentiles (N x B x 2 float32 [DN]), location (N int64, number of the place), locations (how many),
-chip_id (list of N)."""
+chip_id (list of N), pseudo (list of N, whether the chip is pseudo-labelled)."""
 
 
 AHEAD = 2
@@ -100,6 +100,7 @@ class BatchLoader:
         self._chip_ids = items["chip_id"].to_numpy(object)
         self._weight = items["weight"].to_numpy(np.float32)
         self._other = (items["label"] != "human").to_numpy()
+        self._pseudo = (items["label"] == "pseudo").to_numpy()
         # The type applies to all batches, because processes that share a batch must agree on it.
         self._soft = masks is not None and masks.soft and bool(self._other.any())
         places = store.index.loc[items["chip_id"], "location"]
@@ -159,7 +160,12 @@ class BatchLoader:
         else:
             batch["dn"] = self._pinned(chip_ids)
             self._send(batch)
-        return {**batch, "chip_id": chip_ids, "locations": self._locations}
+        return {**batch, **self._named(share.rows)}
+
+    def _named(self, rows: NDArray[np.int64]) -> Batch:
+        """What of a batch never goes to a device."""
+        chip_ids, pseudo = self._chip_ids[rows].tolist(), self._pseudo[rows].tolist()
+        return {"chip_id": chip_ids, "pseudo": pseudo, "locations": self._locations}
 
     def _pinned(self, chip_ids: list[str]) -> Tensor:
         """Gather chips in pinned memory, which a GPU can copy from by itself; torch reuses it after the copy."""
@@ -196,8 +202,7 @@ class BatchLoader:
         for share, chosen, weights in parts:
             batch: Batch = {name: values.index_select(0, chosen) for name, values in kept.items()}
             batch["dn"] = batch["dn"].view(torch.uint16)
-            batch |= {"weight": weights, "chip_id": self._chip_ids[share.rows].tolist(), "locations": self._locations}
-            yield batch
+            yield {**batch, "weight": weights, **self._named(share.rows)}
 
     def _load(self) -> dict[str, Tensor]:
         """Load all items to the device; chips become int16 of the same bits, because torch cannot index uint16."""

@@ -168,6 +168,29 @@ def test_what_is_off_changes_nothing_and_draws_nothing():
     assert torch.equal(draw.get_state(), state)
 
 
+@pytest.mark.parametrize("name", ["vflip", "affine", "brightness_contrast", "cutmix"])
+def test_only_pseudo_labelled_chips_get_the_noise_of_the_student(name):
+    images, masks, weight = blobs(n=6)
+    before, pseudo = images.clone().int(), [True, False, False, True, True, False]
+    params = only(**{name: 0.0}, pseudo={name: 1.0})
+    augment_weighted(images, masks, weight, params, generator(), pseudo=pseudo)
+    assert (images.int() != before).flatten(1).any(1).tolist() == pseudo
+
+
+def test_noise_of_the_student_can_be_less():
+    images, masks, weight = blobs()
+    before, params = images.clone().int(), only(vflip=1.0, pseudo={"vflip": 0.0})
+    augment_weighted(images, masks, weight, params, generator(), pseudo=[True, False, True, False])
+    assert (images.int() != before).flatten(1).any(1).tolist() == [False, True, False, True]
+
+
+def test_student_noise_that_mixes_chips_gives_each_pixel_its_weight():
+    images, masks, weight = blobs()
+    params = only(pseudo={"cutmix": 1.0})
+    _, _, weights = augment_weighted(images, masks, weight, params, generator(), pseudo=[True] * 4)
+    assert weights.shape == masks.shape
+
+
 def test_the_batch_is_changed_in_place_while_its_size_stays():
     images, masks, weight = blobs()
     given_images, given_masks = augment(images, masks, AugmentationParams(affine=1.0, cutmix=1.0), generator())

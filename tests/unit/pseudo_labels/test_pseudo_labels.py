@@ -252,6 +252,7 @@ def test_soft_labels_are_for_students_only(chips, tmp_path):
         human = (split.training.set_index("chip_id").loc[batch["chip_id"], "label"] == "human").to_numpy()
         given = store.labels([c for c, h in zip(batch["chip_id"], human, strict=True) if h])
         np.testing.assert_array_equal(batch["target"].numpy()[human], given)
+        assert batch["pseudo"] == (~human).tolist()
     for batch in BatchLoader(store, split.validation, 4, masks=soft):
         assert batch["target"].dtype == torch.uint8
 

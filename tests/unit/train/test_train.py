@@ -297,7 +297,8 @@ def test_batches_picked_on_the_device_are_those_that_are_gathered(chips):
                 assert torch.equal(torch.from_numpy(np.stack(gathered["dn"])), picked["dn"])
                 for name in ("target", "weight", "percentiles", "location"):
                     assert torch.equal(gathered[name], picked[name])
-                assert gathered["chip_id"] == picked["chip_id"]
+                for name in ("chip_id", "pseudo"):
+                    assert gathered[name] == picked[name]
 
 
 @needs_gpu
