@@ -44,7 +44,8 @@ CARD = """# The packaged cloud model
 
 A small U-Net (`{encoder}` without its deepest stage, {million:.2f} million weights, stored as 16-bit floats) that gives
 the probability of cloud for each pixel of B02, B03, B04 and B08 (DN = reflectance x 10,000): Sentinel-2 Level-2A and
-Level-1C at 10 m, and Landsat's top-of-atmosphere reflectance at 30 m. Cloud, thin cloud included, is a probability above 0.5.
+Level-1C at 10 m, and Landsat's top-of-atmosphere reflectance at 30 m. Cloud, including thin cloud, is
+a probability above 0.5.
 
 Made on {date} by
 
