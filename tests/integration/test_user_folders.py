@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -260,7 +261,11 @@ def test_masks_overwrite_neither_bands_nor_labels_but_earlier_masks(tmp_path):
 def test_masks_of_the_store_replace_earlier_ones_only(layout, tmp_path):
     raw, store, out = layout(chips=4), tmp_path / "store", tmp_path / "predictions"
     pack(raw, store, tmp_path / "q.csv", validate({"data": {"chip_size": 64}}).data)
-    predictor = SimpleNamespace(batch=2, masks=lambda chips, percentiles: np.ones((len(chips), 64, 64), np.uint8))
+    predictor = SimpleNamespace(
+        batch=2, masks=lambda chips, percentiles: np.ones((len(chips), 64, 64), np.uint8), policy="d4", threshold=0.4,
+        folders=[Path("models/fold0")],
+        engines=[SimpleNamespace(card=SimpleNamespace(weights_sha256="0123456789abcdef"))],
+    )  # fmt: skip
     ownership.claim(out)
     ownership.reserve(out, ["old.tif"])
     for name in ("old.tif", "mine.tif"):
@@ -268,6 +273,9 @@ def test_masks_of_the_store_replace_earlier_ones_only(layout, tmp_path):
     for _ in range(2):
         predict_unlabelled(ChipStore(store), predictor, out)
         assert {path.name for path in out.glob("*.tif")} == {"c002.tif", "c003.tif", "mine.tif"}
+    with rasterio.open(out / "c002.tif") as mask:
+        tags = mask.tags()
+    assert (tags["CLOUDCOVER_MODEL"], tags["CLOUDCOVER_THRESHOLD"]) == ("fold0@0123456789ab", "0.4")
     with pytest.raises(FolderError, match="choose an empty folder"):
         predict_unlabelled(ChipStore(store), predictor, raw / "train_labels")
     assert (raw / "train_labels/c000.tif").exists()

@@ -56,6 +56,16 @@ def test_the_weights_fill_the_encoder_and_give_bands_the_filters_of_their_colour
     assert all(torch.equal(tensor, source[name]) for name, tensor in state.items())
 
 
+def test_a_decoder_of_fewer_blocks_has_an_encoder_of_fewer_stages_with_the_same_weights():
+    source = packaged()
+    given = ModelParams(encoder=lite0.ENCODER, encoder_weights="lite0", decoder_channels=[32, 24, 16, 16])
+    network = build_model(given, BANDS)
+    state = network.network.encoder.model.state_dict()
+    assert {name.split(".")[1] for name in state if name.startswith("blocks.")} == {"0", "1", "2", "3", "4"}
+    assert all(torch.equal(tensor, source[name]) for name, tensor in state.items() if name.startswith("blocks."))
+    assert network(torch.zeros(2, 4, 64, 96)).shape == (2, 1, 64, 96)
+
+
 def test_another_encoder_is_refused_before_anything_runs():
     with pytest.raises(ParamsError, match="lite0 needs encoder: tu-tf_efficientnet_lite0, not resnet18"):
         validate({"model": {"encoder": "resnet18", "encoder_weights": "lite0"}})
