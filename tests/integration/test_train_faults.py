@@ -26,11 +26,11 @@ from cloudcover.train import run
 from cloudcover.train.data import BatchLoader
 from cloudcover.train.learner import Learner, NotFiniteError, OutOfMemoryError
 from cloudcover.train.split import Split, SplitError
-from cloudcover.train.state import last_state
+from cloudcover.train.state import ForeignStateError, last_state
 from helpers.jobs import train_into
 from helpers.networks import plain_network
 from helpers.paths import ROOT
-from helpers.training import fit, learnable, recipe_of
+from helpers.training import dying_after, fit, learnable, recipe_of
 
 CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
 
@@ -124,6 +124,40 @@ def test_a_loss_that_is_not_a_number_leaves_the_last_good_state_to_go_on_from(ch
     fit(chips, tmp_path / "broken")
     fit(chips, tmp_path / "whole")
     pd.testing.assert_frame_equal(curve(tmp_path / "broken"), curve(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("round1", {"learning_rate": 0.02}), ("round1", {"seed": 7}), ("round2", {})]
+)
+def test_the_state_of_another_training_is_refused_with_both_names(chips, tmp_path, monkeypatch, name, change):
+    own, foreign = tmp_path / "own", tmp_path / "foreign"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_state", dying_after(1))
+        for folder, recipe, what in ((own, recipe_of(), "round1"), (foreign, recipe_of(training=change), name)):
+            with pytest.raises(KeyboardInterrupt):
+                fit(chips, folder, recipe, what)
+    (mine,), (theirs,) = ((folder / "work").iterdir() for folder in (own, foreign))
+    assert mine.name != theirs.name
+    shutil.rmtree(mine)
+    shutil.copytree(theirs, mine)
+    before = {path.name: sha256(path) for path in mine.iterdir()}
+    with pytest.raises(ForeignStateError, match=rf"by {name} fold 0 \(finger.*, but this is round1 fold 0 \(finger"):
+        fit(chips, own)
+    assert {path.name: sha256(path) for path in mine.iterdir()} == before
+    assert not (own / "model").exists()
+
+
+def test_a_sealed_file_that_is_no_state_is_refused_by_name(chips, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_state", dying_after(1))
+        with pytest.raises(KeyboardInterrupt):
+            fit(chips, tmp_path)
+    (path,) = tmp_path.glob("work/*/epoch-00000.ckpt")
+    for content in (b"PK", [1]):
+        path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+        path.with_suffix(".sha256").write_text(sha256(path))
+        with pytest.raises(ForeignStateError, match=rf"{path} (is no training state|was saved by another program)"):
+            fit(chips, tmp_path)
 
 
 def test_a_batch_that_cannot_be_gathered_ends_the_training(chips, tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ class CleanErrors(click.Group):
     """A group whose commands end with `Error: …` and exit status 1 if their input is to blame.
 
     The library raises `ValueError` and its subclasses (`ChipError`, `ParamsError`, `TableError`, `ModelFolderError` …)
-    for unusable input, and the operating system raises `OSError`. For a missing library the message names the extra
-    that installs it. Any other exception is a bug and keeps its traceback.
+    for unusable input, and the operating system raises `OSError` and `MemoryError`. For a missing library the message
+    names the extra that installs it. Any other exception is a bug and keeps its traceback.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -26,6 +26,10 @@ class CleanErrors(click.Group):
             if ctx.params["traceback"] or isinstance(error, BrokenPipeError):
                 raise
             raise click.ClickException(str(error)) from error
+        except MemoryError as error:
+            if ctx.params["traceback"]:
+                raise
+            raise click.ClickException(f"there is not enough memory: {error or 'close other programs'}") from error
         except ImportError as error:
             missing = _missing_library(error)
             if ctx.params["traceback"] or not missing:

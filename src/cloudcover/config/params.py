@@ -188,6 +188,8 @@ def load(path: Path | str = "params.yaml") -> Params:
     try:
         refuse_duplicate_keys(path)
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} is not UTF-8 text: {error}") from None
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
     return validate(values, str(path))

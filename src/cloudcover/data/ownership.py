@@ -61,6 +61,16 @@ def _inside(inner: Path, outer: Path) -> bool:
     )
 
 
+def refuse_other_file(path: Path, table: tables.Table) -> None:
+    """Refuses to replace a file by a table, unless it is one of the same kind (`FolderError`)."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        header = next(csv.reader(file), [])
+    if header[: len(table.columns)] != list(table.columns):
+        raise FolderError(f"{path} exists and is no table of {table.name}: choose another name, or move it")
+
+
 def claim(root: Path) -> None:
     """Make a folder the program's, by a record in it; it is created if necessary, and may hold other hidden files.
 

@@ -20,7 +20,7 @@ from rasterio.warp import transform_geom
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.grid import Grid
-from cloudcover.data.ownership import FolderError
+from cloudcover.data.ownership import refuse_other_file
 from cloudcover.runtime.files import read_json
 from cloudcover.runtime.text import plain
 
@@ -56,8 +56,7 @@ class Summary:
     """
 
     def __init__(self, path: Path, polygons: Polygons | None = None) -> None:
-        if path.exists() and not _is_table(path):
-            raise FolderError(f"{path} exists and is no summary of masks: choose another name, or move it")
+        refuse_other_file(path, tables.SHARES)
         self.path = path
         self.polygons = polygons
         self._rows: list[dict[str, object]] = []
@@ -111,11 +110,6 @@ def _name(feature: dict[str, Any], number: int, taken: set[str]) -> str:
     found = next((str(v) for v in (properties.get("name"), feature.get("id"), properties.get("id")) if v), "")
     name = plain(found) or str(number)
     return name if name.lower() not in taken else f"{name} #{number}"
-
-
-def _is_table(path: Path) -> bool:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.readline().strip().split(",") == list(tables.SHARES.columns)
 
 
 def _row(image: str, polygon: str, mask: NDArray[np.uint8]) -> dict[str, object]:

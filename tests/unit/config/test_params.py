@@ -313,3 +313,9 @@ def test_a_member_overrides_network_and_augmentation_and_keeps_the_rest() -> Non
     assert (changed.cutmix, changed.crop_size, changed.vflip) == (0.5, 64, 0.25)
     assert b.override_model(params.model) == params.model
     assert b.override_augmentation(params.augmentation) == params.augmentation
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "params.yaml").write_bytes("seed: 1  # caf\xe9".encode("latin-1"))
+    with pytest.raises(ParamsError, match=r"params\.yaml is not UTF-8 text"):
+        load(tmp_path / "params.yaml")

@@ -242,8 +242,9 @@ def test_masks_of_the_device_are_those_of_its_probabilities(bright):
     np.testing.assert_array_equal(predictor.masks(dn, percentiles), expected)
 
 
-def test_weights_that_are_no_numbers_are_refused_with_model_and_chip(bright, tmp_path):
-    folders = [bright(0.5, "good"), bright(float("nan"), "bad")]
+@pytest.mark.parametrize("level", ["nan", "inf", "-inf"])
+def test_weights_that_are_no_numbers_are_refused_with_model_and_chip(bright, tmp_path, level):
+    folders = [bright(0.5, "good"), bright(float(level), "bad")]
     chips = find_images([bright_set(tmp_path / "set", "ab")], BANDS)
     with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad gives probabilities that are not finite"):
         predict_images(Predictor(folders), chips, Outputs(tmp_path / "out"))
@@ -264,6 +265,37 @@ def test_too_little_memory_of_a_gpu_says_what_to_lower(bright, monkeypatch):
     monkeypatch.setattr(type(predictor.engines[0]), "logits", full)
     with pytest.raises(DeviceMemoryError, match=r"too small for 2 chips of 64 x 64 pixels: lower compute\.pred"):
         predictor.masks(chips_of(1, 2, 3), np.zeros((3, 4, 2), np.float32))
+
+
+LIMITED = """
+import resource, sys
+import numpy as np, torch
+from pathlib import Path
+from cloudcover.predict.predictor import Predictor
+
+torch.set_num_threads(1)
+predictor = Predictor([Path(sys.argv[1])], device="cpu", batch=int(sys.argv[2]))
+dn, percentiles = np.ones((64, 4, 512, 512), np.uint16), np.zeros((64, 4, 2), np.float32)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (700 << 20), -1))
+try:
+    print(predictor.masks(dn[: int(sys.argv[3])], percentiles).shape)
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_too_little_memory_of_a_machine_says_what_to_lower(tmp_path):
+    model = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
+    save_model(tmp_path / "model", build_model(model, BANDS), card())
+    words = [sys.executable, "-c", LIMITED, tmp_path / "model"]
+    printed = [
+        subprocess.run([*words, batch, chips], capture_output=True, text=True, check=True).stdout
+        for batch, chips in (("64", "64"), ("1", "2"))
+    ]
+    assert printed[0].startswith("the memory of cpu is too small for 64 chips of 512 x 512 pixels: lower compute.pred")
+    assert printed[1] == "(2, 512, 512)\n"
 
 
 @needs_gpu

@@ -144,7 +144,11 @@ def _fetch_missing(store: Store, wanted: dict[str, Listed], journal: Journal, es
     Raises:
         DownloadError: Names the files that failed; the others are there.
     """
-    missing = {path: listed for path, listed in wanted.items() if not journal.intact(path, listed.bytes, listed.etag)}
+    missing = {
+        path: listed
+        for path, listed in wanted.items()
+        if not journal.intact(path, store.origin(listed.key), listed.bytes, listed.etag)
+    }
     need = sum(estimate if listed.bytes is None else listed.bytes for listed in missing.values())
     logger.info("%d of %d files are missing, up to %.2f GB", len(missing), len(wanted), need / 1e9)
     content.check_space(journal.root, need)
