@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 import click
@@ -30,6 +31,10 @@ class CleanErrors(click.Group):
             if ctx.params["traceback"]:
                 raise
             raise click.ClickException(f"there is not enough memory: {error or 'close other programs'}") from error
+        except BrokenExecutor as error:
+            if ctx.params["traceback"]:
+                raise
+            raise click.ClickException("a worker process was killed, perhaps for lack of memory: run again") from error
         except ImportError as error:
             missing = _missing_library(error)
             if ctx.params["traceback"] or not missing:

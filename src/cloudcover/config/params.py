@@ -92,6 +92,8 @@ class Params(Section):
                 raise ValueError(
                     f"input.{name} has {len(values)} values for {len(self.data.bands)} bands of data.bands"
                 )
+        if min(self.input.std) <= 0:
+            raise ValueError(f"input.std divides the reflectance and must be above 0, got {self.input.std}")
         if (self.augmentation.crop_size or 0) > self.data.chip_size:
             raise ValueError(
                 f"augmentation.crop_size {self.augmentation.crop_size} is larger than data.chip_size "

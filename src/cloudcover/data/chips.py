@@ -107,6 +107,8 @@ def open_tiff(path: Path, name: str) -> Iterator[DatasetReader]:
     try:
         if not path.exists():
             raise ChipError(name, f"{path} is missing{instead(path)}")
+        if not path.is_file():  # reading a named pipe would wait for ever
+            raise ChipError(name, f"{path} is not a file")
         with rasterio.open(path, driver="GTiff") as source:
             yield source
     except RasterioError as error:

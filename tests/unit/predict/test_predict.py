@@ -1,9 +1,14 @@
 """Prediction: ensembles, bundles, masks on disk, and chips that a model was not made for."""
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +22,7 @@ from cloudcover.augment.tta import POLICIES
 from cloudcover.config.params import validate
 from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
+from cloudcover.data.chips import read_mask
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.decision import InferenceSettings, apply_temperature, mask_of
@@ -223,6 +229,33 @@ def test_processes_write_the_masks_that_threads_write(bright, tmp_path, monkeypa
     written = [sorted((tmp_path / name).glob("*.tif")) for name in ("threads", "processes")]
     assert len(written[0]) == 10
     assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
+
+
+def test_a_killed_process_ends_the_run_with_whole_masks_and_the_next_completes_them(bright, tmp_path, monkeypatch):
+    folder = bright_set(tmp_path / "set", [f"c{number:02d}" for number in range(40)])
+    chips, out, finished = find_images([folder], BANDS), tmp_path / "out", threading.Event()
+
+    def kill_one():
+        while len(multiprocessing.active_children()) < 2 and not finished.is_set():
+            time.sleep(0.01)
+        while not list(out.glob("*.tif")) and not finished.is_set():
+            time.sleep(0.001)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    monkeypatch.setattr(predict_chips, "_processes", lambda *_: 2)
+    killer.start()
+    try:
+        with pytest.raises(BrokenProcessPool):
+            predict_images(Predictor([bright()], batch=2), chips, Outputs(out))
+    finally:
+        finished.set()
+        killer.join()
+    for path in out.glob("[!.]*.tif"):
+        assert read_mask(path, "mask")[0].shape == (64, 64)
+    monkeypatch.undo()
+    assert len(predict_images(Predictor([bright()]), chips, Outputs(out))) == 40
+    assert not [path for path in out.iterdir() if ".part" in path.name]
 
 
 def test_processes_for_files_load_no_torch():
