@@ -38,20 +38,27 @@ def atomic(path: Path | str) -> Iterator[Path]:
         _swept.add(folder)
     handle, part = _temporary(path)
     try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.chmod(_mode(path))
-        part.replace(path)
+        with full_disk_named(path, part):
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.chmod(_mode(path))
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def full_disk_named(path: Path, part: Path) -> Iterator[None]:
+    """Let the error for a full disk name `path`: the system's names no file, or only the temporary one, `part`."""
+    try:
+        yield
     except OSError as error:
-        # The system's error names no file, or only the temporary one.
         if error.errno in FULL and (error.filename is None or str(part) in map(str, (error.filename, error.filename2))):
             message = f"{os.strerror(error.errno)}: the file was not written; free some space and run again"
             raise OSError(error.errno, message, str(path)) from error
         raise
-    finally:
-        part.unlink(missing_ok=True)
-        os.close(handle)
 
 
 def _temporary(path: Path) -> tuple[int, Path]:
