@@ -243,17 +243,16 @@ def test_a_killed_process_ends_the_run_with_whole_masks_and_the_next_completes_t
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
-    monkeypatch.setattr(predict_chips, "_processes", lambda *_: 2)
     killer.start()
     try:
-        with pytest.raises(BrokenProcessPool):
+        with monkeypatch.context() as patch, pytest.raises(BrokenProcessPool):
+            patch.setattr(predict_chips, "_processes", lambda *_: 2)
             predict_images(Predictor([bright()], batch=2), chips, Outputs(out))
     finally:
         finished.set()
         killer.join()
     for path in out.glob("[!.]*.tif"):
         assert read_mask(path, "mask")[0].shape == (64, 64)
-    monkeypatch.undo()
     assert len(predict_images(Predictor([bright()]), chips, Outputs(out))) == 40
     assert not [path for path in out.iterdir() if ".part" in path.name]
 
@@ -366,6 +365,9 @@ def test_out_of_fold_predictions_are_those_of_each_policy_and_take_time(bright, 
 
         dn = np.random.default_rng(0).integers(500, 9000, (4, 4, 64, 64)).astype(np.uint16)
         index = pd.DataFrame(index=["c0"])
+
+        def require_bands(self, bands, whose):
+            assert bands == BANDS
 
         def chips(self, ids):
             return self.dn[[int(i[1:]) for i in ids]]
