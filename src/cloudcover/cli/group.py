@@ -26,7 +26,8 @@ class CleanErrors(click.Group):
         except (ValueError, OSError) as error:
             if ctx.params["traceback"] or isinstance(error, BrokenPipeError):
                 raise
-            raise click.ClickException(str(error)) from error
+            shown = str(error).encode(errors="backslashreplace").decode()  # a name of a file need not be text
+            raise click.ClickException(shown) from error
         except MemoryError as error:
             if ctx.params["traceback"]:
                 raise

@@ -111,6 +111,8 @@ def open_tiff(path: Path, name: str) -> Iterator[DatasetReader]:
             raise ChipError(name, f"{path} is not a file")
         with rasterio.open(path, driver="GTiff") as source:
             yield source
+    except UnicodeEncodeError:
+        raise ChipError(name, f"{path} has a name that is no text, which GDAL cannot open: rename it") from None
     except RasterioError as error:
         raise ChipError(name, f"{path} cannot be read ({error}): truncated or not a GeoTIFF") from None
     except OSError as error:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cloudcover.data import tables
-from cloudcover.runtime.files import part_of, remove_leftovers, write_text
+from cloudcover.runtime.files import atomic, part_of, remove_leftovers
 
 RECORD = ".cloudcover"
 """Record of the program's files in a folder, one path per line, relative to the folder."""
@@ -197,9 +197,12 @@ def _tables(root: Path) -> list[Path]:
 
 def _recorded(root: Path) -> set[str]:
     record = root / RECORD
-    return set(record.read_text(encoding="utf-8").split("\n")) - {""} if record.is_file() else set()
+    if not record.is_file():
+        return set()
+    return set(record.read_text(encoding="utf-8", errors="surrogateescape").split("\n")) - {""}
 
 
 def _write(root: Path, files: Collection[str]) -> None:
     if not (root / RECORD).exists() or set(files) != _recorded(root):
-        write_text(root / RECORD, "".join(f"{path}\n" for path in sorted(files)))
+        with atomic(root / RECORD) as part:  # names of files need not be text
+            part.write_bytes("".join(f"{path}\n" for path in sorted(files)).encode(errors="surrogateescape"))

@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
-from rasterio.features import bounds, geometry_mask
+from rasterio.features import bounds, geometry_mask, is_valid_geom
 from rasterio.warp import transform_geom
 
 from cloudcover.data import tables
@@ -93,16 +93,26 @@ def read_polygons(path: Path) -> Polygons:
         kind = geometry.get("type") if isinstance(geometry, dict) else None
         if not isinstance(geometry, dict) or kind not in ("Polygon", "MultiPolygon"):
             raise ValueError(f"{path}: feature {number} is {kind or 'no geometry'}, expected Polygon or MultiPolygon")
+        if not _is_sound(geometry):
+            raise ValueError(f"{path}: feature {number} is no valid {kind}: expected closed rings of [x, y] numbers")
         areas.append(Polygon(_name(feature, number, {area.name.lower() for area in areas}), geometry))
     if not areas:
         raise ValueError(f"{path} contains no polygon: expected a GeoJSON file with Polygon or MultiPolygon geometries")
     named = content.get("crs") or {}
-    crs = str(named.get("properties", {}).get("name", "")) or "EPSG:4326"
+    crs = str(named.get("properties", {}).get("name", "") if isinstance(named, dict) else named) or "EPSG:4326"
     try:
         CRS.from_user_input(crs)
     except CRSError as error:
         raise ValueError(f"{path}: its CRS {crs!r} is unknown: {error}") from None
     return Polygons(areas, crs)
+
+
+def _is_sound(geometry: dict[str, Any]) -> bool:
+    """Whether the coordinates of a geometry are rings of numbers."""
+    try:
+        return is_valid_geom(geometry) and all(map(math.isfinite, bounds(geometry)))
+    except (ValueError, TypeError, LookupError):
+        return False
 
 
 def _name(feature: dict[str, Any], number: int, taken: set[str]) -> str:

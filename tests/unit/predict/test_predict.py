@@ -17,8 +17,10 @@ import pandas as pd
 import pytest
 import rasterio
 import torch
+from click.testing import CliRunner
 
 from cloudcover.augment.tta import POLICIES
+from cloudcover.cli import main
 from cloudcover.config.params import validate
 from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
@@ -209,6 +211,19 @@ def test_a_policy_that_does_not_fit_a_chip_names_it(bright, tmp_path):
     with pytest.raises(UnusableImagesError, match="wide: TTA policy d4 needs square chips, got 32 x 64"):
         predict_images(Predictor([bright()], "d4"), find_images([tmp_path / "set"], BANDS), Outputs(tmp_path / "out"))
     assert (tmp_path / "out" / "a.tif").exists()
+
+
+def test_a_chip_whose_name_is_no_text_is_named_and_all_others_are_done(bright, tmp_path):
+    bright_set(tmp_path / "set", ["a", "b"])
+    try:
+        (tmp_path / "set/a").rename(tmp_path / "set" / os.fsdecode(b"a\xff"))
+    except OSError:
+        pytest.skip("the file system only takes names that are text")
+    words = ["predict", tmp_path / "set", "--model", bright(), "--out", tmp_path / "out", "--device", "cpu"]
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 1
+    assert "B02.tif has a name that is no text, which GDAL cannot open: rename it" in result.output
+    assert (tmp_path / "out/b.tif").exists()
 
 
 def test_processes_write_the_masks_that_threads_write(bright, tmp_path, monkeypatch):
