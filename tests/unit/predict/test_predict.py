@@ -260,9 +260,10 @@ def test_a_killed_process_ends_the_run_with_whole_masks_and_the_next_completes_t
     killer = threading.Thread(target=kill_one)
     killer.start()
     try:
-        with monkeypatch.context() as patch, pytest.raises(BrokenProcessPool):
+        with monkeypatch.context() as patch:
             patch.setattr(predict_chips, "_processes", lambda *_: 2)
-            predict_images(Predictor([bright()], batch=2), chips, Outputs(out))
+            with pytest.raises(BrokenProcessPool):
+                predict_images(Predictor([bright()], batch=2), chips, Outputs(out))
     finally:
         finished.set()
         killer.join()
