@@ -49,6 +49,8 @@ def check(goals: set) -> None:  # type: ignore[type-arg]  # older Pythons read t
     odd = ODD.search(str(Path.cwd()))
     if odd:
         raise SetupError(f"the path {Path.cwd()} holds {odd.group()!r}: move the project to a path without it")
+    if "test" in goals and not shutil.which("git"):
+        raise SetupError("the tests run DVC, which needs git: install git, or run `make check`, which does without")
     if goals & {"repro", "pull"} and not (shutil.which("git") and Path(".git").exists()):
         raise SetupError("DVC needs git and a clone of the project: install git, clone it, or run `make demo`")
     Path(os.environ["HOME"]).mkdir(parents=True, exist_ok=True)

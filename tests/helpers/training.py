@@ -63,12 +63,12 @@ def fit(
     return train(config or recipe_of(), store, selection, folder / "model", folder / "work", run=name, fold=0)
 
 
-def dying_after(epochs: int) -> Callable[[Path, int, dict[str, Any]], None]:
+def dying_after(epochs: int) -> Callable[[Path, int, str, dict[str, Any]], None]:
     """`save_state` of a run that is cut off as soon as so many epochs are saved."""
     save = run.save_state
 
-    def save_and_die(folder: Path, epoch: int, state: dict[str, Any]) -> None:
-        save(folder, epoch, state)
+    def save_and_die(folder: Path, epoch: int, owner: str, state: dict[str, Any]) -> None:
+        save(folder, epoch, owner, state)
         if epoch + 1 == epochs:
             raise KeyboardInterrupt
 

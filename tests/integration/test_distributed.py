@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -63,6 +64,30 @@ if os.environ.get("RANK") == "1":
 distributed.connect(2, "cpu")
 time.sleep(600)
 """
+
+
+KILLED = """
+import os, signal, sys
+import torch
+import torch.distributed as dist
+from cloudcover.train import distributed
+place = distributed.connect(2, "cpu")
+if place.rank == int(sys.argv[1]):
+    os.kill(os.getpid(), signal.SIGKILL)
+dist.all_reduce(torch.zeros(1))
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_killed_ends_the_others(tmp_path, monkeypatch, rank):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    program = tmp_path / "program.py"
+    program.write_text(KILLED)
+    words = [sys.executable, program, str(rank)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)  # until both have ended
+    assert done.returncode == (1 if rank else -signal.SIGKILL), done.stderr
+    assert "went on" not in done.stdout
 
 
 def test_a_process_that_fails_ends_the_others(tmp_path):

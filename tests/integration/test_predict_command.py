@@ -24,6 +24,7 @@ from cloudcover.config.sections import ModelParams
 from cloudcover.data import tables
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import save_model
+from cloudcover.predict.summary import read_polygons
 from cloudcover.rasters.find import Kind
 from helpers.layouts import BANDS, files_below, make_layout, pixels_of
 from helpers.networks import ENCODER, card
@@ -136,6 +137,21 @@ def test_a_file_that_is_no_geojson_of_polygons_is_refused(trained, tmp_path, tex
     assert reason in result.output
     assert not (tmp_path / "out").exists()
     assert run(*words).exit_code == 2  # without a table for the shares
+
+
+@pytest.mark.parametrize("coordinates", [[], [[["a", 1], [2, 3], [4, 5], ["a", 1]]], [[[1, 2]]], 7, None])
+def test_polygons_without_rings_of_numbers_are_refused_with_file_and_feature(tmp_path, coordinates):
+    (tmp_path / "a.json").write_text(json.dumps({"type": "Polygon", "coordinates": coordinates}))
+    with pytest.raises(ValueError, match=r"a\.json: feature 1 is no valid Polygon"):
+        read_polygons(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("option", ["--threshold", "--buffer", "--min-area", "--resolution"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_numbers_of_the_command_are_finite(tmp_path, option, value):
+    result = CliRunner().invoke(main, ["predict", str(tmp_path), "--out", str(tmp_path / "out"), option, value])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': {value} is not" in " ".join(result.output.replace("│", "").split())
 
 
 def test_the_summary_of_the_command_has_the_shares_of_the_masks(trained, tmp_path):

@@ -26,11 +26,11 @@ from cloudcover.train import run
 from cloudcover.train.data import BatchLoader
 from cloudcover.train.learner import Learner, NotFiniteError, OutOfMemoryError
 from cloudcover.train.split import Split, SplitError
-from cloudcover.train.state import last_state
+from cloudcover.train.state import ForeignStateError, last_state
 from helpers.jobs import train_into
 from helpers.networks import plain_network
-from helpers.paths import ROOT
-from helpers.training import fit, learnable, recipe_of
+from helpers.paths import ROOT, python_path
+from helpers.training import dying_after, fit, learnable, recipe_of
 
 CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
 
@@ -105,6 +105,54 @@ def test_a_chip_that_does_not_fit_ends_training_and_says_what_to_lower(chips, tm
         fit(chips, tmp_path)
 
 
+LIMITED = """
+import logging, resource
+import torch
+from pathlib import Path
+from cloudcover.models.build import build_model
+from cloudcover.models.normalize import Normalize
+from cloudcover.train.learner import Learner, OutOfMemoryError
+from helpers.layouts import BANDS
+from helpers.training import recipe_of
+
+torch.set_num_threads(1)
+logging.basicConfig(format="%(message)s")
+recipe = recipe_of(training={"batch_size": 64, "loss": "cross_entropy"})
+network = build_model(recipe.model, BANDS)
+learner = Learner(network, Normalize(recipe.input, recipe.data), recipe.training, recipe.augmentation, 9, 0)
+
+def batch(chips):
+    dn = torch.ones(chips, 4, 128, 128, dtype=torch.int16).view(torch.uint16)
+    return {
+        "dn": dn, "percentiles": torch.zeros(chips, 4, 2), "target": torch.zeros(chips, 128, 128, dtype=torch.uint8),
+        "weight": torch.ones(chips), "chip_id": [str(i) for i in range(chips)],
+        "location": torch.zeros(chips, dtype=torch.int64), "locations": 1,
+    }
+
+batches = batch(64), batch(512)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (700 << 20), -1))
+learner.train_epoch([batches[0]], 0, lambda: None)
+try:
+    learner.validate([batches[1]])
+except OutOfMemoryError as error:
+    print(learner.micro_batch, error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_memory_that_is_really_too_small_halves_the_micro_batch_and_refuses_to_validate():
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT / "src", ROOT / "tests", ROOT / "benchmarks")}
+    command = [sys.executable, "-c", LIMITED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "out of memory: from now on 32 chips per forward pass" in done.stderr
+    micro_batch, _, message = done.stdout.partition(" ")
+    assert 1 <= int(micro_batch) <= 32
+    assert "the memory of cpu is too small for 512 chips of (4, 128, 128)" in message
+    assert "compute.prediction_batch, for validation" in message
+
+
 def test_a_loss_that_is_not_a_number_leaves_the_last_good_state_to_go_on_from(chips, tmp_path, monkeypatch):
     learn = Learner.train_epoch
 
@@ -124,6 +172,40 @@ def test_a_loss_that_is_not_a_number_leaves_the_last_good_state_to_go_on_from(ch
     fit(chips, tmp_path / "broken")
     fit(chips, tmp_path / "whole")
     pd.testing.assert_frame_equal(curve(tmp_path / "broken"), curve(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("round1", {"learning_rate": 0.02}), ("round1", {"seed": 7}), ("round2", {})]
+)
+def test_the_state_of_another_training_is_refused_with_both_names(chips, tmp_path, monkeypatch, name, change):
+    own, foreign = tmp_path / "own", tmp_path / "foreign"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_state", dying_after(1))
+        for folder, recipe, what in ((own, recipe_of(), "round1"), (foreign, recipe_of(training=change), name)):
+            with pytest.raises(KeyboardInterrupt):
+                fit(chips, folder, recipe, what)
+    (mine,), (theirs,) = ((folder / "work").iterdir() for folder in (own, foreign))
+    assert mine.name != theirs.name
+    shutil.rmtree(mine)
+    shutil.copytree(theirs, mine)
+    before = {path.name: sha256(path) for path in mine.iterdir()}
+    with pytest.raises(ForeignStateError, match=rf"by {name} fold 0 \(finger.*, but this is round1 fold 0 \(finger"):
+        fit(chips, own)
+    assert {path.name: sha256(path) for path in mine.iterdir()} == before
+    assert not (own / "model").exists()
+
+
+def test_a_sealed_file_that_is_no_state_is_refused_by_name(chips, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_state", dying_after(1))
+        with pytest.raises(KeyboardInterrupt):
+            fit(chips, tmp_path)
+    (path,) = tmp_path.glob("work/*/epoch-00000.ckpt")
+    for content in (b"PK", [1]):
+        path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+        path.with_suffix(".sha256").write_text(sha256(path))
+        with pytest.raises(ForeignStateError, match=rf"{path} (is no training state|was saved by another program)"):
+            fit(chips, tmp_path)
 
 
 def test_a_batch_that_cannot_be_gathered_ends_the_training(chips, tmp_path, monkeypatch):

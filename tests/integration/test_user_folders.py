@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from cloudcover.cli import main
 from cloudcover.config.params import validate
 from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import ownership
-from cloudcover.data.layout import layout_files
+from cloudcover.data.layout import LayoutError, layout_files
 from cloudcover.data.ownership import FolderError
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
@@ -125,6 +126,12 @@ def test_a_synthetic_set_does_not_write_through_links_of_a_local_one(tmp_path, l
     bring(source, raw, link=link)
     fetch(DataParams(chip_size=64), SMALL, 1, raw, tmp_path / "raw-truth")
     assert state(source) == before
+
+
+def test_hard_links_to_another_disk_are_refused_with_the_remedy(disk, small, tmp_path):
+    with pytest.raises(OSError, match=r"another file system: set data\.link to symlink or copy: '.*B02\.tif' -> '"):
+        bring(small, disk.path / "raw", link="hardlink")
+    bring(small, disk.path / "raw", link="symlink")
 
 
 def test_a_second_link_takes_the_place_of_the_first(small, tmp_path):
@@ -232,6 +239,33 @@ def test_pruning_removes_its_own_files_only(own, foreign, keep):
         assert set(state(root)) == others | (own & keep)
 
 
+def _reserve_each(root: Path, names: list[str]) -> None:
+    for name in names:
+        ownership.reserve(root, [name])
+
+
+def test_runs_beside_each_other_record_all_files_of_one_folder(tmp_path):
+    names = [[f"{run}-{number}.tif" for number in range(20)] for run in range(4)]
+    context = multiprocessing.get_context("fork")
+    runs = [context.Process(target=_reserve_each, args=(tmp_path, mine)) for mine in names]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert ownership.owned(tmp_path) == {name for mine in names for name in mine}
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_link_to_itself_is_named_and_all_others_are_done(small, tmp_path, link):
+    source = shutil.copytree(small, tmp_path / "source")
+    loop = source / "train_labels/c000.tif"
+    loop.unlink()
+    loop.symlink_to("c000.tif")
+    with pytest.raises(LayoutError, match=r"c000\.tif is not a (readable )?file"):
+        bring(source, tmp_path / "raw", link=link)
+    assert (tmp_path / "raw/train_labels/c001.tif").exists()
+
+
 def test_a_record_that_leads_out_of_its_folder_removes_nothing(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "mine.tif").write_text("mine")
@@ -261,10 +295,11 @@ def test_masks_overwrite_neither_bands_nor_labels_but_earlier_masks(tmp_path):
 def test_masks_of_the_store_replace_earlier_ones_only(layout, tmp_path):
     raw, store, out = layout(chips=4), tmp_path / "store", tmp_path / "predictions"
     pack(raw, store, tmp_path / "q.csv", validate({"data": {"chip_size": 64}}).data)
+    card = SimpleNamespace(bands=BANDS, weights_sha256="0123456789abcdef")
+    clear = np.zeros((2, 64, 64), np.uint8)
     predictor = SimpleNamespace(
-        batch=2, masks=lambda chips, percentiles: np.ones((len(chips), 64, 64), np.uint8), policy="d4", threshold=0.4,
-        folders=[Path("models/fold0")],
-        engines=[SimpleNamespace(card=SimpleNamespace(weights_sha256="0123456789abcdef"))],
+        batch=2, masks=lambda chips, _: clear[: len(chips)], policy="d4", threshold=0.4, card=card,
+        folders=[Path("models/fold0")], engines=[SimpleNamespace(card=card)],
     )  # fmt: skip
     ownership.claim(out)
     ownership.reserve(out, ["old.tif"])
@@ -279,6 +314,11 @@ def test_masks_of_the_store_replace_earlier_ones_only(layout, tmp_path):
     with pytest.raises(FolderError, match="choose an empty folder"):
         predict_unlabelled(ChipStore(store), predictor, raw / "train_labels")
     assert (raw / "train_labels/c000.tif").exists()
+    predictor.card.bands = BANDS[::-1]
+    with pytest.raises(
+        ValueError, match="has the bands B02, B03, B04, B08, but the model was made for B08, B04, B03, B02"
+    ):
+        predict_unlabelled(ChipStore(store), predictor, out)
 
 
 def test_packing_removes_shards_only(layout, tmp_path):

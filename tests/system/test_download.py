@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,17 @@ def test_a_file_that_changed_at_the_source_is_fetched_again(azurite, small, tmp_
     assert_same(raw, small)
 
 
+def test_a_set_from_another_address_replaces_the_first_though_its_files_have_the_same_names(web, small, tmp_path):
+    raw = bring(tmp_path / "raw", source="http", url=web.url)
+    second = small / "other"
+    shutil.copytree(small, tmp_path / "other")
+    (tmp_path / "other").rename(second)
+    write_tif(second / "train_features/c000/B02.tif", np.full((32, 32), 77, np.uint16))
+    bring(tmp_path / "raw", source="http", url=f"{web.url}/other")
+    assert (raw / "train_features/c000/B02.tif").read_bytes() == (second / "train_features/c000/B02.tif").read_bytes()
+    assert verify(raw).empty
+
+
 def test_verify_names_what_is_too_much(web, small, tmp_path):
     raw = bring(tmp_path / "raw", source="http", url=web.url)
     (raw / "train_labels" / "alien.tif").write_bytes(b"II")
@@ -280,7 +292,7 @@ def test_a_number_is_per_split(number, wanted):
 
 def test_a_subset_by_location_and_by_a_file(tmp_path):
     assert set(select(chips(40), ["train", "test"], ["place1"])["location"]) == {"place1"}
-    (tmp_path / "chips.txt").write_text("c1\nc2\n\nplace3\n")
+    (tmp_path / "chips.txt").write_text("c1\r\nc2\n\nplace3\n", encoding="utf-8-sig")
     found = select(chips(40), ["train", "test"], str(tmp_path / "chips.txt"))
     assert set(found["chip_id"]) == {"c1", "c2"} | {f"c{i}" for i in range(3, 40, 4)}
 

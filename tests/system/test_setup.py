@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from cloudcover.cli import main
 from cloudcover.data import tables
+from harness.project import TINY, Project
 from helpers.paths import ROOT, python_path
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -146,6 +147,40 @@ def test_dvc_targets_ask_for_git_and_a_clone_first(tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
     assert "DVC needs git and a clone of the project" in make(folder, "repro", check=False)
     assert not (folder / ".venv").exists()
+
+
+@pytest.fixture
+def without_git(tmp_path: Path) -> str:
+    """A PATH with all programs of the machine but git."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for place in os.environ["PATH"].split(":"):
+        for program in sorted(Path(place).glob("*")) if place else ():
+            if not program.name.startswith("git") and not (folder / program.name).is_symlink():
+                (folder / program.name).symlink_to(program)
+    assert not shutil.which("git", path=str(folder))
+    return str(folder)
+
+
+def test_the_tests_ask_for_git_first(tmp_path: Path, without_git: str) -> None:
+    folder = project(tmp_path / "project")
+    printed = make(folder, "test", check=False, PATH=without_git)
+    assert "the tests run DVC, which needs git: install git, or run `make check`" in printed
+    assert not (folder / ".venv").exists()
+
+
+def test_the_chain_runs_in_a_folder_that_is_no_clone_on_a_machine_without_git(
+    tmp_path: Path, without_git: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {**TINY, "synthetic": {**TINY["synthetic"], "chips": 12, "locations": 2, "scenes": 4}}
+    tarball = Project(tmp_path / "project", values, forks=True)
+    monkeypatch.setenv("PATH", without_git)
+    environment = tarball.environment(forks=True)
+    path = environment["PATH"].split(":")
+    assert "needs git" not in tarball.snakemake("data/folds.csv", "data/store/index.parquet")
+    assert not [folder for folder in path if (Path(folder) / "git").exists()]
+    assert not (tarball.folder / ".git").exists()
+    assert (tarball.folder / "data/folds.csv").exists()
 
 
 def test_verify_without_a_repository_or_git_is_one_line(tmp_path: Path) -> None:

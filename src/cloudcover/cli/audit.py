@@ -50,6 +50,7 @@ def audit(store: Path, folder: Path, policy: Tta, seed: int, top: int, out: Path
     from functools import partial
 
     from cloudcover.data import tables
+    from cloudcover.data.ownership import refuse_other_file
     from cloudcover.data.store import ChipStore
     from cloudcover.labels.audit import judge_labels
     from cloudcover.labels.evidence import gather_evidence
@@ -59,6 +60,8 @@ def audit(store: Path, folder: Path, policy: Tta, seed: int, top: int, out: Path
     arrays = sorted(path.stem for path in folder.glob("*.npy"))
     if policy not in arrays:
         raise click.BadParameter(f"{folder} has no {policy}.npy; it has {arrays or 'no arrays'}", param_hint="--policy")
+    if out:
+        refuse_other_file(out, tables.AUDIT)
     threads = threads or os.cpu_count() or 1
     chips, out_of_fold = ChipStore(store), OutOfFold([folder])
     folds = out_of_fold.table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 import click
@@ -14,8 +15,8 @@ class CleanErrors(click.Group):
     """A group whose commands end with `Error: …` and exit status 1 if their input is to blame.
 
     The library raises `ValueError` and its subclasses (`ChipError`, `ParamsError`, `TableError`, `ModelFolderError` …)
-    for unusable input, and the operating system raises `OSError`. For a missing library the message names the extra
-    that installs it. Any other exception is a bug and keeps its traceback.
+    for unusable input, and the operating system raises `OSError` and `MemoryError`. For a missing library the message
+    names the extra that installs it. Any other exception is a bug and keeps its traceback.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -25,7 +26,16 @@ class CleanErrors(click.Group):
         except (ValueError, OSError) as error:
             if ctx.params["traceback"] or isinstance(error, BrokenPipeError):
                 raise
-            raise click.ClickException(str(error)) from error
+            shown = str(error).encode(errors="backslashreplace").decode()  # a name of a file need not be text
+            raise click.ClickException(shown) from error
+        except MemoryError as error:
+            if ctx.params["traceback"]:
+                raise
+            raise click.ClickException(f"there is not enough memory: {error or 'close other programs'}") from error
+        except BrokenExecutor as error:
+            if ctx.params["traceback"]:
+                raise
+            raise click.ClickException("a worker process was killed, perhaps for lack of memory: run again") from error
         except ImportError as error:
             missing = _missing_library(error)
             if ctx.params["traceback"] or not missing:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from cloudcover.config.sections import Tta
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds, neither infinite nor NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse the number, and refuse what is not finite."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 class ResolutionType(click.ParamType[float | str]):
@@ -19,7 +31,7 @@ class ResolutionType(click.ParamType[float | str]):
         """Parse the number, or `auto`."""
         if value == "auto":
             return value
-        return click.FloatRange(0, min_open=True).convert(value, param, ctx)
+        return FiniteRange(0, min_open=True).convert(value, param, ctx)
 
 
 class BandsType(click.ParamType[tuple[int, ...]]):
@@ -35,7 +47,7 @@ class BandsType(click.ParamType[tuple[int, ...]]):
         return tuple(map(int, texts))
 
 
-METRES = click.FloatRange(0)
+METRES = FiniteRange(0)
 KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
 """The readers of `rasters.find`, which is imported only when the command runs."""
 
@@ -72,7 +84,7 @@ KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="Probability above which a pixel is cloud.  [default: the model's own]",
 )
 @click.option("--min-area", type=METRES, default=0, metavar="METRES²", help="Remove clouds smaller than this.")

@@ -92,6 +92,8 @@ class Params(Section):
                 raise ValueError(
                     f"input.{name} has {len(values)} values for {len(self.data.bands)} bands of data.bands"
                 )
+        if min(self.input.std) <= 0:
+            raise ValueError(f"input.std divides the reflectance and must be above 0, got {self.input.std}")
         if (self.augmentation.crop_size or 0) > self.data.chip_size:
             raise ValueError(
                 f"augmentation.crop_size {self.augmentation.crop_size} is larger than data.chip_size "
@@ -188,6 +190,8 @@ def load(path: Path | str = "params.yaml") -> Params:
     try:
         refuse_duplicate_keys(path)
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} is not UTF-8 text: {error}") from None
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
     return validate(values, str(path))

@@ -13,4 +13,4 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """A section of `params.yaml` that rejects unknown keys and checks values."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

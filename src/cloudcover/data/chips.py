@@ -107,8 +107,12 @@ def open_tiff(path: Path, name: str) -> Iterator[DatasetReader]:
     try:
         if not path.exists():
             raise ChipError(name, f"{path} is missing{instead(path)}")
+        if not path.is_file():  # reading a named pipe would wait for ever
+            raise ChipError(name, f"{path} is not a file")
         with rasterio.open(path, driver="GTiff") as source:
             yield source
+    except UnicodeEncodeError:
+        raise ChipError(name, f"{path} has a name that is no text, which GDAL cannot open: rename it") from None
     except RasterioError as error:
         raise ChipError(name, f"{path} cannot be read ({error}): truncated or not a GeoTIFF") from None
     except OSError as error:

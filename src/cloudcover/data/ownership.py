@@ -8,12 +8,14 @@ them.
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cloudcover.data import tables
-from cloudcover.runtime.files import part_of, remove_leftovers, write_text
+from cloudcover.runtime.files import atomic, part_of, remove_leftovers
 
 RECORD = ".cloudcover"
 """Record of the program's files in a folder, one path per line, relative to the folder."""
@@ -46,7 +48,7 @@ def refuse_overlap(source: Path, target: Path, what: str, files: Iterable[Path] 
         )
     root = target.resolve()
     for file in files:
-        if root in file.resolve().parents:
+        if root in Path(os.path.realpath(file)).parents:  # `resolve` fails for a loop of links
             raise FolderError(
                 f"{what}: {file} is a link into {target}, which gets the results: replace it with the file itself"
             )
@@ -61,12 +63,27 @@ def _inside(inner: Path, outer: Path) -> bool:
     )
 
 
+def refuse_other_file(path: Path, table: tables.Table) -> None:
+    """Refuses to replace a file by a table, unless it is one of the same kind (`FolderError`)."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        header = next(csv.reader(file), [])
+    if header[: len(table.columns)] != list(table.columns):
+        raise FolderError(f"{path} exists and is no table of {table.name}: choose another name, or move it")
+
+
 def claim(root: Path) -> None:
     """Make a folder the program's, by a record in it; it is created if necessary, and may hold other hidden files.
 
     Raises:
         FolderError: The folder holds files, but no record or table of this program.
     """
+    with _alone(root):
+        _claim(root)
+
+
+def _claim(root: Path) -> None:
     files = owned(root)
     if not files and not (root / RECORD).exists() and not _tables(root):
         names = sorted(entry.name for entry in os.scandir(root)) if root.exists() else []
@@ -97,6 +114,11 @@ def reserve(root: Path, paths: Collection[str]) -> None:
     Raises:
         FolderError: One of them exists and is not the program's, or a link would lead it out of the folder.
     """
+    with _alone(root):
+        _reserve(root, paths)
+
+
+def _reserve(root: Path, paths: Collection[str]) -> None:
     files = owned(root)
     for path in sorted(set(paths) - files):
         if os.path.lexists(root / path):
@@ -112,11 +134,29 @@ def reserve(root: Path, paths: Collection[str]) -> None:
     _write(root, files | set(paths))
 
 
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep other processes from changing the record of a folder, which is created if necessary."""
+    root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system that cannot lock
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def prune(root: Path, keep: Collection[str]) -> None:
     """Remove the program's files below a folder except `keep`, relative to it; files of others stay.
 
     Partial files left by killed runs (`part_of`) are removed as well.
     """
+    with _alone(root):
+        _prune(root, keep)
+
+
+def _prune(root: Path, keep: Collection[str]) -> None:
     known = owned(root)
     for path in known - _led_away(root, known):
         part_of(root / path).unlink(missing_ok=True)
@@ -157,9 +197,12 @@ def _tables(root: Path) -> list[Path]:
 
 def _recorded(root: Path) -> set[str]:
     record = root / RECORD
-    return set(record.read_text(encoding="utf-8").split("\n")) - {""} if record.is_file() else set()
+    if not record.is_file():
+        return set()
+    return set(record.read_text(encoding="utf-8", errors="surrogateescape").split("\n")) - {""}
 
 
 def _write(root: Path, files: Collection[str]) -> None:
     if not (root / RECORD).exists() or set(files) != _recorded(root):
-        write_text(root / RECORD, "".join(f"{path}\n" for path in sorted(files)))
+        with atomic(root / RECORD) as part:  # names of files need not be text
+            part.write_bytes("".join(f"{path}\n" for path in sorted(files)).encode(errors="surrogateescape"))

@@ -79,6 +79,7 @@ def pack(raw: Path, out: Path, quarantine: Path, params: DataParams, workers: in
     usable = chips[~chips["chip_id"].isin({row["chip_id"] for row in unusable})]
     remove_leftovers(out)
     jobs = _plan(usable, manifest, raw, out, params)
+    (out / "index.parquet").unlink(missing_ok=True)  # it would not fit a mixture of old and new shards
     index, more = _run(jobs, workers)
     quarantined = pd.DataFrame(unusable + more, columns=list(tables.QUARANTINE.columns))
     _tolerate(quarantined, total=len({*chips["chip_id"], *quarantined["chip_id"]}), params=params)

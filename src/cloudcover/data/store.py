@@ -55,6 +55,14 @@ class ChipStore:
         columns = map(str, self.index.columns)
         return [c.removeprefix("mean_").removesuffix("_dn") for c in columns if c.startswith("mean_")]
 
+    def require_bands(self, bands: Sequence[str], whose: str) -> None:
+        """Refuse a network that was made for other bands, or for these in another order (`ValueError`)."""
+        if list(bands) != self.bands():
+            raise ValueError(
+                f"{self.root} has the bands {', '.join(self.bands())}, but {whose} was made for {', '.join(bands)}: "
+                "pack the chips with its data.bands, or train it again"
+            )
+
     def chips(self, chip_ids: Sequence[str], out: NDArray[np.uint16] | None = None) -> NDArray[np.uint16]:
         """Gather chips.
 

@@ -61,12 +61,12 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
             frame = frame[frame["verdict"] == "bad"]
         chips = frame["chip_id"].tolist()
     elif suffix == ".txt":
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in _text(path).splitlines()]
         chips = [line for line in lines if line and not line.startswith("#")]
     elif suffix in (".yml", ".yaml"):
         # BaseLoader keeps ids as text: an id such as 0123 or no must not become a number or a boolean.
         try:
-            content = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
+            content = yaml.load(_text(path), yaml.BaseLoader)
         except yaml.YAMLError as error:
             raise ImportListError(f"{path} is not valid YAML: {error}") from None
         overall = content.get("overall") if isinstance(content, dict) else None
@@ -85,6 +85,13 @@ def _read_csv(path: Path) -> pd.DataFrame:
         return tables.read_csv(path)
     except ValueError as error:
         raise ImportListError(f"{path} cannot be read: {error}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ImportListError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def _chip(text: str) -> str:

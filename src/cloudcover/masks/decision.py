@@ -26,7 +26,7 @@ class InferenceSettings(BaseModel):
         postprocess: Filters for the calibrated probabilities and the mask.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     weights: dict[str, float] = Field(min_length=1)
     temperature: float = Field(default=1.0, gt=0)

@@ -51,7 +51,7 @@ class ModelCard(BaseModel):
         seed: Random seed of the training.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     architecture: Architecture
     encoder: str

@@ -43,6 +43,7 @@ def predict_oof(
 
     Raises:
         KeyError: A fold has no model.
+        ValueError: A model was made for other bands than those of the store.
     """
     order = folds.sort_values("chip_id", ignore_index=True)
     order["row"] = order.index
@@ -58,6 +59,7 @@ def predict_oof(
         bar = stack.enter_context(tqdm(total=len(order), desc="predict", unit="chip", disable=None))
         for fold in sorted(set(order["fold"])):
             predictor = Predictor(models[fold], "none", compute.device, compute.precision, compute.prediction_batch)
+            store.require_bands(predictor.card.bands, str(predictor.folders[0]))
             chips = order[order["fold"] == fold]
             rows = dict(zip(chips["chip_id"], chips["row"], strict=True))
             for batch in store.batches(chips["chip_id"], predictor.batch):

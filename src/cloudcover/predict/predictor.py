@@ -22,7 +22,7 @@ from cloudcover.models.folder import ModelCard
 from cloudcover.models.normalize import Normalize
 from cloudcover.predict.backends import Backend, load_backend
 from cloudcover.predict.openvino.card import CARD as EXPORT_CARD
-from cloudcover.runtime.device import DeviceMemoryError, resolve_device
+from cloudcover.runtime.device import DeviceMemoryError, is_out_of_memory, resolve_device
 from cloudcover.runtime.text import listed
 
 Number = TypeVar("Number", bound=np.generic)
@@ -134,7 +134,7 @@ class Predictor:
         Raises:
             EnsembleError: The number of bands is not that of the models.
             NotFiniteError: A model returns values that are not finite.
-            DeviceMemoryError: The GPU's memory is too small for `batch` chips.
+            DeviceMemoryError: The device's memory is too small for `batch` chips.
         """
         means = self._of_policy(dn, percentiles, np.float32, lambda mean, _: mean)
         return apply_temperature(means, self._settings.temperature) if self._settings else means
@@ -208,7 +208,9 @@ class Predictor:
                 )
                 try:
                     mean = self._mean(look(self.normalize(chips, bounds)), len(chips), back)
-                except torch.OutOfMemoryError as error:
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
                     raise DeviceMemoryError(
                         f"the memory of {self.device} is too small for {len(chips)} chips of {dn.shape[2]} x "
                         f"{dn.shape[3]} pixels: lower compute.prediction_batch (--batch)"
@@ -225,6 +227,7 @@ class Predictor:
         total: Tensor | None = None
         for engine, weight in zip(self.engines, self._weights, strict=True):
             logits = engine.logits(seen) / engine.card.temperature
+            logits.masked_fill_(logits.isinf(), torch.nan)  # an infinite logit would be a certain probability
             part = weight * back(logits.sigmoid_(), chips)
             total = part if total is None else total + part
         assert total is not None  # there is always a model
@@ -235,7 +238,7 @@ class Predictor:
         lost = [
             folder
             for folder, engine in zip(self.folders, self.engines, strict=True)
-            if bool(engine.logits(seen).isnan().any())
+            if not bool(engine.logits(seen).isfinite().all())
         ]
         raise NotFiniteError(
             row,

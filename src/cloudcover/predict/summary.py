@@ -14,13 +14,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
-from rasterio.features import bounds, geometry_mask
+from rasterio.features import bounds, geometry_mask, is_valid_geom
 from rasterio.warp import transform_geom
 
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.grid import Grid
-from cloudcover.data.ownership import FolderError
+from cloudcover.data.ownership import refuse_other_file
 from cloudcover.runtime.files import read_json
 from cloudcover.runtime.text import plain
 
@@ -56,8 +56,7 @@ class Summary:
     """
 
     def __init__(self, path: Path, polygons: Polygons | None = None) -> None:
-        if path.exists() and not _is_table(path):
-            raise FolderError(f"{path} exists and is no summary of masks: choose another name, or move it")
+        refuse_other_file(path, tables.SHARES)
         self.path = path
         self.polygons = polygons
         self._rows: list[dict[str, object]] = []
@@ -94,11 +93,13 @@ def read_polygons(path: Path) -> Polygons:
         kind = geometry.get("type") if isinstance(geometry, dict) else None
         if not isinstance(geometry, dict) or kind not in ("Polygon", "MultiPolygon"):
             raise ValueError(f"{path}: feature {number} is {kind or 'no geometry'}, expected Polygon or MultiPolygon")
+        if not _is_sound(geometry):
+            raise ValueError(f"{path}: feature {number} is no valid {kind}: expected closed rings of [x, y] numbers")
         areas.append(Polygon(_name(feature, number, {area.name.lower() for area in areas}), geometry))
     if not areas:
         raise ValueError(f"{path} contains no polygon: expected a GeoJSON file with Polygon or MultiPolygon geometries")
     named = content.get("crs") or {}
-    crs = str(named.get("properties", {}).get("name", "")) or "EPSG:4326"
+    crs = str(named.get("properties", {}).get("name", "") if isinstance(named, dict) else named) or "EPSG:4326"
     try:
         CRS.from_user_input(crs)
     except CRSError as error:
@@ -106,16 +107,19 @@ def read_polygons(path: Path) -> Polygons:
     return Polygons(areas, crs)
 
 
+def _is_sound(geometry: dict[str, Any]) -> bool:
+    """Whether the coordinates of a geometry are rings of numbers."""
+    try:
+        return is_valid_geom(geometry) and all(map(math.isfinite, bounds(geometry)))
+    except (ValueError, TypeError, LookupError):
+        return False
+
+
 def _name(feature: dict[str, Any], number: int, taken: set[str]) -> str:
     properties = feature.get("properties") or {}
     found = next((str(v) for v in (properties.get("name"), feature.get("id"), properties.get("id")) if v), "")
     name = plain(found) or str(number)
     return name if name.lower() not in taken else f"{name} #{number}"
-
-
-def _is_table(path: Path) -> bool:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.readline().strip().split(",") == list(tables.SHARES.columns)
 
 
 def _row(image: str, polygon: str, mask: NDArray[np.uint8]) -> dict[str, object]:

@@ -23,6 +23,7 @@ def predict_masks(
     store: ChipStore, chip_ids: Sequence[str], predictor: Predictor
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
     """Predict masks in batches: yield chip ids and n x H x W uint8 of {0, 1, 255}, 255 without data."""
+    store.require_bands(predictor.card.bands, "the model")
     with tqdm(total=len(chip_ids), desc="predict", unit="chip", disable=None) as bar:
         for batch in store.batches(chip_ids, predictor.batch):
             yield batch, predictor.masks(store.chips(batch), store.percentiles(batch))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -58,8 +60,11 @@ def only_writer(path: Path) -> AbstractContextManager[None]:
 
     Raises:
         FolderBusyError: Another process writes the file.
+        PermissionError: The file is read-only, which its replacement would ignore.
     """
     file = path.resolve()
+    if file.exists() and not os.access(file, os.W_OK):
+        raise PermissionError(errno.EACCES, "it is read-only: `chmod u+w` it to add verdicts", str(path))
     return hold(file.with_name(f".{file.name}.lock"), f"another review is open on {path}")
 
 

@@ -13,6 +13,11 @@ class DeviceMemoryError(ValueError):
     """Insufficient device memory; the message says which setting to lower."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice; on a CPU torch has no class of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
 def resolve_device(wanted: str) -> str:
     """Resolve `auto`, `cpu` or `cuda` to `cpu` or `cuda`.
 

@@ -24,9 +24,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it into place when the block ends without an error.
 
-    Readers see either the old file or the complete new one. The temporary file is removed after an error; after a kill,
-    the next process that writes to the folder removes it. The temporary name keeps the suffix, because writers such as
-    pandas and numpy derive the format from it.
+    Readers see either the old file or the complete new one, which keeps the permissions of the old one. The temporary
+    file is removed after an error; after a kill, the next process that writes to the folder removes it. The temporary
+    name keeps the suffix, because writers such as pandas and numpy derive the format from it.
 
     Raises:
         OSError: The disk is full or a quota is exhausted; the error names `path`.
@@ -38,20 +38,27 @@ def atomic(path: Path | str) -> Iterator[Path]:
         _swept.add(folder)
     handle, part = _temporary(path)
     try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())
-        part.replace(path)
+        with full_disk_named(path, part):
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.chmod(_mode(path))
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def full_disk_named(path: Path, part: Path) -> Iterator[None]:
+    """Let the error for a full disk name `path`: the system's names no file, or only the temporary one, `part`."""
+    try:
+        yield
     except OSError as error:
-        # The system's error names no file, or only the temporary one.
         if error.errno in FULL and (error.filename is None or str(part) in map(str, (error.filename, error.filename2))):
             message = f"{os.strerror(error.errno)}: the file was not written; free some space and run again"
             raise OSError(error.errno, message, str(path)) from error
         raise
-    finally:
-        part.unlink(missing_ok=True)
-        os.close(handle)
 
 
 def _temporary(path: Path) -> tuple[int, Path]:
@@ -92,10 +99,13 @@ def part_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
 
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
+def _mode(path: Path) -> int:
+    """Permissions of a file, or those that a new one gets."""
+    if path.is_file():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -113,7 +123,7 @@ def read_json(path: Path | str) -> Any:
     """Read JSON; raise a `ValueError` that names the file."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 

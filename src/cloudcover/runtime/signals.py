@@ -11,13 +11,16 @@ from types import FrameType
 
 
 def end_cleanly() -> None:
-    """Let SIGTERM end this process like an exception, so that temporary files are removed and locks released.
+    """Let SIGTERM and SIGHUP end this process like an exception: temporary files are removed and locks released.
 
-    Schedulers, `timeout` and a system shutdown send SIGTERM, which otherwise terminates Python at once. Only the main
-    thread can install a handler; in other threads this function does nothing.
+    Schedulers, `timeout` and a system shutdown send SIGTERM, and a closed terminal sends SIGHUP; either otherwise
+    terminates Python at once. An ignored signal, such as SIGHUP under `nohup`, stays ignored. Only the main thread can
+    install a handler; in other threads this function does nothing.
     """
     if current_thread() is main_thread():
-        signal.signal(signal.SIGTERM, _end)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _end)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -94,7 +95,13 @@ def place(source: Path, target: Path, how: str) -> None:
     part = part_of(target)
     part.unlink(missing_ok=True)  # left by a killed run
     if how == "hardlink":
-        os.link(source, part)
+        try:
+            os.link(source, part)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            message = "a hard link cannot lead to another file system: set data.link to symlink or copy"
+            raise OSError(errno.EXDEV, message, str(source), None, str(target)) from None
     else:
         part.symlink_to(source.resolve())
     part.replace(target)

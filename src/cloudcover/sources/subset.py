@@ -32,9 +32,10 @@ def select(chips: pd.DataFrame, splits: list[str], subset: int | float | list[st
     frame = chips[chips["split"].isin(splits)]
     if isinstance(subset, str):
         try:
-            subset = [name for line in Path(subset).read_text(encoding="utf-8").splitlines() if (name := line.strip())]
-        except OSError as error:
-            raise SubsetError(f"data.subset: {subset} cannot be read: {error.strerror}") from None
+            lines = Path(subset).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SubsetError(f"data.subset: {subset} cannot be read: {error}") from None
+        subset = [name for line in lines if (name := line.strip())]
     if isinstance(subset, list):
         if unknown := set(subset) - {*chips["chip_id"], *chips["location"]}:
             raise SubsetError(f"data.subset: the set has no chip or location {listed(sorted(unknown))}")

@@ -20,6 +20,7 @@ from cloudcover.losses.build import build_loss
 from cloudcover.losses.targets import per_pixel
 from cloudcover.models.normalize import Digital, Normalize
 from cloudcover.models.upsample import repeat_pixels
+from cloudcover.runtime.device import is_out_of_memory
 from cloudcover.runtime.files import derive_seed
 from cloudcover.train.data import Batch
 from cloudcover.train.distributed import Place, gather, share_buffers, total
@@ -35,7 +36,7 @@ class NotFiniteError(RuntimeError):
 
 
 class OutOfMemoryError(RuntimeError):
-    """GPU memory that is too small even for one chip at a time; the message says what to lower."""
+    """Memory that is too small even for one chip at a time; the message says what to lower."""
 
 
 def cosine(step: int, steps: int, warmup: int, floor: float) -> float:
@@ -189,7 +190,9 @@ class Learner:
             self.optimizer.zero_grad()
             try:
                 return self._accumulate(batch)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if self.micro_batch == 1 or self.place.size > 1:
                     raise self._too_small(self.micro_batch, batch) from error
             self.micro_batch = (self.micro_batch + 1) // 2
@@ -252,7 +255,9 @@ class Learner:
             target, weight = batch["target"], batch["weight"]
             try:
                 logits = self.forward(batch["dn"], batch["percentiles"])
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 raise self._too_small(len(target), batch) from error
             loss = self.loss(*gather(logits, target, weight))
             valid = (target != IGNORE_INDEX) & (weight > 0)[:, None, None]

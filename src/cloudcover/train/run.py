@@ -62,9 +62,9 @@ def train(
 ) -> ModelCard:
     """Train a model, and publish it as a model folder and a learning curve.
 
-    The training state is kept below `work`, in a folder named by the fingerprint of everything that determines the run.
-    The same command resumes after the last finished epoch; other parameters or data start a new training. The state is
-    removed when the model is published.
+    The training state is kept below `work`, in a folder named by the run, the fold and the fingerprint of everything
+    else that determines the result. The same command resumes after the last finished epoch; other parameters or data
+    start a new training. The state is removed when the model is published.
 
     Args:
         config: The parameters.
@@ -79,16 +79,18 @@ def train(
 
     Raises:
         SplitError: There is a leak between training and validation.
+        ForeignStateError: The folder of the state holds that of another training.
         NotFiniteError: The loss is NaN or infinite.
-        OutOfMemoryError: The GPU's memory is too small for one chip.
+        OutOfMemoryError: The memory is too small for one chip.
         DeviceError: Devices are missing.
         LoggerError: The library of `compute.logger` is not installed.
     """
     check(split, config.folds.group)
     identity = training_fingerprint(config, store, split, masks)
     seed = derive_seed(config.seed, config.training.seed, run, fold)
-    state = work / identity[:16]
+    state = work / fingerprint([identity, run, fold])[:16]
     name = f"{run} fold {fold}"
+    owner = f"{name} (fingerprint {identity})"
     p, compute = config.training, config.compute
     torch.set_num_threads(compute.threads)  # it determines the order of sums, and thus the last bits of a result
     device = resolve_device(compute.device)
@@ -129,7 +131,7 @@ def train(
         log.info("%s is trained by %d processes on %d nodes", name, place.size, distributed.nodes())
     if resume := last_state(state):
         log.info("%s resumes after %s", name, resume.stem)
-        _restore(load_state(resume), learner, average, progress)
+        _restore(load_state(resume, owner), learner, average, progress)
     else:
         log.info("%s: %d chips to learn from (%d pseudo-labelled), %d to validate on", name, len(split.training),
                  int((split.training["label"] == "pseudo").sum()), len(split.validation))  # fmt: skip
@@ -144,7 +146,7 @@ def train(
             if place.rank == 0:
                 _report(name, progress, p.steps, rate, device)
                 record(progress.history[-1])
-                save_state(state, progress.epochs - 1, _state(learner, average, progress))
+                save_state(state, progress.epochs - 1, owner, _state(learner, average, progress))
     network.load_state_dict(progress.weights)
     card = ModelCard(
         architecture=config.model.architecture,

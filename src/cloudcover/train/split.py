@@ -57,8 +57,13 @@ def select(
         doubt_weight: Whether a given label that the audit has judged is weighted by 1 - its suspicion (`score`).
 
     Raises:
-        SplitError: There is nothing to learn from or nothing to validate on.
+        SplitError: There is nothing to learn from or nothing to validate on, or chips have no fold.
     """
+    if missing := sorted(set(labels["chip_id"]) - set(folds["chip_id"])):
+        raise SplitError(
+            f"{len(missing)} chips have labels but no fold, such as {missing[0]}: the folds are of another set or cut "
+            "off; run the stage `folds` again"
+        )
     columns = ["chip_id", "label", *(["source", "score"] if doubt_weight else [])]
     chips = folds.merge(labels[columns], on="chip_id", validate="one_to_one").sort_values("chip_id")
     chips["weight"] = chips["label"].map({"pseudo": pseudo_weight}).fillna(1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -313,3 +314,21 @@ def test_a_member_overrides_network_and_augmentation_and_keeps_the_rest() -> Non
     assert (changed.cutmix, changed.crop_size, changed.vflip) == (0.5, 64, 0.25)
     assert b.override_model(params.model) == params.model
     assert b.override_augmentation(params.augmentation) == params.augmentation
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("training", "learning_rate", math.inf), ("training", "weight_decay", math.inf),
+        ("input", "mean", [math.nan] * 4), ("input", "std", [math.inf] * 4), ("input", "std", [0.2, 0.2, 0.0, 0.2]),
+    ],
+)  # fmt: skip
+def test_numbers_are_finite_and_divisors_positive(section, key, value):
+    with pytest.raises(ParamsError, match=rf"{section}\.{key}.*(finite|above 0)"):
+        validate({section: {key: value}})
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "params.yaml").write_bytes("seed: 1  # caf\xe9".encode("latin-1"))
+    with pytest.raises(ParamsError, match=r"params\.yaml is not UTF-8 text"):
+        load(tmp_path / "params.yaml")

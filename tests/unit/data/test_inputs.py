@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from rasterio.shutil import copy as copy_raster
 
 from cloudcover.cli import main
 from cloudcover.data import shards
-from cloudcover.data.chips import ChipError, read_band
+from cloudcover.data.chips import ChipError, read_band, read_chip
 from cloudcover.data.layout import LayoutError, write_file_table
 from cloudcover.data.pack import PackError
 from cloudcover.data.store import ChipStore
@@ -301,6 +302,12 @@ def test_links_to_folders_and_files_are_followed(tmp_path, link):
     store, quarantine = run(bring(source, tmp_path / "raw", link=link))
     assert quarantine.empty
     assert store.index["labelled"].sum() == 4
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "B02.tif")
+    with pytest.raises(ChipError, match=r"B02: .*B02\.tif is not a file"):
+        read_chip(tmp_path, None, ["B02"], (64, 64))
 
 
 def test_two_files_of_one_name_are_refused_with_both(layout):

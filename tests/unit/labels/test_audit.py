@@ -313,6 +313,15 @@ def test_the_command_prints_the_most_suspicious_labels_and_writes_them_all(small
     assert names == written.sort_values("suspicion", ascending=False)["chip_id"].head(5).tolist()
 
 
+def test_the_command_replaces_no_table_of_another_kind(small, out_of_fold, tmp_path):
+    (tmp_path / "mine.csv").write_text("chip_id,note\nc0,mine\n")
+    arguments = ["audit", small[0].root, "--probabilities", out_of_fold, "--out", tmp_path / "mine.csv"]
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == 1
+    assert "mine.csv exists and is no table of label audit" in result.output
+    assert (tmp_path / "mine.csv").read_text() == "chip_id,note\nc0,mine\n"
+
+
 def test_the_command_names_the_arrays_there_are(small, out_of_fold):
     store, _ = small
     arguments = ["audit", store.root, "--probabilities", out_of_fold, "--policy", "d4"]

@@ -197,6 +197,16 @@ def test_other_files_are_refused(tmp_path, name, content, message):
         read_verdicts(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["list.txt", "list.yml", "list.csv"])
+def test_lists_of_a_spreadsheet_are_read_with_their_byte_order_mark_and_line_ends(tmp_path, name):
+    content = {"txt": "a\r\nb\r\n", "yml": "overall: [a, b]\r\n", "csv": "chip_id\r\na\r\nb\r\n"}[name[-3:]]
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert read_verdicts(tmp_path / name)["chip_id"].tolist() == ["a", "b"]
+    (tmp_path / name).write_bytes(content.replace("b", "\xe9").encode("latin-1"))
+    with pytest.raises(ImportListError, match=rf"{name} (is not UTF-8 text|cannot be read)"):
+        read_verdicts(tmp_path / name)
+
+
 def test_one_file_may_hold_several_reviews_and_a_manifest_is_one(tmp_path):
     (tmp_path / "votes.csv").write_text("chip_id,ana,bo\na,1,0\nb,1,1\nc,0,x\n")
     mine = read_verdicts(f"{tmp_path}/votes.csv:ana")

@@ -1,9 +1,14 @@
 """Prediction: ensembles, bundles, masks on disk, and chips that a model was not made for."""
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +17,14 @@ import pandas as pd
 import pytest
 import rasterio
 import torch
+from click.testing import CliRunner
 
 from cloudcover.augment.tta import POLICIES
+from cloudcover.cli import main
 from cloudcover.config.params import validate
 from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
+from cloudcover.data.chips import read_mask
 from cloudcover.data.folds import TEST
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.decision import InferenceSettings, apply_temperature, mask_of
@@ -205,6 +213,19 @@ def test_a_policy_that_does_not_fit_a_chip_names_it(bright, tmp_path):
     assert (tmp_path / "out" / "a.tif").exists()
 
 
+def test_a_chip_whose_name_is_no_text_is_named_and_all_others_are_done(bright, tmp_path):
+    bright_set(tmp_path / "set", ["a", "b"])
+    try:
+        (tmp_path / "set/a").rename(tmp_path / "set" / os.fsdecode(b"a\xff"))
+    except OSError:
+        pytest.skip("the file system only takes names that are text")
+    words = ["predict", tmp_path / "set", "--model", bright(), "--out", tmp_path / "out", "--device", "cpu"]
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 1
+    assert "B02.tif has a name that is no text, which GDAL cannot open: rename it" in result.output
+    assert (tmp_path / "out/b.tif").exists()
+
+
 def test_processes_write_the_masks_that_threads_write(bright, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for number in range(11):
@@ -225,6 +246,33 @@ def test_processes_write_the_masks_that_threads_write(bright, tmp_path, monkeypa
     assert [path.read_bytes() for path in written[0]] == [path.read_bytes() for path in written[1]]
 
 
+def test_a_killed_process_ends_the_run_with_whole_masks_and_the_next_completes_them(bright, tmp_path, monkeypatch):
+    folder = bright_set(tmp_path / "set", [f"c{number:02d}" for number in range(40)])
+    chips, out, finished = find_images([folder], BANDS), tmp_path / "out", threading.Event()
+
+    def kill_one():
+        while len(multiprocessing.active_children()) < 2 and not finished.is_set():
+            time.sleep(0.01)
+        while not list(out.glob("*.tif")) and not finished.is_set():
+            time.sleep(0.001)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(predict_chips, "_processes", lambda *_: 2)
+            with pytest.raises(BrokenProcessPool):
+                predict_images(Predictor([bright()], batch=2), chips, Outputs(out))
+    finally:
+        finished.set()
+        killer.join()
+    for path in out.glob("[!.]*.tif"):
+        assert read_mask(path, "mask")[0].shape == (64, 64)
+    assert len(predict_images(Predictor([bright()]), chips, Outputs(out))) == 40
+    assert not [path for path in out.iterdir() if ".part" in path.name]
+
+
 def test_processes_for_files_load_no_torch():
     program = "import sys, cloudcover.predict.files; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -242,8 +290,9 @@ def test_masks_of_the_device_are_those_of_its_probabilities(bright):
     np.testing.assert_array_equal(predictor.masks(dn, percentiles), expected)
 
 
-def test_weights_that_are_no_numbers_are_refused_with_model_and_chip(bright, tmp_path):
-    folders = [bright(0.5, "good"), bright(float("nan"), "bad")]
+@pytest.mark.parametrize("level", ["nan", "inf", "-inf"])
+def test_weights_that_are_no_numbers_are_refused_with_model_and_chip(bright, tmp_path, level):
+    folders = [bright(0.5, "good"), bright(float(level), "bad")]
     chips = find_images([bright_set(tmp_path / "set", "ab")], BANDS)
     with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad gives probabilities that are not finite"):
         predict_images(Predictor(folders), chips, Outputs(tmp_path / "out"))
@@ -264,6 +313,37 @@ def test_too_little_memory_of_a_gpu_says_what_to_lower(bright, monkeypatch):
     monkeypatch.setattr(type(predictor.engines[0]), "logits", full)
     with pytest.raises(DeviceMemoryError, match=r"too small for 2 chips of 64 x 64 pixels: lower compute\.pred"):
         predictor.masks(chips_of(1, 2, 3), np.zeros((3, 4, 2), np.float32))
+
+
+LIMITED = """
+import resource, sys
+import numpy as np, torch
+from pathlib import Path
+from cloudcover.predict.predictor import Predictor
+
+torch.set_num_threads(1)
+predictor = Predictor([Path(sys.argv[1])], device="cpu", batch=int(sys.argv[2]))
+dn, percentiles = np.ones((64, 4, 512, 512), np.uint16), np.zeros((64, 4, 2), np.float32)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (700 << 20), -1))
+try:
+    print(predictor.masks(dn[: int(sys.argv[3])], percentiles).shape)
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_too_little_memory_of_a_machine_says_what_to_lower(tmp_path):
+    model = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
+    save_model(tmp_path / "model", build_model(model, BANDS), card())
+    words = [sys.executable, "-c", LIMITED, tmp_path / "model"]
+    printed = [
+        subprocess.run([*words, batch, chips], capture_output=True, text=True, check=True).stdout
+        for batch, chips in (("64", "64"), ("1", "2"))
+    ]
+    assert printed[0].startswith("the memory of cpu is too small for 64 chips of 512 x 512 pixels: lower compute.pred")
+    assert printed[1] == "(2, 512, 512)\n"
 
 
 @needs_gpu
@@ -301,6 +381,9 @@ def test_out_of_fold_predictions_are_those_of_each_policy_and_take_time(bright, 
 
         dn = np.random.default_rng(0).integers(500, 9000, (4, 4, 64, 64)).astype(np.uint16)
         index = pd.DataFrame(index=["c0"])
+
+        def require_bands(self, bands, whose):
+            assert bands == BANDS
 
         def chips(self, ids):
             return self.dn[[int(i[1:]) for i in ids]]

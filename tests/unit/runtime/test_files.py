@@ -50,6 +50,22 @@ def test_a_written_file_has_ordinary_permissions(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
 
 
+def test_an_older_files_permissions_are_kept(tmp_path):
+    path = tmp_path / "a.txt"
+    for mode in (0o600, 0o664, 0o444):
+        path.touch()
+        path.chmod(mode)
+        write_text(path, "x")
+        assert path.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"{", b"[" * 100_000])
+def test_json_that_cannot_be_read_names_its_file(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
 def test_json_refuses_nan_and_names_a_broken_file(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})

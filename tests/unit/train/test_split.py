@@ -47,6 +47,12 @@ def test_nothing_to_validate_on_says_what_to_change():
         select(*tables_of(["none", "human"], [0, 1]), fold=0)
 
 
+def test_a_chip_without_a_fold_is_named():
+    labels, folds = tables_of(LABELS, FOLDS)
+    with pytest.raises(SplitError, match=r"1 chips have labels but no fold, such as c6: the folds are of another set"):
+        select(labels, folds[:-1], fold=0)
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["human", "none", "pseudo", "true"]), st.integers(TEST, 2)), min_size=3, max_size=30

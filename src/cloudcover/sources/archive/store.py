@@ -191,9 +191,9 @@ def _download(web: WebFolder, path: Path) -> None:
 def _checksums(path: Path) -> dict[str, str]:
     """Read lines of md5sum: `<32 digits>  <name>`; raises `ArchiveError`."""
     try:
-        found = re.findall(r"^([0-9a-f]{32}) [ *](.*\S)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError as error:
-        raise ArchiveError(f"data.checksums: {path} cannot be read: {error.strerror}") from None
+        found = re.findall(r"^([0-9a-f]{32}) [ *](.*\S)", path.read_text(encoding="utf-8-sig"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArchiveError(f"data.checksums: {path} cannot be read: {error}") from None
     if not found:
         raise ArchiveError(f"data.checksums: {path} is not as md5sum writes it: <32 digits>  <name>")
     return {name: md5 for md5, name in found}

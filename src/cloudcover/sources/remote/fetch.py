@@ -18,7 +18,7 @@ from cloudcover.data import ownership, tables
 from cloudcover.data.chips import stem_of
 from cloudcover.data.layout import EXTRA, hashed, read_metadata, remove_empty_folders
 from cloudcover.data.strays import refuse_strays, stray_labels
-from cloudcover.runtime.files import atomic, part_of
+from cloudcover.runtime.files import atomic, full_disk_named, part_of
 from cloudcover.runtime.locks import hold
 from cloudcover.runtime.text import named
 from cloudcover.sources.archive.store import ARCHIVES, Archives
@@ -144,7 +144,11 @@ def _fetch_missing(store: Store, wanted: dict[str, Listed], journal: Journal, es
     Raises:
         DownloadError: Names the files that failed; the others are there.
     """
-    missing = {path: listed for path, listed in wanted.items() if not journal.intact(path, listed.bytes, listed.etag)}
+    missing = {
+        path: listed
+        for path, listed in wanted.items()
+        if not journal.intact(path, store.origin(listed.key), listed.bytes, listed.etag)
+    }
     need = sum(estimate if listed.bytes is None else listed.bytes for listed in missing.values())
     logger.info("%d of %d files are missing, up to %.2f GB", len(missing), len(wanted), need / 1e9)
     content.check_space(journal.root, need)
@@ -180,9 +184,10 @@ def _fetch_one(store: Store, path: str, listed: Listed, journal: Journal) -> int
     """Fetch, check and publish a file, and return its length [bytes], 0 if the source has no such label."""
     part, origin = part_of(journal.root / path), store.origin(listed.key)
     try:
-        store.fetch(listed.key, part)
-        length = content.check(part, path, listed.bytes)
-        journal.publish(part, path, listed.etag, origin)
+        with full_disk_named(journal.root / path, part):
+            store.fetch(listed.key, part)
+            length = content.check(part, path, listed.bytes)
+            journal.publish(part, path, listed.etag, origin)
         return length
     except MissingError:
         journal.add(Entry(path, 0, "", 0, "", origin, absent=True))

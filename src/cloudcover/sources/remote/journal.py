@@ -67,10 +67,19 @@ class Journal:
             self._entries[entry.path] = entry
         self.keep(self._entries.keys())
 
-    def intact(self, path: str, size: int | None = None, etag: str = "") -> bool:
-        """Whether a file is on disk as it was fetched, with the length [bytes] and version that the source reports."""
+    def intact(self, path: str, origin: str, size: int | None = None, etag: str = "") -> bool:
+        """Whether a file is on disk as it was fetched.
+
+        Args:
+            path: Path in the challenge's layout.
+            origin: Where it would be fetched from now; without equal versions, a file from elsewhere is another file.
+            size: Length that the source reports [bytes], or None.
+            etag: Version that the source reports, or empty.
+        """
         entry, full = self._entries.get(path), self.root / path
         if entry is None or (etag and entry.etag and etag != entry.etag) or size not in (None, entry.bytes):
+            return False
+        if entry.origin != origin and not (etag and etag == entry.etag):
             return False
         if entry.absent:
             return not self._recheck
