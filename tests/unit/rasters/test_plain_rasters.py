@@ -116,7 +116,7 @@ def test_a_chips_own_scale_offset_mask_and_the_given_offset_count(tmp_path):
             "cannot be read .*truncated or not a GeoTIFF",
         ),
         (lambda c: os.truncate(c / "B03.tif", 3000), r"B03: .*cannot be read .*truncated or not a GeoTIFF"),
-        (lambda c: shutil.copy(c / "B03.tif", c / "B03.TIFF"), r"B03.*have one name"),
+        (lambda c: shutil.copy(c / "B03.tif", c / "B03.TIFF"), r"B03.*have the same name"),
     ],
 )
 def test_a_bad_chip_is_named_with_band_and_file(tmp_path, spoil, message):
