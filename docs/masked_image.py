@@ -17,8 +17,9 @@ from PIL import Image
 
 from cloudcover import load_model
 from cloudcover.data.layout import read_metadata
+from cloudcover.data.values import DN_PER_REFLECTANCE
 from cloudcover.rasters.find import find_images
-from cloudcover.report.pictures import true_colour
+from cloudcover.report.pictures import GAMMA, STRETCH, displayed
 
 CLOUD = np.array([0, 190, 255])
 """Colour of the mask, red, green and blue [0-255]."""
@@ -42,7 +43,8 @@ def main(folder: Path, chips: tuple[str, ...], out: Path) -> None:
         with found.open() as image:
             dn = image.read(slice(0, image.grid.height), slice(0, image.grid.width))
         cloud = model.predict(dn) == 1
-        colour = true_colour(dn, bands)
+        rgb = dn[[bands.index(band) for band in ("B04", "B03", "B02")]].transpose(1, 2, 0)
+        colour = displayed(rgb / DN_PER_REFLECTANCE / STRETCH, GAMMA)
         masked = np.where(cloud[..., np.newaxis], (1 - SHARE) * colour + SHARE * CLOUD, colour).astype(np.uint8)
         for axis, picture in ((upper, colour), (lower, masked)):
             axis.imshow(picture)
