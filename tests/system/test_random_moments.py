@@ -91,7 +91,6 @@ def act(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield act
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_random_moment_changes_nothing_and_shows_no_half_file(given, tmp_path, command, act):
     if command == "export" and find_spec("openvino") is None:
