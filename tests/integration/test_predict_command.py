@@ -139,7 +139,9 @@ def test_a_file_that_is_no_geojson_of_polygons_is_refused(trained, tmp_path, tex
     assert run(*words).exit_code == 2  # without a table for the shares
 
 
-@pytest.mark.parametrize("coordinates", [[], [[["a", 1], [2, 3], [4, 5], ["a", 1]]], [[[1, 2]]], 7, None])
+@pytest.mark.parametrize(
+    "coordinates", [[], [[["a", 1], [2, 3], [4, 5], ["a", 1]]], [[[1, 2]]], 7, [None], [["ab"]], None]
+)
 def test_polygons_without_rings_of_numbers_are_refused_with_file_and_feature(tmp_path, coordinates):
     (tmp_path / "a.json").write_text(json.dumps({"type": "Polygon", "coordinates": coordinates}))
     with pytest.raises(ValueError, match=r"a\.json: feature 1 is no valid Polygon"):

@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
-from rasterio.features import bounds, geometry_mask, is_valid_geom
+from rasterio.features import bounds, geometry_mask
 from rasterio.warp import transform_geom
 
 from cloudcover.data import tables
@@ -108,11 +108,16 @@ def read_polygons(path: Path) -> Polygons:
 
 
 def _is_sound(geometry: dict[str, Any]) -> bool:
-    """Whether the coordinates of a geometry are rings of numbers."""
+    """Whether the coordinates of a geometry are rings of finite numbers; rasterio crashes on texts among them."""
+    polygons = [geometry.get("coordinates")] if geometry["type"] == "Polygon" else geometry.get("coordinates")
     try:
-        return is_valid_geom(geometry) and all(map(math.isfinite, bounds(geometry)))
-    except (ValueError, TypeError, LookupError):
+        rings = [np.asarray(ring) for polygon in polygons or () for ring in polygon]
+    except (ValueError, TypeError):
         return False
+    return bool(rings) and all(
+        ring.dtype.kind in "if" and ring.ndim == 2 and len(ring) >= 4 and ring.shape[1] >= 2 and np.isfinite(ring).all()
+        for ring in rings
+    )
 
 
 def _name(feature: dict[str, Any], number: int, taken: set[str]) -> str:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cloudcover.runtime.files import full_disk_named
+
 logger = logging.getLogger(__name__)
 
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -53,7 +55,8 @@ def hold(path: Path, busy: str) -> Iterator[None]:
     # A soft lock would survive a killed process.
     lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
     try:
-        lock.acquire()
+        with full_disk_named(path, path):
+            lock.acquire()
     except Timeout:
         holder = _described(path.read_bytes()) or "a process that is just starting or ending"
         raise FolderBusyError(f"{busy}: {holder}. Wait until it ends, or stop it.") from None

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from cloudcover.data import tables
-from cloudcover.runtime.files import sha256, write_text
+from cloudcover.runtime.files import full_disk_named, sha256, write_text
 
 WORK = ".download"
 """Folder below `data/raw` for the journal, the lock, the source's tables and unfinished archives."""
@@ -93,7 +93,7 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Record a finished file."""
-        with self._lock, self._file.open("a", encoding="utf-8") as output:
+        with full_disk_named(self._file, self._file), self._lock, self._file.open("a", encoding="utf-8") as output:
             self._entries[entry.path] = entry
             output.write(entry.line())
 
