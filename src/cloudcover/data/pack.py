@@ -199,7 +199,7 @@ def _read(entry: dict[str, str], job: _Job) -> Chip:
             continue
         _refuse_changed(job.raw / path, band, digest)
         if band == "label" and label:
-            raise ChipError(band, f"{label} and {path} have one name: remove one of them")
+            raise ChipError(band, f"{label} and {path} have the same name: remove one of them")
         label = job.raw / path if band == "label" else label
     folder, size = job.raw / f"{entry['split']}_features" / entry["chip_id"], params.chip_size
     return read_chip(folder, label, params.bands, (size, size), nodata=params.nodata, offset=params.offset)

@@ -317,7 +317,7 @@ def test_two_files_of_one_name_are_refused_with_both(layout):
     write_file_table(raw, "test")
     _, quarantine = run(raw)
     assert "B02.tif and B02.tiff have the same name" in reasons(quarantine)["c001"]
-    assert "have one name: remove one of them" in reasons(quarantine)["c002"]
+    assert "have the same name: remove one of them" in reasons(quarantine)["c002"]
 
 
 def test_hidden_folders_are_no_chips(layout):
