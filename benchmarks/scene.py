@@ -105,7 +105,7 @@ def run(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, floa
 
 
 def seams(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, float]:
-    """What windows change, with their overlap and without, against a prediction in one piece."""
+    """Measure the effect of windows, with and without overlap, against a prediction in one piece."""
     import numpy as np
 
     from cloudcover.predict.bundle import load_bundle

@@ -113,7 +113,7 @@ class Chain:
         }
 
     def _labels(self, name: str, params: Params) -> tuple[pd.DataFrame, PseudoLabels | TrueMasks | None]:
-        """The labels of the round, made again where the recipe has another rule, and the masks that go with them."""
+        """Return the labels of the round, remade if the recipe has another rule, and their masks."""
         recipe = RECIPES[name]
         out = self.folder / "data/labels" / self.name
         if "pseudo_labels" in recipe:

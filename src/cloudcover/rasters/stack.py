@@ -131,10 +131,10 @@ def _align(
     request: Request,
     stack: ExitStack,
 ) -> str:
-    """Put bands of larger pixels on the grid of the smallest ones, in `sources`; return what was done, in words.
+    """Resample bands of larger pixels to the grid of the smallest ones, in `sources`; describe the changes in words.
 
     Raises:
-        ChipError: a band has another place than that of the smallest pixels, or must be resampled but has a mask.
+        ChipError: A band has another place than that of the smallest pixels, or needs resampling but has a mask.
     """
     grids = [grid_of(sources[layer.uri]) for layer in layers]
     finest = min(range(len(layers)), key=lambda index: grids[index].pixel)
@@ -147,17 +147,17 @@ def _align(
         if stored.masked:
             raise ChipError(
                 layer.band,
-                f"{layer.shown} has a mask of its own and pixels of {grid.pixel:g}, not {aim.pixel:g}: "
+                f"{layer.shown} has its own mask and pixels of {grid.pixel:g}, not {aim.pixel:g}: "
                 f"resample it to the size of {layers[finest].band}, or write its mask as a nodata value",
             )
         done.append(f"{layer.band} resampled from {grid.pixel:g} to {aim.pixel:g}")
-        if grid_of(sources[layer.uri]) != aim:  # a raster of several bands is resampled once
+        if grid_of(sources[layer.uri]) != aim:  # a raster with several bands is resampled once
             sources[layer.uri] = stack.enter_context(_resampled(sources[layer.uri], aim, stored, request))
     return ", ".join(done)
 
 
 def _resampled(source: DatasetReader, aim: Grid, stored: Stored, request: Request) -> WarpedVRT:
-    """Return a bilinear view of a raster on another grid; pixels without data stay so and do not spread."""
+    """Return a bilinear view of a raster on another grid; pixels without data do not spread."""
     nodata = request.nodata if stored.nodata is None else stored.nodata
     return WarpedVRT(
         source,

@@ -163,7 +163,7 @@ class BatchLoader:
         return {**batch, **self._named(share.rows)}
 
     def _named(self, rows: NDArray[np.int64]) -> Batch:
-        """What of a batch never goes to a device."""
+        """Return the part of a batch that never goes to a device."""
         chip_ids, pseudo = self._chip_ids[rows].tolist(), self._pseudo[rows].tolist()
         return {"chip_id": chip_ids, "pseudo": pseudo, "locations": self._locations}
 

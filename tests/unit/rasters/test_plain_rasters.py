@@ -355,5 +355,5 @@ def test_pixels_without_data_stay_so_when_they_are_resampled(tmp_path):
 def test_a_band_with_a_mask_of_its_own_is_not_resampled(tmp_path):
     write(tmp_path / "x_B02.tif", stored(0))
     write(tmp_path / "x_B11.tif", stored(1, 24), metres=20, mask=np.tri(24, dtype=bool))
-    with pytest.raises(ChipError, match=r"B11: .*has a mask of its own and pixels of 20, not 10: resample it"):
+    with pytest.raises(ChipError, match=r"B11: .*has its own mask and pixels of 20, not 10: resample it"):
         read(tmp_path, ["B02", "B11"])

@@ -106,11 +106,11 @@ class Archives:
         raise ArchiveError(f"{name} has no {wanted}: it was replaced meanwhile")
 
     def origin(self, key: str) -> str:
-        """Archive and member."""
+        """Return archive and member."""
         return key or str(self._folder)
 
     def _contents(self, name: str) -> tuple[dict[str, Item], Images]:
-        """What `inspect` finds in an archive, from an earlier run where its MD5 is the same."""
+        """Return the result of `inspect` for an archive, from an earlier run if its MD5 is the same."""
         if name not in self._md5:
             raise ArchiveError(f"data.checksums names no MD5 of {name}")
         index = self._work / f"{self._md5[name]}.json"

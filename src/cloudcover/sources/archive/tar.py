@@ -1,4 +1,4 @@
-"""The members of a tar.gz, of which nothing can harm: no links, no names that lead out of it, no bombs."""
+"""Safe reading of a tar.gz: links, names that lead out of it, and decompression bombs are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BoundedGzip(gzip.GzipFile):
 
 
 def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
-    """The regular files of an archive, one after the other; each can be read until the next is asked for.
+    """Yield the regular files of an archive, one after another; each can be read until the next is requested.
 
     Raises:
         ArchiveError: An absolute name, a name with `..`, a link, a device, a member that is too large, a

@@ -41,7 +41,7 @@ def check(part: Path, path: str, length: int | None = None) -> int:
 
 
 def _wrong_with(part: Path, size: int, dtype: str) -> str | None:
-    """What is wrong with a TIFF, by its header: GDAL would not notice before it reads pixels that are cut off."""
+    """Explain what is wrong with a TIFF, from its header: GDAL would notice missing pixels only on reading them."""
     try:
         with tifffile.TiffFile(part) as tiff:
             page = tiff.pages.first

@@ -20,7 +20,7 @@ class MissingError(DownloadError):
 
 
 def refusal(status: int, said: str, name: str) -> DownloadError:
-    """The error for what a server answered to the request for `name`, such as `404 Not Found`."""
+    """Return the error for a server's response to the request for `name`, such as `404 Not Found`."""
     if status in (401, 403):
         return AccessError(
             f"{name}: the server answered {said}. Access is denied: if the source needs a SAS, it has expired or lacks "

@@ -38,7 +38,7 @@ _TOLERATED = 10
 
 
 def open_store(params: DataParams, raw: Path) -> Store:
-    """The container, bucket, web folder or archives that the parameters and the environment name, for use in `raw`.
+    """Return the container, bucket, web folder or archives given by the parameters and the environment.
 
     Raises:
         SecretError: No SAS where one is named, or a token without an address.
@@ -90,7 +90,7 @@ def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
 
 
 def plan(chips: pd.DataFrame, bands: list[str], listing: dict[str, Listed], lists: bool = True) -> dict[str, Listed]:
-    """The files of the chips by path, in the order of the listing, and the crosswalk.
+    """Return the files of the chips by path, in the order of the listing, and the crosswalk.
 
     Args:
         chips: chip_id, split.

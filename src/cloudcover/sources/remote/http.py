@@ -102,7 +102,7 @@ class WebFolder:
         return f"{self._root}/{quote(key)}"
 
     def _answer(self, method: str, key: str, headers: dict[str, str] | None = None) -> requests.Response:
-        """An answer of status 200, 206 or 416, whose body is not read yet."""
+        """Return a response of status 200, 206 or 416, whose body is not read yet."""
         url = self.origin(key)
         try:
             response = self._session.request(

@@ -45,7 +45,7 @@ class Entry:
     absent: bool = False
 
     def line(self) -> str:
-        """The entry as a line of JSON."""
+        """Return the entry as a line of JSON."""
         return json.dumps(vars(self), separators=(",", ":")) + "\n"
 
 
@@ -109,6 +109,6 @@ class Journal:
         write_text(self._file, "".join(entry.line() for entry in self._entries.values()))
 
     def manifest(self) -> pd.DataFrame:
-        """The files that are on disk, by `tables.FILES`."""
+        """Return the files that are on disk, by `tables.FILES`."""
         present = [vars(entry) for entry in self._entries.values() if not entry.absent]
         return pd.DataFrame(present, columns=list(tables.FILES.columns))
