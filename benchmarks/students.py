@@ -73,7 +73,7 @@ class Chain:
         folder: The folder of the chain.
         name: The round.
         work: Where models and labels are kept.
-        device: auto, cpu or cuda.
+        device: Auto, cpu or cuda.
     """
 
     def __init__(self, folder: Path, name: str, work: Path, device: str) -> None:

@@ -120,7 +120,7 @@ class Archives:
         return {chip: Item(*item) for chip, item in items.items()}, images
 
     def _archive(self, name: str) -> Path:
-        """Where an archive is, after its MD5 was compared; it is fetched if need be."""
+        """Return the path of an archive after comparing its MD5; it is fetched if necessary."""
         path, url = self._folder / name, self._params.url
         if path in self._checked:
             return path

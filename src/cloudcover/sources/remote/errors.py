@@ -1,4 +1,4 @@
-"""What can go wrong with a download; no message holds a secret."""
+"""Errors of downloads; no message contains a secret."""
 
 from __future__ import annotations
 

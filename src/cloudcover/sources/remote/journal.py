@@ -1,4 +1,4 @@
-"""What a folder of downloaded files already holds: a line per finished file, so that a later run fetches the rest.
+"""The journal of a download: one line per finished file, so that a later run fetches only the rest.
 
 A line is written before the file is renamed into place: a file without a line is not trusted, and a line without its
 file means nothing.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MIRROR = "https://radiantearth.blob.core.windows.net/mlhub/ref_cloud_cover_detection_challenge_v1/final"
 """The public copy on Azure, which `source: azure` reads when it is given neither a SAS nor `data.url`."""
 FOLDERS = ("", "public/", "private/")
-"""Where a split may be below the root: the challenge had it there, the mirrors keep `public/` and `private/`."""
+"""Possible folders of a split below the root: the challenge has none, the mirrors have `public/` and `private/`."""
 TABLES = tuple(f"{split}_metadata.csv" for split in SPLITS)
 RETRIES: RetryConfig = {"max_retries": 10, "retry_timeout": timedelta(minutes=2)}
 _LAYOUT = re.compile(
