@@ -14,8 +14,7 @@ from scipy import ndimage
 from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
-from cloudcover.labels.evidence import BATCH
-from cloudcover.labels.geometry import geometry_evidence
+from cloudcover.labels.geometry import BATCH, geometry_evidence
 from cloudcover.labels.spectral import separability, spectral_evidence
 from cloudcover.sources.fetch import fetch
 

@@ -1,4 +1,4 @@
-"""Collect the learning curves of all runs in one table (loss, Jaccard in 0-1, seconds)."""
+"""Collect the validated epochs of all learning curves in one table (loss, Jaccard in 0-1, seconds)."""
 
 from pathlib import Path
 
@@ -15,7 +15,8 @@ def main() -> None:
 
     frames = []
     for path in map(Path, snakemake.input):
-        frames.append(tables.HISTORY.read(path).assign(run=run_of_curve(path), fold=fold_of(path)))
+        validated = tables.HISTORY.read(path).dropna(subset="validation_jaccard")  # plots show an empty cell as zero
+        frames.append(validated.assign(run=run_of_curve(path), fold=fold_of(path)))
     write_text(snakemake.output[0], pd.concat(frames).to_csv(index=False))
 
 

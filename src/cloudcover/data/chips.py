@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
-from rasterio.windows import Window
 
 from cloudcover.data.grid import Grid
 from cloudcover.data.values import Stored, read_dn
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+    from rasterio.windows import Window
 
 IGNORE_INDEX = 255
 """Value of unknown label pixels, ignored by loss, metric, coverage and audit."""
@@ -104,6 +105,9 @@ def open_tiff(path: Path, name: str) -> Iterator[DatasetReader]:
     Raises:
         ChipError: It is missing, or GDAL or the system cannot read it, on opening or while it is open.
     """
+    import rasterio
+    from rasterio.errors import RasterioError
+
     try:
         if not path.exists():
             raise ChipError(name, f"{path} is missing{instead(path)}")

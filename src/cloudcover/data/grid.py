@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from affine import Affine
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
 TOLERANCE_PIXELS = 1e-3
 """Maximum difference of corners between equal grids, because writers round transforms differently."""
@@ -75,6 +73,9 @@ def same_crs(one: str, other: str) -> bool:
     """Return whether two texts, such as `EPSG:32633` and its WKT, are one CRS; an empty text equals only another."""
     if one == other or not (one and other):
         return one == other
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
     try:
         return bool(CRS.from_user_input(one) == CRS.from_user_input(other))
     except CRSError:

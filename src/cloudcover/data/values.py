@@ -10,15 +10,16 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
-from rasterio.io import DatasetReader, DatasetWriter
-from rasterio.windows import Window
 
 from cloudcover.runtime.text import listed
+
+if TYPE_CHECKING:  # GDAL is loaded when a raster is opened: most stages read the store alone
+    from rasterio.io import DatasetReader, DatasetWriter
+    from rasterio.windows import Window
 
 DN_PER_REFLECTANCE = 10_000.0
 """Digital numbers per unit of reflectance in Sentinel-2 products."""
@@ -64,7 +65,7 @@ class Stored:
             scale=source.scales[index - 1],
             offset=source.offsets[index - 1],
             nodata=_held(source.nodatavals[index - 1], dtype),
-            masked=MaskFlags.per_dataset in source.mask_flag_enums[index - 1],
+            masked=_has_mask(source, index),
             reflectance=dtype.kind == "f",
         )
 
@@ -222,11 +223,18 @@ def _refuse_extremes(valid: NDArray[Any], factor: float, shift: float, says: Sto
         )
 
 
+def _has_mask(source: DatasetReader, index: int) -> bool:
+    """Return whether a band's file has a mask that says which pixels are known."""
+    from rasterio.enums import MaskFlags
+
+    return MaskFlags.per_dataset in source.mask_flag_enums[index - 1]
+
+
 def copy_meaning(source: DatasetReader, part: DatasetWriter, window: Window) -> None:
     """Copy scale, offset and mask of the source to a copied window; its nodata value is in the profile."""
     if (source.scales, source.offsets) != ((1,) * source.count, (0,) * source.count):
         part.scales, part.offsets = source.scales, source.offsets
-    if MaskFlags.per_dataset in source.mask_flag_enums[0]:
+    if _has_mask(source, 1):
         part.write_mask(source.read_masks(1, window=window))
 
 

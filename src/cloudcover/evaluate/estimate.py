@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy import stats
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -67,7 +67,7 @@ class Estimate(BaseModel):
 
 def quantile(freedom: float) -> float:
     """Return the half-width of an interval in standard errors, by Student's t; 0 without degrees of freedom."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) if freedom > 0 else 0.0
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) if freedom > 0 else 0.0
 
 
 def widening(groups: int) -> float:

@@ -21,11 +21,9 @@ from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.disagreement import committee_evidence, confident_levels, model_evidence
-from cloudcover.labels.evidence import BATCH
-from cloudcover.labels.geometry import THUMBNAIL, best_match, geometry_evidence, reduce
+from cloudcover.labels.geometry import BATCH, THUMBNAIL, best_match, enlarge, geometry_evidence, reduce
 from cloudcover.labels.scenes import scene_evidence
 from cloudcover.labels.score import error_share_text, estimated_error_share, is_determined, score_labels
-from cloudcover.labels.trees import enlarge
 from cloudcover.masks.codec import decode_predictions
 from cloudcover.masks.overlap import iou
 from cloudcover.runtime.text import listed

@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
+from cloudcover.labels.geometry import BATCH
 from cloudcover.labels.spectral import separability, spectral_evidence
 from cloudcover.labels.trees import TreeCommittee, draw, one_core_each
 from cloudcover.masks.codec import encode_predictions
 
-BATCH = 4
-"""Number of chips per task, small enough for the processor's cache."""
 TREE_FOLDS = 5
 """Number of scene-disjoint folds of the trees, if there are enough scenes."""
 

@@ -17,6 +17,8 @@ from cloudcover.masks.overlap import iou
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+BATCH = 4
+"""Number of chips per task, small enough for the processor's cache."""
 COARSE = 64
 """Side of the reduced masks in the search for shifts [cells]."""
 THUMBNAIL = 16
@@ -34,6 +36,14 @@ def reduce(masks: NDArray[np.generic], side: int) -> NDArray[np.float32]:
     height, width = masks.shape[1] // side, masks.shape[2] // side
     cut = masks[:, : height * side, : width * side].astype(np.float32)
     return np.asarray(cut.reshape(len(masks), side, height, side, width).mean(axis=(2, 4)))
+
+
+def enlarge(values: NDArray[np.float32], height: int) -> NDArray[np.float32]:
+    """Resample N x S x S to N x height x height bilinearly, constant beyond the centres of the outer cells."""
+    side = values.shape[1]
+    place = np.clip((np.arange(height) + 0.5) * side / height - 0.5, 0, side - 1)
+    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(side)), 0).astype(np.float32)
+    return np.asarray(weights @ values @ weights.T, np.float32)
 
 
 def geometry_evidence(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> dict[str, Floats]:

@@ -169,7 +169,7 @@ class Trees:
             folds: Fold of each chip.
 
         Returns:
-            N x S x S float32 in [0, 1]; `enlarge` resamples it to pixels.
+            N x S x S float32 in [0, 1]; `geometry.enlarge` resamples it to pixels.
         """
         cells = np.empty(values.shape[:3], np.float32)
         for fold in np.unique(folds):
@@ -250,11 +250,3 @@ class TreeCommittee:
         values = describe(dn, bands)
         strangers = self.strangers.probabilities(values, self.folds[rows])
         return np.stack([strangers, self.neighbours.probabilities(values, self.single[rows])], axis=1)
-
-
-def enlarge(values: NDArray[np.float32], height: int) -> NDArray[np.float32]:
-    """Resample N x S x S to N x height x height bilinearly, constant beyond the centres of the outer cells."""
-    side = values.shape[1]
-    place = np.clip((np.arange(height) + 0.5) * side / height - 0.5, 0, side - 1)
-    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(side)), 0).astype(np.float32)
-    return np.asarray(weights @ values @ weights.T, np.float32)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.masks.codec import PREDICTION_STEPS, decode_predictions
@@ -41,6 +40,8 @@ def fit_temperature(histogram: NDArray[np.int64]) -> float:
     """Fit the temperature with the lowest log loss (Guo et al. 2017); 1 if the histogram (2 x 256) is empty."""
     if not histogram.any():
         return 1.0
+
+    from scipy.optimize import minimize_scalar  # half a second that other users of this module need not spend
 
     def loss(log_temperature: float) -> float:
         return float(log_loss(histogram, np.exp(log_temperature)) / histogram.sum())

@@ -17,6 +17,7 @@ from cloudcover.data import tables
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.codec import encode_predictions
 from cloudcover.predict.predictor import Predictor
+from cloudcover.runtime.allocator import keep_buffers
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic
 
@@ -49,6 +50,7 @@ def predict_oof(
     order["row"] = order.index
     size = store.chips(store.index.index[:1].tolist()).shape[-1]
     out.mkdir(parents=True, exist_ok=True)
+    keep_buffers()
     with ExitStack() as stack:
         arrays = {}
         for policy in policies:

@@ -15,6 +15,7 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.store import ChipStore
 from cloudcover.predict.outputs import tags_of, write_mask
 from cloudcover.predict.predictor import Predictor
+from cloudcover.runtime.allocator import keep_buffers
 from cloudcover.runtime.arrays import create_array
 from cloudcover.runtime.files import atomic, sha256
 
@@ -24,6 +25,7 @@ def predict_masks(
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
     """Predict masks in batches: yield chip ids and n x H x W uint8 of {0, 1, 255}, 255 without data."""
     store.require_bands(predictor.card.bands, "the model")
+    keep_buffers()
     with tqdm(total=len(chip_ids), desc="predict", unit="chip", disable=None) as bar:
         for batch in store.batches(chip_ids, predictor.batch):
             yield batch, predictor.masks(store.chips(batch), store.percentiles(batch))

@@ -37,6 +37,10 @@ from cloudcover.train.state import last_state, load_state, save_state
 
 log = logging.getLogger(__name__)
 
+VALIDATIONS = 5
+"""Maximum number of validations where no epoch is selected. They show the curve and change nothing, and on the demo's
+folds each takes as long as a third of a pass."""
+
 
 def training_fingerprint(config: TrainingConfig, store: ChipStore, split: Split, masks: Masks | None) -> str:
     """Hash everything that determines the result: parameters, chips, labels, library versions."""
@@ -177,10 +181,10 @@ class _Progress:
     Attributes:
         monitor: Figure that selects the epoch, `validation_jaccard` or `validation_location_mean`; None: the last epoch
             is kept, and there is no early stopping.
-        history: Rows of `tables.HISTORY`, one per epoch.
+        history: Rows of `tables.HISTORY`, one per epoch, without validation figures where none was due.
         steps: Number of finished optimizer steps.
-        kept: Number of the kept epoch: the one with the highest figure (the first of equals), or the last; -1 before
-            the first.
+        kept: Number of the kept epoch: the one with the highest figure (the first of equals), or the last validated
+            one; -1 before the first.
         figures: Validation figures of that epoch.
         weights: Weights of the network in that epoch, on the CPU.
     """
@@ -199,11 +203,16 @@ class _Progress:
 
     def ended(self, steps: int, patience: int) -> bool:
         """Return whether all steps are done, or the figure has not risen for `patience` epochs."""
-        return self.steps >= steps or (self.kept >= 0 and self.epochs - 1 - self.kept >= patience)
+        waited = self.epochs - 1 - self.kept
+        return self.steps >= steps or (self.monitor is not None and self.kept >= 0 and waited >= patience)
 
-    def add(self, row: dict[str, float], figures: dict[str, float], network: nn.Module) -> None:
-        """Add an epoch, and keep its weights if it is the best so far, or if there is no monitor."""
-        self.history.append({**row, **figures})
+    def validates(self, epochs: int) -> bool:
+        """Return whether validation follows the present epoch of so many; it always follows the last one."""
+        return self.monitor is not None or (epochs - 1 - self.epochs) % -(-epochs // VALIDATIONS) == 0
+
+    def keep(self, figures: dict[str, float], network: nn.Module) -> None:
+        """Add figures to the last epoch, and keep its weights if it is the best so far, or if there is no monitor."""
+        self.history[-1] |= figures
         if self.kept < 0 or self.monitor is None or figures[self.monitor] > self.figures[self.monitor]:
             self.kept, self.figures = self.epochs - 1, figures
             self.weights = {k: v.detach().to("cpu", copy=True) for k, v in network.state_dict().items()}
@@ -217,7 +226,7 @@ def _epoch(
     training: BatchLoader,
     validation: BatchLoader,
 ) -> float:
-    """Train for one pass over the chips, or less if the wanted number of steps is reached, and validate.
+    """Train for one pass over the chips, or less if the wanted number of steps is reached, and validate if it is due.
 
     Returns:
         Training speed [chips/s], without validation.
@@ -229,21 +238,27 @@ def _epoch(
     loss = learner.train_epoch(batches, progress.epochs, average.update if average else lambda: None)
     rate = steps * params.batch_size / (time.perf_counter() - start)
     progress.steps += steps
+    due = progress.validates(-(-params.steps // len(training)))
     row = {"epoch": float(progress.epochs), "learning_rate": learner.learning_rate, "train_loss": loss}
-    with average.applied() if average else nullcontext():
-        figures = learner.validate(validation)
-        progress.add(row, figures, learner.network)
+    progress.history.append(row)
+    if due:
+        with average.applied() if average else nullcontext():
+            progress.keep(learner.validate(validation), learner.network)
     progress.history[-1]["seconds"] = time.perf_counter() - start
     return rate
 
 
 def _report(name: str, progress: _Progress, steps: int, rate: float, device: str) -> None:
     row = progress.history[-1]
+    validation = (
+        f", validation loss {row['validation_loss']:.4f}, Jaccard {row['validation_jaccard']:.4f}"
+        if "validation_loss" in row
+        else ""
+    )
     memory = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory" if device == "cuda" else ""
     log.info(
-        "%s epoch %d, step %d/%d: loss %.4f, validation loss %.4f, Jaccard %.4f, %.1f s, %.0f chips/s%s",
-        name, progress.epochs, progress.steps, steps, row["train_loss"], row["validation_loss"],
-        row["validation_jaccard"], row["seconds"], rate, memory,
+        "%s epoch %d, step %d/%d: loss %.4f%s, %.1f s, %.0f chips/s%s",
+        name, progress.epochs, progress.steps, steps, row["train_loss"], validation, row["seconds"], rate, memory,
     )  # fmt: skip
 
 

@@ -19,10 +19,18 @@ from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.disagreement import committee_evidence, confident_levels, model_evidence, self_confidence
 from cloudcover.labels.evidence import EvidenceError, gather_evidence
-from cloudcover.labels.geometry import axis_edge, best_match, best_shift, geometry_evidence, reduce, straight_edge
+from cloudcover.labels.geometry import (
+    axis_edge,
+    best_match,
+    best_shift,
+    enlarge,
+    geometry_evidence,
+    reduce,
+    straight_edge,
+)
 from cloudcover.labels.scenes import scene_evidence, shared
 from cloudcover.labels.spectral import haze, separability, spectral_evidence
-from cloudcover.labels.trees import Sample, TreeCommittee, Trees, cells, describe, draw, enlarge, one_core_each
+from cloudcover.labels.trees import Sample, TreeCommittee, Trees, cells, describe, draw, one_core_each
 from cloudcover.masks.overlap import iou
 from helpers.labelled import BANDS, LEVELS, SIZE, clouds, folds_of, outlined, pixels, seen, small_set
 

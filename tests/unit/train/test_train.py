@@ -35,6 +35,8 @@ def test_a_model_learns_and_its_folder_predicts_by_itself(chips, tmp_path):
     card = fit(chips, tmp_path, recipe_of(training={"steps": 24}))
     history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
     assert len(history) == 8
+    # Nothing is selected, so every second of eight passes is validated, the last one among them.
+    assert history["validation_jaccard"].notna().tolist() == [False, True] * 4
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0] / 2
     assert card.metrics["validation_jaccard"] == history["validation_jaccard"].iloc[-1]
     assert card.metrics["validation_jaccard"] > 0.8
