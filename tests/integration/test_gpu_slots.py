@@ -102,13 +102,13 @@ def test_devices_that_a_scheduler_has_chosen_are_respected(machine, monkeypatch,
 @pytest.mark.parametrize(("shown", "seen"), [("2", 1), ("", 0)])
 def test_too_few_visible_gpus_are_an_error_that_says_what_to_change(machine, monkeypatch, shown, seen):
     monkeypatch.setenv(gpu_slots.VISIBLE, shown)
-    with pytest.raises(GpuError, match=rf"asks for 2 GPUs, but sees {seen} \(CUDA_VISIBLE_DEVICES={shown}\)"):
+    with pytest.raises(GpuError, match=rf"requests 2 GPUs, but sees {seen} \(CUDA_VISIBLE_DEVICES={shown}\)"):
         gpu_slots.take(2)
 
 
 def test_a_machine_without_a_working_driver_has_no_gpus(machine, monkeypatch):
     (machine / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho 'Driver/library version mismatch'\nexit 18\n")
-    with pytest.raises(GpuError, match=r"asks for 1 GPUs, but sees 0: lower compute\.devices, or set compute.device"):
+    with pytest.raises(GpuError, match=r"requests 1 GPUs, but sees 0: lower compute\.devices, or set compute.device"):
         gpu_slots.take(1)
 
 

@@ -160,7 +160,7 @@ class Learner:
                 self._generator,
                 nodata=self.normalize.nodata,
                 of_batch=self._of_batch,
-                pseudo=batch["pseudo"],
+                pseudo=batch.get("pseudo"),
             )
             loss = self._gradients(batch)
             # Check the loss of the previous step: by now the GPU is busy with this one and does not become idle.
