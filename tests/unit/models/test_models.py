@@ -208,8 +208,8 @@ def test_unknown_architecture_and_unfit_parts_are_named():
         build_model(params().model_copy(update={"architecture": "unet3"}), BANDS)
     with pytest.raises(ModelError, match="architecture linknet cannot be built with encoder mit_b0"):
         build_model(params(architecture="linknet", encoder="mit_b0"), BANDS)
-    with pytest.raises(ModelError, match=r"decoder_channels \[8, 8\]"):
-        build_model(params(decoder_channels=[8, 8]), BANDS)
+    with pytest.raises(ModelError, match=r"decoder_channels \[8, 8, 8, 8, 8, 8\]"):
+        build_model(params(decoder_channels=[8] * 6), BANDS)
 
 
 def published_weights(encoder: str) -> dict[str, torch.Tensor]:
