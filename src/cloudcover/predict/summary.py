@@ -108,8 +108,9 @@ def read_polygons(path: Path) -> Polygons:
 
 
 def _is_sound(geometry: dict[str, Any]) -> bool:
-    """Whether the coordinates of a geometry are rings of finite numbers; rasterio crashes on texts among them."""
-    polygons = [geometry.get("coordinates")] if geometry["type"] == "Polygon" else geometry.get("coordinates")
+    """Return whether the coordinates of a geometry are rings of finite numbers; rasterio crashes on texts among them."""
+    coordinates: Any = geometry.get("coordinates")
+    polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
     try:
         rings = [np.asarray(ring) for polygon in polygons or () for ring in polygon]
     except (ValueError, TypeError):
