@@ -108,7 +108,7 @@ def read_polygons(path: Path) -> Polygons:
 
 
 def _is_sound(geometry: dict[str, Any]) -> bool:
-    """Return whether the coordinates of a geometry are rings of finite numbers; rasterio crashes on texts among them."""
+    """Return whether the coordinates of a geometry are rings of finite numbers; rasterio crashes on texts."""
     coordinates: Any = geometry.get("coordinates")
     polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
     try:
