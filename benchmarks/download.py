@@ -65,12 +65,12 @@ def make(root: Path, files: int, seed: int) -> None:
 
 
 def by_project(folder: Path) -> None:
-    """Return this project's azure source."""
+    """Download by this project's azure source."""
     fetch(DataParams.model_validate({"source": "azure", "chip_size": 256}), folder)
 
 
 def by_obstore(folder: Path) -> None:
-    """Return obstore alone, without checks."""
+    """Download by obstore alone, without checks."""
     url = urlsplit(os.environ["CLOUDCOVER_SAS_URL"])
     endpoint, _, container = f"{url.scheme}://{url.netloc}{url.path}".rpartition("/")
     store = AzureStore(

@@ -29,7 +29,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
 
 
 def _named(names: Sequence[str], request: Request) -> Iterator[tuple[str, str, int, str]]:
-    """Return image, band, pixel size from the name [m], and name of the files that contain one of the bands."""
+    """Yield image, band, pixel size from the name [m], and name of the files that contain one of the bands."""
     wanted = {plain_band(band) for band in request.bands}
     for name in names:
         match = NAME.fullmatch(name)
