@@ -50,7 +50,7 @@ format: .venv/tested ## format Python and Snakemake code
 	@ruff check --fix .
 	@snakefmt Snakefile workflow/rules
 
-proof: .venv/installed ## measure what the method recovers on five synthetic sets with known true masks (hours on two cores)
+proof: .venv/pretrained ## measure what the method recovers on five synthetic sets with known true masks (hours on two cores)
 	@snakemake -s workflow/proof.smk --cores $(CORES) --resources gpu=1 --quiet rules host -- proof
 
 ablation: .venv/pretrained ## measure the gains of augmentations, architectures, views and the ensemble on three such sets (hours)
