@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,14 @@ def write_tif(path: Path, pixels: NDArray[np.generic], x: float = 500_000, crs: 
     }
     with rasterio.open(path, "w", **profile, crs=crs, transform=from_origin(x, 5_000_000, 10, 10)) as output:
         output.write(pixels, 1)
+
+
+def write_chips(folder: Path, names: Iterable[str], shape: tuple[int, int] = (64, 64), dn: int = 9000) -> Path:
+    """Writes chips of one value in all bands; by default of bright cloud. Returns the folder."""
+    for name in names:
+        for band in BANDS:
+            write_tif(folder / name / f"{band}.tif", np.full(shape, dn, np.uint16))
+    return folder
 
 
 def blob(rng: np.random.Generator, size: int, share: float) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ import pytest
 from cloudcover.models import folder as model_folder
 from cloudcover.models.folder import save_model
 from cloudcover.predict.predictor import Predictor
-from helpers.networks import card
+from helpers.networks import Brightness, card
 
 
 @pytest.fixture
@@ -18,5 +18,17 @@ def model(tmp_path, monkeypatch):
         monkeypatch.setattr(model_folder, "build_model", lambda *_, **__: network)
         save_model(tmp_path / "model", network, card(**changes))
         return Predictor([tmp_path / "model"], tta, "cpu", batch=4, settings=settings)
+
+    return make
+
+
+@pytest.fixture
+def bright(tmp_path, monkeypatch):
+    """Makes model folders of `Brightness` networks: `bright(level, threshold=…)`."""
+    monkeypatch.setattr(model_folder, "build_model", lambda *_, **__: Brightness())
+
+    def make(level: float = 1.0, name: str = "final/unet/fold0", **changes):
+        save_model(tmp_path / name, Brightness(level), card(**changes))
+        return tmp_path / name
 
     return make
