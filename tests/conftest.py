@@ -1,4 +1,4 @@
-"""What all tests share: no network but loopback, servers on it, and small sets in the challenge's layout."""
+"""What all tests share: no network but loopback, servers on it, and small sets, stores and models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import runpy
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,10 @@ from hypothesis import settings
 import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
 from helpers.layouts import make_layout
 from helpers.paths import OFFLINE, SHARED, python_path
+
+if TYPE_CHECKING:
+    from cloudcover.data.store import ChipStore
+    from cloudcover.train.split import Split
 
 pytest_plugins = ("helpers.servers", "helpers.disks")
 
@@ -42,6 +47,30 @@ def real_chips() -> Path:
     if not folder.exists():
         pytest.skip(f"the real chips are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def learnable_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[ChipStore, Split]:
+    """Packed chips with clean labels, and those of them that the model of fold 0 learns from; only to be read."""
+    from helpers.training import learnable
+
+    return learnable(tmp_path_factory.mktemp("learnable"))
+
+
+@pytest.fixture(scope="session")
+def three_chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small chips with labels, one with a corner without data; only to be read."""
+    from helpers.bundles import write_three_chips
+
+    return write_three_chips(tmp_path_factory.mktemp("chips"))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, three_chips: Path) -> Path:
+    """A bundle of random networks whose threshold fits the three chips; only to be read."""
+    from helpers.bundles import random_bundle, read_chips
+
+    return random_bundle(tmp_path_factory.mktemp("models"), read_chips(three_chips / "train_features"))
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def random_bundle(root: Path, chips: NDArray[np.uint16]) -> Path:
     return root / "bundle"
 
 
-def three_chips(root: Path) -> Path:
+def write_three_chips(root: Path) -> Path:
     """Write three chips of 50 x 50 pixels, one with a corner without data, with labels."""
     make_layout(root, chips=3, size=50, scenes=3, unlabelled=0)
     cut_out(root / "train_features/c000", slice(5), slice(7))

@@ -22,6 +22,8 @@ from cloudcover.sources.fetch import fetch
 BANDS = ["B02", "B03", "B04", "B08"]
 SIZE = 128
 LEVELS = (0.8, 0.8)
+Gathered = tuple[pd.DataFrame, np.ndarray]
+"""What `gather_evidence` returns: the evidence, and the votes of the trees."""
 
 
 def clouds(number: int, seed: int = 0, level: float = 0.0) -> np.ndarray:

@@ -12,30 +12,25 @@ from cloudcover.models.folder import load_model
 from cloudcover.models.normalize import Normalize
 from cloudcover.predict.predictor import Predictor
 from cloudcover.train import run
-from helpers.training import dying_after, fit, learnable, recipe_of
-
-
-@pytest.fixture(scope="module")
-def chips(tmp_path_factory):
-    return learnable(tmp_path_factory.mktemp("set"))
+from helpers.training import dying_after, fit, recipe_of
 
 
 @pytest.mark.parametrize("architecture", get_args(Architecture))
-def test_it_trains_resumes_reloads_and_predicts(chips, tmp_path, monkeypatch, caplog, architecture):
+def test_it_trains_resumes_reloads_and_predicts(learnable_set, tmp_path, monkeypatch, caplog, architecture):
     caplog.set_level("INFO")
     config = recipe_of(model={"architecture": architecture}, training={"steps": 4, "batch_size": 6})
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_state", dying_after(1))
         with pytest.raises(KeyboardInterrupt):
-            fit(chips, tmp_path, config)
-    card = fit(chips, tmp_path, config)
+            fit(learnable_set, tmp_path, config)
+    card = fit(learnable_set, tmp_path, config)
     assert "resumes after epoch-00000" in caplog.text
     history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
     assert history["train_loss"].iloc[1] < history["train_loss"].iloc[0]
     assert card.metrics["validation_jaccard"] == history["validation_jaccard"].iloc[-1]
 
-    store, selection = chips
+    store, selection = learnable_set
     ids = selection.validation["chip_id"].tolist()
     dn, percentiles = store.chips(ids), store.percentiles(ids)
     network, reloaded = load_model(tmp_path / "model")

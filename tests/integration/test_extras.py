@@ -9,22 +9,10 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers.bundles import random_bundle, read_chips, three_chips
 from helpers.paths import ROOT
-
-
-@pytest.fixture(scope="module")
-def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return three_chips(tmp_path_factory.mktemp("chips"))
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, chips: Path) -> Path:
-    return random_bundle(tmp_path_factory.mktemp("models"), read_chips(chips / "train_features"))
 
 
 def closure(names: list[str]) -> set[str]:
@@ -66,7 +54,7 @@ for command in json.loads(sys.argv[2]):
 
 
 def test_prediction_needs_the_core_alone_and_other_commands_name_their_extra(
-    bundle: Path, chips: Path, tmp_path: Path
+    bundle: Path, three_chips: Path, tmp_path: Path
 ) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert len(project["dependencies"]) <= 12
@@ -79,8 +67,8 @@ def test_prediction_needs_the_core_alone_and_other_commands_name_their_extra(
         "{data: {source: http, url: http://localhost:1/set}, evaluation: {references: []}}"
     )
     commands = [
-        ["predict", str(chips / "train_features"), "--model", str(bundle), "--out", str(tmp_path / "masks")],
-        ["score", str(tmp_path / "masks"), str(chips / "train_labels")],
+        ["predict", str(three_chips / "train_features"), "--model", str(bundle), "--out", str(tmp_path / "masks")],
+        ["score", str(tmp_path / "masks"), str(three_chips / "train_labels")],
         ["review", "--store", str(tmp_path)],
         ["download"],
         ["tune", "--data", str(tmp_path)],

@@ -35,17 +35,12 @@ from helpers.training import dying_after, fit, learnable, recipe_of
 CURVE = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
 
 
-@pytest.fixture(scope="module")
-def chips(tmp_path_factory):
-    return learnable(tmp_path_factory.mktemp("set"))
-
-
 def curve(folder: Path) -> pd.DataFrame:
     return tables.HISTORY.read(folder / "model" / "history.csv")[CURVE]
 
 
-def test_training_that_is_killed_at_any_moment_ends_like_one_that_was_not(chips, tmp_path):
-    store, selection = chips
+def test_training_that_is_killed_at_any_moment_ends_like_one_that_was_not(learnable_set, tmp_path):
+    store, selection = learnable_set
     config = recipe_of(training={"steps": 12, "ema_decay": 0.9})
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cloudcover.train.run"])
@@ -81,8 +76,8 @@ def test_training_that_is_killed_at_any_moment_ends_like_one_that_was_not(chips,
     assert killed >= 3
 
 
-def test_too_little_memory_halves_the_micro_batch_and_keeps_the_batch(chips, tmp_path, monkeypatch, caplog):
-    fit(chips, tmp_path / "small", recipe_of(training={"steps": 6, "micro_batch": 2}))
+def test_too_little_memory_halves_the_micro_batch_and_keeps_the_batch(learnable_set, tmp_path, monkeypatch, caplog):
+    fit(learnable_set, tmp_path / "small", recipe_of(training={"steps": 6, "micro_batch": 2}))
     forward = Learner.forward
 
     def limited(self, dn, percentiles):
@@ -91,18 +86,18 @@ def test_too_little_memory_halves_the_micro_batch_and_keeps_the_batch(chips, tmp
         return forward(self, dn, percentiles)
 
     monkeypatch.setattr(Learner, "forward", limited)
-    fit(chips, tmp_path / "limited", recipe_of(training={"steps": 6}))
+    fit(learnable_set, tmp_path / "limited", recipe_of(training={"steps": 6}))
     assert "out of memory: from now on 2 chips per forward pass; the optimizer still steps every 4 chips" in caplog.text
     pd.testing.assert_frame_equal(curve(tmp_path / "small"), curve(tmp_path / "limited"))
 
 
-def test_a_chip_that_does_not_fit_ends_training_and_says_what_to_lower(chips, tmp_path, monkeypatch):
+def test_a_chip_that_does_not_fit_ends_training_and_says_what_to_lower(learnable_set, tmp_path, monkeypatch):
     def never(self, dn, percentiles):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Learner, "forward", never)
     with pytest.raises(OutOfMemoryError, match=r"too small for 1 chips of \(4, 64, 64\): lower training.micro_batch"):
-        fit(chips, tmp_path)
+        fit(learnable_set, tmp_path)
 
 
 LIMITED = """
@@ -153,7 +148,7 @@ def test_memory_that_is_really_too_small_halves_the_micro_batch_and_refuses_to_v
     assert "compute.prediction_batch, for validation" in message
 
 
-def test_a_loss_that_is_not_a_number_leaves_the_last_good_state_to_go_on_from(chips, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_a_number_leaves_the_last_good_state_to_go_on_from(learnable_set, tmp_path, monkeypatch):
     learn = Learner.train_epoch
 
     def broken(self, batches, epoch, after_step):
@@ -164,62 +159,62 @@ def test_a_loss_that_is_not_a_number_leaves_the_last_good_state_to_go_on_from(ch
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "train_epoch", broken)
         with pytest.raises(NotFiniteError, match="in epoch 2, batch 0"):
-            fit(chips, tmp_path / "broken")
+            fit(learnable_set, tmp_path / "broken")
     (state,) = (tmp_path / "broken" / "work").iterdir()
     found = last_state(state)
     assert found is not None
     assert found.stem == "epoch-00001"
-    fit(chips, tmp_path / "broken")
-    fit(chips, tmp_path / "whole")
+    fit(learnable_set, tmp_path / "broken")
+    fit(learnable_set, tmp_path / "whole")
     pd.testing.assert_frame_equal(curve(tmp_path / "broken"), curve(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize(
     ("name", "change"), [("round1", {"learning_rate": 0.02}), ("round1", {"seed": 7}), ("round2", {})]
 )
-def test_the_state_of_another_training_is_refused_with_both_names(chips, tmp_path, monkeypatch, name, change):
+def test_the_state_of_another_training_is_refused_with_both_names(learnable_set, tmp_path, monkeypatch, name, change):
     own, foreign = tmp_path / "own", tmp_path / "foreign"
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_state", dying_after(1))
         for folder, recipe, what in ((own, recipe_of(), "round1"), (foreign, recipe_of(training=change), name)):
             with pytest.raises(KeyboardInterrupt):
-                fit(chips, folder, recipe, what)
+                fit(learnable_set, folder, recipe, what)
     (mine,), (theirs,) = ((folder / "work").iterdir() for folder in (own, foreign))
     assert mine.name != theirs.name
     shutil.rmtree(mine)
     shutil.copytree(theirs, mine)
     before = {path.name: sha256(path) for path in mine.iterdir()}
     with pytest.raises(ForeignStateError, match=rf"by {name} fold 0 \(finger.*, but this is round1 fold 0 \(finger"):
-        fit(chips, own)
+        fit(learnable_set, own)
     assert {path.name: sha256(path) for path in mine.iterdir()} == before
     assert not (own / "model").exists()
 
 
-def test_a_sealed_file_that_is_no_state_is_refused_by_name(chips, tmp_path, monkeypatch):
+def test_a_sealed_file_that_is_no_state_is_refused_by_name(learnable_set, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_state", dying_after(1))
         with pytest.raises(KeyboardInterrupt):
-            fit(chips, tmp_path)
+            fit(learnable_set, tmp_path)
     (path,) = tmp_path.glob("work/*/epoch-00000.ckpt")
     for content in (b"PK", [1]):
         path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
         path.with_suffix(".sha256").write_text(sha256(path))
         with pytest.raises(ForeignStateError, match=rf"{path} (is no training state|was saved by another program)"):
-            fit(chips, tmp_path)
+            fit(learnable_set, tmp_path)
 
 
-def test_a_batch_that_cannot_be_gathered_ends_the_training(chips, tmp_path, monkeypatch):
+def test_a_batch_that_cannot_be_gathered_ends_the_training(learnable_set, tmp_path, monkeypatch):
     def gone(*_):
         raise OSError("labels-00000.npy is gone")
 
     monkeypatch.setattr(ChipStore, "labels", gone)
     with pytest.raises(OSError, match="is gone"):
-        fit(chips, tmp_path)
+        fit(learnable_set, tmp_path)
     assert not (tmp_path / "model").exists()
 
 
-def test_a_thread_that_dies_ends_the_training_and_an_epoch_is_never_short(chips, tmp_path, monkeypatch):
-    store, selection = chips
+def test_a_thread_that_dies_ends_the_training_and_an_epoch_is_never_short(learnable_set, tmp_path, monkeypatch):
+    store, selection = learnable_set
     seen = [c for batch in BatchLoader(store, selection.training, 5, seed=1) for c in batch["chip_id"]]
     assert sorted(seen) == sorted(selection.training["chip_id"])  # the last batch is a smaller one
     gather, calls = BatchLoader._batch, []
@@ -232,12 +227,12 @@ def test_a_thread_that_dies_ends_the_training_and_an_epoch_is_never_short(chips,
 
     monkeypatch.setattr(BatchLoader, "_batch", die)
     with pytest.raises(MemoryError, match="no memory for a batch"):
-        fit(chips, tmp_path)
+        fit(learnable_set, tmp_path)
     assert not (tmp_path / "model").exists()
 
 
-def test_a_shard_that_was_cut_ends_the_training_and_is_named(chips, tmp_path):
-    store, selection = chips
+def test_a_shard_that_was_cut_ends_the_training_and_is_named(learnable_set, tmp_path):
+    store, selection = learnable_set
     copy = shutil.copytree(store.root, tmp_path / "store")
     shard = next(copy.glob("chips-*.npy"))
     shard.write_bytes(shard.read_bytes()[:-1000])
@@ -245,17 +240,17 @@ def test_a_shard_that_was_cut_ends_the_training_and_is_named(chips, tmp_path):
         fit((ChipStore(copy), selection), tmp_path)
 
 
-def test_an_absent_gpu_that_was_asked_for_is_an_error(chips, tmp_path, monkeypatch):
+def test_an_absent_gpu_that_was_asked_for_is_an_error(learnable_set, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match=r"cuda was requested \(compute\.device or --device\), but torch finds no"):
-        fit(chips, tmp_path, recipe_of(compute={"device": "cuda"}))
+        fit(learnable_set, tmp_path, recipe_of(compute={"device": "cuda"}))
 
 
-def test_micro_batches_add_up_to_the_batch(chips, tmp_path, monkeypatch):
+def test_micro_batches_add_up_to_the_batch(learnable_set, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "build_model", plain_network)
     monkeypatch.setattr(run, "save_model", lambda *_: None)
     for size in (1, 3, 4):
-        fit(chips, tmp_path / str(size), recipe_of(training={"loss": "cross_entropy", "micro_batch": size}))
+        fit(learnable_set, tmp_path / str(size), recipe_of(training={"loss": "cross_entropy", "micro_batch": size}))
     for size in (1, 3):
         pd.testing.assert_frame_equal(curve(tmp_path / str(size)), curve(tmp_path / "4"), rtol=1e-4)
 
@@ -284,8 +279,8 @@ run.train(recipe, ChipStore(sys.argv[4]), Split(*items), out, folder / "work", r
 """
 
 
-def test_two_processes_learn_what_one_learns_from_the_same_batches(chips, tmp_path):
-    store, selection = chips
+def test_two_processes_learn_what_one_learns_from_the_same_batches(learnable_set, tmp_path):
+    store, selection = learnable_set
     pd.to_pickle([selection.training, selection.validation], tmp_path / "selection.pkl")
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
@@ -296,8 +291,8 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(chips, tmp_pa
     pd.testing.assert_frame_equal(curve(tmp_path / "1"), curve(tmp_path / "2"), rtol=1e-4)
 
 
-def test_processes_share_each_batch_and_even_it_out_with_chips_that_do_not_count(chips):
-    store, selection = chips
+def test_processes_share_each_batch_and_even_it_out_with_chips_that_do_not_count(learnable_set):
+    store, selection = learnable_set
     items = selection.training[:11]
     whole = list(BatchLoader(store, items, 4, seed=1, epoch=2))
     shares = [list(BatchLoader(store, items, 4, seed=1, epoch=2, rank=rank, processes=3)) for rank in range(3)]

@@ -15,18 +15,8 @@ import rasterio
 import cloudcover
 from cloudcover.api import PUBLIC
 from cloudcover.models.folder import ModelFolderError
-from helpers.bundles import random_bundle, read_chips, three_chips
+from helpers.bundles import read_chips
 from helpers.layouts import BANDS
-
-
-@pytest.fixture(scope="module")
-def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return three_chips(tmp_path_factory.mktemp("chips"))
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, chips: Path) -> Path:
-    return random_bundle(tmp_path_factory.mktemp("models"), read_chips(chips / "train_features"))
 
 
 def test_the_package_loads_nothing_until_a_name_is_used() -> None:
@@ -48,23 +38,23 @@ def test_type_checkers_see_the_names_that_exist() -> None:
         cloudcover.nothing  # noqa: B018
 
 
-def test_arrays_and_files_get_the_same_masks(bundle: Path, chips: Path, tmp_path: Path) -> None:
-    written = cloudcover.predict(chips / "train_features", tmp_path / "masks", model=bundle)
+def test_arrays_and_files_get_the_same_masks(bundle: Path, three_chips: Path, tmp_path: Path) -> None:
+    written = cloudcover.predict(three_chips / "train_features", tmp_path / "masks", model=bundle)
     expected = np.array([rasterio.open(path).read(1) for path in sorted(written)])
     model = cloudcover.load_model(bundle)
     assert model.bands == BANDS
-    dn = read_chips(chips / "train_features")
+    dn = read_chips(three_chips / "train_features")
     masks = model.predict(dn)
     assert (masks.dtype, masks.shape) == (np.uint8, (3, 50, 50))
     assert {0, 1, 255} == set(np.unique(masks))
     np.testing.assert_array_equal(masks, expected)
     np.testing.assert_array_equal(model.predict(dn[1]), expected[1])
-    figures = cloudcover.score(tmp_path / "masks", chips / "train_labels")
+    figures = cloudcover.score(tmp_path / "masks", three_chips / "train_labels")
     assert 0 < figures["jaccard"] < 1
 
 
-def test_reflectance_is_recognised_and_nan_has_no_data(bundle: Path, chips: Path) -> None:
-    model, dn = cloudcover.load_model(bundle), read_chips(chips / "train_features")
+def test_reflectance_is_recognised_and_nan_has_no_data(bundle: Path, three_chips: Path) -> None:
+    model, dn = cloudcover.load_model(bundle), read_chips(three_chips / "train_features")
     reflectance = np.where(dn == 0, np.nan, dn / 10_000)
     np.testing.assert_array_equal(model.predict(reflectance.astype(np.float32)), model.predict(dn))
     probabilities = model.probabilities(reflectance)

@@ -41,10 +41,8 @@ from cloudcover.masks.truth import TrueMasks
 from cloudcover.predict.oof import predict_oof
 from cloudcover.train.run import train
 from cloudcover.train.split import all_labels, select
-from helpers.labelled import BANDS, SIZE, clouds, drawn, evidence_of, folds_of, outlined, small_set
+from helpers.labelled import BANDS, SIZE, Gathered, clouds, drawn, evidence_of, folds_of, outlined
 from helpers.layouts import blob, write_tif
-
-Gathered = tuple[pd.DataFrame, np.ndarray]
 
 
 def wrong_labels(truth: np.ndarray) -> dict[str, np.ndarray]:
@@ -117,13 +115,6 @@ def test_the_share_of_errors_is_estimated_from_scores_alone(share, seed):
     assert adapted.mean() == pytest.approx(estimate, abs=1e-3)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> tuple[ChipStore, Path]:
-    """The store of the small set, and its folder."""
-    folder = tmp_path_factory.mktemp("set")
-    return small_set(folder), folder
-
-
 def error_of(folder: Path, chip_ids: Sequence[str]) -> np.ndarray:
     """The kind of error of each label, "" for right ones."""
     return tables.TRUTH.read(folder / "truth/masks.csv").set_index("chip_id")["error"].loc[list(chip_ids)].to_numpy()
@@ -143,15 +134,10 @@ def write_out_of_fold(store: ChipStore, truth: Path, folds: pd.DataFrame, out: P
 
 
 @pytest.fixture(scope="module")
-def out_of_fold(small) -> Path:
+def out_of_fold(small, tmp_path_factory) -> Path:
     store, folder = small
-    return write_out_of_fold(store, folder / "truth/masks.csv", folds_of(store), folder / "oof/fake")
-
-
-@pytest.fixture(scope="module")
-def gathered(small) -> Gathered:
-    store, _ = small
-    return gather_evidence(store, folds_of(store), seed=0, threads=2)
+    out = tmp_path_factory.mktemp("oof") / "fake"
+    return write_out_of_fold(store, folder / "truth/masks.csv", folds_of(store), out)
 
 
 def judged(store: ChipStore, gathered: Gathered, oof: Path, folds: pd.DataFrame, **options: object) -> pd.DataFrame:

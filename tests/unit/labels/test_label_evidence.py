@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -32,9 +31,7 @@ from cloudcover.labels.scenes import scene_evidence, shared
 from cloudcover.labels.spectral import haze, separability, spectral_evidence
 from cloudcover.labels.trees import Sample, TreeCommittee, Trees, cells, describe, draw, one_core_each
 from cloudcover.masks.overlap import iou
-from helpers.labelled import BANDS, LEVELS, SIZE, clouds, folds_of, outlined, pixels, seen, small_set
-
-Gathered = tuple[pd.DataFrame, np.ndarray]
+from helpers.labelled import BANDS, LEVELS, SIZE, clouds, folds_of, outlined, pixels, seen
 
 
 def test_self_confidence_is_the_soft_minimum_of_the_paper():
@@ -252,19 +249,6 @@ def test_each_thread_has_one_core_and_others_keep_theirs():
     with threadpool_limits(3, "openmp"), one_core_each(2) as pool:
         assert pool.submit(cores).result() == {1}
         assert cores() == {3}
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> tuple[ChipStore, Path]:
-    """The store of the small set, and its folder."""
-    folder = tmp_path_factory.mktemp("set")
-    return small_set(folder), folder
-
-
-@pytest.fixture(scope="module")
-def gathered(small) -> Gathered:
-    store, _ = small
-    return gather_evidence(store, folds_of(store), seed=0, threads=2)
 
 
 def test_a_scene_says_what_its_other_labels_have_in_common():

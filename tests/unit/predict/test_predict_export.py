@@ -17,19 +17,18 @@ from cloudcover.predict.openvino.card import ExportError, load_library
 from cloudcover.predict.openvino.export import export
 from cloudcover.predict.predictor import Predictor
 from cloudcover.runtime.files import read_json
-from helpers.training import fit, learnable, recipe_of
+from helpers.training import fit, recipe_of
 
 if find_spec("openvino") is None or find_spec("nncf") is None:  # importing them here would load their telemetry
     pytest.skip("needs the extra cloudcover[openvino]", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(learnable_set, tmp_path_factory):
     """A trained model folder and the store that it was trained on."""
     root = tmp_path_factory.mktemp("trained")
-    chips = learnable(root)
-    fit(chips, root, recipe_of(training={"steps": 18}), "final/unet")
-    return root / "model", chips[0]
+    fit(learnable_set, root, recipe_of(training={"steps": 18}), "final/unet")
+    return root / "model", learnable_set[0]
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,8 @@ from cloudcover.review.verdicts import Verdicts
 from helpers.review_set import SIZE, make_set
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("set")
-    make_set(folder)
-    return folder
-
-
-def test_chips_of_a_scene_share_one_stretch_and_clouds_are_white(root: Path) -> None:
-    pictures = Pictures(ChipStore(root / "store"), None)
+def test_chips_of_a_scene_share_one_stretch_and_clouds_are_white(reviewed: Path) -> None:
+    pictures = Pictures(ChipStore(reviewed / "store"), None)
     image = np.asarray(Image.open(io.BytesIO(pictures.colours("c000", "true"))))
     cloud = pictures.store.labels(["c000"])[0] == 1
     assert image.shape == (SIZE, SIZE, 3)
@@ -38,22 +31,22 @@ def test_chips_of_a_scene_share_one_stretch_and_clouds_are_white(root: Path) -> 
     assert same != other
 
 
-def test_masks_hold_label_unknown_and_prediction(root: Path) -> None:
-    store = ChipStore(root / "store")
-    pictures = Pictures(store, Predictions(newest(root / "oof"), SIZE))
+def test_masks_hold_label_unknown_and_prediction(reviewed: Path) -> None:
+    store = ChipStore(reviewed / "store")
+    pictures = Pictures(store, Predictions(newest(reviewed / "oof"), SIZE))
     codes = np.frombuffer(pictures.masks("c000"), np.uint8).reshape(SIZE, SIZE)
     label = store.labels(["c000"])[0]
     assert np.array_equal(codes & LABEL != 0, label == 1)
     assert np.array_equal(codes & UNKNOWN_LABEL != 0, label == 255)
-    truth = np.load(root / "oof/round1/none.npy")[0] > 0
+    truth = np.load(reviewed / "oof/round1/none.npy")[0] > 0
     assert np.array_equal(codes & PREDICTION != 0, truth[:, ::-1])  # round 2 is newer
     assert not np.frombuffer(Pictures(store, None).masks("c000"), np.uint8).max() & PREDICTION
 
 
-def test_agreement_leaves_unknown_pixels_out(root: Path) -> None:
-    store = ChipStore(root / "store")
-    pictures = Pictures(store, Predictions([root / "oof/round1"], SIZE))
-    predicted = np.load(root / "oof/round1/none.npy")[0] > 0
+def test_agreement_leaves_unknown_pixels_out(reviewed: Path) -> None:
+    store = ChipStore(reviewed / "store")
+    pictures = Pictures(store, Predictions([reviewed / "oof/round1"], SIZE))
+    predicted = np.load(reviewed / "oof/round1/none.npy")[0] > 0
     assert (predicted & (store.labels(["c000"])[0] == 255)).any()  # or the test would show nothing
     assert pictures.agreement("c000") == {"iou": 1.0, "predicted_share": round(float(predicted.mean()), 4)}
 
@@ -80,9 +73,9 @@ def test_the_newest_round_is_shown_then_the_final_members_then_what_there_is(tmp
     assert newest(tmp_path / "baseline") == [tmp_path / "baseline"]
 
 
-def test_predictions_of_another_size_are_refused(root: Path) -> None:
+def test_predictions_of_another_size_are_refused(reviewed: Path) -> None:
     with pytest.raises(PredictionsError, match=r"round2 is of 64 x 64 pixels, but the store's are 512"):
-        Predictions(newest(root / "oof"), 512)
+        Predictions(newest(reviewed / "oof"), 512)
 
 
 def test_a_store_without_labels_cannot_be_reviewed(tmp_path: Path) -> None:

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from cloudcover.data import tables
 from cloudcover.data.label_errors import LABEL_ERRORS
 from cloudcover.data.store import ChipStore
 from cloudcover.labels.reasons import REASONS, explain
 from cloudcover.review.queue import Queue, rate
 from cloudcover.review.verdicts import Verdict
-from helpers.review_set import make_set
 
 NOON = "2026-01-01T12:00:00Z"
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("set")
-    make_set(folder)
-    return folder
-
-
-def test_the_most_suspicious_label_comes_first_and_filters_combine(root: Path) -> None:
-    queue = Queue(ChipStore(root / "store").index, tables.AUDIT.read(root / "audit.csv"))
+def test_the_most_suspicious_label_comes_first_and_filters_combine(reviewed: Path) -> None:
+    queue = Queue(ChipStore(reviewed / "store").index, tables.AUDIT.read(reviewed / "audit.csv"))
     verdicts = {"c003": Verdict("c003", "bad", "Ada", "", NOON), "c009": Verdict("c009", "clean", "Ada", "", NOON)}
     assert list(queue.select({}, {})["chip_id"])[:3] == ["c000", "c001", "c002"]
     assert list(queue.select({}, {"order": "least"})["chip_id"])[:2] == ["c021", "c020"]
@@ -37,16 +27,16 @@ def test_the_most_suspicious_label_comes_first_and_filters_combine(root: Path) -
     assert queue.select(verdicts, {"scene": "nowhere"}).empty
 
 
-def test_labels_come_scene_by_scene_without_an_audit(root: Path) -> None:
-    queue = Queue(ChipStore(root / "store").index, None)
+def test_labels_come_scene_by_scene_without_an_audit(reviewed: Path) -> None:
+    queue = Queue(ChipStore(reviewed / "store").index, None)
     scenes = list(queue.select({}, {})["scene"])
     assert scenes == sorted(scenes)
     assert len(scenes) == 22  # the two without a label are left out
     assert queue.describe("c000")["suspicion"] is None
 
 
-def test_neighbours_are_of_the_same_scene(root: Path) -> None:
-    queue = Queue(ChipStore(root / "store").index, None)
+def test_neighbours_are_of_the_same_scene(reviewed: Path) -> None:
+    queue = Queue(ChipStore(reviewed / "store").index, None)
     assert queue.neighbours("c006", 2) == ["c000", "c012"]
     assert queue.neighbours("c000", 9) == ["c006", "c012", "c018"]
 

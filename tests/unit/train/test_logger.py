@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cloudcover.data.store import ChipStore
 from cloudcover.train import run
 from cloudcover.train.logger import LoggerError, live_curves
-from helpers.training import dying_after, fit, learnable, recipe_of
+from cloudcover.train.split import Split
+from helpers.training import dying_after, fit, recipe_of
 
 ROWS = [{"epoch": float(k), "train_loss": 1 / (k + 1), "validation_jaccard": 0.1 * k} for k in range(3)]
 
@@ -71,16 +73,18 @@ def test_no_logger_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_training_that_was_cut_off_shows_its_whole_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_was_cut_off_shows_its_whole_curve(
+    learnable_set: tuple[ChipStore, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("tensorboard")
-    chips, config = learnable(tmp_path), recipe_of(compute={"logger": "tensorboard"})
+    config = recipe_of(compute={"logger": "tensorboard"})
     with monkeypatch.context() as context:
         context.setattr(run, "save_state", dying_after(2))
         with pytest.raises(KeyboardInterrupt):
-            fit(chips, tmp_path / "run", config)
+            fit(learnable_set, tmp_path / "run", config)
     curves = tmp_path / "run/curves/round1/fold0"
     assert len(tensorboard(curves)["train_loss"]) == 2
-    fit(chips, tmp_path / "run", config)
+    fit(learnable_set, tmp_path / "run", config)
     history = pd.read_csv(tmp_path / "run/model/history.csv")
     for name, values in tensorboard(curves).items():
         np.testing.assert_allclose(values, history[name], rtol=1e-5)

@@ -26,13 +26,8 @@ from helpers.paths import ROOT
 from helpers.training import dying_after, fit, learnable, needs_gpu, recipe_of
 
 
-@pytest.fixture(scope="module")
-def chips(tmp_path_factory):
-    return learnable(tmp_path_factory.mktemp("set"))
-
-
-def test_a_model_learns_and_its_folder_predicts_by_itself(chips, tmp_path):
-    card = fit(chips, tmp_path, recipe_of(training={"steps": 24}))
+def test_a_model_learns_and_its_folder_predicts_by_itself(learnable_set, tmp_path):
+    card = fit(learnable_set, tmp_path, recipe_of(training={"steps": 24}))
     history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
     assert len(history) == 8
     # Nothing is selected, so every second of eight passes is validated, the last one among them.
@@ -41,7 +36,7 @@ def test_a_model_learns_and_its_folder_predicts_by_itself(chips, tmp_path):
     assert card.metrics["validation_jaccard"] == history["validation_jaccard"].iloc[-1]
     assert card.metrics["validation_jaccard"] > 0.8
     assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
-    store, selection = chips
+    store, selection = learnable_set
     ids = selection.validation["chip_id"].tolist()
     predictor = Predictor([tmp_path / "model"], "flips", batch=4)
     predicted = predictor.probabilities(store.chips(ids), store.percentiles(ids)) > 0.5
@@ -49,15 +44,15 @@ def test_a_model_learns_and_its_folder_predicts_by_itself(chips, tmp_path):
     assert (predicted & label).sum() / (predicted | label).sum() > 0.8
 
 
-def test_the_best_epoch_may_be_chosen_by_the_mean_over_locations(chips, tmp_path):
-    card = fit(chips, tmp_path, recipe_of(training={"monitor": "location_mean"}))
+def test_the_best_epoch_may_be_chosen_by_the_mean_over_locations(learnable_set, tmp_path):
+    card = fit(learnable_set, tmp_path, recipe_of(training={"monitor": "location_mean"}))
     history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
     assert card.metrics["validation_location_mean"] == pytest.approx(history["validation_location_mean"].max())
     assert card.metrics["epoch"] == history["validation_location_mean"].argmax()
     best = history.loc[history["epoch"] == card.metrics["epoch"]].iloc[0]
     figures = ("epoch", "validation_loss", "validation_jaccard", "validation_location_mean")
     assert card.metrics == {name: pytest.approx(best[name]) for name in figures}
-    store, selection = chips
+    store, selection = learnable_set
     counts = store.index.loc[selection.validation["chip_id"], ["chip_id", "location"]].reset_index(drop=True)
     ids = counts["chip_id"].tolist()
     predicted = Predictor([tmp_path / "model"]).probabilities(store.chips(ids), store.percentiles(ids)) > 0.5
@@ -66,7 +61,7 @@ def test_the_best_epoch_may_be_chosen_by_the_mean_over_locations(chips, tmp_path
     assert location_mean(counts) == pytest.approx(card.metrics["validation_location_mean"])
 
 
-def test_a_reduced_copy_of_the_full_preset_trains_an_epoch(chips, tmp_path):
+def test_a_reduced_copy_of_the_full_preset_trains_an_epoch(learnable_set, tmp_path):
     params = load(ROOT / "config" / "presets" / "full.yaml")
     values = params.model_dump() | {"data": params.data.model_dump() | {"source": "synthetic", "chip_size": 64}}
     values["training"] |= {"steps": 3, "batch_size": 4}
@@ -74,13 +69,13 @@ def test_a_reduced_copy_of_the_full_preset_trains_an_epoch(chips, tmp_path):
     sections = [name for name in vars(recipe_of()) if name != "seed"]
     config = recipe_of(**{name: values[name] for name in sections})
     assert (config.model.encoder, config.model.architecture) == ("tu-resnest50d", "unet")
-    card = fit(chips, tmp_path, config)
+    card = fit(learnable_set, tmp_path, config)
     assert 0 <= card.metrics["validation_jaccard"] <= 1
     assert load_model(tmp_path / "model")[1].encoder == "tu-resnest50d"
 
 
-def test_runs_of_any_size_take_the_same_number_of_steps(chips, tmp_path, monkeypatch, caplog):
-    store, whole = chips
+def test_runs_of_any_size_take_the_same_number_of_steps(learnable_set, tmp_path, monkeypatch, caplog):
+    store, whole = learnable_set
     taken: dict[str, list[int]] = {}
     step = learner.Learner._step
     monkeypatch.setattr(learner.Learner, "_step", lambda self: (taken[name].append(1), step(self)))
@@ -96,79 +91,79 @@ def test_runs_of_any_size_take_the_same_number_of_steps(chips, tmp_path, monkeyp
     assert "epoch 3, step 7/7" in caplog.text
 
 
-def test_no_label_of_the_held_out_fold_has_a_say_in_the_weights(chips, tmp_path):
+def test_no_label_of_the_held_out_fold_has_a_say_in_the_weights(learnable_set, tmp_path):
     """The weights of the last step are published, so nothing is chosen on chips that judge the model."""
-    store, selection = chips
-    fit(chips, tmp_path / "given")
+    store, selection = learnable_set
+    fit(learnable_set, tmp_path / "given")
     foreign = Split(selection.training, selection.validation.iloc[::-1].iloc[:1].reset_index(drop=True))
     fit((store, foreign), tmp_path / "other")
     given, other = (sha256(tmp_path / name / "model/model.safetensors") for name in ("given", "other"))
     assert given == other
 
 
-def test_threads_are_part_of_what_determines_a_training(chips, tmp_path):
-    store, selection = chips
+def test_threads_are_part_of_what_determines_a_training(learnable_set, tmp_path):
+    store, selection = learnable_set
     one, two = (
         training_fingerprint(recipe_of(compute={"threads": threads}), store, selection, None) for threads in (1, 2)
     )
     assert one != two
-    fit(chips, tmp_path, recipe_of(compute={"threads": 2}, training={"steps": 1}))
+    fit(learnable_set, tmp_path, recipe_of(compute={"threads": 2}, training={"steps": 1}))
     assert torch.get_num_threads() == 2
-    fit(chips, tmp_path, recipe_of(training={"steps": 1}))
+    fit(learnable_set, tmp_path, recipe_of(training={"steps": 1}))
     assert torch.get_num_threads() == 1
 
 
-def test_the_seed_of_trainings_changes_them_alone(chips, tmp_path):
+def test_the_seed_of_trainings_changes_them_alone(learnable_set, tmp_path):
     for seed in (0, 1):
-        fit(chips, tmp_path / str(seed), recipe_of(training={"seed": seed, "steps": 2}))
+        fit(learnable_set, tmp_path / str(seed), recipe_of(training={"seed": seed, "steps": 2}))
     first, second = (read_json(tmp_path / str(seed) / "model/model.json") for seed in (0, 1))
     assert first["seed"] != second["seed"]
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_run_other_ones(chips, tmp_path):
-    fit(chips, tmp_path / "a")
-    fit(chips, tmp_path / "b")
-    fit(chips, tmp_path / "c", name="round2")
+def test_the_same_seed_gives_the_same_weights_and_another_run_other_ones(learnable_set, tmp_path):
+    fit(learnable_set, tmp_path / "a")
+    fit(learnable_set, tmp_path / "b")
+    fit(learnable_set, tmp_path / "c", name="round2")
     digests = [sha256(tmp_path / x / "model" / "model.safetensors") for x in "abc"]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_training_cut_off_after_its_early_stop_does_not_train_on(chips, tmp_path, monkeypatch):
+def test_a_training_cut_off_after_its_early_stop_does_not_train_on(learnable_set, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "build_model", lambda *_: nn.Conv2d(4, 1, 1))
     config = recipe_of(
         training={"steps": 18, "monitor": "jaccard", "patience": 1, "learning_rate": 1e-9, "min_learning_rate": 0}
     )
-    fit(chips, tmp_path / "whole", config)
+    fit(learnable_set, tmp_path / "whole", config)
     history = tables.HISTORY.read(tmp_path / "whole/model/history.csv")
     assert len(history) < 6
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_state", dying_after(len(history)))
         with pytest.raises(KeyboardInterrupt):
-            fit(chips, tmp_path / "cut", config)
-    fit(chips, tmp_path / "cut", config)
+            fit(learnable_set, tmp_path / "cut", config)
+    fit(learnable_set, tmp_path / "cut", config)
     assert len(tables.HISTORY.read(tmp_path / "cut/model/history.csv")) == len(history)
     assert sha256(tmp_path / "cut/model/model.safetensors") == sha256(tmp_path / "whole/model/model.safetensors")
 
 
 @pytest.mark.parametrize("decay", [None, 0.9])
-def test_an_interrupted_training_ends_like_an_uninterrupted_one(chips, tmp_path, decay, monkeypatch):
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(learnable_set, tmp_path, decay, monkeypatch):
     config = recipe_of(training={"steps": 11, "ema_decay": decay})
-    fit(chips, tmp_path / "whole", config)
+    fit(learnable_set, tmp_path / "whole", config)
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_state", dying_after(2))
         with pytest.raises(KeyboardInterrupt):
-            fit(chips, tmp_path / "cut", config)
+            fit(learnable_set, tmp_path / "cut", config)
     assert not (tmp_path / "cut" / "model").exists()
-    fit(chips, tmp_path / "cut", config)
+    fit(learnable_set, tmp_path / "cut", config)
     assert sha256(tmp_path / "cut/model/model.safetensors") == sha256(tmp_path / "whole/model/model.safetensors")
     columns = ["epoch", "learning_rate", "train_loss", "validation_loss", "validation_jaccard"]
     whole, cut = (tables.HISTORY.read(tmp_path / x / "model/history.csv")[columns] for x in ("whole", "cut"))
     pd.testing.assert_frame_equal(whole, cut)
 
 
-def test_a_damaged_state_is_passed_over_for_the_one_before(chips, tmp_path, monkeypatch, caplog):
+def test_a_damaged_state_is_passed_over_for_the_one_before(learnable_set, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(run.shutil, "rmtree", lambda *_, **__: None)
-    fit(chips, tmp_path)
+    fit(learnable_set, tmp_path)
     (state,) = (tmp_path / "work").iterdir()
     newest = sorted(state.glob("*.ckpt"))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
@@ -178,7 +173,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(chips, tmp_path, monk
     assert "epoch-00002.ckpt is damaged" in caplog.text
 
 
-def test_a_poisoned_state_does_not_run_its_code(chips, tmp_path, monkeypatch):
+def test_a_poisoned_state_does_not_run_its_code(learnable_set, tmp_path, monkeypatch):
     class Poison:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "owned"),))
@@ -187,14 +182,14 @@ def test_a_poisoned_state_does_not_run_its_code(chips, tmp_path, monkeypatch):
     torch.save({"state_dict": Poison()}, poison)
     monkeypatch.setattr(run, "last_state", lambda folder: poison)
     with pytest.raises(Exception, match=r"(?i)weights.only"):
-        fit(chips, tmp_path)
+        fit(learnable_set, tmp_path)
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_loss_that_is_not_a_number_names_the_chips(chips, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_a_number_names_the_chips(learnable_set, tmp_path, monkeypatch):
     monkeypatch.setattr(learner, "build_loss", lambda *_: lambda logits, *_: logits.sum() * float("nan"))
     with pytest.raises(NotFiniteError, match=r"loss is nan in epoch 0, batch 0, chips c\d+, c\d+"):
-        fit(chips, tmp_path)
+        fit(learnable_set, tmp_path)
 
 
 class Uncertain:
@@ -209,8 +204,8 @@ class Uncertain:
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "lovasz"])
-def test_a_student_of_soft_labels_is_less_sure_than_one_of_masks(chips, tmp_path, loss):
-    store, selection = chips
+def test_a_student_of_soft_labels_is_less_sure_than_one_of_masks(learnable_set, tmp_path, loss):
+    store, selection = learnable_set
     taught = Split(selection.training.assign(label="pseudo"), selection.validation)
     config = recipe_of(training={"loss": loss, "steps": 12}, augmentation={"mosaic": 0.5, "chessmix": 0.5})
     ids = selection.validation["chip_id"].tolist()
@@ -225,8 +220,8 @@ def test_a_student_of_soft_labels_is_less_sure_than_one_of_masks(chips, tmp_path
     assert prints[0] != prints[1]
 
 
-def test_the_fingerprint_sees_parameters_and_chips(chips):
-    store, selection = chips
+def test_the_fingerprint_sees_parameters_and_chips(learnable_set):
+    store, selection = learnable_set
     base = training_fingerprint(recipe_of(), store, selection, None)
     assert base == training_fingerprint(recipe_of(), store, selection, None)
     assert base != training_fingerprint(recipe_of(training={"learning_rate": 0.02}), store, selection, None)
@@ -242,8 +237,8 @@ def test_the_schedule_warms_up_peaks_and_ends_at_its_floor():
     assert values[10:] == sorted(values[10:], reverse=True)
 
 
-def test_the_card_tells_where_the_model_came_from(chips, tmp_path):
-    fit(chips, tmp_path)
+def test_the_card_tells_where_the_model_came_from(learnable_set, tmp_path):
+    fit(learnable_set, tmp_path)
     card = read_json(tmp_path / "model" / "model.json")
     assert card["run"] == "round1"
     assert card["bands"] == ["B02", "B03", "B04", "B08"]
@@ -287,8 +282,8 @@ def test_a_last_batch_of_one_chip_joins_the_one_before(tmp_path):
     fit(fewer, tmp_path / "fp16", recipe_of(data={"chip_size": 32}, compute={"precision": "fp16"}))
 
 
-def test_batches_picked_on_the_device_are_those_that_are_gathered(chips):
-    store, selection = chips
+def test_batches_picked_on_the_device_are_those_that_are_gathered(learnable_set):
+    store, selection = learnable_set
     for rank in range(2):
         share = {"rank": rank, "processes": 2}
         loaders = [BatchLoader(store, selection.training, 5, 3, resident=kept, **share) for kept in (False, True)]
@@ -304,8 +299,8 @@ def test_batches_picked_on_the_device_are_those_that_are_gathered(chips):
 
 
 @needs_gpu
-def test_two_trainings_on_a_gpu_give_equal_weights_wherever_the_chips_lie(chips, tmp_path):
+def test_two_trainings_on_a_gpu_give_equal_weights_wherever_the_chips_lie(learnable_set, tmp_path):
     for name, cache in (("a", False), ("b", False), ("c", True)):
-        fit(chips, tmp_path / name, recipe_of(compute={"device": "cuda", "device_cache": cache}))
+        fit(learnable_set, tmp_path / name, recipe_of(compute={"device": "cuda", "device_cache": cache}))
     digests = {sha256(tmp_path / name / "model" / "model.safetensors") for name in "abc"}
     assert len(digests) == 1
