@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,15 +75,26 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, three_chips: Path) -> Path:
     return random_bundle(tmp_path_factory.mktemp("models"), read_chips(three_chips / "train_features"))
 
 
-@pytest.fixture
-def layout(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a set below the test's folder, with its manifest: `layout(chips=12, wrong=3)`."""
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes each set of `make_layout` once, with its manifest; only to be read."""
     from cloudcover.data.layout import write_file_table
 
-    def make(name: str = "raw", **options: int) -> Path:
-        root = tmp_path / name
+    @cache
+    def make(**options: int) -> Path:
+        root = tmp_path_factory.mktemp("layout")
         make_layout(root, **options)
         write_file_table(root, "test")
         return root
+
+    return make
+
+
+@pytest.fixture
+def layout(tmp_path: Path, originals: Callable[..., Path]) -> Callable[..., Path]:
+    """Puts a set of the test's own below its folder, with its manifest: `layout(chips=12, wrong=3)`."""
+
+    def make(name: str = "raw", **options: int) -> Path:
+        return Path(shutil.copytree(originals(**options), tmp_path / name))
 
     return make

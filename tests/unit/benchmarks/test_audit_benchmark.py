@@ -18,7 +18,7 @@ from helpers.layouts import write_tif
 from helpers.paths import SHARED
 
 DATA = DataParams(chip_size=64)
-SET = SyntheticParams(locations=4, scenes=10, chips=40, unlabelled=0)
+SET = SyntheticParams(locations=4, scenes=10, chips=20, unlabelled=0)
 
 
 @pytest.fixture(scope="module")

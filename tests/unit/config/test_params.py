@@ -266,7 +266,7 @@ def test_rendered_yaml_has_a_comment_for_every_key_and_short_lines() -> None:
 
 @example(seed=0, rate=5.960464477539063e-08, decay=None, path=None, members={"a": {}}, bands=["null", "0"])
 @example(seed=0, rate=1e-5, decay=None, path="a, b: #c", members={"no": {}}, bands=["no", "1e5"])
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 10**9),
     rate=st.floats(1e-12, 1e3),

@@ -24,9 +24,9 @@ from helpers.stores import reasons, run
 
 
 @pytest.fixture(scope="module")
-def six(tmp_path_factory) -> Path:
-    """A set of six chips."""
-    make_layout(folder := tmp_path_factory.mktemp("six"), chips=6, unlabelled=0)
+def three(tmp_path_factory) -> Path:
+    """A set of three chips."""
+    make_layout(folder := tmp_path_factory.mktemp("three"), chips=3, unlabelled=0)
     return folder
 
 
@@ -34,19 +34,19 @@ def six(tmp_path_factory) -> Path:
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.sets(st.sampled_from(["c000", "c001", "c002", "c003", "c004", "c005"]), max_size=6))
-def test_a_mixture_of_0_1_and_0_255_masks_is_refused_with_the_counts(six, chips):
+@given(st.sets(st.sampled_from(["c000", "c001", "c002"]), max_size=3))
+def test_a_mixture_of_0_1_and_0_255_masks_is_refused_with_the_counts(three, chips):
     with tempfile.TemporaryDirectory() as name:
-        raw = Path(shutil.copytree(six, Path(name, "raw")))
+        raw = Path(shutil.copytree(three, Path(name, "raw")))
         for chip in chips:
             path = raw / "train_labels" / f"{chip}.tif"
             write_tif(path, pixels_of(path) * np.uint8(255))
         write_file_table(raw, "test")
         if not chips:
-            assert len(run(raw)[0]) == 6
+            assert len(run(raw)[0]) == 3
             return
         expected = (
-            f"{len(chips)} labels hold 255, .* but no 1, and {6 - len(chips)} labels hold a 1: .*write cloud as 1"
+            f"{len(chips)} labels hold 255, .* but no 1, and {3 - len(chips)} labels hold a 1: .*write cloud as 1"
         )
         for _ in range(2):  # the second time from the shards of the first
             with pytest.raises(PackError, match=expected):
@@ -102,10 +102,10 @@ def test_a_clear_label_with_a_mask_of_its_own_is_used(layout):
 @given(
     nodata=st.sampled_from([0, 65535, 7]), band=st.sampled_from(BANDS), rows=st.integers(0, 64), seed=st.integers(0, 9)
 )
-def test_a_label_is_unknown_exactly_where_it_says_so_or_a_band_has_no_data(six, nodata, band, rows, seed):
+def test_a_label_is_unknown_exactly_where_it_says_so_or_a_band_has_no_data(three, nodata, band, rows, seed):
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as name:
-        raw = Path(shutil.copytree(six, Path(name, "raw")))
+        raw = Path(shutil.copytree(three, Path(name, "raw")))
         path, label = raw / "train_features/c001" / f"{band}.tif", raw / "train_labels/c001.tif"
         pixels = pixels_of(path)
         pixels[:rows] = nodata

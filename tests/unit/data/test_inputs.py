@@ -84,7 +84,7 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> Path:
-    """A set of six chips, `raw`, and its `store`."""
+    """A set of six chips, `raw`, and its `store` of two shards."""
     folder = tmp_path_factory.mktemp("packed")
     make_layout(folder / "raw", chips=6, unlabelled=0)
     write_file_table(folder / "raw", "test")
@@ -185,12 +185,12 @@ def spelled(folder: Path, suffix: str) -> None:
 @pytest.mark.parametrize("tile", [False, True])
 def test_tiffs_are_known_by_either_suffix_in_any_case(tmp_path, suffix, tile):
     source = tmp_path / "source"
-    make_layout(source, chips=6)
+    make_layout(source, chips=3)
     spelled(source, suffix)
     raw = bring(source, tmp_path / "raw", tile=tile, chip_size=32 if tile else 64)
     store, quarantine = run(raw, chip_size=32 if tile else 64)
     assert quarantine.empty
-    assert store.index["labelled"].sum() == (16 if tile else 4)
+    assert store.index["labelled"].sum() == (4 if tile else 1)
 
 
 MISNAMED = {
@@ -279,12 +279,12 @@ def test_the_listing_of_a_store_is_compared_with_the_metadata():
     assert list(stray_labels(map(Path, listing), chips)) == ["train_labels/c1_mask.tif"]
 
 
-def test_a_hundred_thousand_stray_labels_are_listed_in_seconds():
-    number = 100_000
+def test_thirty_thousand_stray_labels_are_listed_in_seconds():
+    number = 30_000
     chips = pd.DataFrame({"chip_id": [f"c{i:06d}" for i in range(number)], "split": "train"})
     begin = time.process_time()
     strays = stray_labels((Path(f"train_labels/c{i:06d}_mask.tif") for i in range(number)), chips)
-    assert time.process_time() - begin < 20
+    assert time.process_time() - begin < 10
     assert len(strays) == number
     assert "rename it to c000042.tif" in strays["train_labels/c000042_mask.tif"]
 

@@ -65,8 +65,8 @@ def test_mapped_chips_are_read_only_views_of_the_shards(layout):
         store.mapped(["c9"])
 
 
-def test_a_hundred_thousand_chips_are_looked_up_in_seconds(tmp_path):
-    number = 100_000
+def test_thirty_thousand_chips_are_looked_up_in_seconds(tmp_path):
+    number = 30_000
     columns = {c: {"str": "", "int64": 0, "float64": 0.0, "bool": False}[t] for c, t in tables.INDEX.columns.items()}
     ids = [f"c{i:06d}" for i in range(number)]
     index = pd.DataFrame(columns | {"split": "test", "crs": "EPSG:32633"}, index=range(number))
@@ -75,7 +75,7 @@ def test_a_hundred_thousand_chips_are_looked_up_in_seconds(tmp_path):
     store = ChipStore(tmp_path)
     begin = time.process_time()
     found = [place for batch in store.batches(ids, 32) for place in store.places(batch)]
-    assert time.process_time() - begin < 10
+    assert time.process_time() - begin < 5
     assert found[4242] == ("EPSG:32633", [10.0, 0.0, 4242.0, 0.0, -10.0, 5e6])
 
 

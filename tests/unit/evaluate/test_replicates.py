@@ -46,7 +46,7 @@ def share_that_differs(sets, trainings, gain=0.0, repetitions=40):
     return np.mean([row.get("differs", row.get("models_differ")) for row in found])
 
 
-@pytest.mark.parametrize(("sets", "trainings"), [(5, 3), (1, 3)])
+@pytest.mark.parametrize(("sets", "trainings"), [(5, 1), (1, 3)])
 def test_trainings_of_one_recipe_differ_in_at_most_a_tenth_of_pairs(sets, trainings):
     assert share_that_differs(sets, trainings) <= 0.1
 
@@ -63,7 +63,7 @@ def test_single_trainings_of_one_recipe_often_differ_and_only_models_are_spoken_
 
 
 def test_a_gain_of_three_trainings_deviations_is_found_on_five_sets():
-    assert share_that_differs(5, 3, gain=0.024, repetitions=15) > 0.9
+    assert share_that_differs(5, 2, gain=0.024, repetitions=15) > 0.9
 
 
 def test_the_interval_over_sets_is_students_of_their_means():

@@ -21,6 +21,7 @@ from cloudcover.models.normalize import Normalize
 from cloudcover.models.upsample import repeat_pixels
 from cloudcover.runtime.files import read_json, sha256, write_json
 from helpers.layouts import BANDS
+from helpers.networks import plain_network
 
 TINY = "tu-mobilenetv3_small_050"
 
@@ -54,11 +55,10 @@ def saved(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-@pytest.mark.parametrize("bands", [1, 4])
-def test_every_architecture_gives_one_logit_per_pixel(architecture, bands):
-    model = build_model(params(architecture=architecture), BANDS[:bands]).eval()
+def test_every_architecture_takes_a_single_band(architecture):
+    model = build_model(params(architecture=architecture), BANDS[:1]).eval()
     with torch.no_grad():
-        logits = model(torch.randn(2, bands, 64, 64) * 5)
+        logits = model(torch.randn(2, 1, 64, 64) * 5)
     assert logits.shape == (2, 1, 64, 64)
     assert bool(logits.isfinite().all())
 
@@ -78,25 +78,29 @@ def test_decoder_channels_shape_the_unet():
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_a_saved_model_predicts_the_same_after_loading(tmp_path, architecture):
+def test_every_architecture_gives_one_logit_per_pixel_and_the_same_after_loading(tmp_path, architecture):
     model = build_model(params(architecture=architecture), BANDS).to(memory_format=torch.channels_last).eval()
     save_model(tmp_path, model, card(architecture=architecture))
     loaded, found = load_model(tmp_path)
     loaded = loaded.to(memory_format=torch.channels_last)
-    batch = torch.randn(2, 4, 64, 64)
+    batch = torch.randn(2, 4, 64, 64) * 5
     with torch.no_grad():
-        assert torch.equal(loaded(batch), model(batch))
+        logits = loaded(batch)
+        assert torch.equal(logits, model(batch))
+    assert logits.shape == (2, 1, 64, 64)
+    assert bool(logits.isfinite().all())
     assert not loaded.training
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
     assert found == card(architecture=architecture, weights_sha256=found.weights_sha256, versions=found.versions)
 
 
 def test_a_compiled_model_saves_plain_weights(tmp_path):
-    plain, model = build_model(params(), BANDS), build_model(params(), BANDS)
+    model = plain_network()
+    names = set(model.state_dict())
     model.compile(backend="eager")
-    model(torch.zeros(2, 4, 64, 64))
+    model(torch.zeros(2, 4, 8, 8))
     save_model(tmp_path, model, card())
-    assert set(load_file(tmp_path / "model.safetensors")) == set(plain.state_dict())
+    assert set(load_file(tmp_path / "model.safetensors")) == names
 
 
 def test_the_card_is_complete(saved):
