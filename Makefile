@@ -26,14 +26,15 @@ demo: .venv/installed ## run the whole chain on the synthetic set and print its 
 	@snakemake --cores $(CORES) --resources gpu=1 --quiet rules host
 	@cloudcover summary
 
-PYTEST = pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+PYTEST = pytest -n $(CORES)
 
 test: .venv/tested ## lint, type-check, run unit and integration tests (minutes on two cores)
 	@$(MAKE) --no-print-directory check
 	@$(PYTEST) tests/unit tests/integration
 
-test-all: test ## and the system tests, which use npm, Chromium and SLURM where they are installed
-	@$(PYTEST) tests/system
+test-all: .venv/tested ## and the system tests, which use npm, Chromium and SLURM where they are installed
+	@$(MAKE) --no-print-directory check
+	@$(PYTEST) tests
 
 check: .venv/tested ## lint and type-check only
 	@ruff check .

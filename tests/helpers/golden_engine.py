@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,12 @@ CHANGES = {
 }
 
 Arrays = dict[str, NDArray[np.generic]]
+Chips = tuple[NDArray[np.uint16], NDArray[np.uint8]]
+"""N x 4 x H x W [DN] and N x H x W."""
 
 
-def drawn_chips() -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    """Four computed chips and masks: N x 4 x H x W [DN] and N x H x W."""
+def drawn_chips() -> Chips:
+    """Four computed chips and masks."""
     n, y, x = np.meshgrid(np.arange(4), np.arange(SIZE), np.arange(SIZE), indexing="ij")
     field = np.sin(x / (5 + n) + n) + np.cos(y / (9 - n) - n) + 0.3 * np.sin((x + 2 * y) / 3)
     cloud = field > 0.2 * n
@@ -49,7 +52,7 @@ def drawn_chips() -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     return chips, masks
 
 
-def real_chips(folder: Path) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+def real_chips(folder: Path) -> Chips:
     """Windows of real chips and their labels."""
 
     def window(path: Path, corner: tuple[int, int]) -> NDArray[np.generic]:
@@ -63,10 +66,13 @@ def real_chips(folder: Path) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     return np.array(chips, np.uint16), np.array(masks, np.uint8)
 
 
-def results(chips: NDArray[np.uint16], masks: NDArray[np.uint8]) -> Arrays:
-    """What everything gives on these chips, by name."""
-    dn, target = torch.from_numpy(chips), torch.from_numpy(masks)
-    return {**_augmented(dn, target), **_losses(dn, target), **_logits(dn)}
+def results(sets: Mapping[str, Chips]) -> Arrays:
+    """What everything gives on these sets of chips, by the name of the set and of the result."""
+    found: Arrays = {}
+    for kind, arrays in sets.items():
+        dn, target = map(torch.from_numpy, arrays)
+        found |= {f"{kind}/{name}": array for name, array in {**_augmented(dn, target), **_losses(dn, target)}.items()}
+    return found | _logits({kind: torch.from_numpy(chips) for kind, (chips, _) in sets.items()})
 
 
 def _augmented(dn: torch.Tensor, target: torch.Tensor) -> Arrays:
@@ -96,17 +102,18 @@ def _losses(dn: torch.Tensor, target: torch.Tensor) -> Arrays:
     return found
 
 
-def _logits(dn: torch.Tensor) -> Arrays:
-    """Logits of every architecture at every 16th pixel."""
+def _logits(sets: Mapping[str, torch.Tensor]) -> Arrays:
+    """Logits of every architecture at every 16th pixel of each set; a network is made once for all sets."""
     found: Arrays = {}
     data = DataParams()
-    inputs = Normalize(InputParams(), data)(dn)
+    normalize = Normalize(InputParams(), data)
     for name in ARCHITECTURES:
         network = build_model(ModelParams.model_validate({"architecture": name, "border": 0}), data.bands).eval()
         state = network.state_dict()
         network.load_state_dict({key: _formula(key, value) for key, value in state.items()})
-        with torch.no_grad():
-            found[f"logits/{name}"] = network(inputs)[:, 0, ::16, ::16].numpy()
+        for kind, dn in sets.items():
+            with torch.no_grad():
+                found[f"{kind}/logits/{name}"] = network(normalize(dn))[:, 0, ::16, ::16].numpy()
     return found
 
 
@@ -127,11 +134,10 @@ def _formula(name: str, weight: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     """Writes the file; without a folder of real chips their results are kept."""
     old: Arrays = dict(np.load(FILE)) if FILE.exists() else {}
-    found = {f"drawn/{name}": array for name, array in results(*drawn_chips()).items()}
+    sets = {"drawn": drawn_chips()}
     if len(sys.argv) > 1:
-        found |= {f"real/{name}": array for name, array in results(*real_chips(Path(sys.argv[1]))).items()}
-    else:
-        found |= {name: array for name, array in old.items() if name.startswith("real/")}
+        sets["real"] = real_chips(Path(sys.argv[1]))
+    found = {name: array for name, array in old.items() if name.startswith("real/")} | results(sets)
     np.savez_compressed(FILE, **found)  # type: ignore[arg-type]
 
 

@@ -45,7 +45,6 @@ def pack(source: Path, folder: Path, splits: tuple[str, ...] = ("train", "test")
     """Writes the archives of a set in the challenge's layout, labels before their items, and their md5sums."""
     folder.mkdir(parents=True, exist_ok=True)
     chips = read_metadata(source).to_dict("records")
-    sums = []
     for split in splits:
         for part in ("source", "labels"):
             stem = f"{STEM}_{split}_{part}"
@@ -68,10 +67,22 @@ def pack(source: Path, folder: Path, splits: tuple[str, ...] = ("train", "test")
                         if path.exists():
                             add(tar, f"{base}/labels.tif", path.read_bytes())
                             add(tar, f"{base}/stac.json", stac(base, chip["datetime"], 32.5, [item]))
-            content = (folder / f"{stem}.tar.gz").read_bytes()
-            sums.append(f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}  {stem}.tar.gz\n")
-    (folder / "md5sums.txt").write_text("".join(sums))
+    return with_checksums(folder)
+
+
+def with_checksums(folder: Path) -> Path:
+    """Writes the md5sums of the archives in a folder."""
+    lines = [
+        f"{hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest()}  {p.name}\n" for p in folder.glob("*.tar.gz")
+    ]
+    (folder / "md5sums.txt").write_text("".join(lines))
     return folder
+
+
+def of_train(folder: Path, url: str | None = None) -> dict[str, object]:
+    """The parameters that read the training split from archives in a folder, or from an address that serves them."""
+    place = {"url": url} if url else {"path": str(folder)}
+    return {**place, "checksums": str(folder / "md5sums.txt"), "splits": ["train"]}
 
 
 def bring(raw: Path, recheck: bool = False, **data: object) -> Path:
@@ -91,6 +102,12 @@ def assert_images(raw: Path, source: Path) -> None:
 def source(tmp_path: Path) -> Path:
     make_layout(tmp_path / "source", chips=6, scenes=3, size=32, unlabelled=0)
     return tmp_path / "source"
+
+
+@pytest.fixture
+def archives(source: Path, tmp_path: Path) -> Path:
+    """The archives of its training split."""
+    return pack(source, tmp_path / "archives", ("train",))
 
 
 def test_the_docs_publish_the_md5_that_the_program_expects():
@@ -115,40 +132,29 @@ def test_local_archives_bring_the_real_chips(real_chips, tmp_path):
     )
 
 
-def test_a_label_belongs_to_the_chip_that_its_item_links_to(source, tmp_path):
-    folder = pack(source, tmp_path / "archives", ("train",))
+def test_a_label_belongs_to_the_chip_that_its_item_links_to(source, archives, tmp_path):
     stem = f"{STEM}_train_labels"
     content = (source / "train_labels" / "c001.tif").read_bytes()
-    with tarfile.open(folder / f"{stem}.tar.gz", "w:gz") as tar:
+    with tarfile.open(archives / f"{stem}.tar.gz", "w:gz") as tar:
         add(tar, f"{stem}/{stem}_other/labels.tif", content)
         link = {"rel": "source", "href": f"../../{STEM}_train_source/{STEM}_train_source_c001/stac.json"}
         add(tar, f"{stem}/{stem}_other/stac.json", stac("other", "", 0, [{"rel": "root", "href": "x"}, link]))
-    raw = bring(tmp_path / "raw", path=str(folder), checksums=str(checksums(folder)), splits=["train"])
+    raw = bring(tmp_path / "raw", **of_train(with_checksums(archives)))
     assert [path.name for path in (raw / "train_labels").iterdir()] == ["c001.tif"]
     assert (raw / "train_labels" / "c001.tif").read_bytes() == content
 
 
-def checksums(folder: Path) -> Path:
-    lines = [
-        f"{hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest()}  {p.name}\n" for p in folder.glob("*.tar.gz")
-    ]
-    (folder / "md5sums.txt").write_text("".join(lines))
-    return folder / "md5sums.txt"
-
-
-def test_a_second_run_does_not_read_the_archives(source, tmp_path, monkeypatch):
-    folder = pack(source, tmp_path / "archives", ("train",))
-    data = {"path": str(folder), "checksums": str(folder / "md5sums.txt"), "splits": ["train"]}
+def test_a_second_run_does_not_read_the_archives(source, archives, tmp_path, monkeypatch):
+    data = of_train(archives)
     raw = bring(tmp_path / "raw", **data)
-    for path in folder.glob("*.tar.gz"):
+    for path in archives.glob("*.tar.gz"):
         path.unlink()
     bring(raw, **data)
     assert_images(raw, source)
 
 
-def test_an_archive_is_read_twice_in_whatever_order_its_members_are(source, tmp_path, monkeypatch):
-    folder = pack(source, tmp_path / "archives", ("train",))
-    path = folder / f"{STEM}_train_source.tar.gz"
+def test_an_archive_is_read_twice_in_whatever_order_its_members_are(source, archives, tmp_path, monkeypatch):
+    path = archives / f"{STEM}_train_source.tar.gz"
     with tarfile.open(path) as tar:
         members = [(member.name, tar.extractfile(member).read()) for member in tar if member.isfile()]
     with tarfile.open(path, "w:gz") as tar:
@@ -156,13 +162,12 @@ def test_an_archive_is_read_twice_in_whatever_order_its_members_are(source, tmp_
             add(tar, name, content)
     opened: list[str] = []
     monkeypatch.setattr(tar_module, "BoundedGzip", lambda path: opened.append(path.name) or BoundedGzip(path))
-    assert_images(bring(tmp_path / "raw", path=str(folder), checksums=str(checksums(folder)), splits=["train"]), source)
+    assert_images(bring(tmp_path / "raw", **of_train(with_checksums(archives))), source)
     assert sorted(opened) == [f"{STEM}_train_{part}.tar.gz" for part in ("labels", "labels", "source", "source")]
 
 
-def test_what_is_missing_is_unpacked_again_and_a_subset_is_kept_to(source, tmp_path):
-    folder = pack(source, tmp_path / "archives", ("train",))
-    data = {"path": str(folder), "checksums": str(folder / "md5sums.txt"), "splits": ["train"]}
+def test_what_is_missing_is_unpacked_again_and_a_subset_is_kept_to(source, archives, tmp_path):
+    data = of_train(archives)
     raw = bring(tmp_path / "raw", subset=["c000", "c003"], **data)
     assert set(read_metadata(raw)["chip_id"]) == {"c000", "c003"}
     kept = (raw / "train_labels" / "c000.tif").stat().st_mtime_ns
@@ -175,14 +180,14 @@ def test_what_is_missing_is_unpacked_again_and_a_subset_is_kept_to(source, tmp_p
 # --- from an address -----------------------------------------------------------------------------------------------
 
 
-def test_archives_by_url_are_resumed_checked_and_removed_in_the_end(web, source, tmp_path):
-    web.root = pack(source, tmp_path / "archives", ("train",))
+def test_archives_by_url_are_resumed_checked_and_removed_in_the_end(web, source, archives, tmp_path):
+    web.root = archives
     name = f"{STEM}_train_source.tar.gz"
     work = tmp_path / "raw" / ".download" / "archives"
     work.mkdir(parents=True)
     (work / f".{name}.part").write_bytes((web.root / name).read_bytes()[:5000])  # what an earlier run left
     web.trouble = lambda path, number: Trouble(cut=300) if path == name and number == 2 else None
-    data = {"url": web.url, "checksums": str(web.root / "md5sums.txt"), "splits": ["train"]}
+    data = of_train(archives, web.url)
     raw = bring(tmp_path / "raw", **data)
     assert_images(raw, source)
     total = (web.root / name).stat().st_size
@@ -194,24 +199,24 @@ def test_archives_by_url_are_resumed_checked_and_removed_in_the_end(web, source,
     assert web.requests == []
 
 
-def test_a_damaged_archive_from_an_address_is_refused(web, source, tmp_path):
-    web.root = pack(source, tmp_path / "archives", ("train",))
+def test_a_damaged_archive_from_an_address_is_refused(web, archives, tmp_path):
+    web.root = archives
     damaged = bytearray((web.root / f"{STEM}_train_source.tar.gz").read_bytes())
     damaged[3000] ^= 1
     (web.root / f"{STEM}_train_source.tar.gz").write_bytes(damaged)
     with pytest.raises(ArchiveError, match=r"train_source\.tar\.gz has MD5 .*, expected"):
-        bring(tmp_path / "raw", url=web.url, checksums=str(web.root / "md5sums.txt"), splits=["train"])
+        bring(tmp_path / "raw", **of_train(archives, web.url))
     assert not list((tmp_path / "raw").rglob("*.tif*"))
 
 
-def test_space_for_an_archive_is_checked_before_its_first_byte(web, source, tmp_path, monkeypatch):
+def test_space_for_an_archive_is_checked_before_its_first_byte(web, archives, tmp_path, monkeypatch):
     from cloudcover.sources.remote import content
 
-    web.root = pack(source, tmp_path / "archives", ("train",))
+    web.root = archives
     usage = content.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(content.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     with pytest.raises(DownloadError, match="are free: make room"):
-        bring(tmp_path / "raw", url=web.url, checksums=str(web.root / "md5sums.txt"), splits=["train"])
+        bring(tmp_path / "raw", **of_train(archives, web.url))
     assert [method for method, *_ in web.requests] == ["HEAD"]
 
 
@@ -283,7 +288,7 @@ def test_members_that_could_harm_are_refused_and_nothing_is_written(tmp_path, wr
         add(tar, f"{STEM}_train_source/{STEM}_train_source_ok/stac.json", stac("ok", "", 0, []))
         write(tar)
     with pytest.raises(ArchiveError, match=rf"refused at .*{message}"):
-        bring(tmp_path / "deep" / "raw", path=str(folder), checksums=str(checksums(folder)), splits=["train"])
+        bring(tmp_path / "deep" / "raw", **of_train(with_checksums(folder)))
     assert not list(tmp_path.rglob("*.tif"))
     assert not Path("/tmp/outside.tif").exists()
 
@@ -329,9 +334,8 @@ def test_an_archive_of_something_else_is_refused(tmp_path, members, message):
         inspect(path)
 
 
-def test_a_truncated_archive_is_refused(source, tmp_path):
-    folder = pack(source, tmp_path / "archives", ("train",))
-    path = folder / f"{STEM}_train_source.tar.gz"
+def test_a_truncated_archive_is_refused(archives, tmp_path):
+    path = archives / f"{STEM}_train_source.tar.gz"
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(ArchiveError, match="cannot be read to its end"):
         inspect(path)
@@ -342,7 +346,7 @@ def test_an_image_that_is_no_tiff_is_refused_and_leaves_no_file(source, tmp_path
         (source / path).write_bytes(b"<html>error</html>")
     folder = pack(source, tmp_path / "archives", ("train",))
     with pytest.raises(DownloadError, match=r"2 of 30 files failed") as caught:
-        bring(tmp_path / "raw", path=str(folder), checksums=str(folder / "md5sums.txt"), splits=["train"])
+        bring(tmp_path / "raw", **of_train(folder))
     assert "train_features/c002/B03.tif is not what it should be: it is an HTML" in str(caught.value)
     assert "train_labels/c001.tif is not what it should be" in str(caught.value)
     assert not (tmp_path / "raw" / "train_features" / "c002" / "B03.tif").exists()

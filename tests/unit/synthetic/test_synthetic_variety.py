@@ -104,7 +104,7 @@ def test_scenes_of_a_site_look_at_several_sets_of_ground():
 
 
 def test_all_labels_of_a_failed_scene_belong_to_another_image(tmp_path):
-    params = SyntheticParams(locations=4, scenes=8, chips=80, unlabelled=0, label_errors=0.1, failed_scenes=0.25)
+    params = SyntheticParams(locations=4, scenes=8, chips=48, unlabelled=0, label_errors=0.1, failed_scenes=0.25)
     generate(params, DATA, 3, tmp_path / "raw", tmp_path / "truth")
     truth = tables.TRUTH.read(tmp_path / "truth" / "masks.csv")
     of_scene = truth["chip_id"].str[:4]

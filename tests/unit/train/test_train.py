@@ -26,6 +26,14 @@ from helpers.paths import ROOT
 from helpers.training import dying_after, fit, learnable, needs_gpu, recipe_of
 
 
+@pytest.fixture(scope="module")
+def fitted(learnable_set, tmp_path_factory):
+    """Folder of a training by the tiny recipe; only to be read."""
+    folder = tmp_path_factory.mktemp("fitted")
+    fit(learnable_set, folder)
+    return folder
+
+
 def test_a_model_learns_and_its_folder_predicts_by_itself(learnable_set, tmp_path):
     card = fit(learnable_set, tmp_path, recipe_of(training={"steps": 24}))
     history = tables.HISTORY.read(tmp_path / "model" / "history.csv")
@@ -91,13 +99,12 @@ def test_runs_of_any_size_take_the_same_number_of_steps(learnable_set, tmp_path,
     assert "epoch 3, step 7/7" in caplog.text
 
 
-def test_no_label_of_the_held_out_fold_has_a_say_in_the_weights(learnable_set, tmp_path):
+def test_no_label_of_the_held_out_fold_has_a_say_in_the_weights(learnable_set, fitted, tmp_path):
     """The weights of the last step are published, so nothing is chosen on chips that judge the model."""
     store, selection = learnable_set
-    fit(learnable_set, tmp_path / "given")
     foreign = Split(selection.training, selection.validation.iloc[::-1].iloc[:1].reset_index(drop=True))
     fit((store, foreign), tmp_path / "other")
-    given, other = (sha256(tmp_path / name / "model/model.safetensors") for name in ("given", "other"))
+    given, other = (sha256(folder / "model/model.safetensors") for folder in (fitted, tmp_path / "other"))
     assert given == other
 
 
@@ -120,11 +127,11 @@ def test_the_seed_of_trainings_changes_them_alone(learnable_set, tmp_path):
     assert first["seed"] != second["seed"]
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_run_other_ones(learnable_set, tmp_path):
-    fit(learnable_set, tmp_path / "a")
-    fit(learnable_set, tmp_path / "b")
-    fit(learnable_set, tmp_path / "c", name="round2")
-    digests = [sha256(tmp_path / x / "model" / "model.safetensors") for x in "abc"]
+def test_the_same_seed_gives_the_same_weights_and_another_run_other_ones(learnable_set, fitted, tmp_path):
+    fit(learnable_set, tmp_path / "same")
+    fit(learnable_set, tmp_path / "other", name="round2")
+    folders = (fitted, tmp_path / "same", tmp_path / "other")
+    digests = [sha256(folder / "model/model.safetensors") for folder in folders]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -147,7 +154,7 @@ def test_a_training_cut_off_after_its_early_stop_does_not_train_on(learnable_set
 
 @pytest.mark.parametrize("decay", [None, 0.9])
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(learnable_set, tmp_path, decay, monkeypatch):
-    config = recipe_of(training={"steps": 11, "ema_decay": decay})
+    config = recipe_of(training={"steps": 8, "ema_decay": decay})
     fit(learnable_set, tmp_path / "whole", config)
     with monkeypatch.context() as patch:
         patch.setattr(run, "save_state", dying_after(2))
@@ -237,13 +244,12 @@ def test_the_schedule_warms_up_peaks_and_ends_at_its_floor():
     assert values[10:] == sorted(values[10:], reverse=True)
 
 
-def test_the_card_tells_where_the_model_came_from(learnable_set, tmp_path):
-    fit(learnable_set, tmp_path)
-    card = read_json(tmp_path / "model" / "model.json")
+def test_the_card_tells_where_the_model_came_from(fitted):
+    card = read_json(fitted / "model/model.json")
     assert card["run"] == "round1"
     assert card["bands"] == ["B02", "B03", "B04", "B08"]
     assert len(card["fingerprint"]) == 64
-    assert load_model(tmp_path / "model")[1].versions["torch"].startswith("2.")
+    assert load_model(fitted / "model")[1].versions["torch"].startswith("2.")
 
 
 def test_the_average_is_the_formula_and_is_only_lent_to_the_network():
