@@ -31,6 +31,16 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     TopologicalSorter(arrows).prepare()  # raises CycleError, which names the cycle
 
 
+def test_what_reads_files_or_judges_labels_needs_no_torch() -> None:
+    modules = ["cloudcover.predict.files", "cloudcover.labels.evidence", "cloudcover.labels.audit"]
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name), print(name, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *modules], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{name} False" for name in modules]
+
+
 def test_modules_are_short() -> None:
     files: list[Path] = [path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py"]
     lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}

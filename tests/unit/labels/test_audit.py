@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -275,12 +273,6 @@ def test_a_share_that_is_not_determined_is_said(small, gathered, tmp_path, caplo
     assert "check the first 50 with `cloudcover review`" in caplog.text
     assert error_share_text(table) == "not determined"
     assert table["suspicion"].nunique() > len(table) / 2
-
-
-def test_evidence_and_audit_need_no_torch():
-    program = "import sys; import cloudcover.labels.audit, cloudcover.labels.evidence; print('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "False"
 
 
 def test_the_command_prints_the_most_suspicious_labels_and_writes_them_all(small, out_of_fold, tmp_path):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -138,12 +136,6 @@ def test_a_killed_process_ends_the_run_with_whole_masks_and_the_next_completes_t
         assert read_mask(path, "mask")[0].shape == (64, 64)
     assert len(predict_images(Predictor([bright()]), chips, Outputs(out))) == 40
     assert not [path for path in out.iterdir() if ".part" in path.name]
-
-
-def test_processes_for_files_load_no_torch():
-    program = "import sys, cloudcover.predict.files; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
 
 
 def test_a_hundred_thousand_names_are_compared_in_seconds(tmp_path):
