@@ -68,10 +68,10 @@ def test_candidates_are_rejected_and_unlabelled_chips_outside_the_test_part():
     assert candidates(manifest, folds) == ["b", "c"]
 
 
-@pytest.fixture
-def chips(tmp_path):
-    """Ten chips in two folds: labels 0 to 2 are inverted and rejected, 8 and 9 have no label."""
-    store = make_store(tmp_path, chips=10, unlabelled=2, wrong=3)
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory):
+    """Ten chips in two folds: labels 0 to 2 are inverted and rejected, 8 and 9 have no label; only to be read."""
+    store = make_store(tmp_path_factory.mktemp("chips"), chips=10, unlabelled=2, wrong=3)
     index = store.index.reset_index(drop=True)
     folds = pd.DataFrame({"chip_id": index["chip_id"], "fold": np.arange(10) % 2, "scene": index["scene"]})
     verdicts = ["bad"] * 3 + ["clean"] * 5 + ["unlabelled"] * 2
