@@ -23,7 +23,7 @@ def test_two_processes_train_under_snakemake_and_share_one_log(tmp_path, monkeyp
     history = tables.HISTORY.read(project.folder / "reports/learning_curves/round1/fold0.csv")
     assert history["epoch"].tolist() == [0, 1, 2]
     log = (project.folder / "logs/train/round1/fold0.log").read_text()
-    assert log.count("round1 fold 0 is trained by 2 processes on 1 nodes") == 1
+    assert log.count("training round1 fold 0 with 2 processes on 1 nodes") == 1
     assert log.count("round1 fold 0: ") == 1
     assert [log.count(f"round1 fold 0 epoch {number}, step") for number in (1, 2, 3)] == [1, 1, 1]
     assert "distributed_backend=gloo" not in log

@@ -235,7 +235,7 @@ def test_an_error_page_sent_as_a_file_never_gets_its_name(web, small, source, tm
 def test_a_truncated_file_with_a_matching_length_is_refused(web, small, plain, tmp_path):
     cut = (small / BAND).read_bytes()[:1500]
     web.trouble = lambda path, number: Trouble(body=cut) if path == BAND else None
-    with pytest.raises(DownloadError, match=rf"{BAND} is not what it should be: it is cut off"):
+    with pytest.raises(DownloadError, match=rf"{BAND} is not the expected file: it is cut off"):
         bring(plain, tmp_path / "raw")
 
 

@@ -103,7 +103,7 @@ class Params(Section):
             if labels not in (options := [MANIFEST, *list(self.rounds)[:number]]):
                 raise ValueError(f"rounds.{name}: {labels!r} is neither {MANIFEST} nor an earlier round ({options})")
         if self.final.labels not in (options := [MANIFEST, *self.rounds]):
-            raise ValueError(f"final.labels: {self.final.labels!r} is not among the labels there are: {options}")
+            raise ValueError(f"final.labels: {self.final.labels!r} is not one of the available labels: {options}")
         if self.evaluation.references and self.data.source != "synthetic":
             raise ValueError(
                 f"evaluation.references: {self.evaluation.references} need the true masks of a synthetic set, which "

@@ -28,7 +28,7 @@ README = Path("config/README.md")
 
 _HEAD = """\
 # Every value that changes a result, and nothing else. What each key means and allows: config/README.md.
-# After an edit, `snakemake` or `dvc repro` runs what depends on it; `cloudcover params --write` renews the comments.
+# After an edit, `snakemake` or `dvc repro` runs what depends on it; `cloudcover params --write` updates the comments.
 
 """
 

@@ -222,7 +222,7 @@ def test_a_chip_whose_name_is_no_text_is_named_and_all_others_are_done(bright, t
     words = ["predict", tmp_path / "set", "--model", bright(), "--out", tmp_path / "out", "--device", "cpu"]
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 1
-    assert "B02.tif has a name that is no text, which GDAL cannot open: rename it" in result.output
+    assert "B02.tif has a name that is not valid text, so GDAL cannot open it: rename it" in result.output
     assert (tmp_path / "out/b.tif").exists()
 
 
@@ -294,7 +294,7 @@ def test_masks_of_the_device_are_those_of_its_probabilities(bright):
 def test_weights_that_are_no_numbers_are_refused_with_model_and_chip(bright, tmp_path, level):
     folders = [bright(0.5, "good"), bright(float(level), "bad")]
     chips = find_images([bright_set(tmp_path / "set", "ab")], BANDS)
-    with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad gives probabilities that are not finite"):
+    with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad predicts probabilities that are not finite"):
         predict_images(Predictor(folders), chips, Outputs(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*.tif"))
 
@@ -342,7 +342,9 @@ def test_too_little_memory_of_a_machine_says_what_to_lower(tmp_path):
         subprocess.run([*words, batch, chips], capture_output=True, text=True, check=True).stdout
         for batch, chips in (("64", "64"), ("1", "2"))
     ]
-    assert printed[0].startswith("the memory of cpu is too small for 64 chips of 512 x 512 pixels: lower compute.pred")
+    assert printed[0].startswith(
+        "there is not enough memory on cpu for 64 chips of 512 x 512 pixels: lower compute.pred"
+    )
     assert printed[1] == "(2, 512, 512)\n"
 
 
