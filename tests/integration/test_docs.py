@@ -11,6 +11,7 @@ import click
 import pytest
 
 from cloudcover.cli import main
+from cloudcover.labels.reasons import REASONS
 from helpers.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("[!.]*/README.md")])
@@ -33,6 +34,11 @@ def test_names_of_the_glossary_are_in_their_files() -> None:
     assert wrong == []
 
 
+def test_every_reason_of_the_audit_is_explained_as_on_the_review_page() -> None:
+    page = (ROOT / "docs/review.md").read_text(encoding="utf-8")
+    assert [name for name, words in REASONS.items() if f"| `{name}` | {words.text} |" not in page] == []
+
+
 def test_every_row_of_the_page_on_faults_names_tests_that_exist() -> None:
     tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
     rows = [
@@ -48,7 +54,7 @@ def test_every_row_of_the_page_on_faults_names_tests_that_exist() -> None:
 
 
 def command_lines(page: Path) -> Iterator[list[str]]:
-    """Words of the command lines of a page, in blocks of code and in the text, without comments and variables."""
+    """Yield the words of a page's command lines, in code blocks and in the text, without comments and variables."""
     text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
     lines, fenced = re.findall(r"`([^`\n]+)`", text), False
     for line in text.splitlines():
@@ -68,7 +74,7 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 
 def problem_of_cloudcover(words: list[str]) -> str:
-    """What is wrong with a command line of the program, or nothing."""
+    """Describe the fault of a `cloudcover` command line; empty if there is none."""
     command: click.Command = main
     for word in words[1:]:
         if word.startswith("-"):

@@ -188,7 +188,7 @@ def _allowed(value: dict[str, Any]) -> str:
 
 
 _README_HEAD = """\
-# Configuration
+# Parameters
 
 `params.yaml` in the root of the project holds every value that changes a result. This page is generated from the model
 that checks the file; `cloudcover params --write` updates both. Editors can use `workflow/schemas/params.schema.json` to

@@ -231,8 +231,8 @@ def read_mask(
         if says.nodata not in (None, IGNORE_INDEX) and (count := np.count_nonzero(mask == says.nodata)):
             raise ChipError(
                 name,
-                f"{path} declares nodata {says.nodata}, expected {IGNORE_INDEX} (unknown) or none, and {count} pixels hold "
-                f"{says.nodata}: if they are clear (0) or cloud (1), remove the tag with "
+                f"{path} declares nodata {says.nodata}, expected {IGNORE_INDEX} (unknown) or none, and {count} pixels "
+                f"hold {says.nodata}: if they are clear (0) or cloud (1), remove the tag with "
                 "`gdal_edit.py -unsetnodata FILE`; if their class is unknown, write them as 255",
             )
         if says.masked:

@@ -1,4 +1,4 @@
-"""Who may learn from what."""
+"""Which chips a training may learn from."""
 
 import pandas as pd
 import pytest
