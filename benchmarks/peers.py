@@ -125,7 +125,7 @@ def counts(masks: Masks, labels: Masks) -> dict[str, NDArray[np.int64]]:
 
 
 def figures(by_chip: dict[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Compute the Jaccard of all and of partly cloudy chips (`jaccard`, `partly`), and false cloud on clear ones [0-1]."""
+    """Compute the Jaccard of all and of partly cloudy chips (`jaccard`, `partly`), and false cloud on clear chips."""
     every = list(by_chip.values())
     partly = [c for c in every if c[0] + c[2] and c[1] + c[3]]
     clear = np.sum([c for c in every if not c[0] + c[2]], axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
+import cloudcover
 from cloudcover.cli import main
+from cloudcover.config.params import validate
 from cloudcover.labels.reasons import REASONS
 from helpers.paths import ROOT
 
@@ -126,6 +130,35 @@ def test_commands_are_found_in_blocks_and_in_the_text(tmp_path: Path) -> None:
     ]
     problems = [problem_of_cloudcover(words) for words in command_lines(page) if words[0] == "cloudcover"]
     assert problems == ["main has no command nothing", "predict has no option --fast", ""]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a page in a language."""
+    found: list[str] = re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_parameters_in_the_blocks_of_a_page_are_accepted(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        values = yaml.safe_load(block)
+        if "deps" not in values:  # of dvc.yaml
+            validate(values, f"{page.name}: {block}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_in_the_blocks_of_a_page_uses_public_names(page: Path) -> None:
+    for block in blocks(page, "python"):
+        tree = ast.parse(block, page.name)
+        used = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "cloudcover"
+        }
+        assert used
+        assert used <= set(dir(cloudcover))
 
 
 def test_the_readme_is_short_and_its_links_lead_to_files() -> None:

@@ -1,4 +1,4 @@
-"""Processes that are killed or asked to end: their remains are never mistaken for files, and the next run removes them."""
+"""Processes that are killed or asked to end: what they leave is never taken for a file, and the next run removes it."""
 
 from __future__ import annotations
 

@@ -147,7 +147,8 @@ def _explain(error: ErrorDetails) -> str:
         near = difflib.get_close_matches(str(error["input"]), options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{key}: {error['input']!r} is not an option{hint} (options: {', '.join(options)})"
-    return f"{key}: {error['msg']} (got {error['input']!r})" if error["loc"] else error["msg"]
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (got {error['input']!r})" if error["loc"] else message
 
 
 def validate(values: Any, origin: str = "params") -> Params:

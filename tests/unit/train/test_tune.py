@@ -1,4 +1,4 @@
-"""The search for augmentation: it starts from the present one, resumes after a stop, and refuses other studies' files."""
+"""The search for augmentation: it starts from the present one, resumes after a stop, and refuses another's file."""
 
 from __future__ import annotations
 
