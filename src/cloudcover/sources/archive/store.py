@@ -77,7 +77,7 @@ class Archives:
             try:
                 items, images = self._contents(name)
             except MissingError:
-                if (split, part) != ("test", "labels"):  # they were not always at hand
+                if (split, part) != ("test", "labels"):  # they were not always available
                     raise
                 continue
             listing |= {path: Listed(f"{name}!{key}", size, self._md5[name]) for path, (key, size) in images.items()}

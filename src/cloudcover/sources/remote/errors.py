@@ -8,7 +8,7 @@ class ArchiveError(ValueError):
 
 
 class DownloadError(OSError):
-    """A file cannot be fetched or is not what it should be; the message names it, the cause and the remedy."""
+    """A file cannot be fetched or is not the expected one; the message names it, the cause and the remedy."""
 
 
 class AccessError(DownloadError):

@@ -139,7 +139,7 @@ def _client(endpoint: str) -> ClientConfig:
 
 
 def _explained(error: BaseError, name: str) -> DownloadError:
-    """Convert an error of obstore to words of this project; its own text may quote requests and responses."""
+    """Rewrite an error of obstore in this project's words, because its text may quote requests and responses."""
     if status := re.search(r"status code: (\d{3})[A-Za-z ]*", str(error)):
         code = re.search(r"<Code>(\w{1,60})</Code>", str(error))
         said = status[0].removeprefix("status code: ").strip()
