@@ -38,7 +38,7 @@ def test_machines_that_cannot_share_the_devices_evenly_are_an_error(monkeypatch)
 
 def test_fewer_gpus_than_the_training_wants_are_an_error(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(DeviceError, match=r"wants 2 GPUs on .* has 1: run snakemake with --resources gpu=2"):
+    with pytest.raises(DeviceError, match=r"needs 2 GPUs on .* has 1: run snakemake with --resources gpu=2"):
         distributed.devices_per_node(2, "cuda")
 
 

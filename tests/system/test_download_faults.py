@@ -250,7 +250,7 @@ def test_a_file_that_is_shorter_than_the_listing_says_is_refused(web, small, azu
 def test_a_compressed_body_is_refused(web, small, plain, tmp_path):
     packed = Trouble(headers={"Content-Encoding": "gzip"}, body=gzip.compress((small / BAND).read_bytes()))
     web.trouble = lambda path, number: packed if path == BAND else None
-    with pytest.raises(DownloadError, match=rf"{BAND} is not what it should be"):
+    with pytest.raises(DownloadError, match=rf"{BAND} is not the expected file"):
         bring(plain, tmp_path / "raw")
 
 
