@@ -25,8 +25,8 @@ reviewers reject each label: three or four count as wrong, none or one as right;
 
 `--fit` fits the weights of the evidence on these sets, with one family held out at a time (one set, where there is a
 single family), and writes the module; use other seeds to measure than to fit. `--jobs` works on several sets at once,
-each in a process of its own. `--keep` keeps sets, models and predictions in a folder. What is there is not made
-again, but all labels are judged anew. `--rate` prints chips of 512 pixels per second of the evidence that needs no
+each in a process of its own. `--keep` keeps sets, models and predictions in a folder. Existing files are not made
+again, but all labels are judged again. `--rate` prints chips of 512 pixels per second of the evidence that needs no
 network, on one core and on two.
 """
 

@@ -22,9 +22,8 @@ from cloudcover.sources.fetch import fetch
 def rates(seed: int, chips: int = 64, size: int = 512) -> pd.DataFrame:
     """Measure the rates of the evidence without a network on chips of 512 pixels, on one core and on two.
 
-    The colours are looked at once, the shapes in each of two judgements. The prediction is the label, moved and
-    blurred.
-    `minutes` are those of 11,748 chips, `minutes_undisturbed` what the processor time makes without other work beside.
+    Colours are examined once, shapes in each of two judgements. The prediction is the label, moved and blurred.
+    `minutes` is the time for 11,748 chips, `minutes_undisturbed` the same by processor time, as without other work.
     """
     with tempfile.TemporaryDirectory() as folder:
         data = DataParams(chip_size=size)

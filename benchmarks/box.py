@@ -1,4 +1,4 @@
-"""Make the packaged model: learn from the synthetic set, tune on real chips, and judge it on places held out.
+"""Make the packaged model: train it on the synthetic set, tune it on real chips, and evaluate it on held-out places.
 
     python benchmarks/box.py --shared ../shared --work work/box
     python benchmarks/peers.py --held-out work/box/held-out --model packaged=src/cloudcover/assets/box
@@ -6,8 +6,8 @@
 The network starts from ImageNet weights and learns from the synthetic set of `config/presets/box.yaml` by the project's
 own training. It is then tuned on random views of the real chips (`peers.py` says which) and synthetic chips, half and
 half, and its weights are moved back towards those before the tuning (`baselines/synthetic_models.py`). For the
-figures, it is tuned once more for each group of places without them. `--install` makes `src/cloudcover/assets/box` from
-what lies in the work folder, with the figures on its card.
+figures, it is tuned once more for each group of places without them. `--install` creates `src/cloudcover/assets/box`
+from the models in the work folder, with the figures on its card.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def real_chips(sets: Sequence[Group]) -> list[RealChip]:
 
 
 def make(arguments: argparse.Namespace) -> None:
-    """Train the model and its twins without a place each."""
+    """Train the model, and a twin for each group of places that it leaves out."""
     trainer = Trainer(
         params_of(arguments.preset, arguments.seed, arguments.device),
         real_chips(groups(arguments.shared)),

@@ -1,4 +1,4 @@
-"""Which part of a training fails where it is compiled: one part after another is changed, each in its own process.
+"""Find the part of a training that fails when compiled: one part after another is changed, each in its own process.
 
     python benchmarks/compiled.py --quick
     python benchmarks/compiled.py --device cuda --batch 32 --limit 60 --variants train eager_order plain
@@ -74,7 +74,7 @@ VARIANTS = {
 
 
 def gradients(run: nn.Module, network: nn.Module, inputs: Tensor, target: Tensor) -> list[Tensor]:
-    """Take the gradients of all weights, by the loss and the precision of a training."""
+    """Compute the gradients of all weights, with the loss and the precision of a training."""
     network.zero_grad()
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.is_cuda):
         logits = run(inputs)

@@ -80,12 +80,12 @@ def groups(shared: Path) -> list[Group]:
 
 
 def threshold(group: Group) -> Masks:
-    """Masks by `B02 > THRESHOLD_DN`."""
+    """Mask chips by `B02 > THRESHOLD_DN`."""
     return {name: (chip[0] > THRESHOLD_DN).astype(np.uint8) for name, chip in group.real.chips.items()}
 
 
 def peers(ukis_python: Path) -> dict[str, Way]:
-    """Return the ways that others take; ukis-csmask only if its environment is there."""
+    """Return the methods of others; ukis-csmask only if its environment exists."""
     ways: dict[str, Way] = {f"B02 > {THRESHOLD_DN}": threshold}
     if ukis_python.exists():
         ways["ukis-csmask"] = lambda group: by_ukis(group.real, ukis_python, group.level)
@@ -120,12 +120,12 @@ def judge(ways: dict[str, Way], sets: list[Group]) -> dict[str, dict[str, dict[s
 
 
 def counts(masks: Masks, labels: Masks) -> dict[str, NDArray[np.int64]]:
-    """Cloud found, false cloud, cloud missed and clear found, by chip [pixels]."""
+    """Count found cloud, false cloud, missed cloud and found clear pixels by chip."""
     return {name: confusion((masks[name] == 1)[None], label[None])[0] for name, label in labels.items()}
 
 
 def figures(by_chip: dict[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Jaccard of all chips (`jaccard`), of the partly cloudy (`partly`), and false cloud on clear ones [0-1]."""
+    """Compute the Jaccard of all and of partly cloudy chips (`jaccard`, `partly`), and false cloud on clear chips."""
     every = list(by_chip.values())
     partly = [c for c in every if c[0] + c[2] and c[1] + c[3]]
     clear = np.sum([c for c in every if not c[0] + c[2]], axis=0)
@@ -137,7 +137,7 @@ def figures(by_chip: dict[str, NDArray[np.int64]]) -> dict[str, float]:
 
 
 def per_chip(by_chip: dict[str, NDArray[np.int64]]) -> dict[str, float]:
-    """Jaccard of each chip, or where its label has no cloud the share of false cloud, as a negative number."""
+    """Compute the Jaccard of each chip; if its label has no cloud, the share of false cloud, as a negative number."""
     return {
         name: float(hit / (hit + false + missed)) if hit + missed else -float(false / (false + clear))
         for name, (hit, false, missed, clear) in by_chip.items()

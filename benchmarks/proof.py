@@ -10,8 +10,8 @@ included, and from the true masks (`oracle`), each the mean over sets and traini
 and oracle that round 3 closes; the pseudo-labels of round 3 against the truth; and the share of wrong labels that they
 replace.
 
-Trainings come one after the other, each on all sets, and the tables are printed after each. What is current is not run
-again, so that the same command goes on where a run was cut off.
+Trainings run one after the other, each on all sets, and the tables are printed after each. Current results are not
+run again, so the same command resumes an interrupted run.
 """
 
 from __future__ import annotations

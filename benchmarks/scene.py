@@ -1,4 +1,4 @@
-"""A mask of a whole scene: memory beside the model, time, and what windows change against a prediction without them.
+"""A mask of a whole scene: memory in addition to the model, time, and the effect of windows.
 
     python benchmarks/scene.py
     python benchmarks/scene.py --quick
@@ -131,7 +131,7 @@ def seams(scene: Path, model: Path, options: argparse.Namespace) -> dict[str, fl
 
 
 def main() -> None:
-    """Run the benchmark and prints its figures."""
+    """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"a scene of {QUICK_SIDE:,} pixels a side")
     parser.add_argument("--seed", type=int, default=0)

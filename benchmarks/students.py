@@ -1,4 +1,4 @@
-"""Compare recipes of students: what one round of pseudo-labels gives when it is made, or learned from, in other ways.
+"""Compare recipes of students: the value of one round of pseudo-labels that is made, or learned from, in other ways.
 
     python benchmarks/proof.py --seeds 1 --trainings 1
     python benchmarks/students.py work/proof/seed0/training0
@@ -6,8 +6,8 @@
 
 Each recipe of `RECIPES` takes the labels of one round of finished chains, trains a model per fold, and is judged by the
 mean of these models on the true masks of the test part. Two of them are no recipes but ceilings: the true masks of the
-chips whose pseudo-labels were accepted, and those of all chips of the pool. What is trained is kept below `--work`, and
-the same command goes on from there.
+chips whose pseudo-labels were accepted, and those of all chips of the pool. Trained models are kept below `--work`, and
+the same command resumes from there.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Chain:
 
 
 def table_of(rows: pd.DataFrame, first: str) -> pd.DataFrame:
-    """Each recipe's mean over chains and trainings, and its gain over the first, paired, with Student's t interval."""
+    """Compute each recipe's mean over chains and trainings, and its paired gain over the first with a t interval."""
     wide = rows.pivot(index=["chain", "seed"], columns="recipe", values="jaccard")
     table = rows.groupby("recipe", sort=False)[["jaccard", "learned", "pseudo"]].mean()
     for recipe in table.index:

@@ -25,7 +25,7 @@ def read(path: Path) -> NDArray[np.generic]:
 
 
 def scale(band: NDArray[np.float32]) -> NDArray[np.float32]:
-    """0 at the 2nd percentile, 1 at the 98th, clipped."""
+    """Scale a band so that its 2nd percentile is 0 and its 98th is 1, and clip it."""
     low, high = np.nanpercentile(band, (2, 98))
     return np.clip((band - low) / (high - low), 0, 1).astype(np.float32)
 

@@ -1,6 +1,6 @@
-"""Random views of a few real chips: window, scale, light and atmosphere are drawn anew each time.
+"""Random views of a few real chips: window, scale, light and atmosphere are drawn again for each.
 
-Twenty-five chips are soon known by heart. A view is a square window of random side, resampled to the training size, so
+A network soon memorises twenty-five chips. A view is a square window of random side, resampled to the training size, so
 that a chip of 10 m also shows what 30 m pixels look like. Half of the views change their product: Level-2A gets an
 atmosphere, top-of-atmosphere reflectance loses one. All bands are brightened alike, because the differences between
 bands are what tells snow from cloud.
@@ -101,14 +101,14 @@ def light(image: NDArray[np.float32], level: str, rng: np.random.Generator) -> N
 
 
 def above(image: NDArray[np.float32], between: Air) -> NDArray[np.float32]:
-    """Put an atmosphere before a surface, as the correction of Level-2A takes it away: from clouds as from ground."""
+    """Add an atmosphere to a surface: the inverse of the Level-2A correction, for clouds as for ground."""
     path, through, gas = _columns(between)
     changed: NDArray[np.float32] = (image * through + path) * gas
     return changed
 
 
 def below(image: NDArray[np.float32], between: Air) -> NDArray[np.float32]:
-    """Take an atmosphere away, or as much of it as leaves nothing darker than `FLOOR`."""
+    """Remove an atmosphere, or as much of it as leaves nothing darker than `FLOOR`."""
     path, through, gas = _columns(between)
     clear = image / gas
     darkest = np.quantile(clear, 0.01, axis=(1, 2), keepdims=True)
@@ -118,5 +118,5 @@ def below(image: NDArray[np.float32], between: Air) -> NDArray[np.float32]:
 
 
 def _columns(between: Air) -> list[NDArray[np.float32]]:
-    """Path, passage and gas as (4, 1, 1)."""
+    """Return path reflectance, transmission and gas absorption as (4, 1, 1)."""
     return [np.array(part, np.float32)[:, None, None] for part in (between.path, between.through, between.gas)]

@@ -64,7 +64,7 @@ class Trainer:
         self.synthetic = self.store.index[self.store.index["labelled"]]
 
     def alone(self) -> Path:
-        """Folder of the model that knows synthetic chips only; it is trained once."""
+        """Return the folder of the model that knows only synthetic chips; it is trained once."""
         folder = self.work / "alone"
         if folder.exists():
             return folder
@@ -79,10 +79,10 @@ class Trainer:
         return folder
 
     def with_real(self, without: Sequence[str] = ()) -> list[Path]:
-        """Folders of the same model, tuned on as many views of real chips as synthetic chips.
+        """Return folders of the same model, tuned on as many views of real chips as synthetic chips.
 
-        The weights are then moved back towards those before: between the two, a model knows the real chips and has
-        not yet forgotten what they do not show (Wortsman et al. 2022, https://arxiv.org/abs/2109.01903).
+        The weights are then moved back towards those before the tuning: in between, a model knows the real chips and
+        still remembers what they do not show (Wortsman et al. 2022, https://arxiv.org/abs/2109.01903).
 
         Args:
             without: The places that are left out; each gets a copy of the model, `held-out/<place>`. Without any the
@@ -122,7 +122,7 @@ class Trainer:
         network.eval()
 
     def _batch(self, views: RealViews, draw: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and masks, real views first, then as many synthetic chips."""
+        """Return images and masks: real views, then as many synthetic chips."""
         half = TUNING_BATCH // 2
         images, masks = views.draw(half, draw)
         chosen = draw.choice(self.synthetic["chip_id"].to_numpy(), TUNING_BATCH - half)
@@ -131,7 +131,7 @@ class Trainer:
 
 
 def _move_back(network: torch.nn.Module, before: Mapping[str, torch.Tensor]) -> None:
-    """Set weights and running statistics between those before the tuning and those after it."""
+    """Interpolate weights and running statistics between those before the tuning and those after it."""
     between = {
         name: torch.lerp(before[name], after, TUNED_SHARE) if after.is_floating_point() else after
         for name, after in network.state_dict().items()

@@ -2,7 +2,7 @@
 
     python -I -S benchmarks/harness/fork_client.py SOCKET PYTHON EXECUTABLE [PROGRAM ARGUMENTS ...]
 
-What is no program in a file, such as `-c` and `-m`, is run by PYTHON itself. Only small modules are
+Command lines without a program file, such as `-c` and `-m`, are run by PYTHON itself. Only small modules are
 imported: it starts a thousand times.
 """
 

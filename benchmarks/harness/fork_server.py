@@ -2,8 +2,8 @@
 
     python benchmarks/harness/fork_server.py SOCKET
 
-An order comes with the standard streams of who sends it. What it runs is as if Python had been started for it, but for
-the libraries, which are there already. Nothing of the project is, so a fork takes what its PYTHONPATH names.
+A request carries the standard streams of its client. The program runs as if Python had been started for it, except that
+the libraries are already imported. No module of the project is, so a fork imports those that its PYTHONPATH names.
 """
 
 from __future__ import annotations

@@ -70,25 +70,25 @@ class Cluster:
     """A running cluster.
 
     Attributes:
-        pid: of the first process of its namespaces.
-        folder: of its logs.
+        pid: Id of the first process in its namespaces.
+        folder: Folder of its logs.
     """
 
     pid: int
     folder: Path
 
     def inside(self, cwd: Path) -> list[str]:
-        """What a command line begins with to run on the cluster's login node, in the folder `cwd`."""
+        """Return the prefix that runs a command line on the cluster's login node, in the folder `cwd`."""
         return ["nsenter", f"--target={self.pid}", "--mount", "--pid", f"--wdns={cwd}", "--"]
 
     def run(self, *command: str) -> str:
-        """Runs a command of SLURM and returns what it printed."""
+        """Run a SLURM command and return its output."""
         done = subprocess.run([*self.inside(Path("/")), *command], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def logs(self) -> str:
-        """The ends of the logs of its servers."""
+        """Return the last lines of its servers' logs."""
         return "\n".join(f"{path.name}:\n{path.read_text()[-1500:]}" for path in sorted(self.folder.glob("*.log")))
 
 
@@ -103,7 +103,7 @@ def _missing() -> str | None:
 
 @contextmanager
 def run_cluster(folder: Path) -> Iterator[Cluster]:
-    """Starts the cluster and ends it; pytest skips where its programs are missing, and fails where CI is set."""
+    """Start the cluster and end it; skip if its programs are missing, unless CI is set: then fail."""
     if reason := _missing():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     host, munge = socket.gethostname().partition(".")[0], folder / "munge"
@@ -135,7 +135,7 @@ def run_cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def _wait(process: subprocess.Popen[bytes], folder: Path) -> Cluster:
-    """Waits until all nodes are idle."""
+    """Wait until all nodes are idle."""
     end = time.monotonic() + 60
     cluster = Cluster(0, folder)
     while time.monotonic() < end and process.poll() is None:

@@ -1,4 +1,4 @@
-"""What the readers find in an image."""
+"""What the readers report about an image."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from helpers.layouts import BANDS
 
 
 def read(path, bands=BANDS, **options):
-    """All pixels of the one image that a path holds."""
+    """Read all pixels of the only image in a path."""
     (found,) = find_images([path], bands, **options)
     with found.open() as image:
         return image.read(slice(0, image.grid.height), slice(0, image.grid.width))
 
 
 def opened(path, bands=BANDS, **options):
-    """Name, reader, what it says, whether it is doubtful."""
+    """Return an image's name, reader, log line, and whether its offset is doubtful."""
     (found,) = find_images([path], bands, **options)
     with found.open() as image:
         return found.name, found.kind, image.says, image.doubtful
 
 
 def shifted(pixels, offset):
-    """DN by the definition: nodata stays, everything else is at least 1."""
+    """Shift DN by definition: nodata is unchanged, everything else is at least 1."""
     moved = np.maximum(pixels.astype(np.int64) + offset, 1)
     return np.where(pixels == 0, 0, moved).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""What processes do that tests kill; here, so that a new process can import it."""
+"""Functions run by processes that tests kill, in a module that a new process can import."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     python moments.py COMMAND GIVEN URL VARIANT OUT ACT MOMENT
 
-`GIVEN` holds `sets/N`, `models/N` and `bundles/N` for `VARIANT` N, and `URL` is the address of the sets. Printed is how
-many operations there were below `OUT`, and the error. With `ACT` `kill` the process kills itself before the operation
-with the number `MOMENT`, with `fill` it fills the disk of `OUT`.
+`GIVEN` contains `sets/N`, `models/N` and `bundles/N` for `VARIANT` N, and `URL` is the address of the sets. The program
+prints the number of operations below `OUT`, and the error. With `ACT` `kill` the process kills itself before operation
+`MOMENT`, with `fill` it fills the disk of `OUT`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def kill(out: Path) -> None:
 
 
 def fill(out: Path) -> None:
-    """Fill the disk of `out`, which is a small one."""
+    """Fill the small disk that contains `out`."""
     with (out.parent / "filler").open("wb", buffering=0) as filler:
         for size in (1 << 20, 1 << 12):
             try:

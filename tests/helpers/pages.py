@@ -1,4 +1,4 @@
-"""What a page of HTML holds."""
+"""Parser for the content of an HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things are."""
+"""Paths of the project and of its programs."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ OFFLINE = ROOT / "tests" / "offline"
 
 
 def python_path(*folders: Path | str) -> str:
-    """The variable PYTHONPATH with these folders, for a process that must not reach the network either."""
+    """Return a PYTHONPATH with these folders and the guard that keeps the process off the network."""
     return os.pathsep.join(map(str, (*folders, OFFLINE)))

@@ -20,7 +20,7 @@ SPECTRAL = ["B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", 
 
 
 def stored(seed: int, size: int = SIZE, low: int = 1, high: int = 9000) -> NDArray[np.uint16]:
-    """Values of a band as a product stores them: any, some below 1000, and a corner without data (0)."""
+    """Draw a band's values as a product stores them: some below 1000, and a corner without data (0)."""
     pixels = np.random.default_rng(seed).integers(low, high, (size, size)).astype(np.uint16)
     pixels[:5, :7] = 0
     pixels[5, :3] = (1, 999, 1001)
@@ -54,7 +54,7 @@ def write(path: Path, pixels: NDArray[np.generic], metres: float = 10, driver: s
 
 
 def mtd(level: str, baseline: str, images: list[str], offsets: dict[str, int] | None, quantification: int) -> str:
-    """A product's metadata file (PSD 14; parts that nobody reads are left out). `offsets`: of bands, such as B02."""
+    """Return a product's metadata file (PSD 14, without parts that no reader uses); `offsets` by band, such as B02."""
     tag = "RADIO_ADD_OFFSET" if level == "1C" else "BOA_ADD_OFFSET"
     box = "Radiometric_Offset_List" if level == "1C" else "BOA_ADD_OFFSET_VALUES_LIST"
     listed = "\n".join(
@@ -143,7 +143,7 @@ def write_safe(
 
 
 def zipped(safe: Path) -> Path:
-    """The zip of a product beside it, and no longer the folder."""
+    """Replace a product's folder by its zip."""
     path = Path(shutil.make_archive(str(safe), "zip", safe.parent, safe.name))
     shutil.rmtree(safe)
     return path
@@ -185,7 +185,7 @@ def mtl(product: str, numbers: list[int], level1: tuple[float, float], elevation
 
 
 def mtl_text(groups: dict[str, dict[str, str]]) -> str:
-    """The same as the text that the agency writes."""
+    """Return the same groups as the text that the agency publishes."""
     lines = ["GROUP = LANDSAT_METADATA_FILE"]
     for group, keys in groups.items():
         quoted = {
@@ -235,7 +235,7 @@ def write_hls(root: Path, product: str) -> tuple[Path, dict[str, NDArray[np.int1
 
 
 def chip(folder: Path, **more: object) -> dict[str, NDArray[np.uint16]]:
-    """A chip's folder; returns the stored values of its bands."""
+    """Write a chip's folder; return the stored values of its bands."""
     pixels = {band: stored(i) for i, band in enumerate(BANDS)}
     for band, values in pixels.items():
         write(folder / f"{band}.tif", values, **more)

@@ -38,7 +38,7 @@ class Moto:
     url: str
 
     def upload(self, bucket: str, folder: Path, prefix: str = "", public: bool = True) -> None:
-        """Puts the files below a folder into a new bucket."""
+        """Upload the files below a folder to a new bucket."""
         import boto3
         import obstore
         from obstore.store import S3Store
@@ -67,11 +67,11 @@ class Trouble:
     """What the web server does instead of serving a file.
 
     Attributes:
-        status: answers with it.
-        headers: further headers.
-        body: sent instead of the file's bytes.
-        cut: drops the connection after so many bytes of the body.
-        delay: waits before it answers [s].
+        status: Status of the response.
+        headers: Additional headers.
+        body: Content sent instead of the file's bytes.
+        cut: Number of bytes of the body after which the connection is dropped.
+        delay: Wait before the response [s].
     """
 
     status: int = 200
@@ -86,10 +86,10 @@ class Web:
     """A running web server of a folder.
 
     Attributes:
-        trouble: (path, how often it was asked for, from 1) -> trouble, or None to serve the file.
+        trouble: Function of the path and the number of its requests so far (from 1); None serves the file.
         requests: (method, path, status, bytes sent, time [s]).
-        etags, ranges: whether it sends ETags, and parts of files.
-        upstream: address of another server that answers in place of the folder, such as `http://127.0.0.1:10000`.
+        etags, ranges: Whether it sends ETags, and parts of files.
+        upstream: URL of another server that responds in place of the folder, such as `http://127.0.0.1:10000`.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""A folder of raw chips, and the store packed of it."""
+"""A folder of raw chips, and the store packed from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of training share: a small set that is learnt in seconds, and a run on it."""
+"""Helpers for tests of training: a small set that is learned in seconds, and a run on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TINY = {
 
 
 def recipe_of(**changes: dict[str, Any]) -> TrainingConfig:
-    """The tiny recipe with changes by section."""
+    """Return the tiny recipe with changes by section."""
     values: dict[str, Any] = {k: dict(v) for k, v in TINY.items()}
     for key, change in changes.items():
         values.setdefault(key, {}).update(change)

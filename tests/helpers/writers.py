@@ -1,4 +1,4 @@
-"""Programs that write a file, and what kills them in the middle."""
+"""Programs that write a file, and a way to kill them halfway."""
 
 KILL = """
 import os, signal, sys

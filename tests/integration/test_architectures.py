@@ -1,4 +1,4 @@
-"""Every architecture, with a small encoder: it trains, goes on after an interruption, reloads and predicts."""
+"""Every architecture, with a small encoder: it trains, resumes after an interruption, reloads and predicts."""
 
 from typing import get_args
 

@@ -23,7 +23,7 @@ def test_two_processes_train_under_snakemake_and_share_one_log(tmp_path, monkeyp
     history = tables.HISTORY.read(project.folder / "reports/learning_curves/round1/fold0.csv")
     assert history["epoch"].tolist() == [0, 1, 2]
     log = (project.folder / "logs/train/round1/fold0.log").read_text()
-    assert log.count("round1 fold 0 is trained by 2 processes on 1 nodes") == 1
+    assert log.count("training round1 fold 0 with 2 processes on 1 nodes") == 1
     assert log.count("round1 fold 0: ") == 1
     assert [log.count(f"round1 fold 0 epoch {number}, step") for number in (1, 2, 3)] == [1, 1, 1]
     assert "distributed_backend=gloo" not in log
@@ -38,7 +38,7 @@ def test_machines_that_cannot_share_the_devices_evenly_are_an_error(monkeypatch)
 
 def test_fewer_gpus_than_the_training_wants_are_an_error(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(DeviceError, match=r"wants 2 GPUs on .* has 1: run snakemake with --resources gpu=2"):
+    with pytest.raises(DeviceError, match=r"needs 2 GPUs on .* has 1: run snakemake with --resources gpu=2"):
         distributed.devices_per_node(2, "cuda")
 
 

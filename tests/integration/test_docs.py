@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
+import cloudcover
 from cloudcover.cli import main
+from cloudcover.config.params import validate
+from cloudcover.labels.reasons import REASONS
 from helpers.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("[!.]*/README.md")])
@@ -33,6 +38,11 @@ def test_names_of_the_glossary_are_in_their_files() -> None:
     assert wrong == []
 
 
+def test_every_reason_of_the_audit_is_explained_as_on_the_review_page() -> None:
+    page = (ROOT / "docs/review.md").read_text(encoding="utf-8")
+    assert [name for name, words in REASONS.items() if f"| `{name}` | {words.text} |" not in page] == []
+
+
 def test_every_row_of_the_page_on_faults_names_tests_that_exist() -> None:
     tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
     rows = [
@@ -48,7 +58,7 @@ def test_every_row_of_the_page_on_faults_names_tests_that_exist() -> None:
 
 
 def command_lines(page: Path) -> Iterator[list[str]]:
-    """Words of the command lines of a page, in blocks of code and in the text, without comments and variables."""
+    """Yield the words of a page's command lines, in code blocks and in the text, without comments and variables."""
     text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
     lines, fenced = re.findall(r"`([^`\n]+)`", text), False
     for line in text.splitlines():
@@ -68,7 +78,7 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 
 def problem_of_cloudcover(words: list[str]) -> str:
-    """What is wrong with a command line of the program, or nothing."""
+    """Describe the fault of a `cloudcover` command line; empty if there is none."""
     command: click.Command = main
     for word in words[1:]:
         if word.startswith("-"):
@@ -120,6 +130,35 @@ def test_commands_are_found_in_blocks_and_in_the_text(tmp_path: Path) -> None:
     ]
     problems = [problem_of_cloudcover(words) for words in command_lines(page) if words[0] == "cloudcover"]
     assert problems == ["main has no command nothing", "predict has no option --fast", ""]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a page in a language."""
+    found: list[str] = re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_parameters_in_the_blocks_of_a_page_are_accepted(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        values = yaml.safe_load(block)
+        if "deps" not in values:  # of dvc.yaml
+            validate(values, f"{page.name}: {block}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_in_the_blocks_of_a_page_uses_public_names(page: Path) -> None:
+    for block in blocks(page, "python"):
+        tree = ast.parse(block, page.name)
+        used = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "cloudcover"
+        }
+        assert used
+        assert used <= set(dir(cloudcover))
 
 
 def test_the_readme_is_short_and_its_links_lead_to_files() -> None:

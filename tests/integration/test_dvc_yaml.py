@@ -1,4 +1,4 @@
-"""dvc.yaml, which is written by hand, beside the rules of Snakemake: the same files, parameters and code."""
+"""dvc.yaml, which is written by hand, agrees with Snakemake's rules: the same files, parameters and code."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def covers(path: str, file: str) -> bool:
 
 @pytest.fixture(scope="module", params=["the defaults", "two rounds, two members, no oracle, soft targets"])
 def both(request, tmp_path_factory):
-    """Both views of the chain, by stage."""
+    """The stages as the rules and as dvc.yaml declare them."""
     other = {
         "rounds": {"round1": "manifest.csv", "round2": "round1"},
         "folds": {"number": 3},

@@ -1,4 +1,4 @@
-"""Programs that run in forks end with who has started them."""
+"""Programs that run in forks end with the process that started them."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Jobs that run beside each other get GPUs of their own: fake devices, real processes, real Snakemake."""
+"""Concurrent jobs get separate GPUs: fake devices, real processes, real Snakemake."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine whose `nvidia-smi` lists three GPUs, with a folder for locks of its own."""
+    """A machine whose `nvidia-smi` lists three GPUs, with a separate folder for locks."""
     program = tmp_path / "bin" / "nvidia-smi"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nprintf 'GPU-a\\nGPU-b\\nGPU-c\\n'\n")
@@ -144,7 +144,7 @@ def snakemake(folder: Path, gpus: int) -> subprocess.Popen:
 
 
 def jobs(folder: Path, run: subprocess.Popen, kind: str) -> list[tuple[str, float, float]]:
-    """Device, begin and end of each job."""
+    """Read the device, start and end of each job."""
     printed = run.communicate(timeout=600)[0]
     assert run.returncode == 0, printed
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}?.json"))]

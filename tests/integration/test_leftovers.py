@@ -1,4 +1,4 @@
-"""Processes that are killed or told to end: what they leave is never taken for a file, and the next run removes it."""
+"""Processes that are killed or asked to end: what they leave is never taken for a file, and the next run removes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cloudcover predict`: its options, what it writes, and what is left after a bad end."""
+"""`cloudcover predict`: its options, its files, and what remains after a failure."""
 
 from __future__ import annotations
 

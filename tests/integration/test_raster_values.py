@@ -200,9 +200,9 @@ def test_a_raster_placed_by_ground_control_points_is_refused(tmp_path):
 
 def test_a_label_whose_nodata_tag_hides_its_pixels_is_refused_with_the_remedy(tmp_path):
     pixels = np.array([[0, 0, 1]], np.uint8)
-    with pytest.raises(ChipError, match=r"says nodata 0, expected 255 .* 2 pixels hold 0.*-unsetnodata"):
+    with pytest.raises(ChipError, match=r"declares nodata 0, expected 255 .* 2 pixels hold 0.*-unsetnodata"):
         read_mask(write(tmp_path / "l.tif", pixels, nodata=0), "label")
-    with pytest.raises(ChipError, match=r"says nodata 1, expected 255 .* 1 pixels hold 1"):
+    with pytest.raises(ChipError, match=r"declares nodata 1, expected 255 .* 1 pixels hold 1"):
         read_mask(write(tmp_path / "l.tif", pixels, nodata=1), "label")
     for harmless in (None, 255, 7):
         assert read_mask(write(tmp_path / "l.tif", pixels, nodata=harmless), "label")[0].tolist() == pixels.tolist()
@@ -225,7 +225,7 @@ def test_score_refuses_a_nodata_tag_that_hides_pixels(tmp_path):
     pixels = np.array([[0, 0, 1]], np.uint8)
     write(tmp_path / "labels" / "a.tif", pixels)
     write(tmp_path / "masks" / "a.tif", pixels, nodata=0)
-    with pytest.raises(ChipError, match=r"masks/a\.tif says nodata 0"):
+    with pytest.raises(ChipError, match=r"masks/a\.tif declares nodata 0"):
         compare(tmp_path / "masks", tmp_path / "labels")
 
 
@@ -386,7 +386,7 @@ def test_a_label_with_a_nodata_tag_is_quarantined_with_the_remedy(layout, tmp_pa
     rewrite(raw / "train_labels" / "c001.tif", nodata=0)
     _, quarantine = packed(raw, tmp_path / "a" / "store")
     assert quarantine["chip_id"].tolist() == ["c001"]
-    assert "says nodata 0, expected 255" in quarantine["reason"][0]
+    assert "declares nodata 0, expected 255" in quarantine["reason"][0]
 
 
 def test_a_negative_offset_is_refused():

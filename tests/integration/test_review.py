@@ -1,4 +1,4 @@
-"""The review page's server: what it answers, what it refuses, and who may use it."""
+"""The review page's server: its responses, what it refuses, and who may use it."""
 
 from __future__ import annotations
 

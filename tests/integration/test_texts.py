@@ -1,4 +1,4 @@
-"""Free text of people: refused at the door with the allowed form, or it arrives as it was written."""
+"""Free text by people: either refused on input, with the allowed form, or preserved exactly."""
 
 from __future__ import annotations
 

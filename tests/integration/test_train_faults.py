@@ -144,7 +144,7 @@ def test_memory_that_is_really_too_small_halves_the_micro_batch_and_refuses_to_v
     assert "out of memory: from now on 32 chips per forward pass" in done.stderr
     micro_batch, _, message = done.stdout.partition(" ")
     assert 1 <= int(micro_batch) <= 32
-    assert "the memory of cpu is too small for 512 chips of (4, 128, 128)" in message
+    assert "there is not enough memory on cpu for 512 chips of (4, 128, 128)" in message
     assert "compute.prediction_batch, for validation" in message
 
 
@@ -199,7 +199,7 @@ def test_a_sealed_file_that_is_no_state_is_refused_by_name(learnable_set, tmp_pa
     for content in (b"PK", [1]):
         path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
         path.with_suffix(".sha256").write_text(sha256(path))
-        with pytest.raises(ForeignStateError, match=rf"{path} (is no training state|was saved by another program)"):
+        with pytest.raises(ForeignStateError, match=rf"{path} (is not a training state|was saved by another program)"):
             fit(learnable_set, tmp_path)
 
 

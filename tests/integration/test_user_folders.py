@@ -1,4 +1,4 @@
-"""Files of a person: whatever folder is named, the program replaces and removes only what it has put there itself."""
+"""Users' files: whatever folder is named, the program replaces and removes only files that it has put there itself."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_a_list_that_cannot_be_read_is_one_message_and_changes_nothing(tmp_path,
 
 @pytest.fixture
 def linked(tmp_path):
-    """A file of verdicts that a link in another folder leads to."""
+    """A file of verdicts, linked from another folder."""
     (tmp_path / "shared").mkdir()
     tables.VERDICTS.write(verdicts("a1"), tmp_path / "shared/mine.csv")
     link = tmp_path / "verdicts.csv"
@@ -186,7 +186,7 @@ def test_a_file_that_is_read_only_is_not_replaced():
 
 
 def error_as_nobody(path: Path) -> str:
-    """What a user without the rights of root is told when a review begins."""
+    """Return the error that a user without root privileges gets when starting a review."""
     here, there = multiprocessing.Pipe()
 
     def work() -> None:

@@ -27,7 +27,7 @@ def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def _is_here(host: str) -> bool:
-    """Whether an address is of this machine; no name but `localhost` is."""
+    """Return whether an address is on this machine; of names, only `localhost` is."""
     from ipaddress import ip_address
 
     try:

@@ -168,7 +168,7 @@ def test_a_flipped_bit_behind_an_unchanged_time_is_found_by_verify_and_by_rechec
     path.write_bytes(content)
     os.utime(path, ns=(time, time))
     problems = verify(raw)
-    assert problems.values.tolist() == [["train_labels/c001.tif", "has another SHA-256: its content changed"]]
+    assert problems.values.tolist() == [["train_labels/c001.tif", "has another SHA-256: its content has changed"]]
     by_http(recheck=True)
     assert_same(raw, small)
 

@@ -1,4 +1,4 @@
-"""Servers that fail, lie, ask for patience or refuse; runs that are killed; disks that are full."""
+"""Servers that fail, send wrong data, throttle or refuse; runs that are killed; disks that are full."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def small(web) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short waits; what the server asks for is still honoured."""
+    """Shorten the waits between retries; `Retry-After` is still honoured."""
     monkeypatch.setattr(http, "TIMEOUT_S", 5.0)
     monkeypatch.setattr(http, "RETRIES", http.RETRIES.new(total=3, backoff_factor=0.01, backoff_jitter=0.0))
     monkeypatch.setitem(stores.RETRIES, "max_retries", 4)
@@ -235,7 +235,7 @@ def test_an_error_page_sent_as_a_file_never_gets_its_name(web, small, source, tm
 def test_a_truncated_file_with_a_matching_length_is_refused(web, small, plain, tmp_path):
     cut = (small / BAND).read_bytes()[:1500]
     web.trouble = lambda path, number: Trouble(body=cut) if path == BAND else None
-    with pytest.raises(DownloadError, match=rf"{BAND} is not what it should be: it is cut off"):
+    with pytest.raises(DownloadError, match=rf"{BAND} is not the expected file: it is cut off"):
         bring(plain, tmp_path / "raw")
 
 
@@ -250,7 +250,7 @@ def test_a_file_that_is_shorter_than_the_listing_says_is_refused(web, small, azu
 def test_a_compressed_body_is_refused(web, small, plain, tmp_path):
     packed = Trouble(headers={"Content-Encoding": "gzip"}, body=gzip.compress((small / BAND).read_bytes()))
     web.trouble = lambda path, number: packed if path == BAND else None
-    with pytest.raises(DownloadError, match=rf"{BAND} is not what it should be"):
+    with pytest.raises(DownloadError, match=rf"{BAND} is not the expected file"):
         bring(plain, tmp_path / "raw")
 
 
@@ -312,7 +312,7 @@ def test_free_space_is_checked_before_the_first_image(web, plain, tmp_path, monk
 
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose disk has less room than the set."""
+    """A folder on a disk that is too small for the set."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -334,7 +334,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(full, small, source, m
 
 
 def as_nobody(work: Callable[[], object], answer: Connection) -> None:
-    """Sends the error of a function, run without the rights of root."""
+    """Send the error of a function that runs without root privileges."""
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)

@@ -1,4 +1,4 @@
-"""What can be known of the Kubernetes profile without a cluster: Snakemake takes it and plans the chain with it."""
+"""What can be tested of the Kubernetes profile without a cluster: Snakemake accepts it and plans the chain with it."""
 
 from __future__ import annotations
 

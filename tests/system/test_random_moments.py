@@ -1,4 +1,4 @@
-"""A kill -9 or a full disk at a random moment of a command: nothing of the user's changes, no half file is visible.
+"""A kill -9 or a full disk at a random moment of a command: no user file changes, and no incomplete file is visible.
 
 A command replaces the results of an earlier run, which were made of other inputs, and is stopped at one of its file
 operations. The next run meets what this one has left. `CLOUDCOVER_MOMENTS` is the number of moments (default 4).
@@ -63,7 +63,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]
 def run(
     command: str, given: tuple[Path, str], variant: str, out: Path, act: str = "kill", moment: int = 0
 ) -> tuple[int, str]:
-    """Operations and error of a command in a process of its own; `killed` if it was killed."""
+    """Run a command in a separate process; return its file operations and error (`killed` if it was killed)."""
     words = [programs() / "python", moments.__file__, command, *given, variant, out, act, moment]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
     if act == "kill" and moment and done.returncode:
@@ -74,7 +74,7 @@ def run(
 
 
 def visible(folder: Path) -> dict[str, str]:
-    """Hash of every file below a folder but hidden ones."""
+    """Hash every file below a folder except hidden ones."""
     files = {p.relative_to(folder): p for p in folder.rglob("*") if p.is_file()}
     return {str(name): sha256(p) for name, p in files.items() if not any(part.startswith(".") for part in name.parts)}
 

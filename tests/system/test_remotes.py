@@ -37,7 +37,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def to_folder(project: Project, request: pytest.FixtureRequest) -> None:
-    """The remote that the project comes with: a folder beside it."""
+    """The project's preconfigured remote: a folder next to it."""
 
 
 def to_azure(project: Project, request: pytest.FixtureRequest) -> None:
@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def forget(project: Project) -> None:
-    """What a fresh clone lacks."""
+    """Remove what a fresh clone lacks."""
     shutil.rmtree(project.folder / "data")
     shutil.rmtree(project.folder / ".dvc/cache")
 

@@ -1,4 +1,4 @@
-"""The review page in a real Chromium: what a reviewer does, and what may go wrong meanwhile."""
+"""The review page in a real Chromium: what a reviewer does, and what may go wrong in the meantime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Setting up: what is missing is named before anything is downloaded, and a broken environment is made anew."""
+"""Setup: missing programs are named before anything is downloaded, and a broken environment is created again."""
 
 from __future__ import annotations
 

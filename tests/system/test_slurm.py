@@ -118,7 +118,7 @@ def test_a_model_is_trained_by_two_nodes_together(cluster, project):
     assert state == "COMPLETED"
     assert "NumNodes=2" in cluster.run("scontrol", "show", "job", number)
     log = (project.folder / LOG).read_text()
-    assert log.count("round1 fold 0 is trained by 2 processes on 2 nodes") == 1
+    assert log.count("training round1 fold 0 with 2 processes on 2 nodes") == 1
     passes = re.findall(r"round1 fold 0 epoch (\d+), step", log)
     assert passes == [str(number) for number in range(1, len(passes) + 1)]  # one of the processes writes
     assert log.count("step 8/8") == 1

@@ -1,4 +1,4 @@
-"""Which stages run again after which change, under both drivers: one table, which docs/staleness.md shows, too.
+"""Which stages run again after which change, with both drivers: one table, which docs/staleness.md shows as well.
 
 The chain is built once; most rows are asked for by dry runs, `snakemake -n` and `dvc repro --dry`.
 """
@@ -266,7 +266,7 @@ def killed(project: Project, command: list[str], when: Callable[[], bool]) -> It
 
 @contextmanager
 def held(project: Project, command: list[str], file: str, line: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A stage under way: it waits at a line of a file that it runs."""
+    """A running stage, which waits at a line of a file that it runs."""
     path = project.folder / file
     text = path.read_text()
     indent = re.search(f"^( +){re.escape(line)}", text, re.MULTILINE).group(1)

@@ -1,4 +1,4 @@
-"""Free text of people on its way through the whole chain: into tables and the report, and never obeyed."""
+"""Free text by people on its way through the whole chain: preserved in tables and the report, and never executed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEMBERS = {"fpn-2": {"architecture": "fpn"}, "null": {}}
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory) -> Project:
-    """A tiny run of the whole chain in which people have written everything that they may."""
+    """A tiny run of the whole chain in which people have filled every free-text field."""
     root = tmp_path_factory.mktemp("hostile")
     source = root / "my chips, é's & $x"
     make_layout(source, chips=52, scenes=12, unlabelled=4)

@@ -54,7 +54,8 @@ def mosaic(batch: ChipBatch, drawn: list[int], params: AugmentationParams, gener
 def cutmix(batch: ChipBatch, drawn: list[int], params: AugmentationParams, generator: torch.Generator) -> None:
     """Copy a rectangle from the same place of another chip (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
 
-    Its share of the area is uniform in [0, 1] before it is cropped at the borders; it has the shape of the chip.
+    The rectangle's share of the area is drawn uniformly from [0, 1], before it is cropped at the borders. It has the
+    chip's aspect ratio.
     """
     if len(batch.masks) == 1:
         return

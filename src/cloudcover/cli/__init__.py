@@ -34,7 +34,7 @@ def main(traceback: bool) -> None:
     Examples:
       cloudcover synth my-chips --chips 100
       cloudcover review
-      cloudcover predict my-chips/test_features --model models/bundle --out masks
+      cloudcover predict my-chips/train_features --out masks
       cloudcover score masks my-chips/train_labels
     """  # noqa: D301
     end_cleanly()

@@ -37,7 +37,7 @@ def compare(models: tuple[str, ...], files: tuple[Path, ...], tta: str, figure: 
     Examples:
       cloudcover compare
       cloudcover compare baseline final
-      cloudcover compare final:none final:d4 --figure location-mean
+      cloudcover compare ensemble:none ensemble:d4 --figure location-mean
       cloudcover compare baseline final --counts a/reports/tables/chips.csv --counts b/reports/tables/chips.csv
     """  # noqa: D301
     import pandas as pd

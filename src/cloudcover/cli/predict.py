@@ -178,4 +178,4 @@ def predict(
     written = predict_images(
         predictor, found, outputs, resolution=resolution, skip_existing=skip_existing, summary=table
     )
-    click.echo(f"{len(written)} masks in {out}")
+    click.echo(f"{len(written)} mask{'s' if len(written) != 1 else ''} in {out}")

@@ -77,7 +77,7 @@ def review(
             f"go to {verdicts} at once. Ctrl+C ends the page."
         )
         if not page.queue.audited:
-            click.echo(f"There is no audit in {AUDITS}: the labels come scene by scene.")
+            click.echo(f"There is no audit in {AUDITS}: labels are shown scene by scene.")
         if not no_browser:
             import webbrowser
 

@@ -21,6 +21,7 @@ def score(predictions: Path, labels: Path, as_json: bool) -> None:
 
     \b
     Example:
+      cloudcover predict data/raw/train_features --out masks
       cloudcover score masks data/raw/train_labels
     """  # noqa: D301
     from cloudcover.evaluate.score import compare

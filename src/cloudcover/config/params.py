@@ -103,7 +103,7 @@ class Params(Section):
             if labels not in (options := [MANIFEST, *list(self.rounds)[:number]]):
                 raise ValueError(f"rounds.{name}: {labels!r} is neither {MANIFEST} nor an earlier round ({options})")
         if self.final.labels not in (options := [MANIFEST, *self.rounds]):
-            raise ValueError(f"final.labels: {self.final.labels!r} is not among the labels there are: {options}")
+            raise ValueError(f"final.labels: {self.final.labels!r} is not one of the available labels: {options}")
         if self.evaluation.references and self.data.source != "synthetic":
             raise ValueError(
                 f"evaluation.references: {self.evaluation.references} need the true masks of a synthetic set, which "
@@ -147,7 +147,8 @@ def _explain(error: ErrorDetails) -> str:
         near = difflib.get_close_matches(str(error["input"]), options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{key}: {error['input']!r} is not an option{hint} (options: {', '.join(options)})"
-    return f"{key}: {error['msg']} (got {error['input']!r})" if error["loc"] else error["msg"]
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (got {error['input']!r})" if error["loc"] else message
 
 
 def validate(values: Any, origin: str = "params") -> Params:

@@ -28,7 +28,7 @@ README = Path("config/README.md")
 
 _HEAD = """\
 # Every value that changes a result, and nothing else. What each key means and allows: config/README.md.
-# After an edit, `snakemake` or `dvc repro` runs what depends on it; `cloudcover params --write` renews the comments.
+# After an edit, `snakemake` or `dvc repro` runs what depends on it; `cloudcover params --write` updates the comments.
 
 """
 
@@ -188,7 +188,7 @@ def _allowed(value: dict[str, Any]) -> str:
 
 
 _README_HEAD = """\
-# Configuration
+# Parameters
 
 `params.yaml` in the root of the project holds every value that changes a result. This page is generated from the model
 that checks the file; `cloudcover params --write` updates both. Editors can use `workflow/schemas/params.schema.json` to

@@ -116,7 +116,7 @@ def open_tiff(path: Path, name: str) -> Iterator[DatasetReader]:
         with rasterio.open(path, driver="GTiff") as source:
             yield source
     except UnicodeEncodeError:
-        raise ChipError(name, f"{path} has a name that is no text, which GDAL cannot open: rename it") from None
+        raise ChipError(name, f"{path} has a name that is not valid text, so GDAL cannot open it: rename it") from None
     except RasterioError as error:
         raise ChipError(name, f"{path} cannot be read ({error}): truncated or not a GeoTIFF") from None
     except OSError as error:
@@ -231,9 +231,9 @@ def read_mask(
         if says.nodata not in (None, IGNORE_INDEX) and (count := np.count_nonzero(mask == says.nodata)):
             raise ChipError(
                 name,
-                f"{path} says nodata {says.nodata}, expected {IGNORE_INDEX} (unknown) or none, and {count} pixels hold "
-                f"{says.nodata}: if they are clear (0) or cloud (1), remove the tag with "
-                "`gdal_edit.py -unsetnodata FILE`; if nobody knows them, write them as 255",
+                f"{path} declares nodata {says.nodata}, expected {IGNORE_INDEX} (unknown) or none, and {count} pixels "
+                f"hold {says.nodata}: if they are clear (0) or cloud (1), remove the tag with "
+                "`gdal_edit.py -unsetnodata FILE`; if their class is unknown, write them as 255",
             )
         if says.masked:
             mask[source.read_masks(1, window=window) == 0] = IGNORE_INDEX

@@ -44,7 +44,7 @@ def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed:
         `least_share`, a lower bound for any split into whole groups; `groups_shuffled_share` and
         `chips_shuffled_share`, means over plain shuffles of groups and of chips. A shuffle of chips is even only
         because it splits groups, which leaks. `test_difference_share` is the total-variation distance between the test
-        part and the folds, from 0 (alike) to 1 (no value in common); NaN without a test part.
+        part and the folds, from 0 (identical) to 1 (no value in common); NaN without a test part.
 
     Raises:
         KeyError: A chip has no fold.

@@ -282,7 +282,7 @@ def _search(imbalance: _Imbalance, seed: int) -> Ints:
 
 
 def _greedy(imbalance: _Imbalance, order: NDArray[np.intp]) -> Ints:
-    """Assign groups one after another to the fold where they add least.
+    """Assign groups one after another to the fold whose cost they increase least.
 
     No fold stays empty, here or in `_improve`: adding to a fuller fold costs more, so an empty fold is cheapest.
     """

@@ -50,7 +50,9 @@ def read_metadata(root: Path) -> pd.DataFrame:
 def _remedy(root: Path) -> str:
     """Explain how to get `train_metadata.csv`; if the table of files exists, the set was downloaded before."""
     if (root / "files.csv").exists():
-        return "raw files are not versioned; `snakemake --cores 1 --forcerun download -- data/raw/files.csv` gets them"
+        return (
+            "raw files are not versioned; `snakemake --cores 1 --forcerun download -- data/raw/files.csv` fetches them"
+        )
     return f"expected train_metadata.csv with {list(tables.METADATA.columns)}"
 
 

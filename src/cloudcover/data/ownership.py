@@ -70,7 +70,7 @@ def refuse_other_file(path: Path, table: tables.Table) -> None:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         header = next(csv.reader(file), [])
     if header[: len(table.columns)] != list(table.columns):
-        raise FolderError(f"{path} exists and is no table of {table.name}: choose another name, or move it")
+        raise FolderError(f"{path} exists and is not a table of {table.name}: choose another name, or move it")
 
 
 def claim(root: Path) -> None:
@@ -89,7 +89,7 @@ def _claim(root: Path) -> None:
         names = sorted(entry.name for entry in os.scandir(root)) if root.exists() else []
         if foreign := [name for name in names if not name.startswith(".")]:
             raise FolderError(
-                f"{root} holds {foreign[0]}, and no {RECORD} that shows that cloudcover made it: choose an empty "
+                f"{root} contains {foreign[0]}, but no {RECORD} to show that cloudcover made it: choose an empty "
                 "folder, or move its content"
             )
     _write(root, files)

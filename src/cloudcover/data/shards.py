@@ -81,7 +81,7 @@ def verify(store: Path) -> pd.DataFrame:
         rows, found = _check(store, int(str(shard)))
         problems |= found
         if rows is not None and set(rows["chip_id"]) != set(chips["chip_id"]):
-            problems["index.parquet"] = f"lists other chips than {_seal_path(store, int(str(shard))).name}"
+            problems["index.parquet"] = f"lists different chips from {_seal_path(store, int(str(shard))).name}"
     return pd.DataFrame(sorted(problems.items()), columns=["path", "problem"], dtype=str)
 
 

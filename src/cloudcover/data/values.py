@@ -210,7 +210,7 @@ def _refuse_extremes(valid: NDArray[Any], factor: float, shift: float, says: Sto
     if largest > LARGEST:
         raise ValueError(
             f"has the scale {says.scale:g} and the offset {says.offset:g}, by which its largest value {valid.max()} "
-            f"would be {largest} DN, but DN end at {LARGEST}: are they of reflectance?"
+            f"would be {largest} DN, but DN cannot exceed {LARGEST}: are these values of reflectance?"
         )
     if valid.dtype.kind == "u":
         return

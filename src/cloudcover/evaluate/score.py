@@ -76,11 +76,11 @@ def _same_place(prediction: Path, label: Path) -> bool:
     here, there = read_grid(prediction, "mask"), read_grid(label, "label")
     sizes = (here.height, here.width), (there.height, there.width)
     if sizes[0] != sizes[1]:
-        raise ValueError(f"{prediction} has the shape {sizes[0]}, but {label} {sizes[1]}")
+        raise ValueError(f"{prediction} has the shape {sizes[0]}, but {label} has {sizes[1]}")
     if not (here.placed and there.placed):
         return False
     if problem := here.differences(there):
-        raise ValueError(f"{prediction} is of another place than {label}: {problem}")
+        raise ValueError(f"{prediction} covers a different place from {label}: {problem}")
     return True
 
 

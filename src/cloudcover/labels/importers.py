@@ -54,7 +54,7 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
             try:
                 frame = frame[[tables.truth(text) for text in frame[column]]]
             except ValueError:
-                raise ImportListError(f"{path}: the column {column} holds other values than 0 and 1") from None
+                raise ImportListError(f"{path}: the column {column} contains values other than 0 and 1") from None
         elif set(tables.VERDICTS.columns) <= set(frame):
             return tables.VERDICTS.check(frame.assign(chip_id=frame["chip_id"].map(_chip)), path)
         elif set(tables.MANIFEST.columns) <= set(frame):

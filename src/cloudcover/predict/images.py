@@ -94,7 +94,7 @@ def predict_images(
     report({name: note.conversion for name, note in notes.items()}, [n for n, note in notes.items() if note.suspected])
     if unusable := [f"{name}: {note.problem}" for name, note in notes.items() if note.problem]:
         raise UnusableImagesError(
-            f"{len(unusable)} of {len(images)} images have no mask ({outputs.folder} holds those of the others):\n  "
+            f"{len(unusable)} of {len(images)} images have no mask (those of the others are in {outputs.folder}):\n  "
             + "\n  ".join(unusable)
         )
     return [outputs.folder / f"{image.name}.tif" for image in images]

@@ -212,7 +212,7 @@ class Predictor:
                     if not is_out_of_memory(error):
                         raise
                     raise DeviceMemoryError(
-                        f"the memory of {self.device} is too small for {len(chips)} chips of {dn.shape[2]} x "
+                        f"there is not enough memory on {self.device} for {len(chips)} chips of {dn.shape[2]} x "
                         f"{dn.shape[3]} pixels: lower compute.prediction_batch (--batch)"
                     ) from error
                 finite = mean.flatten(1).isfinite().all(dim=1)
@@ -242,7 +242,7 @@ class Predictor:
         ]
         raise NotFiniteError(
             row,
-            f"the model {listed([str(folder) for folder in lost])} gives probabilities that are not finite: its "
+            f"the model {listed([str(folder) for folder in lost])} predicts probabilities that are not finite: its "
             "weights are damaged, or compute.precision (--precision) is too low for them",
         )
 

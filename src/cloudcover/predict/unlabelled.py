@@ -1,4 +1,4 @@
-"""Masks by a bundle for chips of the store: of the test part for the evaluation, of unlabelled chips for users."""
+"""A bundle's masks of chips in the store: of the test part for the evaluation, of unlabelled chips for users."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Review:
         if not (isinstance(chips, list) and chips and all(isinstance(c, str) for c in chips)):
             raise HTTPException(400, "chips must be a list of chip ids")
         if verdict not in ("", *tables.VERDICTS.options["verdict"]) or not isinstance(reason, str):
-            raise HTTPException(400, "verdict must be bad, clean, unsure or empty, and reason a text")
+            raise HTTPException(400, "verdict must be bad, clean, unsure or empty, and reason must be text")
         for chip in chips:
             self._known(chip)
         seen = _seen(body.get("seen", {}))
@@ -141,7 +141,7 @@ class Review:
     def _known(self, chip_id: str) -> str:
         """Refuse anything but the id of a labelled chip; ids never become paths."""
         if chip_id not in self.queue.table.index:
-            raise HTTPException(404, "there is no label of this chip")
+            raise HTTPException(404, "this chip has no label")
         return chip_id
 
 

@@ -14,7 +14,7 @@ class DeviceMemoryError(ValueError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory does not suffice; on a CPU torch has no class of its own for it."""
+    """Return whether an error reports a lack of memory; torch has no exception class for that on a CPU."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 

@@ -80,7 +80,7 @@ def _sign(file: int) -> None:
     last = os.pread(file, os.fstat(file).st_size, 0)
     if _parsed(last).get("host", socket.gethostname()) != socket.gethostname():
         logger.warning(
-            "the previous holder did not end normally, make sure that it is no longer running: %s", _described(last)
+            "the previous holder did not end normally; make sure that it is no longer running: %s", _described(last)
         )
     program = Path(sys.argv[0])
     name = program.parent.name if program.stem == "__main__" else program.name

@@ -82,7 +82,7 @@ def bring(files: Mapping[Path, Path], how: str) -> None:
         else:
             place(source, target, how)
     if problems:
-        raise LayoutError(named(f"{len(problems)} files cannot be used, the others are done", problems))
+        raise LayoutError(named(f"{len(problems)} files cannot be used; all others are in place", problems))
 
 
 def place(source: Path, target: Path, how: str) -> None:
@@ -144,7 +144,7 @@ def _tile(source: Path, chips: pd.DataFrame, params: DataParams, raw: Path) -> s
         except ChipError as error:
             problems.append(f"{target.parent.name}/{target.name} {error}")
     if problems:
-        raise ChipError("images", named(f"{len(problems)} cannot be used, the others are done", problems))
+        raise ChipError("images", named(f"{len(problems)} cannot be used; all others are done", problems))
     for path, part in parts.items():
         tables.METADATA.write(part, raw / path)
     return wanted

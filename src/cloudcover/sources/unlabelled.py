@@ -38,7 +38,7 @@ def add(params: DataParams, raw: Path) -> None:
     refuse_strays(source, strays, len(folders), params.max_quarantined)
     chips = [folder.name for folder, files in found.items() if files]
     if not chips:
-        raise LayoutError(f"data.unlabelled: {source} contains no chip, expected folders with {params.bands[0]}.tif …")
+        raise LayoutError(f"data.unlabelled: {source} contains no chips, expected folders with {params.bands[0]}.tif …")
     taken = set(read_metadata(raw)["chip_id"].str.lower())
     if twice := [chip for chip in chips if chip.lower() in taken]:
         raise LayoutError(f"data.unlabelled: {len(twice)} chips have the id of a chip of the set: {listed(twice)}")

@@ -24,5 +24,5 @@ def verify(raw: Path) -> pd.DataFrame:
     problems = differences(raw, manifest)
     rest = manifest[~manifest["path"].isin(list(problems))]
     changed = rest["sha256"] != hash_files([raw / path for path in rest["path"]], "verify")
-    problems |= dict.fromkeys(rest["path"][changed], "has another SHA-256: its content changed")
+    problems |= dict.fromkeys(rest["path"][changed], "has another SHA-256: its content has changed")
     return pd.DataFrame(sorted(problems.items()), columns=["path", "problem"], dtype=str)

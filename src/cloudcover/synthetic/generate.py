@@ -79,7 +79,7 @@ def generate(
     """
     unknown = [band for band in data.bands if band not in BANDS]
     if unknown:
-        raise ValueError(f"the synthetic source makes bands {list(BANDS)}, not {unknown}; change data.bands")
+        raise ValueError(f"the synthetic source generates the bands {list(BANDS)}, not {unknown}; change data.bands")
     tasks = _plan(params, seed)
     files = _files(tasks, data.bands)
     masks = [f"masks/{task.chip_id}.tif" for task in tasks]

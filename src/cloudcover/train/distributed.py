@@ -61,7 +61,7 @@ def devices_per_node(devices: int, device: str) -> int:
     here = devices // nodes()
     if device == "cuda" and torch.cuda.device_count() < here:
         raise DeviceError(
-            f"training wants {here} GPUs on this machine (compute.devices: {devices}), but the job has "
+            f"training needs {here} GPUs on this machine (compute.devices: {devices}), but the job has "
             f"{torch.cuda.device_count()}: run snakemake with --resources gpu={devices}, or lower compute.devices"
         )
     return here

@@ -205,7 +205,7 @@ class Learner:
 
     def _too_small(self, chips: int, batch: Batch) -> OutOfMemoryError:
         return OutOfMemoryError(
-            f"the memory of {self.device} is too small for {chips} chips of {tuple(batch['dn'][0].shape)}: "
+            f"there is not enough memory on {self.device} for {chips} chips of {tuple(batch['dn'][0].shape)}: "
             "lower training.micro_batch (or compute.prediction_batch, for validation), take a smaller model.encoder, "
             "or set compute.precision to bf16"
         )

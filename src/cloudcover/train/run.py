@@ -132,12 +132,12 @@ def train(
     average = EMA(network, p.ema_decay) if p.ema_decay is not None else None
     progress = _Progress(f"validation_{p.monitor}" if p.monitor else None)
     if place.size > 1:
-        log.info("%s is trained by %d processes on %d nodes", name, place.size, distributed.nodes())
+        log.info("training %s with %d processes on %d nodes", name, place.size, distributed.nodes())
     if resume := last_state(state):
         log.info("%s resumes after %s", name, resume.stem)
         _restore(load_state(resume, owner), learner, average, progress)
     else:
-        log.info("%s: %d chips to learn from (%d pseudo-labelled), %d to validate on", name, len(split.training),
+        log.info("%s: %d training chips (%d pseudo-labelled), %d validation chips", name, len(split.training),
                  int((split.training["label"] == "pseudo").sum()), len(split.validation))  # fmt: skip
     if device == "cuda":
         log.info("%s runs on %s, %s, chips in its memory: %s, compiled: %s", name, torch.cuda.get_device_name(here),

@@ -61,8 +61,8 @@ def select(
     """
     if missing := sorted(set(labels["chip_id"]) - set(folds["chip_id"])):
         raise SplitError(
-            f"{len(missing)} chips have labels but no fold, such as {missing[0]}: the folds are of another set or cut "
-            "off; run the stage `folds` again"
+            f"{len(missing)} chips have labels but no fold, such as {missing[0]}: the folds belong to another set or "
+            "are truncated; run the stage `folds` again"
         )
     columns = ["chip_id", "label", *(["source", "score"] if doubt_weight else [])]
     chips = folds.merge(labels[columns], on="chip_id", validate="one_to_one").sort_values("chip_id")

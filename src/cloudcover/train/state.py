@@ -55,13 +55,13 @@ def load_state(path: Path, owner: str) -> dict[str, Any]:
         owner: Identifies the training that is to be resumed, see `save_state`.
 
     Raises:
-        ForeignStateError: The file is no training state, or was saved by another training.
+        ForeignStateError: The file is not a training state, or was saved by another training.
     """
     advice = "move it away to start this training from the beginning"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError) as error:
-        raise ForeignStateError(f"{path} is no training state: {advice} ({str(error).splitlines()[0]})") from None
+        raise ForeignStateError(f"{path} is not a training state: {advice} ({str(error).splitlines()[0]})") from None
     found = state.get("owner") if isinstance(state, dict) else None
     if found != owner:
         raise ForeignStateError(f"{path} was saved by {found or 'another program'}, but this is {owner}: {advice}")

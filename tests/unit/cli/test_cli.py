@@ -104,7 +104,7 @@ def test_score_names_masks_of_another_shape(scored: tuple[Path, Path]) -> None:
     masks(scored[0], b=[[1, 0, 0]])
     result = call("score", *scored)
     assert result.exit_code == 1
-    assert f"{scored[0] / 'b.tif'} has the shape (1, 3), but {scored[1] / 'b.tif'} (2, 2)" in result.output
+    assert f"{scored[0] / 'b.tif'} has the shape (1, 3), but {scored[1] / 'b.tif'} has (2, 2)" in result.output
 
 
 def test_score_refuses_masks_of_0_and_255(tmp_path: Path, scored: tuple[Path, Path]) -> None:
@@ -254,7 +254,7 @@ def test_score_refuses_masks_of_another_place_and_names_each(scored: tuple[Path,
     result = call("score", *scored)
     assert result.exit_code == 1
     assert "masks: 2 of 2 cannot be compared" in result.output
-    assert result.output.count("is of another place than") == 2
+    assert result.output.count("covers a different place from") == 2
     assert message in result.output
 
 

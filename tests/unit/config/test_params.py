@@ -77,7 +77,7 @@ def test_a_wrong_option_is_refused_with_the_nearest_one(values: dict[str, Any], 
             {"rounds": {"round1": "round2", "round2": "manifest.csv"}},
             r"rounds\.round1: 'round2' is neither",
         ),
-        ({"final": {"labels": "round4"}}, r"final\.labels: 'round4' is not among"),
+        ({"final": {"labels": "round4"}}, r"final\.labels: 'round4' is not one of"),
         ({"data": {"source": "local", "path": "x"}}, r"evaluation\.references: \['oracle'\] need the true masks"),
         (
             {"final": {"members": {"a": {"augmentation": {"cutmx": 0.5}}}}},

@@ -380,7 +380,7 @@ def test_downloading_brings_all_other_files_and_names_each_that_cannot_be_used(t
     (source / "train_features/c001/B02.tif").unlink()
     (source / "train_features/c001/B02.tif").symlink_to("nowhere.tif")
     (source / "train_labels/c002.tif.msk").write_text("a mask")
-    with pytest.raises(LayoutError, match="2 files cannot be used, the others are done") as caught:
+    with pytest.raises(LayoutError, match="2 files cannot be used; all others are in place") as caught:
         bring(source, tmp_path / "raw", link="symlink")
     assert "B02.tif is not a file that can be read: it is a link to nowhere.tif" in str(caught.value)
     assert "c002.tif.msk holds a mask" in str(caught.value)
@@ -397,7 +397,7 @@ def test_tiling_cuts_all_other_images_and_names_each_that_cannot_be_used(tmp_pat
     (source / "train_features/c003/B02.tif").write_text("<html>")
     path = source / "train_features/c004/B02.tif"
     path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(ChipError, match="images: 7 cannot be used, the others are done") as caught:
+    with pytest.raises(ChipError, match="images: 7 cannot be used; all others are done") as caught:
         bring(source, tmp_path / "raw", tile=True, chip_size=32)
     for expected in ("c001 B03: is 60 x 64", "c002 ", "c003 B02: ", "c004_"):
         assert expected in str(caught.value)

@@ -1,4 +1,4 @@
-"""Models beside each other: pairs, bands of cloud cover, test-time augmentation, and the command."""
+"""Comparison of models: pairs, bands of cloud cover, test-time augmentation, and the command."""
 
 from __future__ import annotations
 

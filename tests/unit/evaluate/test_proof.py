@@ -1,4 +1,4 @@
-"""The proof: what wrong labels cost, and how much of it is won back."""
+"""The proof: what wrong labels cost, and how much of the loss is recovered."""
 
 from __future__ import annotations
 

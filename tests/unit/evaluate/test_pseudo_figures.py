@@ -1,4 +1,4 @@
-"""What pseudo-labels are worth: over the pixels they teach, over all, by cover, and beside what was known anyway."""
+"""Quality of pseudo-labels: on pixels used for training, on all pixels, by cover, and against what was known before."""
 
 import numpy as np
 import pandas as pd

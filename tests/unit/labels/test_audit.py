@@ -296,7 +296,7 @@ def test_the_command_replaces_no_table_of_another_kind(small, out_of_fold, tmp_p
     arguments = ["audit", small[0].root, "--probabilities", out_of_fold, "--out", tmp_path / "mine.csv"]
     result = CliRunner().invoke(main, [str(a) for a in arguments])
     assert result.exit_code == 1
-    assert "mine.csv exists and is no table of label audit" in result.output
+    assert "mine.csv exists and is not a table of label audit" in result.output
     assert (tmp_path / "mine.csv").read_text() == "chip_id,note\nc0,mine\n"
 
 

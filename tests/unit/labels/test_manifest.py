@@ -211,7 +211,7 @@ def test_one_file_may_hold_several_reviews_and_a_manifest_is_one(tmp_path):
     (tmp_path / "votes.csv").write_text("chip_id,ana,bo\na,1,0\nb,1,1\nc,0,x\n")
     mine = read_verdicts(f"{tmp_path}/votes.csv:ana")
     assert mine[["chip_id", "verdict", "reviewer"]].to_numpy().tolist() == [["a", "bad", "ana"], ["b", "bad", "ana"]]
-    with pytest.raises(ImportListError, match="bo holds other values"):
+    with pytest.raises(ImportListError, match="bo contains values other"):
         read_verdicts(f"{tmp_path}/votes.csv:bo")
     with pytest.raises(ImportListError, match="but not cy"):
         read_verdicts(f"{tmp_path}/votes.csv:cy")

@@ -1,4 +1,4 @@
-"""Post-processing: each step does what it says, twice is as once, and nothing is done by default."""
+"""Post-processing: each step does what it promises, is idempotent, and is off by default."""
 
 from __future__ import annotations
 

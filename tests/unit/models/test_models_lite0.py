@@ -1,4 +1,4 @@
-"""The packaged ImageNet weights of EfficientNet-Lite0 are real: they know what is in a photograph."""
+"""The packaged ImageNet weights of EfficientNet-Lite0 are genuine: they recognise the object in a photograph."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def test_a_summary_replaces_an_earlier_one_and_no_other_table(tmp_path):
     for _ in range(2):
         Summary(path).write()
     path.write_text("name,area\nmine,1\n")
-    with pytest.raises(FolderError, match=r"masks\.csv exists and is no table of shares of masks"):
+    with pytest.raises(FolderError, match=r"masks\.csv exists and is not a table of shares of masks"):
         Summary(path)
     assert path.read_text() == "name,area\nmine,1\n"
 

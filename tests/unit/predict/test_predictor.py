@@ -131,7 +131,7 @@ def test_too_little_memory_of_a_machine_says_what_to_lower(tmp_path):
     save_model(tmp_path / "model", build_model(model, BANDS), card())
     words = [sys.executable, "-c", LIMITED, tmp_path / "model"]
     first, second = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert first.startswith("the memory of cpu is too small for 64 chips of 512 x 512 pixels: lower compute.pred")
+    assert first.startswith("there is not enough memory on cpu for 64 chips of 512 x 512 pixels: lower compute.pred")
     assert second == "(2, 512, 512)"
 
 

@@ -314,7 +314,7 @@ def test_an_image_that_is_bad_from_the_middle_on_is_named_and_the_others_are_don
 
 def test_a_model_without_numbers_ends_the_run_and_names_the_image(model, tmp_path):
     predictor = model(Brightness(math.nan))
-    with pytest.raises(NotFiniteError, match=r"image scene: the model .* gives probabilities that are not finite"):
+    with pytest.raises(NotFiniteError, match=r"image scene: the model .* predicts probabilities that are not finite"):
         predict_images(predictor, [InMemory.of(scene(64, 64))], Outputs(tmp_path))
 
 

@@ -63,7 +63,7 @@ def test_a_chip_whose_name_is_no_text_is_named_and_all_others_are_done(bright, t
     words = ["predict", tmp_path / "set", "--model", bright(), "--out", tmp_path / "out", "--device", "cpu"]
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 1
-    assert "B02.tif has a name that is no text, which GDAL cannot open: rename it" in result.output
+    assert "B02.tif has a name that is not valid text, so GDAL cannot open it: rename it" in result.output
     assert (tmp_path / "out/b.tif").exists()
 
 
@@ -106,6 +106,6 @@ def test_a_small_file_of_a_huge_image_is_named_before_its_pixels_are_read(bright
 def test_weights_that_are_no_numbers_are_refused_with_model_and_chip(bright, tmp_path, level):
     folders = [bright(0.5, "good"), bright(float(level), "bad")]
     chips = find_images([write_chips(tmp_path / "set", "ab")], BANDS)
-    with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad gives probabilities that are not finite"):
+    with pytest.raises(NotFiniteError, match=r"chip a: the model .*/bad predicts probabilities that are not finite"):
         predict_images(Predictor(folders), chips, Outputs(tmp_path / "out"))
     assert not list((tmp_path / "out").glob("*.tif"))

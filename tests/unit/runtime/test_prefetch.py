@@ -1,4 +1,4 @@
-"""Work ahead of who needs it: in order, bounded, and dropped when nobody wants it any more."""
+"""Work done ahead of its consumer: in order, bounded, and dropped when no longer needed."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event

@@ -63,7 +63,7 @@ def test_what_is_no_tiff_is_refused(tmp_path, data, message):
 @pytest.mark.parametrize("start", ["  <html>", '{"error": 1}', ""])
 def test_a_page_is_no_table_and_a_table_of_another_length_is_refused(tmp_path, start):
     (tmp_path / "x.csv").write_text(f"{start}chip_id,location\n" if start else "")
-    with pytest.raises(DownloadError, match=r"train_metadata\.csv is not what it should be"):
+    with pytest.raises(DownloadError, match=r"train_metadata\.csv is not the expected file"):
         content.check(tmp_path / "x.csv", "train_metadata.csv")
     (tmp_path / "x.csv").write_text("chip_id,location\n")
     assert content.check(tmp_path / "x.csv", "train_metadata.csv") == 17

@@ -347,8 +347,8 @@ def test_an_image_that_is_no_tiff_is_refused_and_leaves_no_file(source, tmp_path
     folder = pack(source, tmp_path / "archives", ("train",))
     with pytest.raises(DownloadError, match=r"2 of 30 files failed") as caught:
         bring(tmp_path / "raw", **of_train(folder))
-    assert "train_features/c002/B03.tif is not what it should be: it is an HTML" in str(caught.value)
-    assert "train_labels/c001.tif is not what it should be" in str(caught.value)
+    assert "train_features/c002/B03.tif is not the expected file: it is an HTML" in str(caught.value)
+    assert "train_labels/c001.tif is not the expected file" in str(caught.value)
     assert not (tmp_path / "raw" / "train_features" / "c002" / "B03.tif").exists()
     chips = list((source / "train_features").iterdir())
     assert len(list((tmp_path / "raw/train_features").glob("*/*.tif"))) == 4 * len(chips) - 1
@@ -358,7 +358,7 @@ def test_an_image_that_is_no_tiff_is_refused_and_leaves_no_file(source, tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nonsense\n", "is not as md5sum writes it"),
+        ("nonsense\n", "is not in the format of md5sum"),
         (None, "cannot be read"),
         ("0" * 32 + "  other.tar.gz\n", "names no MD5"),
     ],

@@ -76,7 +76,7 @@ def test_a_missing_band_is_quarantined_by_name(bring, tmp_path):
 
 
 def test_ids_of_the_set_an_empty_folder_and_a_synthetic_set_are_refused(bring, tmp_path):
-    with pytest.raises(LayoutError, match=r"contains no chip, expected folders with B02\.tif"):
+    with pytest.raises(LayoutError, match=r"contains no chips, expected folders with B02\.tif"):
         bring()
     further(tmp_path / "more", "C001")
     with pytest.raises(LayoutError, match="the id of a chip of the set: C001"):

@@ -1,4 +1,4 @@
-"""Who may learn from what."""
+"""Which chips a training may learn from."""
 
 import pandas as pd
 import pytest
@@ -49,7 +49,7 @@ def test_nothing_to_validate_on_says_what_to_change():
 
 def test_a_chip_without_a_fold_is_named():
     labels, folds = tables_of(LABELS, FOLDS)
-    with pytest.raises(SplitError, match=r"1 chips have labels but no fold, such as c6: the folds are of another set"):
+    with pytest.raises(SplitError, match=r"such as c6: the folds belong to another set"):
         select(labels, folds[:-1], fold=0)
 
 

@@ -1,4 +1,4 @@
-"""The search for augmentation: it starts from what there is, goes on after a stop, and refuses another study's file."""
+"""The search for augmentation: it starts from the present one, resumes after a stop, and refuses another's file."""
 
 from __future__ import annotations
 

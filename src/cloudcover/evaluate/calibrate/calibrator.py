@@ -216,7 +216,7 @@ def calibrate(
 
 
 def compare_weights(calibrator: Calibrator) -> tuple[pd.DataFrame, Kind]:
-    """Compare members and combinations with equal weights on held-out groups; return also the better way to fit.
+    """Compare members and combinations with equal weights on held-out groups; also return the better way to fit.
 
     The better of two ways is chosen by the same figures that decide whether it is used, which is slightly optimistic.
     """

@@ -77,7 +77,7 @@ class Archives:
             try:
                 items, images = self._contents(name)
             except MissingError:
-                if (split, part) != ("test", "labels"):  # they were not always at hand
+                if (split, part) != ("test", "labels"):  # they were not always available
                     raise
                 continue
             listing |= {path: Listed(f"{name}!{key}", size, self._md5[name]) for path, (key, size) in images.items()}
@@ -103,7 +103,7 @@ class Archives:
                 with part.open("wb") as output:
                     shutil.copyfileobj(file, output)
                 return
-        raise ArchiveError(f"{name} has no {wanted}: it was replaced meanwhile")
+        raise ArchiveError(f"{name} has no {wanted}: the archive was replaced in the meantime")
 
     def origin(self, key: str) -> str:
         """Return archive and member."""
@@ -177,12 +177,12 @@ def inspect(path: Path) -> tuple[dict[str, Item], Images]:
 
 
 def _download(web: WebFolder, path: Path) -> None:
-    """Fetch an archive, after what an earlier run has of it."""
+    """Fetch an archive, resuming from what an earlier run has fetched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part, listed = part_of(path), web.find(path.name)
     have, length = part.stat().st_size if part.exists() else 0, (listed and listed.bytes) or 0
     check_space(path.parent, 2 * length - have)  # the images are about as large: they are compressed already
-    logger.info("fetching %s, %.2f of %.2f GB are there", path.name, have / 1e9, length / 1e9)
+    logger.info("fetching %s, %.2f of %.2f GB have been fetched before", path.name, have / 1e9, length / 1e9)
     if not have or have != length:
         web.fetch(path.name, part, resume=True)
     part.replace(path)
@@ -195,5 +195,5 @@ def _checksums(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ArchiveError(f"data.checksums: {path} cannot be read: {error}") from None
     if not found:
-        raise ArchiveError(f"data.checksums: {path} is not as md5sum writes it: <32 digits>  <name>")
+        raise ArchiveError(f"data.checksums: {path} is not in the format of md5sum: <32 digits>  <name>")
     return {name: md5 for md5, name in found}

@@ -47,7 +47,7 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
             while member := archive.next():
                 archive.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every member
                 if reason := _harm(member):
-                    raise ArchiveError(f"{path}: refused at {member.name!r}: {reason}; nothing of it is kept")
+                    raise ArchiveError(f"{path}: refused at {member.name!r}: {reason}; nothing from it is kept")
                 if file := archive.extractfile(member):
                     yield member, file
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -36,7 +36,7 @@ def check(part: Path, path: str, length: int | None = None) -> int:
     elif not path.endswith(".csv"):
         wrong = _wrong_with(part, size, "uint8" if "_labels/" in path else "uint16")
     if wrong:
-        raise DownloadError(f"{path} is not what it should be: {wrong}")
+        raise DownloadError(f"{path} is not the expected file: {wrong}")
     return size
 
 

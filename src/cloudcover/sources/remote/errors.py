@@ -8,7 +8,7 @@ class ArchiveError(ValueError):
 
 
 class DownloadError(OSError):
-    """A file cannot be fetched or is not what it should be; the message names it, the cause and the remedy."""
+    """A file cannot be fetched or is not the expected one; the message names it, the cause and the remedy."""
 
 
 class AccessError(DownloadError):
@@ -24,8 +24,8 @@ def refusal(status: int, said: str, name: str) -> DownloadError:
     if status in (401, 403):
         return AccessError(
             f"{name}: the server answered {said}. Access is denied: if the source needs a SAS, it has expired or lacks "
-            "the right to read and list; renew it and run again, finished files are kept. A public folder without "
-            "listing can be read by source: http"
+            "the right to read and list: renew it and run again, finished files are kept. A public folder that cannot "
+            "be listed can be read with source: http"
         )
     kind = MissingError if status in (404, 410) else DownloadError
     return kind(f"{name}: the server answered {said}; check data.url and the connection")

@@ -64,7 +64,7 @@ def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
     at the end. With `recheck` the files that are there are read and compared, and no modification time is trusted.
 
     Raises:
-        DownloadError: A file cannot be fetched or is not what it should be, or the disk is too small.
+        DownloadError: A file cannot be fetched or is not the expected one, or the disk is too small.
         LayoutError: The set has no metadata, see `layout.read_metadata`, or too many files that are no labels.
         FolderBusyError: Another download works in `raw`.
         FolderError: A file in `raw` that is somebody else's would be overwritten.

@@ -93,7 +93,7 @@ class WebFolder:
                 try:
                     retries = retries.increment("GET", key, error=error)
                 except MaxRetryError:
-                    said = f"gave up, the last: {redact(str(error))}; run again to continue from here"
+                    said = f"gave up; the last error: {redact(str(error))}; run again to continue from here"
                     raise DownloadError(f"{self.origin(key)}: {said}") from None
                 retries.sleep()
 

@@ -98,7 +98,9 @@ def azure_container(url: str, token: str = "") -> ObjectStore:
     named = bool(re.match(r"[a-z0-9-]+\.(blob|dfs)\.", host))
     account = host.split(".")[0] if named else path.pop(0)
     if parts.scheme not in ("http", "https") or not account or not path or not path[0]:
-        raise DownloadError(f"{redact(url)} is no container: expected https://ACCOUNT.blob.core.windows.net/CONTAINER")
+        raise DownloadError(
+            f"{redact(url)} is not a container: expected https://ACCOUNT.blob.core.windows.net/CONTAINER"
+        )
     store = AzureStore(
         path[0],
         prefix="/".join(path[1:]) or None,
@@ -119,7 +121,7 @@ def s3_bucket(url: str, endpoint: str | None) -> ObjectStore:
     """
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc:
-        raise DownloadError(f"{redact(url)} is no bucket: expected s3://BUCKET/PREFIX")
+        raise DownloadError(f"{redact(url)} is not a bucket: expected s3://BUCKET/PREFIX")
     store = S3Store.from_url(
         url.rstrip("/"),
         config={"endpoint": endpoint.rstrip("/")} if endpoint else {},
@@ -137,10 +139,10 @@ def _client(endpoint: str) -> ClientConfig:
 
 
 def _explained(error: BaseError, name: str) -> DownloadError:
-    """Convert an error of obstore to words of this project; its own text may quote requests and responses."""
+    """Rewrite an error of obstore in this project's words, because its text may quote requests and responses."""
     if status := re.search(r"status code: (\d{3})[A-Za-z ]*", str(error)):
         code = re.search(r"<Code>(\w{1,60})</Code>", str(error))
         said = status[0].removeprefix("status code: ").strip()
         return refusal(int(status[1]), f"{said} ({code[1]})" if code else said, name)
     said = redact(str(error).splitlines()[0].rpartition(" - ")[2])
-    return DownloadError(f"{name}: gave up, the last: {said}; run again to continue from here")
+    return DownloadError(f"{name}: gave up; the last error: {said}; run again to continue from here")
