@@ -78,6 +78,43 @@ def test_the_threshold_of_the_command_replaces_the_models(trained, tmp_path):
         assert result.exit_code == 2
 
 
+def test_masks_of_other_options_are_not_skipped(trained, tmp_path, caplog):
+    """With `--skip-existing`, the files are those of a run without it."""
+    caplog.set_level("INFO", logger="cloudcover")
+    out, options = tmp_path / "out", ("--probabilities", "--skip-existing")
+    predict(trained, out, *options)
+    before = {path: path.read_bytes() for path in out.rglob("*.tif")}
+    for changed in (("--threshold", 0.1), ("--buffer", 20), ("--resolution", 20), ("--tta", "hflip"), ()):
+        caplog.clear()
+        predict(trained, out, *options, *changed)
+        assert "3 masks of other models or options are made again: c000, c001, c002" in caplog.messages
+        caplog.clear()
+        predict(trained, out, *options, *changed)
+        assert caplog.messages[0] == "3 of 3 images already have their masks"
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_masks_of_names_with_spaces_are_recorded_skipped_and_replace_no_file(trained, tmp_path, caplog):
+    caplog.set_level("INFO", logger="cloudcover")
+    write_chip(tmp_path / "set/my chip", scene(64, 64))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/my chip.tif").write_text("mine")
+    words = ("predict", tmp_path / "set", "--model", trained / "model", "--out", tmp_path / "out", "--skip-existing")
+    assert "my chip.tif was not made by cloudcover" in run(*words).output
+    assert (tmp_path / "out/my chip.tif").read_text() == "mine"
+    (tmp_path / "out/my chip.tif").unlink()
+    assert run(*words).exit_code == 0
+    assert run(*words).exit_code == 0
+    assert "1 of 1 images already have their masks" in caplog.messages
+
+
+def test_images_of_the_same_name_are_named_by_their_places(trained, tmp_path):
+    for folder in ("a", "b"):
+        write_chip(tmp_path / folder / "c0", scene(64, 64))
+    result = run("predict", tmp_path, "--model", trained / "model", "--out", tmp_path / "out")
+    assert f"called c0 ({tmp_path}/a/c0 and {tmp_path}/b/c0)" in " ".join(result.output.split())
+
+
 def test_metres_of_a_grid_in_degrees_are_refused_by_name(trained, tmp_path):
     write_chip(tmp_path / "set/far", scene(64, 64), crs="EPSG:4326", transform=Affine(1e-4, 0, 13, 0, -1e-4, 52))
     words = ("predict", trained / "set", tmp_path / "set", "--model", trained / "model", "--out", tmp_path / "out")

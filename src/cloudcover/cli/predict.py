@@ -95,7 +95,7 @@ KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
     help="Pixel size [m] to resample images to before prediction; masks are resampled back. auto: the model's own, "
     "10 m.  [default: no resampling]",
 )
-@click.option("--skip-existing", is_flag=True, help="Skip images that already have a mask in OUT.")
+@click.option("--skip-existing", is_flag=True, help="Skip images whose files in OUT have the same model and options.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--precision",
@@ -115,9 +115,7 @@ KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
 @click.option(
     "--offset",
     type=click.IntRange(0, 65535),
-    default=0,
-    show_default=True,
-    help="Offset, such as 1000, to subtract from the DN of files without an offset tag.",
+    help="Offset, such as 1000, to subtract from the DN of files without an offset tag.  [default: none]",
 )
 def predict(
     images: tuple[str, ...],
@@ -138,7 +136,7 @@ def predict(
     precision: str,
     batch: int,
     tta: Tta | None,
-    offset: int,
+    offset: int | None,
 ) -> None:
     """Write a cloud mask for each of IMAGES, of any size.
 

@@ -64,7 +64,7 @@ class Stored:
         return cls(
             scale=source.scales[index - 1],
             offset=source.offsets[index - 1],
-            nodata=_held(source.nodatavals[index - 1], dtype),
+            nodata=held(source.nodatavals[index - 1], dtype),
             masked=_has_mask(source, index),
             reflectance=dtype.kind == "f",
         )
@@ -110,6 +110,8 @@ def read_dn(
     window: Window | None = None,
     index: int = 1,
     stated: Stored | None = None,
+    *,
+    saturate: bool = False,
 ) -> tuple[NDArray[np.uint16], str]:
     """Read a band as DN.
 
@@ -121,7 +123,8 @@ def read_dn(
         offset: Offset that was added to the DN of a file without an offset tag; it is subtracted [DN].
         window: Part to read; None: all.
         index: Number of the band, from 1.
-        stated: Meaning of the values according to a product's metadata; None: the file's own tags apply.
+        stated: Meaning of the values, if metadata add to the file's own tags; None: the tags apply.
+        saturate: See `as_dn`.
 
     Returns:
         H x W uint16 [DN] as from `as_dn`, and a description of scaling and shifting, empty if there was none.
@@ -135,7 +138,7 @@ def read_dn(
     if pixels.dtype == np.uint16 and not moved and not says.masked and says.nodata in (None, nodata):
         return pixels.astype(np.uint16, copy=False), ""
     valid = source.read_masks(index, window=window) != 0 if says.masked else None
-    dn = as_dn(pixels, says, nodata, offset, valid, saturate=stated is not None)
+    dn = as_dn(pixels, says, nodata, offset, valid, saturate=saturate)
     return dn, says.conversion(offset) if moved else ""
 
 
@@ -187,7 +190,7 @@ def as_dn(
     return dn
 
 
-def _held(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+def held(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     """Return a file's nodata value if its pixels can represent it, as an integer for integer types; otherwise None."""
     if nodata is None or dtype.kind == "f":
         return nodata

@@ -11,26 +11,28 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 from tqdm import tqdm
 
 from cloudcover.augment.tta import PolicyError
 from cloudcover.data import ownership
 from cloudcover.data.chips import IGNORE_INDEX, ChipError, read_mask
 from cloudcover.data.colours import true_bands
-from cloudcover.data.values import report, suspected_offset
+from cloudcover.data.values import NAMED, report, suspected_offset
 from cloudcover.masks.codec import encode_soft_labels
 from cloudcover.masks.decision import decide
 from cloudcover.predict.chips import predict_chips
 from cloudcover.predict.files import Note, Spec
-from cloudcover.predict.metres import GridError, pixel_metres
-from cloudcover.predict.outputs import Outputs, Product, tags_of
+from cloudcover.predict.metres import GridError
+from cloudcover.predict.outputs import RESOLUTION, Outputs, Product, option_tags, tags_of
 from cloudcover.predict.predictor import NotFiniteError, Predictor
 from cloudcover.predict.preview import Thumbnail
-from cloudcover.predict.resolution import Resolution, scale_of
+from cloudcover.predict.resolution import Resolution, scale_of, seen_metres
 from cloudcover.predict.scenes import Probabilities, predict_scene
 from cloudcover.predict.summary import Summary
 from cloudcover.rasters.find import Found
 from cloudcover.rasters.image import Image
+from cloudcover.rasters.stack import grid_of
 from cloudcover.runtime.text import listed
 
 CACHE_MIB = 256
@@ -64,7 +66,8 @@ def predict_images(
         outputs: Files to write; the tags are replaced.
         resolution: Pixel size that the network sees. Images with another one are resampled, and their masks are
             resampled back.
-        skip_existing: Skip images that already have all their files from an earlier run.
+        skip_existing: Skip images that already have all their files from an earlier run with the same models and
+            options. A changed image, or another offset, is not noticed.
         summary: Table to add the shares of each mask to, including masks of an earlier run.
 
     Returns:
@@ -80,9 +83,7 @@ def predict_images(
     """
     _reserve(images, outputs)
     outputs = replace(outputs, tags=tags_of(predictor, outputs.buffer_m, outputs.min_area_m2))
-    todo = [image for image in images if not (skip_existing and _complete(image, outputs))]
-    if skip_existing:
-        log.info("%d of %d images already have their masks", len(images) - len(todo), len(images))
+    todo = _unfinished(images, outputs, resolution) if skip_existing else images
     if summary:
         for name in sorted({image.name for image in images} - {image.name for image in todo}):
             mask, grid = read_mask(outputs.folder / f"{name}.tif", "mask")
@@ -93,9 +94,9 @@ def predict_images(
         summary.write()
     report({name: note.conversion for name, note in notes.items()}, [n for n, note in notes.items() if note.suspected])
     if unusable := [f"{name}: {note.problem}" for name, note in notes.items() if note.problem]:
+        others = f" (those of the others are in {outputs.folder})" if len(unusable) < len(images) else ""
         raise UnusableImagesError(
-            f"{len(unusable)} of {len(images)} images have no mask (those of the others are in {outputs.folder}):\n  "
-            + "\n  ".join(unusable)
+            f"{len(unusable)} of {len(images)} images have no mask{others}:\n  " + "\n  ".join(unusable)
         )
     return [outputs.folder / f"{image.name}.tif" for image in images]
 
@@ -103,7 +104,10 @@ def predict_images(
 def _reserve(images: Sequence[Found], outputs: Outputs) -> None:
     """Record the files as the program's, unless one would overwrite another, a band, or somebody else's file."""
     if twice := sorted(name for name, number in Counter(image.name for image in images).items() if number > 1):
-        raise ValueError(f"several images are called {listed(twice)}: their masks would overwrite each other")
+        first, second = [f"{image.place} {image.part}".strip() for image in images if image.name == twice[0]][:2]
+        raise ValueError(
+            f"several images are called {listed(twice)} ({first} and {second}): their masks would overwrite each other"
+        )
     out = outputs.folder.resolve()
     for image in images:
         if image.kind == "chip" and Path(image.place).resolve() == out and image.name in image.request.bands:
@@ -113,8 +117,36 @@ def _reserve(images: Sequence[Found], outputs: Outputs) -> None:
     ownership.reserve(outputs.folder, {file for image in images for file in outputs.files(image.name)})
 
 
+def _unfinished(images: Sequence[Found], outputs: Outputs, resolution: Resolution) -> list[Found]:
+    """Return the images without all their files, or with files of other models or options."""
+    complete = {image.name for image in images if _complete(image, outputs)}
+    other = [name for name in sorted(complete) if not _as_now(name, outputs, resolution)]
+    if other:
+        log.info("%d masks of other models or options are made again: %s", len(other), listed(other, NAMED))
+    done = complete - set(other)
+    log.info("%d of %d images already have their masks", len(done), len(images))
+    return [image for image in images if image.name not in done]
+
+
 def _complete(image: Found, outputs: Outputs) -> bool:
     return all((outputs.folder / file).is_file() for file in outputs.files(image.name))
+
+
+def _as_now(name: str, outputs: Outputs, resolution: Resolution) -> bool:
+    """Return whether the GeoTIFFs of an image have the tags that they would be given now."""
+    for file in outputs.files(name):
+        if not file.endswith(".tif"):
+            continue
+        try:
+            with rasterio.open(outputs.folder / file) as source:
+                tags, grid = source.tags(), grid_of(source)
+            seen_m = seen_metres(grid, scale_of(grid, resolution))
+        except (RasterioError, GridError):
+            return False
+        expected = option_tags({**outputs.tags, **({RESOLUTION: f"{seen_m:g}"} if seen_m else {})})
+        if option_tags(tags) != expected:
+            return False
+    return True
 
 
 def _predict(
@@ -129,7 +161,7 @@ def _predict(
     single = [image for image in images if image.kind != "chip" or resolution is not None]
     notes: dict[str, Note] = {}
     if batched:
-        card, offset = predictor.card, batched[0].request.offset
+        card, offset = predictor.card, batched[0].request.offset or 0
         spec = Spec(card.bands, card.nodata, offset, predictor.normalize.needs_percentiles)
         notes, larger = predict_chips(predictor, [Path(image.place) for image in batched], spec, outputs, summary)
         single += [image for image in batched if Path(image.place) in set(larger)]
@@ -166,7 +198,7 @@ def _product(image: Image, predictor: Predictor, outputs: Outputs, resolution: R
         )
     outputs.check(grid)
     scale = scale_of(grid, resolution)
-    seen_m = max(pixel_metres(grid)) / scale if scale != 1 else None
+    seen_m = seen_metres(grid, scale)
     if seen_m:
         log.info("%s: pixels of %g m are resampled to %g m for the model", image.name, seen_m * scale, seen_m)
     thumbnail = Thumbnail(grid.height, grid.width, true_bands(card.bands)) if outputs.preview else None

@@ -19,7 +19,7 @@ from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import Predictor
 from cloudcover.predict.resolution import Resolution
 from cloudcover.predict.scenes import Probabilities, predict_scene
-from cloudcover.rasters.arrays import ArrayImage
+from cloudcover.rasters.arrays import ArrayImage, plain
 from cloudcover.rasters.find import Kind, find_images
 
 
@@ -44,7 +44,8 @@ class CloudModel:
         Args:
             image: B x H x W or N x B x H x W, bands as in `bands`. Integers are digital numbers (reflectance x 10,000;
                 0 is no data), floats are reflectance (NaN is no data). A NumPy array, or an xarray array, which may
-                have its bands last and is read in strips, so that dask computes only one strip at a time.
+                have its bands last and is read in strips, so that dask computes only one strip at a time. See
+                `rasters.arrays.ArrayImage` for the attributes and names of an xarray array that count.
             offset: Offset that was added to the digital numbers, such as 1000; it is subtracted.
 
         Returns:
@@ -54,6 +55,7 @@ class CloudModel:
             ValueError: The array has another number of dimensions or bands, or is not numeric.
             PolicyError: The bundle averages views turned by 90 degrees, and the image is not square.
         """
+        image = plain(image)
         if len(image.shape) == 4:
             return np.stack([self.predict(one, offset) for one in image])
         found, predictor = self._look(image, offset), self.predictor
@@ -73,6 +75,7 @@ class CloudModel:
         Raises:
             ValueError: As for `predict`, and also PolicyError.
         """
+        image = plain(image)
         if len(image.shape) == 4:
             return np.stack([self.probabilities(one, offset) for one in image])
         found = self._look(image, offset)
@@ -80,7 +83,8 @@ class CloudModel:
         return found.values
 
     def _look(self, image: Any, offset: int) -> Probabilities:
-        return predict_scene(ArrayImage(image, offset=offset, nodata=self.predictor.card.nodata), self.predictor)
+        nodata = self.predictor.card.nodata
+        return predict_scene(ArrayImage(image, offset=offset, nodata=nodata, bands=self.bands), self.predictor)
 
 
 def load_model(
@@ -116,7 +120,7 @@ def predict(
     model: str | PathLike[str] | None = None,
     *,
     kind: Kind | None = None,
-    offset: int = 0,
+    offset: int | None = None,
     probabilities: bool = False,
     preview: bool = False,
     buffer_m: float = 0.0,
@@ -132,7 +136,7 @@ def predict(
         out: Folder to write the masks to.
         model: See `path` of `load_model`.
         kind: Format of the images; None: detected.
-        offset: Offset, such as 1000, to subtract from the DN of files without an offset tag.
+        offset: Offset, such as 1000, to subtract from the DN of files without an offset tag; None: unknown.
         probabilities: Whether to write probabilities, to `out/probabilities`.
         preview: Whether to write small pictures with cloud outlines, to `out/previews`.
         buffer_m: Width of a margin to add around clouds [m].

@@ -33,6 +33,8 @@ PROBABILITIES, PREVIEWS = "probabilities", "previews"
 COG_FROM = 512
 """Masks with a longer side become cloud-optimised (COG); up to this size, a COG has one tile and no overview."""
 COLOURS = {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, IGNORE_INDEX: UNKNOWN_COLOUR}
+SOFTWARE, SCALE, RESOLUTION = "TIFFTAG_SOFTWARE", "CLOUDCOVER_SCALE", "CLOUDCOVER_RESOLUTION_M"
+"""Tags of a GeoTIFF for the version, the conversion of the image's values, and the pixel size that the network saw."""
 COG = {"driver": "COG", "blocksize": 512, "num_threads": "all_cpus"}
 
 
@@ -99,9 +101,9 @@ class Outputs:
             remove_small(mask, pixel_metres(grid), self.min_area_m2)
         if self.buffer_m:
             add_buffer(mask, pixel_metres(grid), self.buffer_m)
-        tags = {**self.tags, "CLOUDCOVER_SCALE": product.conversion or "none: values are reflectance x 10,000"}
+        tags = {**self.tags, SCALE: product.conversion or "none: values are reflectance x 10,000"}
         if product.resolution_m:
-            tags["CLOUDCOVER_RESOLUTION_M"] = f"{product.resolution_m:g}"
+            tags[RESOLUTION] = f"{product.resolution_m:g}"
         if product.codes is not None:
             write_probabilities(self.folder / PROBABILITIES / f"{name}.tif", product.codes, grid, tags)
         if product.thumbnail is not None:
@@ -113,13 +115,18 @@ def tags_of(predictor: Predictor, buffer_m: float, min_area_m2: float) -> dict[s
     """Return the tags of every GeoTIFF, which describe the models and how masks were made."""
     models = zip(predictor.folders, predictor.engines, strict=True)
     tags = {
-        "TIFFTAG_SOFTWARE": f"cloudcover {version('cloudcover')}",
+        SOFTWARE: f"cloudcover {version('cloudcover')}",
         "CLOUDCOVER_MODEL": ", ".join(f"{folder.name}@{engine.card.weights_sha256[:12]}" for folder, engine in models),
         "CLOUDCOVER_TTA": predictor.policy,
         "CLOUDCOVER_THRESHOLD": f"{predictor.threshold:g}",
     }
     metres = {"CLOUDCOVER_BUFFER_M": buffer_m, "CLOUDCOVER_MIN_AREA_M2": min_area_m2}
     return tags | {name: f"{value:g}" for name, value in metres.items() if value}
+
+
+def option_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return those of a GeoTIFF's tags that name its models and options, not the version or the image."""
+    return {name: value for name, value in tags.items() if name.startswith("CLOUDCOVER_") and name != SCALE}
 
 
 def write_mask(

@@ -14,26 +14,35 @@ from torch.nn.functional import interpolate
 from cloudcover.data.grid import Grid
 from cloudcover.data.values import LARGEST
 from cloudcover.models.folder import RESOLUTION_M
-from cloudcover.predict.metres import pixel_metres
+from cloudcover.predict.metres import GridError, pixel_metres
 
 Resolution = float | Literal["auto"] | None
 """Pixel size that the network sees: metres, `auto` for that of its training, or None for that of the image."""
 
 SAME_SHARE = 0.01
 """Pixel sizes that differ by less are treated as equal."""
+MOST = 32
+"""Maximum number of pixels of the network per pixel of the image along a side."""
 
 
 def scale_of(grid: Grid, resolution: Resolution) -> float:
     """Return the pixels of the network per pixel of the image along a side; 1 if there is no resampling.
 
     Raises:
-        GridError: See `pixel_metres`.
+        GridError: See `pixel_metres`; or the pixels of the network would be too small.
     """
     if resolution is None:
         return 1.0
     pixel = math.sqrt(math.prod(pixel_metres(grid)))
     scale = pixel / (RESOLUTION_M if resolution == "auto" else resolution)
+    if scale > MOST:
+        raise GridError(f"has pixels of {pixel:g} m, which cannot be made more than {MOST} times smaller: --resolution")
     return 1.0 if abs(scale - 1) < SAME_SHARE else scale
+
+
+def seen_metres(grid: Grid, scale: float) -> float | None:
+    """Return the pixel size that the network sees, by `scale_of`; None if it is that of the image [m]."""
+    return max(pixel_metres(grid)) / scale if scale != 1 else None
 
 
 def resample(dn: NDArray[np.uint16], size: tuple[int, int], nodata: int) -> NDArray[np.uint16]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,12 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.grid import Grid
 from cloudcover.data.ownership import refuse_other_file
 from cloudcover.runtime.files import read_json
-from cloudcover.runtime.text import plain
+from cloudcover.runtime.text import listed, plain
+
+NAMED = 10
+"""Maximum number of polygons named in a message."""
+
+log = logging.getLogger(__name__)
 
 
 class Polygon(NamedTuple):
@@ -60,6 +66,7 @@ class Summary:
         self.path = path
         self.polygons = polygons
         self._rows: list[dict[str, object]] = []
+        self._touched: set[str] = set()
         self._adding = threading.Lock()
 
     def add(self, name: str, grid: Grid, mask: NDArray[np.uint8]) -> None:
@@ -69,9 +76,18 @@ class Summary:
             rows += [_row(name, area, pixels) for area, pixels in _inside(self.polygons, grid, mask)]
         with self._adding:
             self._rows += rows
+            self._touched |= {str(row["polygon"]) for row in rows}
 
     def write(self) -> None:
-        """Write the table, sorted by image; polygons keep their own order."""
+        """Write the table, sorted by image; polygons keep their own order, and those without any row are logged."""
+        areas = self.polygons.areas if self.polygons else []
+        if outside := [area.name for area in areas if area.name not in self._touched]:
+            log.warning(
+                "%d of %d polygons cover no pixel of any image and have no row: %s",
+                len(outside),
+                len(areas),
+                listed(outside, NAMED),
+            )
         rows = sorted(self._rows, key=lambda row: str(row["image"]))
         tables.SHARES.write(pd.DataFrame(rows, columns=list(tables.SHARES.columns)), self.path)
 
@@ -82,8 +98,8 @@ def read_polygons(path: Path) -> Polygons:
     Coordinates are longitude and latitude (RFC 7946), unless an older file names another CRS.
 
     Raises:
-        ValueError: It is not GeoJSON, or contains no or unsupported geometries; the message names the file and the
-            feature.
+        ValueError: It is not GeoJSON, contains no or unsupported geometries, or coordinates that are not degrees; the
+            message names the file and the feature.
     """
     content = read_json(path)
     features = content.get("features", [content]) if isinstance(content, dict) else []
@@ -99,12 +115,25 @@ def read_polygons(path: Path) -> Polygons:
     if not areas:
         raise ValueError(f"{path} contains no polygon: expected a GeoJSON file with Polygon or MultiPolygon geometries")
     named = content.get("crs") or {}
+    for number, area in enumerate(areas, 1):
+        if not named and (corner := _beyond_degrees(area.geometry)):
+            raise ValueError(
+                f"{path}: feature {number} has the corner {corner}, which is not longitude and latitude: convert the "
+                "file, for example with `ogr2ogr -t_srs EPSG:4326 OUT IN`"
+            )
     crs = str(named.get("properties", {}).get("name", "") if isinstance(named, dict) else named) or "EPSG:4326"
     try:
         CRS.from_user_input(crs)
     except CRSError as error:
         raise ValueError(f"{path}: its CRS {crs!r} is unknown: {error}") from None
     return Polygons(areas, crs)
+
+
+def _beyond_degrees(geometry: dict[str, Any]) -> list[float] | None:
+    """Return a corner of a geometry that cannot be longitude and latitude, or None."""
+    polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+    corners = (corner for polygon in polygons for ring in polygon for corner in ring)
+    return next((list(corner[:2]) for corner in corners if abs(corner[0]) > 360 or abs(corner[1]) > 90), None)
 
 
 def _is_sound(geometry: dict[str, Any]) -> bool:
@@ -123,7 +152,8 @@ def _is_sound(geometry: dict[str, Any]) -> bool:
 
 def _name(feature: dict[str, Any], number: int, taken: set[str]) -> str:
     properties = feature.get("properties") or {}
-    found = next((str(v) for v in (properties.get("name"), feature.get("id"), properties.get("id")) if v), "")
+    given = (properties.get("name"), feature.get("id"), properties.get("id"))
+    found = next((str(value) for value in given if value not in (None, "")), "")
     name = plain(found) or str(number)
     return name if name.lower() not in taken else f"{name} #{number}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,54 +11,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudcover.data.grid import Grid
-from cloudcover.data.values import Stored, as_dn
+from cloudcover.data.values import Stored, as_dn, held
+from cloudcover.rasters.layers import described_band
 
 BAND_AXES = ("band", "bands", "channel", "wavelength")
 """Common names of the band axis in xarray."""
+NODATA = ("_FillValue", "nodata")
+"""Attributes of an xarray array with the value of pixels without data."""
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 class ArrayImage:
     """An array as an image (`image.Image`); only requested parts are computed.
 
+    Of an xarray array, the attributes `scale_factor`, `add_offset`, `_FillValue` and `nodata` count, as files that are
+    opened without decoding have them. Its bands may be last if their axis has one of the names in `BAND_AXES`, and are
+    selected by the coordinates of that axis if these are names of bands.
+
     Args:
-        array: B x H x W as in `dn_of`; in an xarray array the bands may be last, if their axis has one of the names in
-            `BAND_AXES`.
-        scale: See `dn_of`.
-        offset: See `dn_of`.
+        array: B x H x W as in `dn_of`.
+        scale: See `dn_of`; None: that of the attributes.
+        offset: See `dn_of`; ignored if the attributes declare one.
         nodata: See `dn_of`.
         name: Stem of the mask's file name.
+        bands: Names of the requested bands, such as `B02`; None: all in their order.
 
     Raises:
-        ValueError: The array does not have three axes, or is not numeric.
+        ValueError: The array does not have three axes, has no pixels, is not numeric, lacks a band, or has attributes
+            without meaning.
     """
 
     def __init__(
-        self, array: Any, scale: float | None = None, offset: int = 0, nodata: int = 0, name: str = "array"
+        self,
+        array: Any,
+        scale: float | None = None,
+        offset: int = 0,
+        nodata: int = 0,
+        name: str = "array",
+        bands: Sequence[str] | None = None,
     ) -> None:
-        self._array = bands_first(array)
-        self._scale, self._offset, self._nodata = scale, offset, nodata
-        stored = _stored(self._array.dtype, scale)
+        array = plain(array)
+        self._array, names = bands_first(array)
+        self._order = _order(names, bands or ())
+        self._stored = _declared(getattr(array, "attrs", {}), _stored(self._array.dtype, scale), self._array.dtype)
+        self._offset, self._nodata = offset, nodata
         _, height, width = self._array.shape
         self.name = name
         self.grid = Grid(height, width, "", IDENTITY)
         self.files: tuple[Path, ...] = ()
-        self.conversion = stored.conversion(offset) if stored.to_dn(offset) != (1, 0) else ""
-        self.doubtful = not offset
+        moved = self._stored.to_dn(offset) != (1, 0)
+        self.conversion = self._stored.conversion(offset) if moved else ""
+        self.doubtful = not moved
         self.says = f"array of {self._array.dtype}: {f'DN by {self.conversion}' if self.conversion else 'taken as DN'}"
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint16]:
         """Read a window, see `image.Image`; raise `ValueError` for values that cannot be reflectance."""
         part = self._array[:, rows, columns]
-        return dn_of(part, self._scale, self._offset, self._nodata)
+        return _dn(part[self._order] if self._order else part, self._stored, self._offset, self._nodata)
 
 
 def dn_of(array: Any, scale: float | None = None, offset: int = 0, nodata: int = 0) -> NDArray[np.uint16]:
     """Convert an array of DN or reflectance to DN.
 
     Args:
-        array: Array of any shape. Integers are DN, floating-point numbers are reflectance. Masked (`numpy.ma`),
-            non-finite and `nodata` pixels have no data.
+        array: Array of any shape. Integers of at least two bytes are DN, floating-point numbers are reflectance. Masked
+            (`numpy.ma`), non-finite and `nodata` pixels have no data.
         scale: Reflectance of a stored value of 1; None: 1 for floating-point numbers, 0.0001 for integers.
         offset: Offset that was added to the DN; it is subtracted [DN].
         nodata: Value of pixels without data in the result, and in an integer array [DN].
@@ -68,36 +87,87 @@ def dn_of(array: Any, scale: float | None = None, offset: int = 0, nodata: int =
         ValueError: The array is not numeric, or contains values that cannot be reflectance.
     """
     values = np.asanyarray(array)
+    return _dn(values, _stored(values.dtype, scale), offset, nodata)
+
+
+def plain(array: Any) -> Any:
+    """Convert lists, tensors and so on to a numpy array; return numpy, xarray and dask arrays as they are."""
+    return array if isinstance(getattr(array, "dtype", None), np.dtype) else np.asarray(array)
+
+
+def _dn(array: Any, stored: Stored, offset: int, nodata: int) -> NDArray[np.uint16]:
+    values = np.asanyarray(array)
     valid = None
     if isinstance(values, np.ma.MaskedArray):
         valid = ~np.ma.getmaskarray(values) & (values.data != nodata)
         values = values.data
-    stored = _stored(values.dtype, scale)
     if values.dtype.kind != "f" and values.dtype.itemsize != 2:
         values = _two_bytes(values)
     return as_dn(np.asarray(values), stored, nodata, offset, valid)
 
 
-def bands_first(array: Any) -> Any:
-    """Move the band axis of an array to the front, without computing the array.
+def bands_first(array: Any) -> tuple[Any, list[str]]:
+    """Move the band axis of an array to the front, without computing the array; return it and the names of its bands.
 
     Raises:
-        ValueError: There are not three axes.
+        ValueError: There are not three axes, or there are no pixels.
     """
-    if len(array.shape) != 3:
+    if len(array.shape) != 3 or 0 in array.shape:
         raise ValueError(f"the array has the shape {tuple(array.shape)}, expected bands x height x width")
     dims = getattr(array, "dims", None)
-    values = array.data if dims is not None else array  # the numpy or dask array inside an xarray array
-    axis = next((i for i, name in enumerate(dims or ()) if str(name).lower() in BAND_AXES), 0)
-    return values.transpose(axis, *(i for i in range(3) if i != axis)) if axis else values
+    if dims is None:
+        return array, []
+    axis = next((i for i, name in enumerate(dims) if str(name).lower() in BAND_AXES), 0)
+    values = array.data  # the numpy or dask array inside an xarray array
+    values = values.transpose(axis, *(i for i in range(3) if i != axis)) if axis else values
+    names = array.coords.get(dims[axis])
+    return values, [] if names is None else [str(name) for name in names.values]
+
+
+def _order(names: Sequence[str], bands: Sequence[str]) -> list[int]:
+    """Return the positions of the requested bands among an array's names; empty if no requested band is named.
+
+    Raises:
+        ValueError: Some of them are named, but not each of them once.
+    """
+    own, wanted = [described_band(name) for name in names], [described_band(band) for band in bands]
+    if not set(own) & set(wanted):
+        return []
+    if missing := [band for band in wanted if own.count(band) != 1]:
+        raise ValueError(f"the array has the bands {', '.join(names)}, expected {missing[0]} once")
+    return [own.index(band) for band in wanted]
 
 
 def _stored(dtype: Any, scale: float | None) -> Stored:
-    """Return the meaning of an array's values; raise `ValueError` if they are not numbers."""
+    """Return the meaning of an array's values; raise `ValueError` if they are not numbers, or have a single byte."""
     kind = np.dtype(dtype).kind
-    if kind not in "uif":
-        raise ValueError(f"the array is {dtype}, expected DN as integers or reflectance as floating-point numbers")
+    if kind not in "uif" or np.dtype(dtype).itemsize == 1:
+        raise ValueError(
+            f"the array is {dtype}, expected DN as integers of two bytes or more, or reflectance as floating-point "
+            "numbers"
+        )
     return Stored(1.0 if scale is None else scale, 0.0, None, reflectance=kind == "f")
+
+
+def _declared(attributes: Mapping[str, Any], stored: Stored, dtype: np.dtype[Any]) -> Stored:
+    """Add what the attributes of an xarray array declare; raise `ValueError` if it is not a number."""
+
+    def of(*keys: str) -> float | None:
+        key = next((key for key in keys if key in attributes), None)
+        if key is None:
+            return None
+        try:
+            return float(attributes[key])
+        except (TypeError, ValueError):
+            raise ValueError(f"the array's attribute {key} is {attributes[key]!r}, expected a number") from None
+
+    scale, offset = of("scale_factor"), of("add_offset")
+    return replace(
+        stored,
+        scale=stored.scale if scale is None or stored.scale != 1 else scale,
+        offset=offset or 0.0,
+        nodata=held(of(*NODATA), dtype),
+    )
 
 
 def _two_bytes(values: NDArray[Any]) -> NDArray[np.generic]:

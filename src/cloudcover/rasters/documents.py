@@ -39,7 +39,7 @@ def parse_xml(content: bytes, name: str) -> ElementTree.Element:
     """Parse XML without external entities; raise `ChipError` if it is invalid."""
     try:
         return ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the others: an unknown encoding
         raise ChipError(name, f"is not XML ({error}): truncated?") from None
 
 

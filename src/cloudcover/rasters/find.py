@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from cloudcover.rasters import chips, hls, landsat, multiband, named, safe, stac
 from cloudcover.rasters.image import Image
-from cloudcover.rasters.layers import Plan, Request, file_name
+from cloudcover.rasters.layers import Plan, Request, file_name, without_query
 from cloudcover.rasters.stack import open_stack
 
 Kind = Literal["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
@@ -69,7 +69,7 @@ def find_images(
     *,
     kind: Kind | None = None,
     numbers: Sequence[int] | None = None,
-    offset: int = 0,
+    offset: int | None = None,
     nodata: int = 0,
 ) -> list[Found]:
     """Find the images in `paths`: each path is an image, or a folder that contains images at any depth.
@@ -86,11 +86,16 @@ def find_images(
 
     Raises:
         FileNotFoundError: A path does not exist or contains no image.
-        ValueError: Band numbers are given, but an image is not a raster with several bands.
+        ValueError: A path is empty, an address is not of http or https, band numbers are not distinct, or they are
+            given but an image is not a raster with several bands.
     """
+    if numbers and len(set(numbers)) < len(numbers):
+        raise ValueError(f"the band numbers {', '.join(map(str, numbers))} name a band twice")
     request = Request(tuple(bands), None if numbers is None else tuple(numbers), offset, nodata)
     found: list[Found] = []
     for path in paths:
+        if not str(path):
+            raise ValueError("an image has the empty path '': is a variable of the shell unset?")
         if isinstance(path, str) and "://" in path:
             below = [_behind(path, kind, request)]
         elif Path(path).is_dir():
@@ -111,12 +116,18 @@ def find_images(
 
 
 def _behind(url: str, kind: Kind | None, request: Request) -> Found:
-    """Return the image at an address: a raster according to its suffix, otherwise a STAC item."""
+    """Return the image at an address: a raster according to its suffix, otherwise a STAC item.
+
+    Raises:
+        ValueError: The address is not one of http or https.
+    """
+    if urlsplit(url).scheme.lower() not in ("http", "https"):
+        raise ValueError(f"{without_query(url)} cannot be read: only http and https are supported, and paths of files")
     path = Path(unquote(urlsplit(url).path))
-    raster = path.suffix.lower() in multiband.SUFFIXES
-    return Found(
-        file_name(path.stem if raster else path.name), kind or ("raster" if raster else "stac"), url, "", request
-    )
+    suffix = path.suffix.lower()
+    raster = suffix in multiband.SUFFIXES
+    name = path.stem if raster or suffix in stac.SUFFIXES else path.name
+    return Found(file_name(name), kind or ("raster" if raster else "stac"), url, "", request)
 
 
 def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
@@ -126,8 +137,9 @@ def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
     if path.name in safe.LEVELS or landsat.METADATA.fullmatch(path.name):
         return _in_folder(path.parent, [path.name], kind, request)
     suffix = path.suffix.lower()
-    kinds: dict[str, Kind] = {".zip": "safe", ".json": "stac", ".geojson": "stac"}
+    kinds: dict[str, Kind] = {".zip": "safe"}
     kinds |= dict.fromkeys(multiband.SUFFIXES, "raster")
+    kinds |= dict.fromkeys(stac.SUFFIXES, "stac")
     chosen = kind or kinds.get(suffix)
     if chosen not in (*ONLY_ASKED, "safe"):
         return []
@@ -152,7 +164,11 @@ def _in_folder(folder: Path, names: Sequence[str], kind: Kind | None, request: R
     kinds: list[Kind] = [kind] if kind else [each for each in get_args(Kind) if each not in ONLY_ASKED]
     for each in kinds:
         if parts := READERS[each].parts(folder, names, request):
-            return [Found(file_name(name), each, str(folder), part, request) for part, name in parts.items()]
+            # A chip's mask is matched with its label by the folder's exact name.
+            return [
+                Found(name if each == "chip" else file_name(name), each, str(folder), part, request)
+                for part, name in parts.items()
+            ]
     return []
 
 

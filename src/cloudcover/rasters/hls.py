@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cloudcover.data.chips import ChipError
 from cloudcover.data.values import Stored
-from cloudcover.rasters.layers import Layer, Plan, Request, local, plain_band
+from cloudcover.rasters.layers import Layer, Plan, Request, existing, local, plain_band
 
 NAME = re.compile(r"(HLS\.[LS]30\.T[0-9A-Z]{5}\.\d{7}T\d{6}\.v\d\.\d)\.B\w\w\.tif", re.IGNORECASE)
 SAYS = Stored(scale=0.0001, offset=0.0, nodata=-9999)
@@ -38,4 +38,4 @@ def _layer(folder: Path, part: str, product: str, band: str) -> Layer:
     own = L30.get(key) if product == "L30" else key
     if own is None:
         raise ChipError(band, f"HLS {product} has no such band: {', '.join(L30)} are there")
-    return local(band, folder / f"{part}.{own}.tif", says=SAYS)
+    return local(band, existing(folder, f"{part}.{own}.tif"), says=SAYS)

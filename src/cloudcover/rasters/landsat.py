@@ -15,20 +15,25 @@ from pathlib import Path
 from cloudcover.data.chips import ChipError
 from cloudcover.data.values import Stored
 from cloudcover.rasters.documents import number, parse_json, read_document
-from cloudcover.rasters.layers import Layer, Plan, Request, local, plain_band
+from cloudcover.rasters.layers import Layer, Plan, Request, existing, local, plain_band
 
 METADATA = re.compile(r"(?P<product>.+)_MTL\.(?:txt|json)", re.IGNORECASE)
 FILE = re.compile(r"(?P<product>L[COTEM]0[4-9]_L[12]\w\w_\w+?)(?:_SR)?_B\d+\.TIFF?", re.IGNORECASE)
+SCENE = re.compile(r"(?P<product>L[COTEM][1-8]\d{13}[A-Z]{3}\d\d)_B\d+\.TIFF?", re.IGNORECASE)
+"""Files from before the collections (2017), which must not pass for bands of Sentinel-2."""
 OLI = {"B01": 1, "B02": 2, "B03": 3, "B04": 4, "B08": 5, "B8A": 5, "B10": 9, "B11": 6, "B12": 7}
 TM = {"B02": 1, "B03": 2, "B04": 3, "B08": 4, "B8A": 4, "B11": 5, "B12": 7}
 """Band numbers of the sensors by the corresponding Sentinel-2 bands (Landsat 8 and 9; 4 to 7)."""
+COLLECTION_2 = ("LC0", "LO0", "LT0", "LE0", "LM0")
+"""Beginnings of product names since the collections."""
+MSS = "is of the sensor MSS, whose bands do not correspond to those of Sentinel-2: it has no blue"
 
 Groups = Mapping[str, Mapping[str, str]]
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
     """List the products of a folder by their metadata files, or by their GeoTIFFs if there is none."""
-    for pattern in (METADATA, FILE):
+    for pattern in (METADATA, FILE, SCENE):
         if found := {match["product"] for name in names if (match := pattern.fullmatch(name))}:
             return {product: product for product in sorted(found)}
     return {}
@@ -41,7 +46,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
         ChipError: The metadata are incomplete or of another collection, or the sensor has no such band.
     """
     folder = Path(place)
-    metadata = next((path for end in ("txt", "json") if (path := folder / f"{part}_MTL.{end}").exists()), None)
+    metadata = next((path for end in ("txt", "json") if (path := existing(folder, f"{part}_MTL.{end}")).exists()), None)
     if metadata is None:
         return _by_tags(folder, part, request)
     groups = read_groups(metadata)
@@ -53,7 +58,10 @@ def plan(place: str, part: str, request: Request) -> Plan:
             f"is of collection {contents.get('COLLECTION_NUMBER')} and level {level or None}, "
             "expected Collection 2, Level 1 or 2",
         )
-    spacecraft = _group(groups, "IMAGE_ATTRIBUTES", metadata.name).get("SPACECRAFT_ID", "")
+    attributes = _group(groups, "IMAGE_ATTRIBUTES", metadata.name)
+    if attributes.get("SENSOR_ID") == "MSS":
+        raise ChipError(metadata.name, MSS)
+    spacecraft = attributes.get("SPACECRAFT_ID", "")
     layers = tuple(_layer(folder, metadata.name, groups, _number(spacecraft, band), band) for band in request.bands)
     return Plan(layers, f"{spacecraft} {level} by {metadata.name}", doubtful=False)
 
@@ -78,11 +86,15 @@ def read_groups(path: Path) -> Groups:
 
 def _by_tags(folder: Path, part: str, request: Request) -> Plan:
     """Plan the reading of files whose own tags must declare the meaning of their values."""
+    if not part.upper().startswith(COLLECTION_2):
+        raise ChipError(part, "is from before Landsat's Collection 2: download the product of Collection 2")
+    if part.upper().startswith("LM"):
+        raise ChipError(part, MSS)
     surface = "_SR" if "_L2" in part.upper() else ""
     layers = []
     for band in request.bands:
         name = f"{part}{surface}_B{_number(f'LANDSAT_{part[3]}', band)}.TIF"
-        layers.append(local(band, folder / name, scaled=True))
+        layers.append(local(band, existing(folder, name), scaled=True))
     return Plan(tuple(layers), "Landsat by the tags of its files", doubtful=False)
 
 
@@ -91,14 +103,15 @@ def _layer(folder: Path, metadata: str, groups: Groups, index: int, band: str) -
     name = contents.get(f"FILE_NAME_BAND_{index}", "")
     if not name or Path(name).name != name:
         raise ChipError(band, f"{metadata} has FILE_NAME_BAND_{index} = {name or None}, expected the name of a file")
+    path = existing(folder, name)
     if contents["PROCESSING_LEVEL"].startswith("L2"):
-        return local(band, folder / name, says=_says(groups, "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS", index, metadata))
+        return local(band, path, says=_says(groups, "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS", index, metadata))
     attributes = _group(groups, "IMAGE_ATTRIBUTES", metadata)
     elevation = number(attributes.get("SUN_ELEVATION"), "SUN_ELEVATION", metadata)
     if not 0 < elevation <= 90:
         raise ChipError(metadata, f"SUN_ELEVATION is {elevation:g}, expected more than 0 degrees and at most 90")
     says = _says(groups, "LEVEL1_RADIOMETRIC_RESCALING", index, metadata, math.sin(math.radians(elevation)))
-    return local(band, folder / name, says=says)
+    return local(band, path, says=says)
 
 
 def _says(groups: Groups, group: str, index: int, metadata: str, divisor: float = 1.0) -> Stored:

@@ -33,13 +33,14 @@ class Request:
     Attributes:
         bands: Names of the bands in the order of the result, such as `B02`.
         numbers: Band numbers of a multiband raster, from 1, in the same order; None: by their descriptions.
-        offset: Offset that was added to the DN of sources that declare no offset [DN].
+        offset: Offset that was added to the DN of sources that declare no offset [DN]; None: unknown, treated as 0
+            where a source may have none.
         nodata: Value of pixels without data in the result, and in sources that declare none [DN].
     """
 
     bands: tuple[str, ...]
     numbers: tuple[int, ...] | None = None
-    offset: int = 0
+    offset: int | None = None
     nodata: int = 0
 
 
@@ -56,6 +57,8 @@ class Layer:
         driver: GDAL driver that opens it.
         dtypes: Allowed data types.
         scaled: Whether the file itself must declare a scale or an offset.
+        nodata: Stored value of pixels without data according to metadata beside the file; None: that of `says`, or
+            else that of the file.
     """
 
     band: str
@@ -66,6 +69,7 @@ class Layer:
     driver: str = GTIFF
     dtypes: tuple[str, ...] = DTYPES
     scaled: bool = False
+    nodata: float | None = None
 
     @property
     def shown(self) -> str:
@@ -92,6 +96,14 @@ class Plan:
 def local(band: str, path: Path, **more: Any) -> Layer:
     """Create a layer for a local file, with the driver for its suffix."""
     return Layer(band, str(path), path, driver=driver_of(path.name), **more)
+
+
+def existing(folder: Path, name: str) -> Path:
+    """Return the path of a file in a folder, by its name in any case if there is none in the expected one."""
+    path = folder / name
+    if path.exists() or not folder.is_dir():
+        return path
+    return min((other for other in folder.iterdir() if other.name.lower() == name.lower()), default=path)
 
 
 def driver_of(name: str) -> str:

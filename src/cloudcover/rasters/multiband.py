@@ -58,6 +58,8 @@ def _described(descriptions: Sequence[str | None], file: Layer, request: Request
     """Return the numbers of the requested bands, from 1."""
     own = [described_band(text or "") for text in descriptions]
     wanted = [described_band(band) for band in request.bands]
+    if len(own) == 1 < len(wanted):
+        raise ChipError(file.band, f"{file.shown} has a single band: name the folder with the files of all bands")
     if missing := [band for band in wanted if own.count(band) != 1]:
         raise ChipError(
             missing[0],

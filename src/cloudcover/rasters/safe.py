@@ -40,21 +40,28 @@ class Level(NamedTuple):
     Attributes:
         name: Name for the log.
         root: Root element of the metadata.
-        quantification: Element of the quantification value.
+        quantification: Element of the quantification value; Level-2A had another one before October 2018 (PSD 14.2).
         offset: Element of a band's offset.
     """
 
     name: str
     root: str
-    quantification: str
+    quantification: tuple[str, ...]
     offset: str
 
 
 LEVELS = {
-    "MTD_MSIL1C.xml": Level("L1C", "Level-1C_User_Product", "QUANTIFICATION_VALUE", "RADIO_ADD_OFFSET"),
-    "MTD_MSIL2A.xml": Level("L2A", "Level-2A_User_Product", "BOA_QUANTIFICATION_VALUE", "BOA_ADD_OFFSET"),
+    "MTD_MSIL1C.xml": Level("L1C", "Level-1C_User_Product", ("QUANTIFICATION_VALUE",), "RADIO_ADD_OFFSET"),
+    "MTD_MSIL2A.xml": Level(
+        "L2A",
+        "Level-2A_User_Product",
+        ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"),
+        "BOA_ADD_OFFSET",
+    ),
 }
 """Levels by the name of their metadata file."""
+IMAGE_FILES = ("IMAGE_FILE", "IMAGE_FILE_2A")
+"""Elements that name an image; the second one is that of Level-2A before October 2018."""
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
@@ -88,9 +95,10 @@ def plan(place: str, part: str, request: Request) -> Plan:
         raise ChipError(name, f"is of {root.tag.rpartition('}')[2]}, expected {level.root}")
     images = _images(root, name)
     baseline = number(root.findtext(".//PROCESSING_BASELINE"), "PROCESSING_BASELINE", name)
-    quantification = number(root.findtext(f".//{level.quantification}"), level.quantification, name)
+    values = [value for key in level.quantification if (value := root.findtext(f".//{key}")) is not None]
+    quantification = number(values[0] if values else None, level.quantification[0], name)
     if quantification <= 0:
-        raise ChipError(name, f"{level.quantification} is {quantification:g}, expected more than 0")
+        raise ChipError(name, f"{level.quantification[0]} is {quantification:g}, expected more than 0")
     layers, offsets = [], []
     for band in request.bands:
         if (key := plain_band(band)) not in images:
@@ -106,7 +114,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
 def _images(root: ElementTree.Element, name: str) -> dict[str, str]:
     """Return images by band, as paths inside the product; of several sizes (Level-2A) that of the smallest pixels."""
     found: dict[str, tuple[int, str]] = {}
-    for element in root.iter("IMAGE_FILE"):
+    for element in (element for key in IMAGE_FILES for element in root.iter(key)):
         path = (element.text or "").strip()
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise ChipError(name, f"IMAGE_FILE is {path}, which leads out of the product")
@@ -119,7 +127,7 @@ def _images(root: ElementTree.Element, name: str) -> dict[str, str]:
     return {band: path for band, (_, path) in found.items()}
 
 
-def _offset(root: ElementTree.Element, level: Level, band: str, baseline: float, given: int, name: str) -> float:
+def _offset(root: ElementTree.Element, level: Level, band: str, baseline: float, given: int | None, name: str) -> float:
     """Return the offset of a band from the metadata or, if they lack it, from the user."""
     elements = root.findall(f".//{level.offset}")
     for element in elements:
@@ -127,10 +135,10 @@ def _offset(root: ElementTree.Element, level: Level, band: str, baseline: float,
             return number(element.text, level.offset, name)
     if not elements and baseline < SHIFTED_SINCE:
         return 0.0
-    if given:
+    if given is not None:
         return -float(given)
     raise ChipError(
         name,
         f"has the baseline {baseline:05.2f} but no {level.offset} for {band}: download the metadata again, or state "
-        "the offset with `--offset 1000`",
+        "the offset with `--offset 1000`, or `--offset 0` if the values have none",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import unquote, urljoin, urlsplit
@@ -24,13 +25,14 @@ from cloudcover.rasters.layers import (
 from cloudcover.rasters.safe import SHIFTED_SINCE
 from cloudcover.rasters.stac_item import Item, Properties, Values, parse_item
 
+SUFFIXES = (".json", ".geojson")
 TIMEOUT = 60
 """Timeout for a server's response [s]."""
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
     """List all JSON files of a folder."""
-    return {name: Path(name).stem for name in sorted(names) if Path(name).suffix.lower() in (".json", ".geojson")}
+    return {name: Path(name).stem for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES}
 
 
 def plan(place: str, part: str, request: Request) -> Plan:
@@ -52,8 +54,10 @@ def plan(place: str, part: str, request: Request) -> Plan:
         asset = item.assets[key]
         uri, path = _resolve(key, asset.href or "", where, shown)
         driver = JPEG2000 if asset.kind == "image/jp2" else driver_of(urlsplit(uri).path)
-        says = _says(asset.values(index), item.properties, request.offset)
-        layers.append(Layer(band, uri, path, says, index + 1 if len(asset.bands) > 1 else None, driver))
+        values = asset.values(index)
+        says = _says(values, item.properties, request.offset or 0)
+        number = index + 1 if len(asset.bands) > 1 else None
+        layers.append(Layer(band, uri, path, says, number, driver, nodata=values.nodata))
         taken.append(key)
     doubtful = item.properties.baseline is None and item.properties.offset_applied is None
     return Plan(tuple(layers), f"STAC item, assets {', '.join(dict.fromkeys(taken))}", doubtful)
@@ -65,7 +69,7 @@ def _content(where: str, shown: str) -> bytes:
     try:
         with urlopen(where, timeout=TIMEOUT) as answer:
             return checked_size(answer.read(LARGEST_DOCUMENT + 1), shown)
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         raise ChipError(shown, f"{without_query(where)} cannot be fetched: {error}") from None
 
 
@@ -97,7 +101,7 @@ def _says(values: Values, properties: Properties, given: int) -> Stored | None:
         offset = -0.1 if baseline >= SHIFTED_SINCE else 0.0
     else:
         offset = -given / DN_PER_REFLECTANCE
-    return Stored(0.0001 if values.scale is None else values.scale, offset, values.nodata or 0)
+    return Stored(0.0001 if values.scale is None else values.scale, offset, None)
 
 
 def _resolve(key: str, href: str, where: str, shown: str) -> tuple[str, Path | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -23,7 +24,7 @@ from rasterio.windows import Window
 
 from cloudcover.data.chips import LARGEST_MASK, ChipError, check_gcps
 from cloudcover.data.grid import Grid
-from cloudcover.data.values import Stored, read_dn
+from cloudcover.data.values import Stored, held, read_dn
 from cloudcover.rasters.layers import GTIFF, JPEG2000, VRT, Layer, Plan, Request
 
 GDAL = {"GDAL_NUM_THREADS": "1"}
@@ -58,6 +59,7 @@ class Stack:
         self.grid = grid_of(sources[plan.layers[0].uri])
         self._request = request
         self._layers = plan.layers
+        self._says = tuple(says)
         self._sources = sources
         self._locks = {uri: Lock() for uri in sources}
         moved = [
@@ -76,12 +78,12 @@ class Stack:
         height, width = rows.stop - rows.start, columns.stop - columns.start
         pixels = np.empty((len(self._layers), height, width), np.uint16)
         with rasterio.Env(**options(self._layers)):
-            for layer, band in zip(self._layers, pixels, strict=True):
+            for layer, stored, band in zip(self._layers, self._says, pixels, strict=True):
                 with self._locks[layer.uri], errors_of(layer):  # GDAL files may be used by one thread at a time
-                    band[:] = self._read(layer, window)
+                    band[:] = self._read(layer, stored, window)
         return pixels
 
-    def _read(self, layer: Layer, window: Window) -> NDArray[np.uint16]:
+    def _read(self, layer: Layer, stored: Stored, window: Window) -> NDArray[np.uint16]:
         try:
             dn, _ = read_dn(
                 self._sources[layer.uri],
@@ -89,7 +91,8 @@ class Stack:
                 _offset(layer, self._request),
                 window,
                 layer.index or 1,
-                layer.says,
+                stored,
+                saturate=layer.says is not None,
             )
         except ValueError as error:
             raise ChipError(layer.band, f"{layer.shown} {error}") from None
@@ -218,7 +221,7 @@ def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
     if math.prod(source.block_shapes[index - 1]) * together > LARGEST_MASK:
         raise refuse(f"is stored in blocks of more than {LARGEST_MASK:,} values: write it in tiles")
     check_gcps(source, layer.path or Path(layer.shown), layer.band)
-    says = layer.says or Stored.of(source, index)
+    says = _meaning(source, layer, index)
     if layer.scaled and not says.scaled:
         raise refuse("declares neither scale nor offset, and there is no metadata file beside it")
     try:
@@ -228,6 +231,15 @@ def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
     return says
 
 
+def _meaning(source: DatasetReader, layer: Layer, index: int) -> Stored:
+    """Return the declared meaning of a layer's values: metadata take precedence, a mask is always the file's own."""
+    own = Stored.of(source, index)
+    says = layer.says or own
+    declared = (held(layer.nodata, np.dtype(source.dtypes[index - 1])), says.nodata, own.nodata)
+    nodata = next((value for value in declared if value is not None), None)
+    return replace(says, nodata=nodata, masked=own.masked)
+
+
 def _offset(layer: Layer, request: Request) -> int:
     """Return the offset to subtract from a layer's values if its file declares none [DN]."""
-    return 0 if layer.says else request.offset
+    return 0 if layer.says else request.offset or 0

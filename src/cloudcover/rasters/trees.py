@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 from zipfile import BadZipFile, ZipFile
 
 from cloudcover.data.chips import ChipError
 from cloudcover.rasters.documents import LARGEST_DOCUMENT, checked_size, read_document
+
+ZIP_ERRORS = (BadZipFile, OSError, RuntimeError, ValueError, EOFError, struct.error, zlib.error)
+"""Errors of `zipfile` for damaged, encrypted (`RuntimeError`) and unsupported (`NotImplementedError`) zips."""
 
 
 class Tree(Protocol):
@@ -64,7 +69,7 @@ class ZipTree:
         try:
             with ZipFile(path) as archive:
                 names = archive.namelist()
-        except (BadZipFile, OSError) as error:
+        except ZIP_ERRORS as error:
             raise ChipError(path.name, f"{path} cannot be read ({error}): truncated or not a zip") from None
         if outside := next((name for name in names if _leads_out(name)), None):
             raise ChipError(path.name, f"{path} holds {outside!r}, which leads out of it: do not unpack it")
@@ -80,12 +85,15 @@ class ZipTree:
     def read(self, name: str) -> bytes:
         try:
             with ZipFile(self._zip) as archive, archive.open(str(self._root / name)) as file:
-                return checked_size(file.read(LARGEST_DOCUMENT + 1), name)
-        except (BadZipFile, OSError, RuntimeError) as error:  # RuntimeError: it is encrypted
+                content = file.read(LARGEST_DOCUMENT + 1)
+        except ZIP_ERRORS as error:
             raise ChipError(name, f"cannot be read from {self._zip} ({error})") from None
+        return checked_size(content, name)
 
     def uri(self, name: str) -> str:
-        return f"/vsizip/{{{self._zip.resolve()}}}/{self._root / name}"
+        path = str(self._zip.resolve())
+        # Braces let GDAL find the end of a name without `.zip`, but must be balanced.
+        return f"/vsizip/{path if '{' in path or '}' in path else f'{{{path}}}'}/{self._root / name}"
 
     def path(self, name: str) -> Path:
         return self._zip

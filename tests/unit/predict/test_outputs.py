@@ -211,6 +211,31 @@ def test_polygons_of_a_turned_image(tmp_path):
     assert tables.SHARES.read(tmp_path / "masks.csv").iloc[1, 2:].tolist() == [400, 1.0, 0.0, 0.0]
 
 
+def test_polygons_that_no_image_shows_are_said(tmp_path, caplog):
+    path = tmp_path / "areas.geojson"
+    outside = square(-50, -50, -10, -10)[0]
+    path.write_text(json.dumps(collection(feature("here", square(0, 0, 9, 9)[0]), feature("there", outside))))
+    summary = Summary(tmp_path / "masks.csv", read_polygons(path))
+    summary.add("a", GRID, halves())
+    summary.write()
+    assert [record.message for record in caplog.records] == [
+        "1 of 2 polygons cover no pixel of any image and have no row: there"
+    ]
+
+
+def test_coordinates_that_are_not_degrees_are_refused(tmp_path):
+    path = tmp_path / "areas.geojson"
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": square(0, 0, 9, 9)}))
+    with pytest.raises(ValueError, match=r"areas\.geojson: feature 1 has the corner \[500000\.0, .*EPSG:4326"):
+        read_polygons(path)
+
+
+def test_the_number_0_is_a_name(tmp_path):
+    path = tmp_path / "areas.geojson"
+    path.write_text(json.dumps(collection(*(feature("", square(0, 0, 9, 9)[0], id=number) for number in (0, 1)))))
+    assert [area.name for area in read_polygons(path).areas] == ["0", "1"]
+
+
 def test_a_summary_replaces_an_earlier_one_and_no_other_table(tmp_path):
     path = tmp_path / "masks.csv"
     for _ in range(2):

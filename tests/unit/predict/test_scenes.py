@@ -278,6 +278,13 @@ def test_pixels_without_a_size_in_metres_are_refused(crs, reason):
         pixel_metres(Grid(10, 10, crs, (0.001, 0, 0, 0, -0.001, 0)))
 
 
+def test_pixels_cannot_be_made_many_times_smaller():
+    grid = Grid(8, 8, "EPSG:32633", NORTH_UP)
+    assert scale_of(grid, 0.5) == 20
+    with pytest.raises(GridError, match="has pixels of 10 m, which cannot be made more than 32 times smaller"):
+        scale_of(grid, 0.001)
+
+
 def test_feet_are_converted():
     height, width = pixel_metres(Grid(10, 10, "EPSG:2263", (10.0, 0, 0, 0, -20.0, 0)))
     assert (height, width) == pytest.approx((6.096, 3.048), rel=1e-4)

@@ -61,6 +61,24 @@ def test_paths_without_an_image_are_named_with_what_is_expected(tmp_path, monkey
     assert [image.name for image in find_images(["."], BANDS)] == ["here"]
 
 
+def test_paths_without_a_meaning_are_refused(tmp_path, monkeypatch):
+    chip(tmp_path / "c0")
+    monkeypatch.chdir(tmp_path)  # an empty path is the current folder for the system
+    with pytest.raises(ValueError, match="the empty path"):
+        find_images(["c0", ""], BANDS)
+    for url in ("s3://bucket/x.tif?key=s3cret", "file:///x.json"):
+        with pytest.raises(ValueError, match="cannot be read: only http and https are supported") as error:
+            find_images([url], BANDS)
+        assert "s3cret" not in str(error.value)
+
+
+def test_the_mask_of_a_chip_has_the_exact_name_of_its_folder(tmp_path):
+    chip(tmp_path / "my chip (é)")
+    zipped(write_safe(tmp_path / "x", baseline="03.01")[0]).rename(tmp_path / "my product.zip")
+    assert find_images([tmp_path], BANDS)[0].name == "my chip (é)"
+    assert find_images([tmp_path / "my product.zip"], BANDS)[0].name == "my product"
+
+
 def test_the_reader_can_be_chosen(tmp_path):
     for i, band in enumerate(BANDS):
         write(tmp_path / "c0" / f"{band}.tif", (stored(i) / 10_000).astype(np.float32))
@@ -80,6 +98,14 @@ def test_numbers_of_bands_are_for_rasters_only(tmp_path):
         ValueError, match="band numbers apply only to rasters with several bands, but c0 is read as chip"
     ):
         find_images([tmp_path], BANDS, numbers=[1, 2, 3, 4])
+
+
+def test_a_band_is_not_taken_twice_and_one_of_several_files_is_no_raster(tmp_path):
+    path = write(tmp_path / "x_B02.tif", STACKED[0])
+    with pytest.raises(ValueError, match="band numbers 1, 2, 2, 3 name a band twice"):
+        find_images([path], BANDS, numbers=[1, 2, 2, 3])
+    with pytest.raises(ChipError, match=r"x_B02\.tif has a single band: name the folder with the files of all bands"):
+        read(path)
 
 
 def test_windows_can_be_read_by_many_threads(tmp_path):

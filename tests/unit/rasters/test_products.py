@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import zipfile
 
 import numpy as np
@@ -35,6 +36,19 @@ def test_the_offset_of_a_product_is_that_of_its_metadata(tmp_path, pack, level, 
     np.testing.assert_array_equal(read(tmp_path), expected)  # found below a folder, and nothing inside it again
 
 
+def test_a_level_2a_product_with_the_elements_from_before_october_2018(tmp_path):
+    """PSD 14.2, baselines 02.04 to 02.08."""
+    safe, pixels = write_safe(tmp_path, baseline="02.06", quantification=5000)
+    for before, after in (
+        ("Product_Info>", "L2A_Product_Info>"),
+        ("IMAGE_FILE>", "IMAGE_FILE_2A>"),
+        ("QUANTIFICATION_VALUES_LIST>", "L1C_L2A_Quantification_Values_List>"),
+        ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"),
+    ):
+        edit(safe / "MTD_MSIL2A.xml", before, after)
+    np.testing.assert_array_equal(read(safe)[1], np.where(pixels["B03"] == 0, 0, pixels["B03"] * 2))
+
+
 def test_each_band_has_its_own_offset_and_the_quantification_value_counts(tmp_path):
     safe, pixels = write_safe(tmp_path, offsets={"B02": -1000, "B03": -900, "B04": -800, "B08": 0}, quantification=5000)
     for band, offset, dn in zip(BANDS, (-1000, -900, -800, 0), read(safe), strict=True):
@@ -55,6 +69,9 @@ def test_a_missing_offset_is_refused_until_it_is_given(tmp_path):
     ):
         read(safe)
     np.testing.assert_array_equal(read(safe, offset=1000)[0], shifted(pixels["B02"], -1000))
+    np.testing.assert_array_equal(
+        read(safe, offset=0)[0], pixels["B02"]
+    )  # Sen2Cor before 2.10 gives the baseline 99.99
     (safe / "MTD_MSIL2A.xml").unlink()
     safe, _ = write_safe(tmp_path, "1C", "05.09", {"B02": -1000, "B03": -1000, "B04": -1000})
     with pytest.raises(ChipError, match=r"no RADIO_ADD_OFFSET for B08"):
@@ -82,6 +99,8 @@ def test_a_missing_offset_is_refused_until_it_is_given(tmp_path):
         ),
         (lambda s: edit(s / "MTD_MSIL2A.xml", ">GRANULE", ">../GRANULE"), "IMAGE_FILE is .* leads out of the product"),
         (lambda s: edit(s / "MTD_MSIL2A.xml", "B03_10m", "B02_10m"), "lists several images of B02"),
+        (lambda s: edit(s / "MTD_MSIL2A.xml", "UTF-8", "none"), "is not XML .*unknown encoding"),
+        (lambda s: edit(s / "MTD_MSIL2A.xml", "UTF-8", "utf-32"), "is not XML .*multi-byte"),
     ],
 )
 def test_a_bad_product_is_named_with_band_or_metadata(tmp_path, spoil, message):
@@ -135,6 +154,44 @@ def test_zips_that_are_no_product_are_refused(tmp_path):
     os.truncate(path, 4000)
     with pytest.raises(ChipError, match="truncated or not a zip"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (6, 200, "zip file version"),
+        (8, 1, "is encrypted"),
+        (10, 99, "compression method"),
+        (42, 9, "local file|header"),
+    ],
+)
+def test_zips_that_cannot_be_read_are_refused(tmp_path, place, value, message):
+    """Changed in each entry of the central directory: version, flags, method, offset of the file."""
+    path = zipped(write_safe(tmp_path, baseline="03.01")[0])
+    content = bytearray(path.read_bytes())
+    for entry in re.finditer(b"PK\x01\x02", bytes(content)):
+        content[entry.start() + place] = value
+    path.write_bytes(content)
+    with pytest.raises(ChipError, match=rf"cannot be read .*({message})"):
+        read(path)
+
+
+def test_damaged_metadata_in_a_zip_are_named(tmp_path):
+    path = zipped(write_safe(tmp_path, baseline="03.01")[0])
+    with zipfile.ZipFile(path) as archive:
+        (entry,) = [entry for entry in archive.infolist() if entry.filename.endswith("MTD_MSIL2A.xml")]
+    content = bytearray(path.read_bytes())
+    start = entry.header_offset + 30 + len(entry.filename)
+    content[start + 40 : start + 70] = b"\xff" * 30
+    path.write_bytes(content)
+    with pytest.raises(ChipError, match=r"MTD_MSIL2A\.xml: cannot be read from .*\.zip"):
+        read(path)
+
+
+@pytest.mark.parametrize("folder", ["a b", "ä{b", "{}", "x}"])
+def test_a_zip_in_a_folder_of_any_name(tmp_path, folder):
+    safe, pixels = write_safe(tmp_path / folder, baseline="03.01")
+    np.testing.assert_array_equal(read(zipped(safe))[0], pixels["B02"])
 
 
 def test_a_truncated_image_inside_a_zip_is_refused(tmp_path):
@@ -205,6 +262,39 @@ def test_bad_landsat_metadata_are_named(tmp_path, spoil, message):
     (folder / f"{folder.name}_MTL.txt").write_text(mtl_text(groups))
     with pytest.raises(ChipError, match=message):
         read(folder)
+
+
+def test_names_of_files_in_another_case(tmp_path):
+    landsat, pixels = write_landsat(tmp_path / "a")
+    expected = read(landsat)
+    untagged, _ = write_landsat(tmp_path / "b", form="")
+    hls, signed = write_hls(tmp_path / "c", "L30")
+    for folder in (landsat, untagged, hls):
+        for path in list(folder.iterdir()):
+            path.rename(folder / (path.name.upper() if folder == hls else path.name.lower()))
+    np.testing.assert_array_equal(read(landsat), expected)
+    with pytest.raises(ChipError, match=r"sr_b2\.tif declares neither scale nor offset"):
+        read(untagged)
+    np.testing.assert_array_equal(read(hls)[3] == 0, signed["B08"] == -9999)
+
+
+def test_multispectral_scanners_have_no_blue_and_are_refused(tmp_path):
+    for form in ("txt", ""):
+        folder, _ = write_landsat(tmp_path / f"x{form}", "LT05_L1TP_127041_19880607_20200831_02_T1", form)
+        for path in list(folder.iterdir()):
+            path.rename(folder / path.name.replace("LT05", "LM05"))
+        if form:
+            edit(folder / "LM05_L1TP_127041_19880607_20200831_02_T1_MTL.txt", "OLI_TIRS", "MSS")
+        with pytest.raises(ChipError, match="LM05_.*: is of the sensor MSS, .* no blue"):
+            read(folder)
+
+
+def test_landsat_from_before_the_collections_does_not_pass_for_sentinel_2(tmp_path):
+    """Band 8 is panchromatic there."""
+    for number in (2, 3, 4, 5, 8):
+        write(tmp_path / f"LC80440342017165LGN00_B{number}.TIF", stored(number), metres=30)
+    with pytest.raises(ChipError, match="LC80440342017165LGN00: is from before Landsat's Collection 2: download"):
+        read(tmp_path)
 
 
 def test_bad_landsat_files_and_a_low_sun_are_named(tmp_path):

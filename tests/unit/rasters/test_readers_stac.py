@@ -102,6 +102,31 @@ def test_an_offset_that_an_item_does_not_state_is_doubtful_and_can_be_given(tmp_
     np.testing.assert_array_equal(read(path, offset=1000)[3], shifted(pixels["B08"], -1000))
 
 
+@pytest.mark.parametrize(
+    ("declared", "nodata", "of_file"),
+    [
+        ({"scale": 0.0001}, -9999, {"nodata": -9999}),
+        ({"scale": 0.0001}, 7, {"mask": True}),
+        ({"nodata": 65535}, 65535, {}),
+        ({"scale": 0.0001, "nodata": "nan"}, 0, {}),
+        ({"scale": 0.0001, "nodata": 1, "offset": 0.01}, 1, {"nodata": 0}),
+    ],
+)
+def test_no_data_of_the_item_or_else_of_its_files(tmp_path, declared, nodata, of_file):
+    path, pixels = earth_search(tmp_path)
+    item = json.loads(path.read_text())
+    for band, name in COMMON.items():
+        item["assets"][name]["raster:bands"] = [declared]
+        values = np.where(pixels[band] == 0, nodata, pixels[band]).astype(np.int16 if nodata < 0 else np.uint16)
+        more = {"mask": pixels[band] != 0} if "mask" in of_file else of_file
+        write(tmp_path / f"{band}.tif", values, **more)
+    path.write_text(json.dumps({**item, "assets": {name: item["assets"][name] for name in COMMON.values()}}))
+    expected = np.stack([pixels[band] == (0 if nodata != 1 else 1) for band in BANDS])
+    if nodata == 1:
+        expected |= np.stack([pixels[band] == 0 for band in BANDS])
+    np.testing.assert_array_equal(read(path) == 0, expected)
+
+
 def test_items_with_bands_as_keys_and_nothing_else(tmp_path):
     pixels = {band: stored(i) for i, band in enumerate(BANDS)}
     assets = {}
@@ -285,10 +310,10 @@ def test_a_cog_behind_an_address_is_read_in_parts(web):
 
 
 def test_what_cannot_be_fetched_is_named_without_the_keys_of_its_address(web):
-    for url, kind in ((f"{web.url}/a.tif?sig=s3cret", "raster"), (f"{web.url}/item?sig=s3cret", "stac")):
-        (found,) = find_images([url], BANDS)
-        assert found.kind == kind
-        with pytest.raises(ChipError, match=r"/(a\.tif|item) cannot be") as error, found.open():
+    for name, kind in (("a.tif", "raster"), ("item", "stac"), ("it em.json", "stac"), ("v1.0", "stac")):
+        (found,) = find_images([f"{web.url}/{name}?sig=s3cret"], BANDS)
+        assert (found.kind, found.name) == (kind, {"a.tif": "a", "it em.json": "it_em"}.get(name, name))
+        with pytest.raises(ChipError, match=rf"/{name} cannot be") as error, found.open():
             pass
         assert "s3cret" not in str(error.value)
     write(web.root / "b.tif", np.stack([stored(i) for i in range(4)]), descriptions=BANDS)
@@ -333,7 +358,8 @@ def test_masked_arrays_have_no_data_where_they_say_so():
     ("array", "message"),
     [
         (np.array(["x"]), "is <U1, expected DN as integers"),
-        (np.ones((4, 4, 4), bool), "is bool, expected DN as integers or reflectance as floating-point"),
+        (np.ones((4, 4, 4), bool), "is bool, expected DN as integers of two bytes"),
+        (np.ones((4, 4, 4), np.uint8), "is uint8, expected DN as integers of two bytes or more, or reflectance"),
         (np.full((4, 4, 4), 70_000), "holds values from 70000 to 70000"),
         (np.full((4, 4, 4), 3000.0), r"largest value 3000\.0 would be 30000000 DN"),
     ],
@@ -361,8 +387,42 @@ def test_a_chunked_array_is_computed_block_by_block(caplog):
 
 
 def test_an_image_has_three_axes():
-    with pytest.raises(ValueError, match=r"has the shape \(4, 4\), expected bands x height x width"):
-        ArrayImage(np.ones((4, 4), np.uint16))
+    for shape in ((4, 4), (4, 0, 4)):
+        with pytest.raises(ValueError, match=rf"has the shape \({shape[0]}, .*, expected bands x height x width"):
+            ArrayImage(np.ones(shape, np.uint16))
+    np.testing.assert_array_equal(ArrayImage(STACK.tolist()).read(slice(0, SIZE), slice(0, SIZE)), STACK)
+
+
+WHOLE = (slice(0, SIZE), slice(0, SIZE))
+
+
+def test_attributes_of_an_xarray_array_count():
+    """As files have them that are opened without decoding."""
+    attributes = {"scale_factor": 0.0001, "add_offset": -0.1, "_FillValue": 0}
+    image = ArrayImage(xarray.DataArray(STACK, dims=("band", "y", "x"), attrs=attributes), offset=500)
+    np.testing.assert_array_equal(image.read(*WHOLE), shifted(STACK, -1000))
+    assert (image.conversion, image.doubtful) == ("scale=0.0001,offset=-0.1", False)
+    signed = np.where(STACK == 0, -999, STACK).astype(np.int16)
+    image = ArrayImage(xarray.DataArray(signed, dims=("band", "y", "x"), attrs={"nodata": -999, "scale_factor": 1.0}))
+    np.testing.assert_array_equal(image.read(*WHOLE), STACK)
+    with pytest.raises(ValueError, match="attribute add_offset is 'x', expected a number"):
+        ArrayImage(xarray.DataArray(STACK, dims=("band", "y", "x"), attrs={"add_offset": "x"}))
+
+
+@pytest.mark.parametrize("chunks", [None, 10])
+def test_bands_of_an_xarray_array_are_taken_by_their_names(chunks):
+    order = ["red", "B05", "green", "B2", "nir"]
+    values = xarray.DataArray(
+        np.stack([STACK[2], STACK[0] + 1, STACK[1], STACK[0], STACK[3]]),
+        dims=("band", "y", "x"),
+        coords={"band": order},
+    )
+    values = values.chunk({"x": chunks}) if chunks else values
+    np.testing.assert_array_equal(ArrayImage(values, bands=BANDS).read(*WHOLE), STACK)
+    with pytest.raises(ValueError, match="has the bands red, B05, green, B2, expected B08 once"):
+        ArrayImage(values[:4], bands=BANDS)
+    numbered = xarray.DataArray(STACK, dims=("band", "y", "x"), coords={"band": [1, 2, 3, 4]})
+    np.testing.assert_array_equal(ArrayImage(numbered, bands=BANDS).read(*WHOLE), STACK)
 
 
 def test_xarrays_bands_may_come_last(tmp_path):
