@@ -24,7 +24,7 @@ from cloudcover.config.sections import ModelParams
 from cloudcover.data import tables
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import save_model
-from cloudcover.predict.summary import read_polygons
+from cloudcover.predict.polygons import read_polygons
 from cloudcover.rasters.find import Kind
 from helpers.layouts import BANDS, files_below, make_layout, pixels_of
 from helpers.networks import ENCODER, card
@@ -159,6 +159,7 @@ def test_skipping_does_not_take_files_of_others_for_masks(trained, tmp_path):
         ("{", "is not valid JSON"),
         ("[]", "contains no polygon"),
         ('{"type": "FeatureCollection", "features": []}', "contains no polygon"),
+        ('{"type": "FeatureCollection", "features": null}', "contains no polygon"),
         ('{"type": "Point", "coordinates": [1, 2]}', "feature 1 is Point, expected Polygon or MultiPolygon"),
         ('{"type": "Feature", "geometry": null}', "feature 1 is no geometry"),
         (ELSEWHERE, "its CRS 'EPSG:1' is unknown"),
@@ -177,7 +178,17 @@ def test_a_file_that_is_no_geojson_of_polygons_is_refused(trained, tmp_path, tex
 
 
 @pytest.mark.parametrize(
-    "coordinates", [[], [[["a", 1], [2, 3], [4, 5], ["a", 1]]], [[[1, 2]]], 7, [None], [["ab"]], None]
+    "coordinates",
+    [
+        [],
+        [[["a", 1], [2, 3], [4, 5], ["a", 1]]],
+        [[[1, 2]]],
+        7,
+        [None],
+        [["ab"]],
+        None,
+        [[[0, 0], [0, 1], [1, 1], [1, 0]]],
+    ],
 )
 def test_polygons_without_rings_of_numbers_are_refused_with_file_and_feature(tmp_path, coordinates):
     (tmp_path / "a.json").write_text(json.dumps({"type": "Polygon", "coordinates": coordinates}))

@@ -157,7 +157,8 @@ def predict(
     from cloudcover.predict.bundle import load_bundle
     from cloudcover.predict.images import predict_images
     from cloudcover.predict.outputs import Outputs
-    from cloudcover.predict.summary import Summary, read_polygons
+    from cloudcover.predict.polygons import read_polygons
+    from cloudcover.predict.summary import Summary
     from cloudcover.rasters.find import find_images
 
     if polygons and not summary:

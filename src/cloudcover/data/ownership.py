@@ -112,13 +112,16 @@ def reserve(root: Path, paths: Collection[str]) -> None:
         paths: Files relative to it.
 
     Raises:
-        FolderError: One of them exists and is not the program's, or a link would lead it out of the folder.
+        FolderError: One of them exists and is not the program's, a link would lead it out of the folder, or its name
+            has a line break, which the record cannot hold.
     """
     with _alone(root):
         _reserve(root, paths)
 
 
 def _reserve(root: Path, paths: Collection[str]) -> None:
+    if broken := [path for path in paths if "\n" in path]:
+        raise FolderError(f"{root / min(broken)!r} has a line break in its name: rename what it is made of")
     files = owned(root)
     for path in sorted(set(paths) - files):
         if os.path.lexists(root / path):

@@ -7,47 +7,24 @@ import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 from rasterio.features import bounds, geometry_mask
-from rasterio.warp import transform_geom
 
 from cloudcover.data import tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.grid import Grid
 from cloudcover.data.ownership import refuse_other_file
-from cloudcover.runtime.files import read_json
-from cloudcover.runtime.text import listed, plain
+from cloudcover.predict.polygons import Polygons, on_grid
+from cloudcover.runtime.text import listed
 
 NAMED = 10
 """Maximum number of polygons named in a message."""
 
 log = logging.getLogger(__name__)
-
-
-class Polygon(NamedTuple):
-    """An area from a GeoJSON file.
-
-    Attributes:
-        name: The feature's `name` or `id`, or its number from 1.
-        geometry: GeoJSON `Polygon` or `MultiPolygon`.
-    """
-
-    name: str
-    geometry: dict[str, Any]
-
-
-class Polygons(NamedTuple):
-    """Areas with their CRS as text."""
-
-    areas: list[Polygon]
-    crs: str
 
 
 class Summary:
@@ -59,10 +36,12 @@ class Summary:
 
     Raises:
         FolderError: A file of that name exists and is not such a table.
+        OSError: The folder of the table cannot be created.
     """
 
     def __init__(self, path: Path, polygons: Polygons | None = None) -> None:
         refuse_other_file(path, tables.SHARES)
+        path.parent.mkdir(parents=True, exist_ok=True)  # now rather than after a long run
         self.path = path
         self.polygons = polygons
         self._rows: list[dict[str, object]] = []
@@ -92,72 +71,6 @@ class Summary:
         tables.SHARES.write(pd.DataFrame(rows, columns=list(tables.SHARES.columns)), self.path)
 
 
-def read_polygons(path: Path) -> Polygons:
-    """Read the areas of a GeoJSON file: a collection of features, a feature or a geometry.
-
-    Coordinates are longitude and latitude (RFC 7946), unless an older file names another CRS.
-
-    Raises:
-        ValueError: It is not GeoJSON, contains no or unsupported geometries, or coordinates that are not degrees; the
-            message names the file and the feature.
-    """
-    content = read_json(path)
-    features = content.get("features", [content]) if isinstance(content, dict) else []
-    areas: list[Polygon] = []
-    for number, feature in enumerate(features, 1):
-        geometry = feature.get("geometry", feature) if isinstance(feature, dict) else None
-        kind = geometry.get("type") if isinstance(geometry, dict) else None
-        if not isinstance(geometry, dict) or kind not in ("Polygon", "MultiPolygon"):
-            raise ValueError(f"{path}: feature {number} is {kind or 'no geometry'}, expected Polygon or MultiPolygon")
-        if not _is_sound(geometry):
-            raise ValueError(f"{path}: feature {number} is no valid {kind}: expected closed rings of [x, y] numbers")
-        areas.append(Polygon(_name(feature, number, {area.name.lower() for area in areas}), geometry))
-    if not areas:
-        raise ValueError(f"{path} contains no polygon: expected a GeoJSON file with Polygon or MultiPolygon geometries")
-    named = content.get("crs") or {}
-    for number, area in enumerate(areas, 1):
-        if not named and (corner := _beyond_degrees(area.geometry)):
-            raise ValueError(
-                f"{path}: feature {number} has the corner {corner}, which is not longitude and latitude: convert the "
-                "file, for example with `ogr2ogr -t_srs EPSG:4326 OUT IN`"
-            )
-    crs = str(named.get("properties", {}).get("name", "") if isinstance(named, dict) else named) or "EPSG:4326"
-    try:
-        CRS.from_user_input(crs)
-    except CRSError as error:
-        raise ValueError(f"{path}: its CRS {crs!r} is unknown: {error}") from None
-    return Polygons(areas, crs)
-
-
-def _beyond_degrees(geometry: dict[str, Any]) -> list[float] | None:
-    """Return a corner of a geometry that cannot be longitude and latitude, or None."""
-    polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
-    corners = (corner for polygon in polygons for ring in polygon for corner in ring)
-    return next((list(corner[:2]) for corner in corners if abs(corner[0]) > 360 or abs(corner[1]) > 90), None)
-
-
-def _is_sound(geometry: dict[str, Any]) -> bool:
-    """Return whether the coordinates of a geometry are rings of finite numbers; rasterio crashes on texts."""
-    coordinates: Any = geometry.get("coordinates")
-    polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
-    try:
-        rings = [np.asarray(ring) for polygon in polygons or () for ring in polygon]
-    except (ValueError, TypeError):
-        return False
-    return bool(rings) and all(
-        ring.dtype.kind in "if" and ring.ndim == 2 and len(ring) >= 4 and ring.shape[1] >= 2 and np.isfinite(ring).all()
-        for ring in rings
-    )
-
-
-def _name(feature: dict[str, Any], number: int, taken: set[str]) -> str:
-    properties = feature.get("properties") or {}
-    given = (properties.get("name"), feature.get("id"), properties.get("id"))
-    found = next((str(value) for value in given if value not in (None, "")), "")
-    name = plain(found) or str(number)
-    return name if name.lower() not in taken else f"{name} #{number}"
-
-
 def _row(image: str, polygon: str, mask: NDArray[np.uint8]) -> dict[str, object]:
     cloud, unknown = (np.count_nonzero(mask == value) for value in (1, IGNORE_INDEX))
     shares = (cloud / mask.size, (mask.size - cloud - unknown) / mask.size, unknown / mask.size)
@@ -168,10 +81,9 @@ def _inside(polygons: Polygons, grid: Grid, mask: NDArray[np.uint8]) -> Iterator
     """Yield name and pixels, in one row, of each area that covers the centre of at least one pixel."""
     place = Affine(*grid.transform)
     for area in polygons.areas:
-        geometry = transform_geom(polygons.crs, grid.crs, area.geometry)
+        if (geometry := on_grid(area.geometry, polygons.crs, grid)) is None:
+            continue
         left, bottom, right, top = bounds(geometry)
-        if not all(map(math.isfinite, (left, bottom, right, top))):
-            continue  # too far away for the image's projection
         corners = [~place @ (x, y) for x in (left, right) for y in (bottom, top)]
         columns, rows = (
             _reach([corner[axis] for corner in corners], n) for axis, n in ((0, grid.width), (1, grid.height))

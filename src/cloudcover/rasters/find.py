@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from cloudcover.rasters import chips, hls, landsat, multiband, named, safe, stac
 from cloudcover.rasters.image import Image
-from cloudcover.rasters.layers import Plan, Request, file_name, without_query
+from cloudcover.rasters.layers import Plan, Request, encoded, file_name, without_query
 from cloudcover.rasters.stack import open_stack
 
 Kind = Literal["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
@@ -127,7 +127,7 @@ def _behind(url: str, kind: Kind | None, request: Request) -> Found:
     suffix = path.suffix.lower()
     raster = suffix in multiband.SUFFIXES
     name = path.stem if raster or suffix in stac.SUFFIXES else path.name
-    return Found(file_name(name), kind or ("raster" if raster else "stac"), url, "", request)
+    return Found(file_name(name), kind or ("raster" if raster else "stac"), encoded(url), "", request)
 
 
 def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
@@ -164,11 +164,7 @@ def _in_folder(folder: Path, names: Sequence[str], kind: Kind | None, request: R
     kinds: list[Kind] = [kind] if kind else [each for each in get_args(Kind) if each not in ONLY_ASKED]
     for each in kinds:
         if parts := READERS[each].parts(folder, names, request):
-            # A chip's mask is matched with its label by the folder's exact name.
-            return [
-                Found(name if each == "chip" else file_name(name), each, str(folder), part, request)
-                for part, name in parts.items()
-            ]
+            return [Found(name, each, str(folder), part, request) for part, name in parts.items()]
     return []
 
 

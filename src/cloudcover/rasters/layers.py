@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from cloudcover.data.values import DTYPES, Stored
 
@@ -123,6 +123,11 @@ def described_band(text: str) -> str:
     return COMMON_NAMES.get(text.strip().lower()) or plain_band(text)
 
 
+def encoded(url: str) -> str:
+    """Encode the characters of an address that none may have, such as spaces; what is encoded stays."""
+    return quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+
+
 def without_query(url: str) -> str:
     """Remove the query and password from an address."""
     parts = urlsplit(url)
@@ -130,5 +135,5 @@ def without_query(url: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Turn a product name into the stem of a file name: characters except letters, digits, dot and dash become `_`."""
+    """Turn the end of an address into the stem of a file name: all but letters, digits, dot and dash become `_`."""
     return re.sub(r"[^\w.\-]", "_", text).lstrip(".") or "image"

@@ -20,6 +20,7 @@ from cloudcover.rasters.layers import (
     Request,
     described_band,
     driver_of,
+    encoded,
     without_query,
 )
 from cloudcover.rasters.safe import SHIFTED_SINCE
@@ -113,7 +114,7 @@ def _resolve(key: str, href: str, where: str, shown: str) -> tuple[str, Path | N
     except ValueError as error:
         raise ChipError(shown, f"the asset {key} is {href!r}: {error}") from None
     if scheme in ("http", "https"):
-        return f"/vsicurl/{target}", None
+        return f"/vsicurl/{encoded(target)}", None
     if remote or not href or scheme not in ("", "file") or href.startswith("/vsi") or "\0" in href:
         raise ChipError(
             shown, f"the asset {key} is {href or 'nowhere'}: expected a file beside the item, or http or https"

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 from PIL import Image as Pillow
+from rasterio.warp import transform, transform_geom
 from scipy.ndimage import binary_dilation, zoom
 
 from cloudcover.data import tables
@@ -19,7 +20,8 @@ from cloudcover.masks.codec import decode_soft_labels
 from cloudcover.predict.area import add_buffer, remove_small
 from cloudcover.predict.images import predict_images
 from cloudcover.predict.outputs import Outputs
-from cloudcover.predict.summary import Summary, read_polygons
+from cloudcover.predict.polygons import Polygon, Polygons, read_polygons
+from cloudcover.predict.summary import Summary
 from cloudcover.rasters.find import find_images
 from helpers.layouts import BANDS, files_below
 from helpers.networks import Blurred, Brightness
@@ -185,8 +187,6 @@ def test_shares_of_images_and_of_polygons(tmp_path):
 
 
 def test_polygons_in_degrees_lie_where_they_are(tmp_path):
-    from rasterio.warp import transform_geom
-
     geometry = transform_geom(GRID.crs, "EPSG:4326", {"type": "Polygon", "coordinates": square(30, 10, 50, 30)})
     path = tmp_path / "area.geojson"
     path.write_text(json.dumps({"type": "Feature", "properties": None, "geometry": geometry}))
@@ -225,9 +225,49 @@ def test_polygons_that_no_image_shows_are_said(tmp_path, caplog):
 
 def test_coordinates_that_are_not_degrees_are_refused(tmp_path):
     path = tmp_path / "areas.geojson"
-    path.write_text(json.dumps({"type": "Polygon", "coordinates": square(0, 0, 9, 9)}))
-    with pytest.raises(ValueError, match=r"areas\.geojson: feature 1 has the corner \[500000\.0, .*EPSG:4326"):
-        read_polygons(path)
+    area = {"type": "Polygon", "coordinates": square(0, 0, 9, 9)}
+    for named in ({}, {"crs": {"type": "link", "properties": {"href": "x"}}}, {"crs": "EPSG:4258"}):
+        path.write_text(json.dumps({**area, **named}))
+        with pytest.raises(ValueError, match=r"areas\.geojson: feature 1 has the corner \[500000\.0, .*EPSG:4326"):
+            read_polygons(path)
+
+
+def degrees(*rings) -> Polygons:
+    return Polygons([Polygon("a", {"type": "Polygon", "coordinates": list(rings)})], "EPSG:4326")
+
+
+WORLD = [(-180, -90), (180, -90), (180, 90), (-180, 90), (-180, -90)]
+
+
+def test_polygons_far_beyond_an_image_cover_it(tmp_path):
+    hole = transform_geom(GRID.crs, "EPSG:4326", {"type": "Polygon", "coordinates": square(0, 0, 30, 40)})
+    far = {"type": "MultiPolygon", "coordinates": [[[(-90, -45), (-89, -45), (-89, -44), (-90, -45)]], [WORLD]]}
+    for polygons, pixels in (
+        (degrees(WORLD), 2400),
+        (degrees(WORLD, *hole["coordinates"]), 1200),
+        (Polygons([Polygon("a", far)], "EPSG:4326"), 2400),
+        (Polygons([Polygon("a", {**far, "coordinates": far["coordinates"][:1]})], "EPSG:4326"), 0),
+    ):
+        summary = Summary(tmp_path / "masks.csv", polygons)
+        summary.add("a", GRID, halves())
+        summary.write()
+        table = tables.SHARES.read(tmp_path / "masks.csv")
+        assert table.loc[table["polygon"] == "a", "pixels"].sum() == pixels
+
+
+def test_a_parallel_is_no_straight_line_of_the_projection(tmp_path):
+    """Over 100 km at 45 degrees, a chord is 200 m from it."""
+    grid = Grid(1000, 1000, "EPSG:32633", (100.0, 0.0, 5e5, 0.0, -100.0, 5_100_000.0))
+    corners = [(15.0, 45.5), (16.2, 45.5), (16.2, 40.0), (15.0, 40.0), (15.0, 45.5)]
+    summary = Summary(tmp_path / "masks.csv", degrees(corners))
+    rows, columns = np.mgrid[:1000, :1000] + 0.5
+    x, y = transform(grid.crs, "EPSG:4326", (5e5 + 100 * columns).ravel(), (5_100_000.0 - 100 * rows).ravel())
+    south, beside = np.asarray(y) < 45.5, (np.asarray(x) > 15.0) & (np.asarray(x) < 16.2)
+    summary.add("a", grid, (south & beside).reshape(1000, 1000).astype(np.uint8))
+    summary.write()
+    row = tables.SHARES.read(tmp_path / "masks.csv").iloc[1]
+    assert abs(row["pixels"] - (south & beside).sum()) < 20
+    assert row["cloud_share"] > 0.9999
 
 
 def test_the_number_0_is_a_name(tmp_path):

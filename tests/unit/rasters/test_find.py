@@ -72,11 +72,14 @@ def test_paths_without_a_meaning_are_refused(tmp_path, monkeypatch):
         assert "s3cret" not in str(error.value)
 
 
-def test_the_mask_of_a_chip_has_the_exact_name_of_its_folder(tmp_path):
+def test_a_mask_has_the_exact_name_of_its_image(tmp_path):
     chip(tmp_path / "my chip (é)")
-    zipped(write_safe(tmp_path / "x", baseline="03.01")[0]).rename(tmp_path / "my product.zip")
-    assert find_images([tmp_path], BANDS)[0].name == "my chip (é)"
-    assert find_images([tmp_path / "my product.zip"], BANDS)[0].name == "my product"
+    write(tmp_path / "a & b.tif", STACKED)
+    for i, band in enumerate(BANDS):
+        write(tmp_path / f"my image/at dawn_{band}.tif", stored(i))
+    assert [image.name for image in find_images([tmp_path], BANDS)] == ["my chip (é)", "at dawn"]
+    assert find_images([tmp_path], BANDS, kind="raster")[0].name == "a & b"
+    assert find_images([tmp_path / "a & b.tif"], BANDS)[0].name == "a & b"
 
 
 def test_the_reader_can_be_chosen(tmp_path):

@@ -265,7 +265,7 @@ def test_bad_landsat_metadata_are_named(tmp_path, spoil, message):
 
 
 def test_names_of_files_in_another_case(tmp_path):
-    landsat, pixels = write_landsat(tmp_path / "a")
+    landsat, _ = write_landsat(tmp_path / "a")
     expected = read(landsat)
     untagged, _ = write_landsat(tmp_path / "b", form="")
     hls, signed = write_hls(tmp_path / "c", "L30")
@@ -285,7 +285,7 @@ def test_multispectral_scanners_have_no_blue_and_are_refused(tmp_path):
             path.rename(folder / path.name.replace("LT05", "LM05"))
         if form:
             edit(folder / "LM05_L1TP_127041_19880607_20200831_02_T1_MTL.txt", "OLI_TIRS", "MSS")
-        with pytest.raises(ChipError, match="LM05_.*: is of the sensor MSS, .* no blue"):
+        with pytest.raises(ChipError, match=r"LM05_.*: is of the sensor MSS, .* no blue"):
             read(folder)
 
 
