@@ -120,7 +120,7 @@ def bands_first(array: Any) -> tuple[Any, list[str]]:
     axis = next((i for i, name in enumerate(dims) if str(name).lower() in BAND_AXES), 0)
     values = array.data  # the numpy or dask array inside an xarray array
     values = values.transpose(axis, *(i for i in range(3) if i != axis)) if axis else values
-    names = array.coords.get(dims[axis])
+    names = getattr(array, "coords", {}).get(dims[axis])
     return values, [] if names is None else [str(name) for name in names.values]
 
 
