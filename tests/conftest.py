@@ -15,7 +15,7 @@ from hypothesis import settings
 
 import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
 from helpers.layouts import make_layout
-from helpers.paths import OFFLINE, SHARED, python_path
+from helpers.paths import NOBODY, OFFLINE, SHARED, python_path
 
 if TYPE_CHECKING:
     from cloudcover.data.store import ChipStore
@@ -26,6 +26,10 @@ pytest_plugins = ("helpers.servers", "helpers.disks")
 # Here, not in a fixture, because what a session's or a module's fixtures start is kept off the network as well.
 runpy.run_path(str(OFFLINE / "sitecustomize.py"))
 os.environ["PYTHONPATH"] = python_path(*filter(None, [os.environ.get("PYTHONPATH")]))
+# GDAL, the object stores, git and browsers have sockets of their own: they get a proxy at which nobody listens.
+os.environ.update({"http_proxy": NOBODY, "https_proxy": NOBODY, "no_proxy": "localhost,127.0.0.1,::1"})
+for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "all_proxy"):
+    os.environ.pop(name, None)
 
 
 # How long an example takes says nothing on a machine that has other work.

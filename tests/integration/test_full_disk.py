@@ -132,6 +132,11 @@ def test_a_synthetic_set_is_whole_or_an_error(disk, workers):
     disk.leave(13)
     result = run(*words, "--workers", workers)
     assert result.exit_code == 1
+    assert "4 chips of 64 x 64 pixels need at least 1 MB" in result.output
+    assert not disk.files()
+    disk.leave(45)  # enough for the pixels, but not for headers and tables
+    result = run(*words, "--workers", workers)
+    assert result.exit_code == 1
     assert "No space left on device" in result.output
     assert f"'{disk.path}/set/" in result.output
     assert disk.files()

@@ -7,6 +7,7 @@ import asyncio
 import multiprocessing
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import rasterio
+from rasterio.errors import RasterioIOError
 
 from harness.forked import programs
 from harness.project import Project
@@ -93,6 +96,39 @@ def test_processes_of_multiprocessing_are_kept_off_the_network(method: str, capf
     process.join(60)
     assert process.exitcode == 1
     assert f"AssertionError: {REFUSAL} {ELSEWHERE}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("command", [["git", "ls-remote"], ["curl", "--silent", "--show-error"]], ids=["git", "curl"])
+def test_programs_that_are_not_python_find_only_a_proxy_where_nobody_listens(command: list[str], scheme: str) -> None:
+    if not shutil.which(command[0]):
+        pytest.skip(f"{command[0]} is not installed")
+    done = subprocess.run(
+        [*command, f"{scheme}://{ELSEWHERE}/x"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert re.search(r"127\.0\.0\.1( port 9)? after \d+ ms", done.stderr), done.stderr
+
+
+def test_browsers_find_only_a_proxy_where_nobody_listens() -> None:
+    if not (chromium := shutil.which("chromium")):
+        pytest.skip("chromium is not installed")
+    command = [chromium, "--headless", "--no-sandbox", "--dump-dom", f"http://{ELSEWHERE}/"]
+    assert "ERR_PROXY_CONNECTION_FAILED" in subprocess.run(command, capture_output=True, text=True, timeout=120).stderr
+
+
+def test_gdal_finds_only_a_proxy_where_nobody_listens() -> None:
+    for scheme in ("http", "https"):
+        with pytest.raises(RasterioIOError, match=r"via 127\.0\.0\.1|127\.0\.0\.1 port 9"):
+            rasterio.open(f"/vsicurl/{scheme}://{ELSEWHERE}/a.tif")
+
+
+def test_object_stores_find_only_a_proxy_where_nobody_listens() -> None:
+    obstore = pytest.importorskip("obstore")
+    store = obstore.store.HTTPStore.from_url(
+        f"http://{ELSEWHERE}", client_options={"allow_http": True, "timeout": "5s"}, retry_config={"max_retries": 0}
+    )
+    with pytest.raises(obstore.exceptions.GenericError, match=r"127\.0\.0\.1:9\b"):
+        obstore.get(store, "x")
 
 
 def test_every_search_path_that_a_test_sets_keeps_the_guard() -> None:

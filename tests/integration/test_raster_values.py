@@ -21,9 +21,9 @@ from cloudcover.config.params import ParamsError, validate
 from cloudcover.config.sections import DataParams, InputParams, ModelParams, SyntheticParams
 from cloudcover.data.chips import ChipError, read_band, read_chip, read_mask
 from cloudcover.data.layout import LayoutError, write_file_table
+from cloudcover.data.offsets import suspected_offset
 from cloudcover.data.pack import pack
 from cloudcover.data.store import ChipStore
-from cloudcover.data.values import suspected_offset
 from cloudcover.evaluate.score import compare
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import ModelCard, save_model
@@ -32,6 +32,7 @@ from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import Predictor
 from cloudcover.rasters.find import find_images
 from cloudcover.sources.fetch import fetch
+from cloudcover.synthetic.generate import generate
 from helpers.layouts import BANDS, make_layout
 from helpers.paths import SHARED
 
@@ -345,6 +346,41 @@ def packed(raw, store, **changes):
 
 def pixels_of(store):
     return store.chips(store.index["chip_id"].tolist())
+
+
+def test_an_offset_is_suspected_of_whole_products_and_not_of_overcast_chips(tmp_path, caplog):
+    root = tmp_path / "raw"
+    values = SyntheticParams.model_validate({"chips": 36, "scenes": 3, "locations": 3})
+    generate(values, DataParams.model_validate({"chip_size": 64}), 0, root, tmp_path / "truth")
+    plain = packed(root, tmp_path / "plain")[0].index
+    overcast = plain[plain["flags"].str.contains("suspected-offset")]
+    assert overcast["scene"].nunique() == 2, "the set could not tell"
+    assert "begin near 1000" not in caplog.text
+
+    later = plain.loc[plain["scene"] == overcast["scene"].mode()[0], "chip_id"]
+    for chip in later:  # one of the products is of a later baseline
+        for path in root.glob(f"*_features/{chip}/*.tif"):
+            with rasterio.open(path, "r+") as image:
+                image.write(image.read() + 1000)
+    mixed = packed(root, tmp_path / "mixed")[0].index
+    suspects = set(mixed.loc[mixed["flags"].str.contains("suspected-offset"), "chip_id"])
+    assert f"all bands of {len(suspects & set(later))} chips (" in caplog.text
+    assert suspects - set(later)
+    assert not any(chip in caplog.text for chip in suspects - set(later))
+
+
+def test_chips_of_unknown_time_are_judged_by_their_share(tmp_path, caplog):
+    root = tmp_path / "raw"
+    make_layout(root, chips=12)
+    darkened(root)
+    for table in root.glob("*_metadata.csv"):
+        pd.read_csv(table).assign(location="one", datetime="").to_csv(table, index=False)
+    shifted(root / "train_features/c000")
+    packed(root, tmp_path / "one")
+    assert "begin near 1000" not in caplog.text
+    shifted(root / "train_features/c001")
+    packed(root, tmp_path / "two")
+    assert "all bands of 2 chips (c000, c001) begin near 1000 DN" in caplog.text
 
 
 def test_the_store_holds_reflectance_whatever_the_files_add_and_mark(layout, tmp_path, caplog):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import re
-import tempfile
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -23,8 +20,8 @@ from cloudcover.labels.importers import read_verdicts
 from cloudcover.labels.known import UnknownChipsError
 from cloudcover.labels.manifest import build_manifest
 from cloudcover.review.verdicts import Verdicts
+from helpers.users import NOBODY, error_as_nobody, folder_of_nobody
 
-NOBODY = 65534
 IDS = ["00120", "0007", "12e4", "abCd", "a1", "1_000"]
 
 
@@ -174,35 +171,15 @@ def test_a_link_to_a_file_that_is_not_there_yet_is_followed(tmp_path):
 
 
 def test_a_file_that_is_read_only_is_not_replaced():
-    with tempfile.TemporaryDirectory() as name:  # not below the folder of pytest, which is root's alone
-        path, folder = Path(name, "verdicts.csv"), Path(name)
+    with folder_of_nobody(0o700) as folder:
+        path = folder / "verdicts.csv"
         tables.VERDICTS.write(verdicts("a1"), path)
         path.chmod(0o444)
         if os.geteuid() == 0:
             os.chown(path, NOBODY, NOBODY)
-            os.chown(folder, NOBODY, NOBODY)
-        assert re.match(r"PermissionError: .*it is read-only: `chmod u\+w` it .*verdicts\.csv", error_as_nobody(path))
+        told = error_as_nobody(lambda: Verdicts(path, "Ada").judge(["b2"], "bad", "", {}))
+        assert re.match(r"PermissionError: .*it is read-only: `chmod u\+w` it .*verdicts\.csv", told)
         assert tables.VERDICTS.read(path)["chip_id"].tolist() == ["a1"]
-
-
-def error_as_nobody(path: Path) -> str:
-    """Return the error that a user without root privileges gets when starting a review."""
-    here, there = multiprocessing.Pipe()
-
-    def work() -> None:
-        if os.geteuid() == 0:
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-        try:
-            Verdicts(path, "Ada").judge(["b2"], "bad", "", {})
-            there.send("no error")
-        except Exception as error:
-            there.send(f"{type(error).__name__}: {error}")
-
-    multiprocessing.get_context("fork").Process(target=work).start()  # nobody may not even read root's libraries
-    assert here.poll(60)
-    told: str = here.recv()
-    return told
 
 
 @pytest.mark.parametrize("by_link", [False, True])

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -32,6 +29,7 @@ from cloudcover.sources.verify import verify
 from harness.azurite import AZURITE_ACCOUNT
 from helpers.layouts import make_layout
 from helpers.servers import Trouble
+from helpers.users import error_as_nobody, folder_of_nobody
 
 BAND = "train_features/c000/B03.tif"
 
@@ -302,14 +300,6 @@ def test_only_http_is_fetched(tmp_path, url):
 # --- disks and kills -----------------------------------------------------------------------------------------------
 
 
-def test_free_space_is_checked_before_the_first_image(web, plain, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(content.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
-    with pytest.raises(DownloadError, match=r"raw needs .* GB .* free"):
-        bring(plain, tmp_path / "raw")
-    assert not any(path.endswith(".tif") for path in web.seen)
-
-
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk that is too small for the set."""
@@ -324,6 +314,12 @@ def full(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+def test_free_space_is_checked_before_the_first_image(web, plain, full):
+    with pytest.raises(DownloadError, match=r"raw needs .* GB .* free"):
+        bring(plain, full / "raw")
+    assert not any(path.endswith(".tif") for path in web.seen)
+
+
 def test_a_disk_that_fills_up_leaves_nothing_half_written(full, small, source, monkeypatch):
     monkeypatch.setattr(content, "check_space", lambda folder, need: None)  # another program takes what was free
     with pytest.raises(OSError, match="No space left on device"):
@@ -333,30 +329,9 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(full, small, source, m
         assert path.read_bytes() == (small / path.relative_to(full / "raw")).read_bytes()
 
 
-def as_nobody(work: Callable[[], object], answer: Connection) -> None:
-    """Send the error of a function that runs without root privileges."""
-    if os.geteuid() == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-    try:
-        work()
-        answer.send("no error")
-    except Exception as error:
-        answer.send(f"{type(error).__name__}: {error}")
-
-
 def test_a_read_only_folder_is_told_before_anything_is_fetched(web, plain):
-    with tempfile.TemporaryDirectory() as name:  # not below the folder of pytest, which is root's alone
-        raw = Path(name, "raw")
-        raw.mkdir(mode=0o500)
-        Path(name).chmod(0o755)
-        if os.geteuid() == 0:
-            os.chown(raw, 65534, 65534)
-        here, there = multiprocessing.Pipe()
-        context = multiprocessing.get_context("fork")  # nobody may not even read root's libraries
-        context.Process(target=as_nobody, args=(lambda: bring(plain, raw), there)).start()
-        assert here.poll(60)
-        assert re.match(r"PermissionError: .*Permission denied: .*raw", here.recv())
+    with folder_of_nobody(0o500) as raw:
+        assert re.match(r"PermissionError: .*Permission denied: .*out", error_as_nobody(lambda: bring(plain, raw)))
         assert list(raw.iterdir()) == []
     assert web.requests == []
 

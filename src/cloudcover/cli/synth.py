@@ -37,7 +37,6 @@ def synth(
     """  # noqa: D301
     from cloudcover.config.params import validate
     from cloudcover.data.layout import write_file_table
-    from cloudcover.data.ownership import claim
     from cloudcover.synthetic.generate import generate
 
     given = {"chips": chips, "scenes": scenes, "locations": locations, "label_errors": label_errors}
@@ -47,8 +46,6 @@ def synth(
         "data": {} if chip_size is None else {"chip_size": chip_size},
     }
     params = validate(values, "these options")
-    claim(out)
-    claim(out / "truth")
     made = generate(params.synthetic, params.data, params.seed, out, out / "truth", workers)
     files = write_file_table(out, "synthetic", paths=made)
     click.echo(f"{params.synthetic.chips} chips in {out}, {len(files)} files; true masks in {out / 'truth'}")

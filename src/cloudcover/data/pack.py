@@ -26,9 +26,10 @@ from cloudcover.config.sections import DataParams
 from cloudcover.data import shards, tables
 from cloudcover.data.chips import DECLARED, IGNORE_INDEX, UNDECLARED, Chip, ChipError, read_chip, stem_of
 from cloudcover.data.layout import differences, orphans, read_metadata
+from cloudcover.data.offsets import DARK, Evidence, suspected_offset, warn_of_offsets
 from cloudcover.data.statistics import band_statistics, flags
 from cloudcover.data.strays import labels_below, stray_labels
-from cloudcover.data.values import report, suspected_offset
+from cloudcover.data.values import report_conversions
 from cloudcover.runtime.files import fingerprint, remove_leftovers, sha256
 from cloudcover.runtime.text import listed, named
 from cloudcover.runtime.workers import exit_with_parent
@@ -234,7 +235,7 @@ def _row(entry: dict[str, str], chip: Chip, job: _Job, row: int) -> dict[str, ob
 
 
 def _flags(chip: Chip, params: DataParams) -> list[str]:
-    """Return flags of the pixels (`statistics.flags`), the label (`Chip.doubt`) and the values (`values.report`)."""
+    """Return flags of the pixels (`statistics.flags`), the label (`Chip.doubt`) and the values (`_report`)."""
     found = flags(chip.bands, params.bands, params.nodata).split()
     if chip.doubt:
         found.append(chip.doubt)
@@ -248,10 +249,25 @@ def _flags(chip: Chip, params: DataParams) -> list[str]:
 def _report(index: pd.DataFrame) -> None:
     """Log conversions and lost offsets of all chips, also in shards that were kept."""
     by_chip = {chip: found.split() for chip, found in zip(index["chip_id"], index["flags"], strict=True)}
-    report(
-        {c: flag.removeprefix(CONVERTED) for c, f in by_chip.items() for flag in f if flag.startswith(CONVERTED)},
-        [chip for chip, found in by_chip.items() if SUSPECTED in found],
+    conversions = {
+        c: f.removeprefix(CONVERTED) for c, found in by_chip.items() for f in found if f.startswith(CONVERTED)
+    }
+    report_conversions(conversions)
+    warn_of_offsets(_evidence(index[~index["chip_id"].isin(conversions)]))
+
+
+def _evidence(index: pd.DataFrame) -> list[Evidence]:
+    """Count the chips of each product; a chip of unknown time is a product of its own."""
+    darkest = index.filter(regex="^p02_.*_dn$").min(axis=1)
+    chips = index[["chip_id"]].assign(
+        product=index["scene"].where(index["datetime"] != "", index["chip_id"]),
+        near=index["flags"].str.contains(SUSPECTED),
+        dark=(darkest < DARK) & ~index["flags"].str.contains("empty:"),
     )
+    return [
+        Evidence(of["chip_id"][of["near"]].tolist(), int(of["near"].sum()), int(of["dark"].sum()), len(of))
+        for _, of in chips.groupby("product")
+    ]
 
 
 def _tolerate(quarantined: pd.DataFrame, total: int, params: DataParams) -> None:

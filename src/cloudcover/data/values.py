@@ -29,10 +29,6 @@ SMALLEST = -5_000
 """Lower limit of plausible reflectance [DN]; smaller values mark pixels without data, even if undeclared."""
 DTYPES = ("uint16", "int16", "float32", "float64")
 """Data types of rasters that `read_dn` can convert."""
-SHIFTED = (950, 2000)
-"""Range in which the values of all bands begin if 1000 DN were added (baseline 04.00): minimum and upper bound [DN]."""
-DARKEST = 0.001
-"""Share of a band's pixels that may be darker than that, because single dark pixels are not significant."""
 NAMED = 10
 """Maximum number of chips named in a message."""
 
@@ -241,43 +237,20 @@ def copy_meaning(source: DatasetReader, part: DatasetWriter, window: Window) -> 
         part.write_mask(source.read_masks(1, window=window))
 
 
-def suspected_offset(bands: NDArray[np.uint16], nodata: int) -> bool:
-    """Detect a lost offset of baseline 04.00 or later, by bands that all begin near 1000 DN.
-
-    Args:
-        bands: B x H x W uint16 [DN], neither scaled nor shifted.
-        nodata: Value of pixels without data [DN].
-    """
-    for pixels in bands:
-        empty = np.count_nonzero(pixels == nodata)
-        few = DARKEST * (pixels.size - empty)
-        low, high = (np.count_nonzero(pixels < end) - (empty if nodata < end else 0) for end in SHIFTED)
-        if low > few or high <= few:
-            return False
-    return True
-
-
-def report(conversions: Mapping[str, str], suspects: Sequence[str]) -> None:
-    """Log which chips were converted and how, and warn about those whose offset seems to be lost.
+def report_conversions(conversions: Mapping[str, str]) -> None:
+    """Log which chips were converted and how.
 
     Args:
         conversions: Conversion of each chip, by its name; empty if there was none.
-        suspects: Chips for which `suspected_offset` is true.
     """
     by_kind: dict[str, list[str]] = {}
     for chip, how in conversions.items():
         if how:
             by_kind.setdefault(how, []).append(chip)
     for how, chips in by_kind.items():
-        log.info("converted %s to DN by %s", _names(chips), how)
-    if suspects:
-        log.warning(
-            "all bands of %s begin near 1000 DN: these look like Sentinel-2 products of processing baseline 04.00 or "
-            "later, which add 1000 to every value. If they are, set data.offset: 1000 in params.yaml (`cloudcover "
-            "predict --offset 1000`); otherwise they will look cloudier than they are",
-            _names(suspects),
-        )
+        log.info("converted %s to DN by %s", counted(chips), how)
 
 
-def _names(chips: Sequence[str]) -> str:
+def counted(chips: Sequence[str]) -> str:
+    """Return the number of chips and the names of the first ones."""
     return f"{len(chips)} chip{'s' if len(chips) > 1 else ''} ({listed(chips, NAMED)})"

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from cloudcover.data.chips import LARGEST_MASK, ChipError, band_file, image_size, read_chip
 from cloudcover.data.grid import Grid
+from cloudcover.data.offsets import suspected_offset
 from cloudcover.data.statistics import exact_percentiles
-from cloudcover.data.values import suspected_offset
 from cloudcover.predict.jobs import Job, write_jobs
 from cloudcover.predict.outputs import Outputs
 from cloudcover.runtime.prefetch import prefetch
@@ -66,14 +66,14 @@ class Note(NamedTuple):
         crs: CRS as text, may be empty.
         transform: Six numbers of the affine transform.
         conversion: How the files' values became DN; empty if they are unchanged.
-        suspected: Whether an offset seems to be lost (`values.suspected_offset`).
+        near: Number of windows, for a chip 1, if all of them have a `suspected_offset`; otherwise 0.
         problem: Reason why the chip cannot be used; empty if it can.
     """
 
     crs: str = ""
     transform: tuple[float, ...] = ()
     conversion: str = ""
-    suspected: bool = False
+    near: int = 0
     problem: str = ""
 
 
@@ -342,8 +342,8 @@ def _read(
         dn[i] = chip.bands
         if spec.percentiles:
             percentiles[i] = chip_percentiles(chip.bands[np.newaxis], spec.nodata)[0]
-        suspected = not chip.conversion and suspected_offset(chip.bands, spec.nodata)
-        notes.append(Note(chip.grid.crs, chip.grid.transform, chip.conversion, suspected))
+        near = int(not chip.conversion and suspected_offset(chip.bands, spec.nodata))
+        notes.append(Note(chip.grid.crs, chip.grid.transform, chip.conversion, near))
     return notes
 
 

@@ -18,7 +18,8 @@ from cloudcover.augment.tta import PolicyError
 from cloudcover.data import ownership
 from cloudcover.data.chips import IGNORE_INDEX, ChipError, read_mask
 from cloudcover.data.colours import true_bands
-from cloudcover.data.values import NAMED, report, suspected_offset
+from cloudcover.data.offsets import Evidence, suspected_offset, warn_of_offsets
+from cloudcover.data.values import NAMED, report_conversions
 from cloudcover.masks.codec import encode_soft_labels
 from cloudcover.masks.decision import decide
 from cloudcover.predict.chips import predict_chips
@@ -92,7 +93,9 @@ def predict_images(
         notes = _predict(predictor, todo, outputs, resolution, summary)
     if summary:
         summary.write()
-    report({name: note.conversion for name, note in notes.items()}, [n for n, note in notes.items() if note.suspected])
+    report_conversions({name: note.conversion for name, note in notes.items()})
+    plain = {name: note for name, note in notes.items() if not (note.problem or note.conversion)}
+    warn_of_offsets(Evidence([name] * bool(note.near), note.near, 0, 1) for name, note in plain.items())
     if unusable := [f"{name}: {note.problem}" for name, note in notes.items() if note.problem]:
         others = f" (those of the others are in {outputs.folder})" if len(unusable) < len(images) else ""
         raise UnusableImagesError(
@@ -176,7 +179,7 @@ def _predict_one(
     """Predict and write an image; a failure is recorded as the note's problem."""
     try:
         with found.open() as image:
-            product, suspected = _product(image, predictor, outputs, resolution)
+            product, near = _product(image, predictor, outputs, resolution)
     except NotFiniteError as error:
         raise NotFiniteError(error.row, f"image {found.name}: {error}") from None
     except (ChipError, PolicyError, GridError) as error:
@@ -184,11 +187,11 @@ def _predict_one(
     outputs.write(product)
     if summary:
         summary.add(product.name, product.grid, product.mask)
-    return Note(product.grid.crs, product.grid.transform, product.conversion, suspected)
+    return Note(product.grid.crs, product.grid.transform, product.conversion, near)
 
 
-def _product(image: Image, predictor: Predictor, outputs: Outputs, resolution: Resolution) -> tuple[Product, bool]:
-    """Predict an image; return its outputs, and whether its offset seems to be lost (`values.suspected_offset`)."""
+def _product(image: Image, predictor: Predictor, outputs: Outputs, resolution: Resolution) -> tuple[Product, int]:
+    """Predict an image; return its outputs, and its number of windows if all have a `suspected_offset`, otherwise 0."""
     grid, card = image.grid, predictor.card
     if overwritten := {(outputs.folder / file).resolve() for file in outputs.files(image.name)} & {
         path.resolve() for path in image.files
@@ -213,9 +216,8 @@ def _product(image: Image, predictor: Predictor, outputs: Outputs, resolution: R
     found = predict_scene(image, predictor, scale, seen)
     codes = _codes(found) if outputs.probabilities else None
     mask = decide(found.values[np.newaxis], found.empty[np.newaxis], predictor.threshold, predictor.postprocess)[0]
-    return Product(image.name, grid, mask, codes, thumbnail, image.conversion, seen_m), bool(suspicions) and all(
-        suspicions
-    )
+    product = Product(image.name, grid, mask, codes, thumbnail, image.conversion, seen_m)
+    return product, len(suspicions) if all(suspicions) else 0
 
 
 def _codes(found: Probabilities) -> NDArray[np.uint8]:

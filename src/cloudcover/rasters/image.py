@@ -19,7 +19,7 @@ class Image(Protocol):
         grid: Height, width, CRS and transform.
         says: Description for the log, such as `Sentinel-2 L2A, baseline 05.09, offset -1000 DN`.
         conversion: Conversion of stored values to DN (`values.Stored.conversion`); empty if they are unchanged.
-        doubtful: Whether no offset is declared, so that the values must be checked (`values.suspected_offset`).
+        doubtful: Whether no offset is declared, so that the values must be checked (`offsets.suspected_offset`).
         files: Local files that the image is read from, with links resolved, which no output may overwrite.
     """
 

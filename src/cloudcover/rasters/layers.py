@@ -85,7 +85,7 @@ class Plan:
         layers: One layer per requested band, in order.
         says: Description for the log.
         doubtful: Whether the offset of baseline 04.00 is not declared anywhere, so that the values must be checked
-            (`values.suspected_offset`).
+            (`offsets.suspected_offset`).
     """
 
     layers: tuple[Layer, ...]

@@ -35,8 +35,6 @@ def fetch(
         FolderError: A folder to read from overlaps with `raw` or `truth`, or these hold files of somebody else.
     """
     _refuse_overlaps(data, raw, truth)
-    for folder in filter(None, (raw, truth)):
-        ownership.claim(folder)
     if data.source == "synthetic":
         from cloudcover.synthetic.generate import generate
 
@@ -44,6 +42,8 @@ def fetch(
             raise ValueError("the synthetic source needs a folder for the true masks")
         write_file_table(raw, "synthetic", paths=generate(synthetic, data, seed, raw, truth, workers))
         return
+    for folder in filter(None, (raw, truth)):
+        ownership.claim(folder)
     if data.source == "local":
         write_file_table(raw, "local", paths=local.fetch(data, raw))
     else:

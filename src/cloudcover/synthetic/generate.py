@@ -25,6 +25,7 @@ from cloudcover.runtime.files import derive_seed, sha256
 from cloudcover.runtime.workers import exit_with_parent
 from cloudcover.synthetic import labels, scene, sites
 from cloudcover.synthetic.land import BANDS
+from cloudcover.synthetic.limits import refuse_impossible
 from cloudcover.synthetic.write import write_tiff
 
 # Wrong labels cluster in some scenes: in the real set, the 10th percentile of their share is 1 % per scene, the 90th
@@ -74,12 +75,15 @@ def generate(
         The files of the set, relative to `raw`. Other files of an earlier set are removed.
 
     Raises:
-        ValueError: `data.bands` contains a band that the source cannot make.
+        ValueError: `data.bands` contains a band that the source cannot make, or this machine has no room for the set.
         FolderError: The program would overwrite a file that it did not create.
     """
     unknown = [band for band in data.bands if band not in BANDS]
     if unknown:
         raise ValueError(f"the synthetic source generates the bands {list(BANDS)}, not {unknown}; change data.bands")
+    refuse_impossible(params, data, raw, workers)
+    ownership.claim(raw)
+    ownership.claim(truth)
     tasks = _plan(params, seed)
     files = _files(tasks, data.bands)
     masks = [f"masks/{task.chip_id}.tif" for task in tasks]

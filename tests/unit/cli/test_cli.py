@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,31 @@ def test_synth_explains_options_that_cannot_be_used(tmp_path: Path) -> None:
     result = call("synth", tmp_path, "--label-errors", 2)
     assert result.exit_code == 1
     assert result.output.startswith("Error: these options cannot be used:\n  synthetic.label_errors: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--chips", 10**12],
+            r"synthetic\.chips: 1000000000000 chips of 96 x 96 pixels need at least 82,944,000,000 MB in ",
+        ),
+        (["--chips", 10**12, "--scenes", 10**12], r"synthetic\.chips: 1000000000000 chips"),
+        (["--chips", 10**400], r"synthetic\.chips: 10{400} chips"),
+        (["--chips", 10**9, "--chip-size", 32], r"need at least 9,216,000 MB in .*, but only .* MB are free"),
+        (["--scenes", 10**12], r"synthetic\.scenes: 1000000000000 scenes for 240 chips: .*to 240 or less"),
+        (["--chip-size", 32 * 10**6], r"data\.chip_size: drawing 1 chips of 32000000 x 32000000 pixels"),
+        (["--chips", 1, "--chip-size", 320_000], r"data\.chip_size: .* MB of memory, but this machine has"),
+        (["--chips", 0], r"synthetic\.chips: Input should be greater than or equal to 1 \(got 0\)"),
+        (["--chips", -5], r"synthetic\.chips: .*\(got -5\)"),
+        (["--chip-size", -32], r"data\.chip_size: .*\(got -32\)"),
+    ],
+)
+def test_synth_refuses_impossible_sizes_before_it_writes_anything(tmp_path: Path, options, message: str) -> None:
+    result = call("synth", tmp_path / "set", *options)
+    assert result.exit_code == 1
+    assert re.search(message, result.output), result.output
     assert not list(tmp_path.iterdir())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cloudcover.data.chips import ChipError
-from cloudcover.data.values import suspected_offset
+from cloudcover.data.offsets import suspected_offset
 from cloudcover.rasters.find import find_images
 from helpers.images import read, shifted
 from helpers.layouts import BANDS

@@ -209,14 +209,9 @@ def test_a_damaged_archive_from_an_address_is_refused(web, archives, tmp_path):
     assert not list((tmp_path / "raw").rglob("*.tif*"))
 
 
-def test_space_for_an_archive_is_checked_before_its_first_byte(web, archives, tmp_path, monkeypatch):
-    from cloudcover.sources.remote import content
-
-    web.root = archives
-    usage = content.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(content.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+def test_space_for_an_archive_is_checked_before_its_first_byte(web, archives, disk):
     with pytest.raises(DownloadError, match="are free: make room"):
-        bring(tmp_path / "raw", **of_train(archives, web.url))
+        bring(disk.path / "raw", **of_train(archives, web.url))
     assert [method for method, *_ in web.requests] == ["HEAD"]
 
 
