@@ -277,6 +277,20 @@ def test_a_record_that_leads_out_of_its_folder_removes_nothing(tmp_path):
 # --- what commands write -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("odd", ["a\rmine.tif", "a\u2028mine.tif", "a\x0bmine.tif", os.fsdecode(b"mine\xff.tif")])
+def test_odd_names_in_the_record_stand_for_no_other_file(tmp_path, odd):
+    raw = tmp_path / "data/raw"
+    ownership.reserve(raw, [odd, "own.tif"])
+    for name in (odd, "own.tif", "mine.tif"):
+        (raw / name).write_text("x")
+    with pytest.raises(FolderError, match=r"mine.tif was not made by cloudcover"):
+        ownership.reserve(raw, ["mine.tif"])
+    with pytest.raises(FolderError, match=r"holds a line break: rename"):
+        ownership.reserve(raw, ["b\nmine.tif"])
+    subprocess.run([sys.executable, ROOT / "workflow/clean.py"], cwd=tmp_path, check=True)
+    assert [path.name for path in raw.iterdir()] == ["mine.tif"]
+
+
 def test_masks_overwrite_neither_bands_nor_labels_but_earlier_masks(tmp_path):
     chip = tmp_path / "chips" / "B02"
     write_tif(chip / "B02.tif", np.ones((64, 64), np.uint16))

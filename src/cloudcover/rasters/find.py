@@ -132,7 +132,7 @@ def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
     if chosen not in (*ONLY_ASKED, "safe"):
         return []
     name = safe.product_name(path.name) if chosen == "safe" else path.stem
-    return [Found(name, chosen, str(path), "", request)]
+    return [Found(file_name(name), chosen, str(path), "", request)]
 
 
 def _below(top: Path, kind: Kind | None, request: Request) -> list[Found]:

@@ -118,5 +118,5 @@ def without_query(url: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Turn a product name into the stem of a file name: characters except letters, digits, dot and dash become `_`."""
-    return re.sub(r"[^\w.\-]", "_", text).lstrip(".") or "image"
+    """Turn the name of a file, folder or address into the stem of a visible file: unprintable characters become `_`."""
+    return "".join(c if c.isprintable() else "_" for c in text).lstrip(".") or "image"

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from cloudcover.config.sections import InputParams, ModelParams
 from cloudcover.data import tables
 from cloudcover.data.chips import read_mask
 from cloudcover.data.folds import TEST
+from cloudcover.data.ownership import owned
 from cloudcover.data.store import ChipStore
 from cloudcover.masks.decision import InferenceSettings, apply_temperature, mask_of
 from cloudcover.masks.postprocess import Postprocess
@@ -224,6 +226,24 @@ def test_a_chip_whose_name_is_no_text_is_named_and_all_others_are_done(bright, t
     assert result.exit_code == 1
     assert "B02.tif has a name that is no text, which GDAL cannot open: rename it" in result.output
     assert (tmp_path / "out/b.tif").exists()
+
+
+def test_masks_have_the_names_of_their_chips_and_spare_files_of_others(bright, tmp_path, caplog):
+    names = ["my chip", "a,b (1)", "50%{}", "~x"]
+    bright_set(tmp_path / "set", [*names, "c\nd"])
+    words = ["predict", tmp_path / "set", "--model", bright(), "--out", tmp_path / "out", "--device", "cpu"]
+    for name in names:
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / f"{name}.tif").write_text("mine")
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        assert "was not made by cloudcover and would be overwritten" in result.output
+        assert (tmp_path / "out" / f"{name}.tif").read_text() == "mine"
+        shutil.rmtree(tmp_path / "out")
+    assert CliRunner().invoke(main, [str(word) for word in words]).exit_code == 0
+    made = {f"{name}.tif" for name in [*names, "c_d"]}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == made == owned(tmp_path / "out")
+    CliRunner().invoke(main, [str(word) for word in [*words, "--skip-existing"]])
+    assert "5 of 5 images already have their masks" in caplog.text
 
 
 def test_processes_write_the_masks_that_threads_write(bright, tmp_path, monkeypatch):
