@@ -192,7 +192,7 @@ def load(path: Path | str = "params.yaml") -> Params:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path} is not UTF-8 text: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
     return validate(values, str(path))
 
