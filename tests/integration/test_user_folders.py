@@ -189,6 +189,22 @@ def test_a_file_of_somebody_else_in_the_way_is_named(small, tmp_path):
     assert (raw / "train_labels/c001.tif").read_text() == "mine"
 
 
+def test_a_datetime_that_is_none_is_refused_with_its_folder(tmp_path):
+    source = tmp_path / "mine"
+    make_layout(source, 1, unlabelled=0)
+    table = source / "train_metadata.csv"
+    table.write_text(re.sub(r"\d{4}-\d\d-\d\dT[^,]*", "yesterday", table.read_text()))
+    with pytest.raises(LayoutError, match=r"mine/\*_metadata\.csv: 1 datetimes are not ISO 8601 \('yesterday'\)"):
+        bring(source, tmp_path / "raw")
+
+
+def test_parameters_that_are_named_but_not_there_are_not_replaced_by_defaults(small, tmp_path):
+    words = ["download", "--params", "parms.yaml", "--source", "local", "--path", str(small), "--out"]
+    result = CliRunner().invoke(main, [*words, str(tmp_path / "out")])
+    assert "No such file or directory: 'parms.yaml'" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_linked_folder_inside_the_target_is_not_written_to(small, tmp_path):
     mine, raw = tmp_path / "mine", tmp_path / "raw"
     mine.mkdir()
