@@ -14,11 +14,13 @@ from torch.nn.functional import interpolate
 from cloudcover.data.grid import Grid
 from cloudcover.data.values import LARGEST
 from cloudcover.models.folder import RESOLUTION_M
-from cloudcover.predict.metres import pixel_metres
+from cloudcover.predict.metres import GridError, pixel_metres
 
 Resolution = float | Literal["auto"] | None
 """Pixel size that the network sees: metres, `auto` for that of its training, or None for that of the image."""
 
+FINEST = 32
+"""Largest number of the network's pixels per pixel of the image along a side; a window still holds 32 of these."""
 SAME_SHARE = 0.01
 """Pixel sizes that differ by less are treated as equal."""
 
@@ -27,12 +29,18 @@ def scale_of(grid: Grid, resolution: Resolution) -> float:
     """Return the pixels of the network per pixel of the image along a side; 1 if there is no resampling.
 
     Raises:
-        GridError: See `pixel_metres`.
+        GridError: See `pixel_metres`; or the pixels are too large to be divided so finely.
     """
     if resolution is None:
         return 1.0
     pixel = math.sqrt(math.prod(pixel_metres(grid)))
-    scale = pixel / (RESOLUTION_M if resolution == "auto" else resolution)
+    wanted = RESOLUTION_M if resolution == "auto" else resolution
+    scale = pixel / wanted
+    if scale > FINEST:
+        raise GridError(
+            f"has pixels of {pixel:g} m, which cannot be resampled to {wanted:g} m: --resolution must be at least "
+            f"{pixel / FINEST:g}"
+        )
     return 1.0 if abs(scale - 1) < SAME_SHARE else scale
 
 

@@ -87,6 +87,8 @@ def read_polygons(path: Path) -> Polygons:
     """
     content = read_json(path)
     features = content.get("features", [content]) if isinstance(content, dict) else []
+    if not isinstance(features, list):
+        raise ValueError(f"{path}: its features are no list: expected a GeoJSON file with polygons")
     areas: list[Polygon] = []
     for number, feature in enumerate(features, 1):
         geometry = feature.get("geometry", feature) if isinstance(feature, dict) else None
@@ -99,12 +101,19 @@ def read_polygons(path: Path) -> Polygons:
     if not areas:
         raise ValueError(f"{path} contains no polygon: expected a GeoJSON file with Polygon or MultiPolygon geometries")
     named = content.get("crs") or {}
-    crs = str(named.get("properties", {}).get("name", "") if isinstance(named, dict) else named) or "EPSG:4326"
+    if isinstance(named, dict):
+        named = _members(named.get("properties")).get("name", "")
+    crs = str(named) or "EPSG:4326"
     try:
         CRS.from_user_input(crs)
     except CRSError as error:
         raise ValueError(f"{path}: its CRS {crs!r} is unknown: {error}") from None
     return Polygons(areas, crs)
+
+
+def _members(value: object) -> dict[str, Any]:
+    """Return a JSON object, or an empty one for any other value."""
+    return value if isinstance(value, dict) else {}
 
 
 def _is_sound(geometry: dict[str, Any]) -> bool:
@@ -122,7 +131,7 @@ def _is_sound(geometry: dict[str, Any]) -> bool:
 
 
 def _name(feature: dict[str, Any], number: int, taken: set[str]) -> str:
-    properties = feature.get("properties") or {}
+    properties = _members(feature.get("properties"))
     found = next((str(v) for v in (properties.get("name"), feature.get("id"), properties.get("id")) if v), "")
     name = plain(found) or str(number)
     return name if name.lower() not in taken else f"{name} #{number}"
