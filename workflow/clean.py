@@ -106,7 +106,8 @@ def _listed(folder: Path) -> set[str]:
     """Files of the program below a folder, by its record and its tables."""
     found = set()
     if (folder / ".cloudcover").is_file():
-        found |= set((folder / ".cloudcover").read_text(encoding="utf-8").splitlines())
+        # A name need not be text, and may hold any character but a line feed.
+        found |= set((folder / ".cloudcover").read_bytes().decode(errors="surrogateescape").split("\n")) - {""}
     for table in TABLES:
         if (folder / table).is_file():
             with (folder / table).open(encoding="utf-8", newline="") as file:

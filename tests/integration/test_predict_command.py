@@ -159,7 +159,6 @@ def test_skipping_does_not_take_files_of_others_for_masks(trained, tmp_path):
         ("{", "is not valid JSON"),
         ("[]", "contains no polygon"),
         ('{"type": "FeatureCollection", "features": []}', "contains no polygon"),
-        ('{"type": "FeatureCollection", "features": null}', "contains no polygon"),
         ('{"type": "Point", "coordinates": [1, 2]}', "feature 1 is Point, expected Polygon or MultiPolygon"),
         ('{"type": "Feature", "geometry": null}', "feature 1 is no geometry"),
         (ELSEWHERE, "its CRS 'EPSG:1' is unknown"),
@@ -194,6 +193,24 @@ def test_polygons_without_rings_of_numbers_are_refused_with_file_and_feature(tmp
     (tmp_path / "a.json").write_text(json.dumps({"type": "Polygon", "coordinates": coordinates}))
     with pytest.raises(ValueError, match=r"a\.json: feature 1 is no valid Polygon"):
         read_polygons(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("features", [None, {}, "x", 3])
+def test_features_that_are_no_list_are_refused_with_the_file(tmp_path, features):
+    (tmp_path / "a.json").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with pytest.raises(ValueError, match=r"a\.json: its features are not a list"):
+        read_polygons(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("odd", [None, [], [1], "x", 3])
+def test_properties_that_are_no_object_are_left_out(tmp_path, odd):
+    ring = [[0, 0], [0, 1], [1, 1], [0, 0]]
+    feature = {"type": "Feature", "properties": odd, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    collection = {"type": "FeatureCollection", "features": [feature], "crs": {"type": "name", "properties": odd}}
+    (tmp_path / "a.json").write_text(json.dumps(collection))
+    found = read_polygons(tmp_path / "a.json")
+    assert [area.name for area in found.areas] == ["1"]
+    assert found.crs == "EPSG:4326"
 
 
 @pytest.mark.parametrize("option", ["--threshold", "--buffer", "--min-area", "--resolution"])

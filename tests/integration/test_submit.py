@@ -90,6 +90,9 @@ def test_the_same_model_gives_the_same_archive_and_no_file_is_overwritten(bundle
     assert done.exit_code == 1
     assert "mine.zip" in done.output
     assert (tmp_path / "mine.zip").read_text() == "mine"
+    (tmp_path / "link.zip").symlink_to("away/later.zip")
+    assert CliRunner().invoke(main, ["submit", str(bundle), "--out", str(tmp_path / "link.zip")]).exit_code == 1
+    assert (tmp_path / "link.zip").is_symlink()
 
 
 def test_an_export_is_refused(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_set_of_somebody_else_is_refused_by_every_source_and_by_synth(small, t
     make_layout(mine, chips=3, seed=1)
     before = state(mine)
     for data in ({"source": "local", "path": str(small)}, {"source": "http", "url": "http://127.0.0.1:9"}, {}):
-        with pytest.raises(FolderError, match=r"mine holds test_features, .* choose an empty folder"):
+        with pytest.raises(FolderError, match=r"mine contains test_features, .* choose an empty folder"):
             fetch(DataParams.model_validate(data | {"chip_size": 64}), SMALL, 0, mine, tmp_path / "truth")
     result = CliRunner().invoke(main, ["synth", str(mine), "--chips", "3"])
     assert result.exit_code == 1
@@ -187,6 +187,22 @@ def test_a_file_of_somebody_else_in_the_way_is_named(small, tmp_path):
     with pytest.raises(FolderError, match=r"c001\.tif was not made by cloudcover and would be overwritten"):
         bring(small, raw)
     assert (raw / "train_labels/c001.tif").read_text() == "mine"
+
+
+def test_a_datetime_that_is_none_is_refused_with_its_folder(tmp_path):
+    source = tmp_path / "mine"
+    make_layout(source, 1, unlabelled=0)
+    table = source / "train_metadata.csv"
+    table.write_text(re.sub(r"\d{4}-\d\d-\d\dT[^,]*", "yesterday", table.read_text()))
+    with pytest.raises(LayoutError, match=r"mine/\*_metadata\.csv: 1 datetimes are not ISO 8601 \('yesterday'\)"):
+        bring(source, tmp_path / "raw")
+
+
+def test_parameters_that_are_named_but_not_there_are_not_replaced_by_defaults(small, tmp_path):
+    words = ["download", "--params", "parms.yaml", "--source", "local", "--path", str(small), "--out"]
+    result = CliRunner().invoke(main, [*words, str(tmp_path / "out")])
+    assert "No such file or directory: 'parms.yaml'" in result.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_linked_folder_inside_the_target_is_not_written_to(small, tmp_path):
@@ -275,6 +291,20 @@ def test_a_record_that_leads_out_of_its_folder_removes_nothing(tmp_path):
 
 
 # --- what commands write -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", ["a\rmine.tif", "a\u2028mine.tif", "a\x0bmine.tif", os.fsdecode(b"mine\xff.tif")])
+def test_odd_names_in_the_record_stand_for_no_other_file(tmp_path, odd):
+    raw = tmp_path / "data/raw"
+    ownership.reserve(raw, [odd, "own.tif"])
+    for name in (odd, "own.tif", "mine.tif"):
+        (raw / name).write_text("x")
+    with pytest.raises(FolderError, match=r"mine.tif was not made by cloudcover"):
+        ownership.reserve(raw, ["mine.tif"])
+    with pytest.raises(FolderError, match=r"holds a line break: rename"):
+        ownership.reserve(raw, ["b\nmine.tif"])
+    subprocess.run([sys.executable, ROOT / "workflow/clean.py"], cwd=tmp_path, check=True)
+    assert [path.name for path in raw.iterdir()] == ["mine.tif"]
 
 
 def test_masks_overwrite_neither_bands_nor_labels_but_earlier_masks(tmp_path):

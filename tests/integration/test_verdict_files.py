@@ -139,6 +139,49 @@ def test_a_list_that_cannot_be_read_is_one_message_and_changes_nothing(tmp_path,
     assert not (tmp_path / "v.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("chip_id,verdict\na,clean\nb,bad\n", "has a column verdict, but not reviewer, reason, time"),
+        ("chip_id,cloudy,bad\na,0.3,0\nb,0.1,1\n", "the column bad seems to say which chips are bad: name it"),
+        ("chip_id,bad\na,FALSE\n", "the column bad seems to say"),
+        ("chip_id;bad\na;1\n", "separate the columns by commas, not by ';'"),
+        ("chip_id\tbad\na\t1\n", "separate the columns by commas"),
+        ("chip_id,note\na,caf\xe9\n", "it is not UTF-8 text, save it as such"),
+    ],
+)
+def test_a_table_of_which_only_some_chips_are_bad_is_not_taken_for_a_list_of_bad_ones(tmp_path, text, message):
+    (tmp_path / "list.csv").write_bytes(text.encode("latin1"))
+    result = call(tmp_path / "list.csv", "--verdicts", tmp_path / "v.csv", "--store", tmp_path)
+    assert isinstance(result.exception, SystemExit)
+    assert message in result.output
+    assert not (tmp_path / "v.csv").exists()
+
+
+def test_a_column_of_remarks_leaves_a_list_of_bad_chips_as_it_is(tmp_path):
+    (tmp_path / "list.csv").write_text("chip_id,sure,note\na,1,0 clouds\nb,1,\n")
+    assert "2 verdicts added" in call(tmp_path / "list.csv", "--verdicts", tmp_path / "v.csv").output
+
+
+def test_a_link_to_itself_and_endless_yaml_are_one_message(tmp_path):
+    (tmp_path / "list.txt").write_text("a\n")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    (tmp_path / "deep.yml").write_text("overall: " + "[" * 3000)
+    loop = call(tmp_path / "list.txt", "--verdicts", tmp_path / "loop.csv")
+    deep = call(tmp_path / "deep.yml", "--verdicts", tmp_path / "v.csv")
+    for result, message in ((loop, "loop.csv"), (deep, "deep.yml is not valid YAML")):
+        assert isinstance(result.exception, SystemExit)
+        assert message in result.output
+
+
+def test_chips_to_compare_on_need_their_column(tmp_path):
+    (tmp_path / "list.txt").write_text("a\n")
+    (tmp_path / "chips.csv").write_text("id\na\n")
+    words = ["manifest", "compare", *[str(tmp_path / "list.txt")] * 2, "--chips", str(tmp_path / "chips.csv")]
+    result = CliRunner().invoke(main, words)
+    assert "chips.csv has the columns ['id'], but not chip_id" in result.output
+
+
 # --- writers -------------------------------------------------------------------------------------------------------
 
 

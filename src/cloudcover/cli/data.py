@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 RAW, STORE = Path("data/raw"), Path("data/store")
 
@@ -51,7 +52,8 @@ def download(params_file: Path, out: Path, recheck: bool, **given: str | None) -
     from cloudcover.sources.fetch import fetch
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    params = load(params_file) if params_file.exists() else validate({})
+    named = click.get_current_context().get_parameter_source("params_file") is not ParameterSource.DEFAULT
+    params = load(params_file) if named or params_file.exists() else validate({})
     changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if (subset := given["subset"]) is not None and not Path(subset).exists():
         changes["subset"] = yaml.safe_load(subset)

@@ -36,6 +36,10 @@ class CleanErrors(click.Group):
             if ctx.params["traceback"]:
                 raise
             raise click.ClickException("a worker process was killed, perhaps for lack of memory: run again") from error
+        except RuntimeError as error:
+            if ctx.params["traceback"] or not str(error).startswith("Symlink loop"):  # `Path.resolve`
+                raise
+            raise click.ClickException(f"{error}: the link leads to itself; replace it") from error
         except ImportError as error:
             missing = _missing_library(error)
             if ctx.params["traceback"] or not missing:

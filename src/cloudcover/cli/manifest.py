@@ -91,12 +91,11 @@ def compare(lists: tuple[str, ...], chips: Path) -> None:
       cloudcover manifest compare ana.txt bo.csv data/labels/manifest.csv
       cloudcover manifest compare votes.csv:ana votes.csv:bo --chips votes.csv
     """  # noqa: D301
-    from cloudcover.data import tables
-    from cloudcover.labels.importers import agreement, read_verdicts, votes
+    from cloudcover.labels.importers import agreement, read_chips, read_verdicts, votes
 
     if len(lists) < 2:
         raise click.UsageError("name at least two lists")
-    judged = tables.read_csv(chips)["chip_id"].tolist()
+    judged = read_chips(chips)
     rejected = {}
     for name in lists:
         found = read_verdicts(name)

@@ -193,7 +193,9 @@ def load(path: Path | str = "params.yaml") -> Params:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path} is not UTF-8 text: {error}") from None
-    except yaml.YAMLError as error:
+    except ParamsError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date or number that cannot be one
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
     return validate(values, str(path))
 

@@ -102,6 +102,8 @@ class DataParams(Section):
             raise ValueError("source: archive needs either path, the folder of the archives, or url")
         if self.source == "synthetic" and self.unlabelled:
             raise ValueError("source: synthetic makes its own unlabelled chips; set unlabelled: null")
+        if self.source in ("local", "synthetic") and self.subset is not None:
+            raise ValueError(f"source: {self.source} has no subsets, they are fetched from networks; set subset: null")
         if self.chip_size % 32:
             raise ValueError(f"chip_size {self.chip_size} is not a multiple of 32, which the encoders need")
         if odd := [band for band in self.bands if not BAND.fullmatch(band)]:

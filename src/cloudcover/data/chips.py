@@ -64,10 +64,14 @@ def images(folder: Path) -> dict[str, Path]:
     """Find the TIFFs in a folder by their names without suffix; links are followed, hidden files are ignored.
 
     Raises:
-        ChipError: Two files differ only in the suffix, such as `B02.tif` and `B02.TIF`.
+        ChipError: Two files differ only in the suffix, such as `B02.tif` and `B02.TIF`; or the folder cannot be listed.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise ChipError(folder.name, f"{folder} cannot be listed: {error.strerror}; change its permissions") from None
+    for path in paths:
         if (stem := stem_of(path.name)) is None:
             continue
         if stem in found:

@@ -31,7 +31,7 @@ def read_metadata(root: Path) -> pd.DataFrame:
     """Read the chips of all splits by `tables.METADATA`, with columns `split` and `scene`.
 
     Raises:
-        LayoutError: There is no train_metadata.csv, or it has no rows.
+        LayoutError: There is no train_metadata.csv, it has no rows, or a datetime is not ISO 8601.
         TableError: Ids are not plain names, or duplicated (also if only in case, or between splits).
     """
     frames = []
@@ -44,7 +44,10 @@ def read_metadata(root: Path) -> pd.DataFrame:
     chips = tables.METADATA.check(pd.concat(frames), root / "*_metadata.csv")
     if chips.empty:
         raise LayoutError(f"{root}/train_metadata.csv lists no chips")
-    return chips.assign(scene=scene_of(chips["location"], chips["datetime"]))
+    try:
+        return chips.assign(scene=scene_of(chips["location"], chips["datetime"]))
+    except ValueError as error:
+        raise LayoutError(f"{root}/*_metadata.csv: {error}") from None
 
 
 def _remedy(root: Path) -> str:

@@ -113,7 +113,7 @@ def reserve(root: Path, paths: Collection[str]) -> None:
 
     Raises:
         FolderError: One of them exists and is not the program's, a link would lead it out of the folder, or its name
-            has a line break, which the record cannot hold.
+            holds a line break, which the record cannot.
     """
     with _alone(root):
         _reserve(root, paths)
@@ -121,7 +121,7 @@ def reserve(root: Path, paths: Collection[str]) -> None:
 
 def _reserve(root: Path, paths: Collection[str]) -> None:
     if broken := [path for path in paths if "\n" in path]:
-        raise FolderError(f"{root / min(broken)!r} has a line break in its name: rename what it is made of")
+        raise FolderError(f"{root}: the name {min(broken)!r} holds a line break: rename the file or folder")
     files = owned(root)
     for path in sorted(set(paths) - files):
         if os.path.lexists(root / path):
@@ -202,7 +202,7 @@ def _recorded(root: Path) -> set[str]:
     record = root / RECORD
     if not record.is_file():
         return set()
-    return set(record.read_text(encoding="utf-8", errors="surrogateescape").split("\n")) - {""}
+    return set(record.read_bytes().decode(errors="surrogateescape").split("\n")) - {""}
 
 
 def _write(root: Path, files: Collection[str]) -> None:

@@ -17,16 +17,16 @@ def times(datetime: pd.Series) -> pd.Series:
         Series of UTC timestamps with the same index; NaT where unknown.
 
     Raises:
-        ValueError: A text is not ISO 8601; the message names the rows and texts.
+        ValueError: A text is not ISO 8601; the message names the texts.
     """
     text = datetime.fillna("").astype(str).str.strip()
     # Each text is parsed only once, because a set has few scenes and many chips.
     parsed = {t: pd.to_datetime(t, format="ISO8601", utc=True, errors="coerce") for t in text.unique() if t}
     wrong = text[text.map(lambda t: bool(t) and pd.isna(parsed[t]))]
     if len(wrong):
-        shown = ", ".join(f"{row}: {value!r}" for row, value in wrong.iloc[:5].items())
+        shown = ", ".join(repr(value) for value in wrong.iloc[:5])
         raise ValueError(
-            f"{len(wrong)} datetimes are not ISO 8601 (rows {shown}); write 2020-04-29T08:20:47Z, or nothing if unknown"
+            f"{len(wrong)} datetimes are not ISO 8601 ({shown}); write 2020-04-29T08:20:47Z, or nothing if unknown"
         )
     return pd.to_datetime(text.map(parsed), utc=True)
 

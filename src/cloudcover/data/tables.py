@@ -154,7 +154,8 @@ def read_csv(path: Path | str) -> pd.DataFrame:
     """Read a CSV as text without interpretation: no numbers, no missing values, no index.
 
     Raises:
-        ValueError: The file is empty, names a column twice, or a row has more or fewer fields than the header.
+        ValueError: The file is empty or not UTF-8, its columns are not separated by commas, it names a column twice, or
+            a row has more or fewer fields than the header.
     """
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -162,7 +163,11 @@ def read_csv(path: Path | str) -> pd.DataFrame:
             numbered = [(reader.line_num, row) for row in reader if row]
         except csv.Error as error:
             raise ValueError(f"line {reader.line_num}: {error}") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"it is not UTF-8 text, save it as such (CSV UTF-8): {error}") from None
     header = numbered[0][1] if numbered else []
+    if len(header) == 1 and (found := re.search("[;\t|]", header[0])):
+        raise ValueError(f"its first line is {header[0]!r}: separate the columns by commas, not by {found[0]!r}")
     for line, row in numbered:
         if len(row) != len(header):
             raise ValueError(f"line {line} has {len(row)} fields, but the header {len(header)}")

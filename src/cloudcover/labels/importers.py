@@ -23,7 +23,7 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
 
     - `.csv` by `tables.VERDICTS`: used unchanged;
     - `.csv` by `tables.MANIFEST`: the labels that it rejects;
-    - `.csv` with a column chip_id: every chip is bad;
+    - `.csv` with a column chip_id and none that judges the chips: every chip is bad;
     - `FILE.csv:COLUMN`: every chip with a 1 (or true) in the column is bad;
     - `.txt`: one chip id per line; blank lines and lines that begin with # are ignored;
     - `.yml`, `.yaml`: `overall: [chip ids]`.
@@ -47,9 +47,7 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
         path = Path(file)
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        frame = _read_csv(path)
-        if missing := {"chip_id", column} - {*frame, ""}:
-            raise ImportListError(f"{path} has the columns {list(frame)}, but not {', '.join(sorted(missing))}")
+        frame = _read_csv(path, {"chip_id", column} - {""})
         if column:
             try:
                 frame = frame[[tables.truth(text) for text in frame[column]]]
@@ -59,6 +57,8 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
             return tables.VERDICTS.check(frame.assign(chip_id=frame["chip_id"].map(_chip)), path)
         elif set(tables.MANIFEST.columns) <= set(frame):
             frame = frame[frame["verdict"] == "bad"]
+        else:
+            _refuse_judgements(path, frame)
         chips = frame["chip_id"].tolist()
     elif suffix == ".txt":
         lines = [line.strip() for line in _text(path).splitlines()]
@@ -67,7 +67,7 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
         # BaseLoader keeps ids as text: an id such as 0123 or no must not become a number or a boolean.
         try:
             content = yaml.load(_text(path), yaml.BaseLoader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise ImportListError(f"{path} is not valid YAML: {error}") from None
         overall = content.get("overall") if isinstance(content, dict) else None
         if not isinstance(overall, list) or not all(isinstance(c, str) for c in overall):
@@ -80,18 +80,47 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
     return tables.VERDICTS.check(frame, path)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def read_chips(path: Path) -> list[str]:
+    """Read the column chip_id of a CSV.
+
+    Raises:
+        ImportListError: The file cannot be read or has no such column.
+    """
+    return _read_csv(path, {"chip_id"})["chip_id"].tolist()
+
+
+def _read_csv(path: Path, columns: set[str]) -> pd.DataFrame:
     try:
-        return tables.read_csv(path)
+        frame = tables.read_csv(path)
     except ValueError as error:
         raise ImportListError(f"{path} cannot be read: {error}") from None
+    if missing := columns - set(frame):
+        raise ImportListError(f"{path} has the columns {list(frame)}, but not {', '.join(sorted(missing))}")
+    return frame
+
+
+def _refuse_judgements(path: Path, frame: pd.DataFrame) -> None:
+    """Refuse a table of chips with a column that calls only some of them bad (`ImportListError`)."""
+    if "verdict" in frame:
+        missing = [column for column in tables.VERDICTS.columns if column not in frame]
+        raise ImportListError(
+            f"{path} has a column verdict, but not {', '.join(missing)}: add these columns, which may be empty, or "
+            "list only the bad chips, without verdicts"
+        )
+    for column in frame.columns.drop("chip_id"):
+        values = {text.strip().lower() for text in frame[column]}
+        if values & {"0", "false"} and values <= {"0", "1", "true", "false"}:
+            raise ImportListError(
+                f"{path}: the column {column} seems to say which chips are bad: name it, as {path}:{column}, or list "
+                "only the bad chips, without it"
+            )
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ImportListError(f"{path} is not UTF-8 text: {error}") from None
+        raise ImportListError(f"{path} is not UTF-8 text, save it as such: {error}") from None
 
 
 def _chip(text: str) -> str:

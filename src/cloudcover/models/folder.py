@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -20,6 +21,10 @@ from cloudcover.runtime.files import atomic, read_json, sha256, write_json
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
+LARGEST_SIDE = 4096
+"""Largest training chip and border of a model [pixels]: a card from elsewhere must not ask for all memory."""
+WIDEST = 4096
+"""Largest number of channels of a decoder's block."""
 RESOLUTION_M = 10.0
 """Pixel size of the chips that models are trained on [m]."""
 
@@ -55,12 +60,12 @@ class ModelCard(BaseModel):
 
     architecture: Architecture
     encoder: str
-    decoder_channels: list[int] | None
-    border: int = Field(default=0, ge=0)
+    decoder_channels: list[Annotated[int, Field(ge=1, le=WIDEST)]] | None
+    border: int = Field(default=0, ge=0, le=LARGEST_SIDE)
     bands: list[str] = Field(min_length=1)
     nodata: int
     input: InputParams
-    chip_size: int
+    chip_size: int = Field(le=LARGEST_SIDE)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     temperature: float = Field(default=1.0, gt=0)
     fingerprint: str
@@ -70,6 +75,20 @@ class ModelCard(BaseModel):
     run: str
     fold: int
     seed: int
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelCard:
+        try:
+            self.data_params()
+            self.model_params()
+        except ValidationError as error:
+            raise ValueError("; ".join(e["msg"] for e in error.errors())) from None
+        for name, values in (("mean", self.input.mean), ("std", self.input.std)):
+            if len(values) != len(self.bands):
+                raise ValueError(f"input.{name} has {len(values)} values for {len(self.bands)} bands")
+        if min(self.input.std) <= 0:
+            raise ValueError(f"input.std must be above 0, got {self.input.std}")
+        return self
 
     def model_params(self) -> ModelParams:
         """Return the network's parameters, without pretrained weights."""

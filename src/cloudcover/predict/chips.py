@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,7 +36,7 @@ class Done(NamedTuple):
 
 
 def predict_chips(
-    predictor: Predictor, chips: Sequence[Path], spec: Spec, outputs: Outputs, summary: Summary | None = None
+    predictor: Predictor, chips: Mapping[Path, str], spec: Spec, outputs: Outputs, summary: Summary | None = None
 ) -> Done:
     """Predict chips and write their files; names must be unique and files reserved.
 
@@ -46,7 +46,7 @@ def predict_chips(
 
     Args:
         predictor: The models.
-        chips: Folders with one GeoTIFF per band, of any height and width.
+        chips: Folder with one GeoTIFF per band, of any height and width -> name of its mask.
         spec: How to read the chips.
         outputs: Files to write.
         summary: Table to add the shares of each mask to.
@@ -66,16 +66,16 @@ def predict_chips(
             return stack.enter_context(ThreadPoolExecutor(number))
 
         pixels = predictor.batch * predictor.card.chip_size**2
-        files = stack.enter_context(ChipFiles(spec, outputs, _processes(len(chips), gpu), pixels, held, WINDOW))
+        files = stack.enter_context(ChipFiles(chips, spec, outputs, _processes(len(chips), gpu), pixels, held, WINDOW))
         bar = stack.enter_context(tqdm(total=len(chips), desc="predict", unit="chip", disable=None))
         predictor.prepare(len(chips))
-        read = prefetch(threads(READERS), files.read, files.batches(chips), READERS)
+        read = prefetch(threads(READERS), files.read, files.batches(list(chips)), READERS)
         seen = prefetch(threads(networks), lambda batch: _fill(predictor, batch, outputs), read, networks)
         for batch in prefetch(threads(writers), files.write, seen, writers):
             for row, (folder, note) in enumerate(zip(batch.folders, batch.notes, strict=True)):
-                notes[folder.name] = note
+                notes[chips[folder]] = note
                 if summary and not note.problem:
-                    summary.add(folder.name, batch.grid(row), batch.masks[row])
+                    summary.add(chips[folder], batch.grid(row), batch.masks[row])
             files.free(batch)
             bar.update(len(batch.folders))
     return Done(notes, files.larger)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -149,6 +149,7 @@ class ChipFiles:
     """A reader of batches and writer of their masks; safe to use from several threads.
 
     Args:
+        names: Folder of each chip -> name of its mask.
         spec: How to read chips.
         outputs: Files to write.
         processes: Number of processes that read and write; 0: the calling threads do.
@@ -160,7 +161,17 @@ class ChipFiles:
         larger: Chips with a longer side, which are in no batch; complete once the last batch was requested.
     """
 
-    def __init__(self, spec: Spec, outputs: Outputs, processes: int, pixels: int, batches: int, largest: int) -> None:
+    def __init__(
+        self,
+        names: Mapping[Path, str],
+        spec: Spec,
+        outputs: Outputs,
+        processes: int,
+        pixels: int,
+        batches: int,
+        largest: int,
+    ) -> None:
+        self._names = names
         self.spec = spec
         self.outputs = outputs
         self.larger: list[Path] = []
@@ -257,7 +268,7 @@ class ChipFiles:
             OSError: A file cannot be written.
         """
         jobs = [
-            Job(row, folder.name, batch.grid(row), note.conversion)
+            Job(row, self._names[folder], batch.grid(row), note.conversion)
             for row, (folder, note) in enumerate(zip(batch.folders, batch.notes, strict=True))
             if not note.problem
         ]

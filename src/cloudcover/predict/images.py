@@ -166,8 +166,10 @@ def _predict(
     if batched:
         card, offset = predictor.card, batched[0].request.offset or 0
         spec = Spec(card.bands, card.nodata, offset, predictor.normalize.needs_percentiles)
-        notes, larger = predict_chips(predictor, [Path(image.place) for image in batched], spec, outputs, summary)
-        single += [image for image in batched if Path(image.place) in set(larger)]
+        chips = {Path(image.place): image.name for image in batched}
+        notes, larger = predict_chips(predictor, chips, spec, outputs, summary)
+        too_large = set(larger)
+        single += [image for image in batched if Path(image.place) in too_large]
     for image in tqdm(single, desc="predict", unit="image", disable=None if len(single) > 1 else True):
         notes[image.name] = _predict_one(image, predictor, outputs, resolution, summary)
     return notes

@@ -55,8 +55,10 @@ def read_polygons(path: Path) -> Polygons:
     """
     content = read_json(path)
     features = content.get("features", [content]) if isinstance(content, dict) else []
+    if not isinstance(features, list):
+        raise ValueError(f"{path}: its features are not a list: expected a GeoJSON file with polygons")
     areas: list[Polygon] = []
-    for number, feature in enumerate(features if isinstance(features, list) else (), 1):
+    for number, feature in enumerate(features, 1):
         geometry = feature.get("geometry", feature) if isinstance(feature, dict) else None
         kind = geometry.get("type") if isinstance(geometry, dict) else None
         if not isinstance(geometry, dict) or kind not in ("Polygon", "MultiPolygon"):
@@ -67,7 +69,9 @@ def read_polygons(path: Path) -> Polygons:
     if not areas:
         raise ValueError(f"{path} contains no polygon: expected a GeoJSON file with Polygon or MultiPolygon geometries")
     named = content.get("crs") or {}
-    crs = str(named.get("properties", {}).get("name", "") if isinstance(named, dict) else named) or "EPSG:4326"
+    if isinstance(named, dict):
+        named = _members(named.get("properties")).get("name", "")
+    crs = str(named) or "EPSG:4326"
     try:
         degrees = CRS.from_user_input(crs).is_geographic
     except CRSError as error:
@@ -149,6 +153,11 @@ def _beyond_degrees(geometry: dict[str, Any]) -> list[float] | None:
     return next((list(corner[:2]) for corner in corners if abs(corner[0]) > 360 or abs(corner[1]) > 90), None)
 
 
+def _members(value: object) -> dict[str, Any]:
+    """Return a JSON object, or an empty one for any other value."""
+    return value if isinstance(value, dict) else {}
+
+
 def _is_sound(geometry: dict[str, Any]) -> bool:
     """Return whether the coordinates of a geometry are rings of finite numbers; rasterio crashes on texts."""
     try:
@@ -164,7 +173,7 @@ def _is_ring(ring: NDArray[Any]) -> bool:
 
 
 def _name(feature: dict[str, Any], number: int, taken: set[str]) -> str:
-    properties = feature.get("properties") or {}
+    properties = _members(feature.get("properties"))
     given = (properties.get("name"), feature.get("id"), properties.get("id"))
     found = next((str(value) for value in given if value not in (None, "")), "")
     name = plain(found) or str(number)

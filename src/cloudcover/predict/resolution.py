@@ -19,24 +19,28 @@ from cloudcover.predict.metres import GridError, pixel_metres
 Resolution = float | Literal["auto"] | None
 """Pixel size that the network sees: metres, `auto` for that of its training, or None for that of the image."""
 
+FINEST = 32
+"""Largest number of the network's pixels per pixel of the image along a side; a window still holds 32 of these."""
 SAME_SHARE = 0.01
 """Pixel sizes that differ by less are treated as equal."""
-MOST = 32
-"""Maximum number of pixels of the network per pixel of the image along a side."""
 
 
 def scale_of(grid: Grid, resolution: Resolution) -> float:
     """Return the pixels of the network per pixel of the image along a side; 1 if there is no resampling.
 
     Raises:
-        GridError: See `pixel_metres`; or the pixels of the network would be too small.
+        GridError: See `pixel_metres`; or the pixels are too large to be divided so finely.
     """
     if resolution is None:
         return 1.0
     pixel = math.sqrt(math.prod(pixel_metres(grid)))
-    scale = pixel / (RESOLUTION_M if resolution == "auto" else resolution)
-    if scale > MOST:
-        raise GridError(f"has pixels of {pixel:g} m, which cannot be made more than {MOST} times smaller: --resolution")
+    wanted = RESOLUTION_M if resolution == "auto" else resolution
+    scale = pixel / wanted
+    if scale > FINEST:
+        raise GridError(
+            f"has pixels of {pixel:g} m, which cannot be resampled to {wanted:g} m: --resolution must be at least "
+            f"{pixel / FINEST:g}"
+        )
     return 1.0 if abs(scale - 1) < SAME_SHARE else scale
 
 

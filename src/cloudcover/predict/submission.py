@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -28,7 +29,7 @@ def write_submission(model: Path, out: Path) -> None:
         FileExistsError: The archive already exists.
         ModelFolderError: It is not a model, it is an OpenVINO export, or it needs bands that the runtime lacks.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise FileExistsError(f"{out} exists: remove it, or choose another --out")
     contents = {"main.py": Path(submission_main.__file__)}
     contents |= {f"cloudcover/{path.relative_to(PACKAGE).as_posix()}": path for path in PACKAGE.rglob("*.py")}

@@ -144,16 +144,19 @@ def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
     if chosen not in (*ONLY_ASKED, "safe"):
         return []
     name = safe.product_name(path.name) if chosen == "safe" else path.stem
-    return [Found(name, chosen, str(path), "", request)]
+    return [Found(file_name(name), chosen, str(path), "", request)]
 
 
 def _below(top: Path, kind: Kind | None, request: Request) -> list[Found]:
     """Find the images in a folder and all folders below it, by their folders' names."""
     found: dict[Path, list[Found]] = {}
-    for folder, folders, names in _folders(top):
+    closed: list[Path] = []
+    for folder, folders, names in _folders(top, closed):
         found[folder] = _in_folder(folder, names, kind, request)
         if any(image.kind == "safe" and not image.part for image in found[folder]):
             folders.clear()  # the content of a product belongs to it
+    # As chips, so that they are named with their reason and all others are done.
+    found |= {folder: [Found(file_name(folder.resolve().name), "chip", str(folder), "", request)] for folder in closed}
     return [image for folder in sorted(found) for image in found[folder]]
 
 
@@ -164,14 +167,19 @@ def _in_folder(folder: Path, names: Sequence[str], kind: Kind | None, request: R
     kinds: list[Kind] = [kind] if kind else [each for each in get_args(Kind) if each not in ONLY_ASKED]
     for each in kinds:
         if parts := READERS[each].parts(folder, names, request):
-            return [Found(name, each, str(folder), part, request) for part, name in parts.items()]
+            return [Found(file_name(name), each, str(folder), part, request) for part, name in parts.items()]
     return []
 
 
-def _folders(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Yield a folder and all below it with the names of their visible content; loops of links are entered once."""
+def _folders(top: Path, closed: list[Path]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield a folder and all below it with the names of their visible content; loops of links are entered once.
+
+    Folders that cannot be listed are added to `closed`; `os.walk` alone would skip them.
+    """
     seen = set()
-    for root, folders, names in os.walk(top, followlinks=True):
+    for root, folders, names in os.walk(
+        top, followlinks=True, onerror=lambda error: closed.append(Path(error.filename))
+    ):
         if (place := Path(root).resolve()) in seen:
             folders.clear()
             continue

@@ -135,5 +135,5 @@ def without_query(url: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Turn the end of an address into the stem of a file name: all but letters, digits, dot and dash become `_`."""
-    return re.sub(r"[^\w.\-]", "_", text).lstrip(".") or "image"
+    """Turn the name of a file, folder or address into the stem of a visible file: what no name may hold becomes `_`."""
+    return "".join(c if c.isprintable() and c not in "/\\" else "_" for c in text).lstrip(".") or "image"

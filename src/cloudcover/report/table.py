@@ -51,9 +51,19 @@ def final_table(metrics: Path, truth: Path) -> str:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is not JSON.
+        ValueError: A file is not JSON, or does not hold the figures of a run.
     """
     figures, true = read_json(metrics), read_json(truth)
+    try:
+        return _final_table(figures, true)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{metrics} and {truth} do not hold the figures of one run ({type(error).__name__}: {error}): the rules "
+            "`evaluate` and `evaluate_truth` write them again"
+        ) from None
+
+
+def _final_table(figures: Mapping[str, Any], true: Mapping[str, Any]) -> str:
     known = bool(true["known"])
     tested = figures["test_chips"]
     rows = [["run", "Jaccard on given labels", *(["Jaccard on true masks"] if known else [])]]

@@ -231,6 +231,16 @@ def test_summary_names_a_missing_file(tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "3", '"x"', '{"baseline": 3, "known": true, "test_chips": 1}'])
+def test_summary_names_files_that_hold_no_figures(tmp_path: Path, content: str) -> None:
+    for name in ("metrics.json", "truth.json"):
+        (tmp_path / name).write_text(content)
+    result = call("summary", "--reports", tmp_path)
+    assert isinstance(result.exception, SystemExit)
+    assert "metrics.json and " in result.output
+    assert "do not hold the figures of one run" in result.output
+
+
 def test_params_prints_a_file_complete_and_explains_mistakes(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("seed: 7")
     assert "\nseed: 7  # " in call("params", tmp_path / "p.yaml").output

@@ -332,3 +332,16 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "params.yaml").write_bytes("seed: 1  # caf\xe9".encode("latin-1"))
     with pytest.raises(ParamsError, match=r"params\.yaml is not UTF-8 text"):
         load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["seed: 2020-99-01", "seed: " + "9" * 5000, "seed: " + "[" * 3000])
+def test_values_that_yaml_cannot_read_are_refused_with_the_file(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml is not valid YAML"):
+        load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("data", [{"source": "local", "path": "x"}, {"source": "synthetic"}])
+def test_a_source_without_subsets_does_not_ignore_one(data):
+    with pytest.raises(ParamsError, match="has no subsets"):
+        validate({"data": {**data, "subset": 0.5}, "evaluation": {"references": []}})

@@ -62,7 +62,7 @@ def test_scene_keeps_the_index():
 
 
 def test_a_datetime_that_is_none_is_refused_with_its_row():
-    with pytest.raises(ValueError, match=r"1 datetimes are not ISO 8601 \(rows 1: '29.04.2020'\)"):
+    with pytest.raises(ValueError, match=r"1 datetimes are not ISO 8601 \('29.04.2020'\)"):
         times(pd.Series(["2020-04-29", "29.04.2020", ""]))
 
 

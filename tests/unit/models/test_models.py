@@ -156,8 +156,28 @@ def test_weights_of_another_network_are_refused(saved):
 
 
 def test_a_card_for_other_bands_does_not_load_the_weights(saved):
-    seal(saved, bands=["B02", "B03", "B04"])
+    seal(saved, bands=["B02", "B03", "B04"], input={"mean": [0.3] * 3, "std": [0.2] * 3})
     with pytest.raises(ModelFolderError, match="size mismatch"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"border": 10**9}, "border: Input should be less than or equal to 4096"),
+        ({"chip_size": 10**12}, "chip_size: Input should be less than or equal to 4096"),
+        ({"chip_size": 33}, "chip_size 33 is not a multiple of 32"),
+        ({"decoder_channels": [10**9] * 5}, r"decoder_channels\.0: Input should be less than or equal to 4096"),
+        ({"decoder_channels": [-1] * 5}, r"decoder_channels\.0: Input should be greater than"),
+        ({"bands": ["B02"] * 4}, "name a band twice"),
+        ({"nodata": 70_000}, "less than or equal to 65535"),
+        ({"input": {"std": [0.0] * 4}}, r"input\.std must be above 0"),
+        ({"input": {"mean": [0.3]}}, r"input\.mean has 1 values for 4 bands"),
+    ],
+)
+def test_a_card_that_asks_for_the_impossible_is_refused_by_name(saved, changes, message):
+    seal(saved, **changes)
+    with pytest.raises(ModelFolderError, match=rf"model\.json is not a model card: .*{message}"):
         load_model(saved)
 
 

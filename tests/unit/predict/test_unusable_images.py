@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import rasterio
 from click.testing import CliRunner
 
 from cloudcover.cli import main
+from cloudcover.data.ownership import owned
 from cloudcover.predict.images import UnusableImagesError, predict_images
 from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import NotFiniteError, Predictor
@@ -65,6 +67,24 @@ def test_a_chip_whose_name_is_no_text_is_named_and_all_others_are_done(bright, t
     assert result.exit_code == 1
     assert "B02.tif has a name that is not valid text, so GDAL cannot open it: rename it" in result.output
     assert (tmp_path / "out/b.tif").exists()
+
+
+def test_masks_have_the_names_of_their_chips_and_spare_files_of_others(bright, tmp_path, caplog):
+    names = ["my chip", "a,b (1)", "50%{}", "~x"]
+    write_chips(tmp_path / "set", [*names, "c\nd"])
+    words = ["predict", tmp_path / "set", "--model", bright(), "--out", tmp_path / "out", "--device", "cpu"]
+    for name in names:
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / f"{name}.tif").write_text("mine")
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        assert "was not made by cloudcover and would be overwritten" in result.output
+        assert (tmp_path / "out" / f"{name}.tif").read_text() == "mine"
+        shutil.rmtree(tmp_path / "out")
+    assert CliRunner().invoke(main, [str(word) for word in words]).exit_code == 0
+    made = {f"{name}.tif" for name in [*names, "c_d"]}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == made == owned(tmp_path / "out")
+    CliRunner().invoke(main, [str(word) for word in [*words, "--skip-existing"]])
+    assert "5 of 5 images already have their masks" in caplog.text
 
 
 @pytest.mark.parametrize("band", BANDS)

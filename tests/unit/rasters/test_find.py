@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +47,35 @@ def test_a_folder_of_everything_gives_each_image_once(tmp_path):
     for image in found:
         with image.open() as file:
             assert file.read(slice(0, 8), slice(0, 8)).shape == (4, 8, 8)
+
+
+def test_a_folder_that_may_not_be_listed_is_named_and_all_others_are_found():
+    with tempfile.TemporaryDirectory() as name:  # not below the folder of pytest, which is root's alone
+        top = Path(name)
+        top.chmod(0o755)
+        for number in range(3):
+            chip(top / f"c{number}")
+        (top / "c1").chmod(0)
+        here, there = multiprocessing.Pipe()
+
+        def work() -> None:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            told = {}
+            for image in find_images([top], BANDS):
+                try:
+                    with image.open():
+                        told[image.name] = ""
+                except ChipError as error:
+                    told[image.name] = str(error)
+            there.send(told)
+
+        multiprocessing.get_context("fork").Process(target=work).start()
+        assert here.poll(60)
+        told = here.recv()
+        (top / "c1").chmod(0o755)
+    problem = f"c1: {top / 'c1'} cannot be listed: Permission denied; change its permissions"
+    assert told == {"c0": "", "c1": problem, "c2": ""}
 
 
 def test_paths_without_an_image_are_named_with_what_is_expected(tmp_path, monkeypatch):

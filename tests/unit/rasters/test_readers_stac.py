@@ -313,7 +313,7 @@ def test_a_cog_behind_an_address_is_read_in_parts(web):
 def test_what_cannot_be_fetched_is_named_without_the_keys_of_its_address(web):
     for name, kind in (("a.tif", "raster"), ("item", "stac"), ("it em.json", "stac"), ("v1.0", "stac")):
         (found,) = find_images([f"{web.url}/{name}?sig=s3cret"], BANDS)
-        assert (found.kind, found.name) == (kind, {"a.tif": "a", "it em.json": "it_em"}.get(name, name))
+        assert (found.kind, found.name) == (kind, {"a.tif": "a", "it em.json": "it em"}.get(name, name))
         with pytest.raises(ChipError, match=rf"/{quote(name)} cannot be") as error, found.open():
             pass
         assert "s3cret" not in str(error.value)
