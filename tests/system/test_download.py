@@ -242,8 +242,8 @@ def test_a_container_that_does_not_exist_is_told(azurite, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"source": "azure", "url": "https://host"}, "no container: expected https://ACCOUNT"),
-        ({"source": "s3", "url": "https://host/bucket"}, "no bucket: expected s3://BUCKET/PREFIX"),
+        ({"source": "azure", "url": "https://host"}, "is not a container: expected https://ACCOUNT"),
+        ({"source": "s3", "url": "https://host/bucket"}, "is not a bucket: expected s3://BUCKET/PREFIX"),
     ],
 )
 def test_an_address_of_another_kind_is_explained(tmp_path, monkeypatch, data, message):
