@@ -96,7 +96,9 @@ def test_a_chip_that_does_not_fit_ends_training_and_says_what_to_lower(learnable
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Learner, "forward", never)
-    with pytest.raises(OutOfMemoryError, match=r"too small for 1 chips of \(4, 64, 64\): lower training.micro_batch"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"not enough memory on cpu for 1 chips of \(4, 64, 64\): lower training.micro_batch"
+    ):
         fit(learnable_set, tmp_path)
 
 

@@ -102,7 +102,9 @@ def test_too_little_memory_of_a_gpu_says_what_to_lower(bright, monkeypatch):
 
     predictor = Predictor([bright()], batch=2)
     monkeypatch.setattr(type(predictor.engines[0]), "logits", full)
-    with pytest.raises(DeviceMemoryError, match=r"too small for 2 chips of 64 x 64 pixels: lower compute\.pred"):
+    with pytest.raises(
+        DeviceMemoryError, match=r"not enough memory on cpu for 2 chips of 64 x 64 pixels: lower compute\.pred"
+    ):
         predictor.masks(np.ones((3, 4, 64, 64), np.uint16), np.zeros((3, 4, 2), np.float32))
 
 

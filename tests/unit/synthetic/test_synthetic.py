@@ -229,7 +229,7 @@ def test_order_and_choice_of_bands_are_the_parameters(tmp_path):
 
 
 def test_a_band_that_cannot_be_made_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"makes bands .*B08.*, not \['B11'\]; change data.bands"):
+    with pytest.raises(ValueError, match=r"generates the bands .*B08.*, not \['B11'\]; change data.bands"):
         _make(tmp_path, data=DataParams(bands=["B02", "B11"]))
     assert not list(tmp_path.iterdir())
 
