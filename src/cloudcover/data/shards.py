@@ -89,7 +89,7 @@ def _check(store: Path, shard: int) -> tuple[pd.DataFrame | None, dict[str, str]
     """Check a shard: return its rows, or None if its seal is unreadable, and the problems of its files."""
     seal = _seal_path(store, shard)
     try:
-        rows = pd.read_parquet(seal, page_checksum_verification=True)
+        rows = tables.read_parquet(seal)
     except FileNotFoundError:
         return None, {seal.name: "is missing"}
     except (OSError, ValueError) as error:

@@ -135,7 +135,7 @@ class Table:
         """
         try:
             if Path(path).suffix == ".parquet":
-                frame = pd.read_parquet(path, page_checksum_verification=True)
+                frame = read_parquet(path)
             else:
                 frame = read_csv(path)
                 for column, dtype in self._dtypes(frame).items():
@@ -148,6 +148,20 @@ class Table:
         except (ValueError, OSError) as error:
             raise TableError(f"{path} ({self.name}) cannot be read: {error}") from None
         return self.check(frame, path)
+
+
+def read_parquet(path: Path | str) -> pd.DataFrame:
+    """Read a Parquet file, pages checked.
+
+    Raises:
+        ValueError: It is damaged.
+        OSError: It cannot be read.
+    """
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except (LookupError, TypeError, AttributeError) as error:
+        # pandas trusts the description of the columns, which no checksum covers.
+        raise ValueError(f"its description of the columns is damaged: {error!r}") from None
 
 
 def read_csv(path: Path | str) -> pd.DataFrame:
