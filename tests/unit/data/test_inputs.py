@@ -114,6 +114,18 @@ def test_a_damaged_shard_is_found_by_verify_and_packed_again(packed, data):
         assert shards.verify(after.root).empty
 
 
+def test_a_flipped_bit_in_the_description_of_the_columns_is_damage(packed, tmp_path):
+    shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "store").glob("*.parquet"):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"pandas_type", b"pandas_typd"))
+        assert path.read_bytes() != content
+        found = shards.verify(tmp_path / "store")
+        assert found["path"].tolist() == [path.name]
+        assert found["problem"].str.contains("description of the columns is damaged").all()
+        path.write_bytes(content)
+
+
 def test_a_bit_that_flips_in_the_pages_of_a_table_is_found(layout):
     store, _ = run(layout(chips=6))
     path = store.root / "index.parquet"
