@@ -34,7 +34,6 @@ test: .venv/tested ## lint, type-check, run unit and integration tests (minutes 
 
 test-all: .venv/tested ## and the system tests, which use npm, Chromium and SLURM where they are installed
 	@$(MAKE) --no-print-directory check
-	@if command -v npm >/dev/null; then cd benchmarks && python -c "from harness.azurite import install_azurite; install_azurite()"; fi
 	@$(PYTEST) tests
 
 check: .venv/tested ## lint and type-check only
