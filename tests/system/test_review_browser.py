@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
 
 from harness.review_site import Site
 from helpers.review_set import make_set
@@ -20,6 +20,8 @@ from helpers.review_set import make_set
 pytestmark = pytest.mark.timeout(240)
 EXPECTED = ("Failed to load resource", "ERR_CONNECTION_REFUSED")
 """What Chromium itself logs where a test ends the server or provokes a conflict."""
+Routes = dict[str | re.Pattern[str], Callable[[Route], None]]
+"""Addresses that a test answers instead of the server."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     problems: list[str] = []
     contexts = []
 
-    def open_page(beside: Page | None = None, fragment: str = "") -> Page:
+    def open_page(beside: Page | None = None, fragment: str = "", routes: Routes | None = None) -> Page:
         if beside is None:
             contexts.append(browser.new_context(viewport={"width": 1400, "height": 900}))
         page = beside.context.new_page() if beside else contexts[-1].new_page()
@@ -61,6 +63,8 @@ def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
         page.on("request", foreign)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda m: problems.append(m.text) if not any(e in m.text for e in EXPECTED) else None)
+        for address, answer in (routes or {}).items():  # before the page is: an open one goes past them for a while
+            page.route(address, answer)
         page.goto(site.address + fragment)
         return page
 
@@ -123,9 +127,7 @@ def test_back_next_ends_and_the_next_that_is_not_judged(visit: Callable[..., Pag
 
 
 def test_a_key_held_down_and_a_chip_not_yet_shown_are_not_judged(visit: Callable[..., Page], site: Site) -> None:
-    page = visit()
-    shows(page, "c000")
-    page.route(re.compile("/c006/true"), lambda route: None)  # never answered
+    page = visit(routes={re.compile("/c006/true"): lambda route: None})  # never answered
     judge(page, 0, "bbbbbb")
     expect(page.locator("#chip")).to_have_text("c006")
     page.keyboard.press("b")
@@ -231,17 +233,16 @@ def test_no_verdict_is_lost_when_the_server_is_killed(visit: Callable[..., Page]
 
 
 def test_an_answer_that_is_lost_is_asked_for_again(visit: Callable[..., Page], site: Site) -> None:
-    page = visit()
-    shows(page, "c000")
     lost: list[int] = []
 
-    def lose(route) -> None:
+    def lose(route: Route) -> None:
         if lost:
             return route.continue_()
         lost.append(route.fetch().status)  # the server has written, the page does not hear of it
         return route.abort()
 
-    page.route("**/api/verdicts", lose)
+    page = visit(routes={"**/api/verdicts": lose})
+    shows(page, "c000")
     page.keyboard.press("b")
     saved(page)
     assert lost == [200]
@@ -297,9 +298,7 @@ def test_a_browser_without_the_key_is_told_where_it_is(browser: Browser, site: S
 
 
 def test_a_reload_keeps_what_was_not_saved(visit: Callable[..., Page], site: Site) -> None:
-    page = visit()
-    shows(page, "c000")
-    page.route("**/api/verdicts", lambda route: route.abort())
+    page = visit(routes={"**/api/verdicts": lambda route: route.abort()})
     judge(page, 0, "bc")
     expect(page.locator("body")).to_have_attribute("data-unsaved", "2")
     assert not site.verdicts.exists()
