@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, log_loss
 
 from cloudcover.labels.manifest import suspects
-from cloudcover.labels.score import adjust_prior, features
+from cloudcover.labels.score import estimate_suspicion, relative, signs
 from cloudcover.labels.weights import WEIGHTS
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0)
@@ -41,7 +41,7 @@ def fit(sets: Mapping[str, Sequence[pd.DataFrame]]) -> str:
     chosen = found[found["strength"] == strength].drop(columns="strength").set_index("group")
     print(f"\ngroups judged by the weights of the others, strength {strength:g}\n{chosen.round(3).to_string()}")
     weights, prior = fit_weights([t for group in sets.values() for t in group], strength)
-    return source(weights, prior, features(next(iter(sets.values()))[0]).columns.tolist())
+    return source(weights, prior, signs(next(iter(sets.values()))[0]).columns.tolist())
 
 
 def _held_out(sets: Mapping[str, Sequence[pd.DataFrame]], strength: float) -> pd.DataFrame:
@@ -52,7 +52,9 @@ def _held_out(sets: Mapping[str, Sequence[pd.DataFrame]], strength: float) -> pd
         weights, prior = fit_weights(others, strength)
         for table in tables:
             wrong = _wrong(table)
-            suspicion = pd.Series(adjust_prior(expit(_design(table) @ weights), prior)[0])
+            found = signs(table)
+            named = dict(zip(found, weights, strict=False))  # the last weight is the intercept
+            suspicion = pd.Series(estimate_suspicion(found, named, weights[-1], prior))
             rejected = suspicion.index.isin(suspects(suspicion, None))
             rows.append(
                 {
@@ -83,7 +85,7 @@ def source(weights: NDArray[np.float64], prior: float, names: Sequence[str]) -> 
             "WEIGHTS = {",
             *lines,
             "}",
-            '"""Log-odds per unit of each column of `score.features`."""',
+            '"""Log-odds per unit of each column of `score.relative`."""',
             "",
         ]
     )
@@ -101,7 +103,7 @@ def fit_weights(audits: Sequence[pd.DataFrame], strength: float) -> tuple[NDArra
     """
     design = np.concatenate([_design(t) for t in audits])
     wrong = np.concatenate([_wrong(t) for t in audits]).astype(np.float64)
-    names = features(audits[0]).columns.tolist()
+    names = signs(audits[0]).columns.tolist()
     favourable = [name in FAVOURABLE for name in names]
     centre = np.array([*(WEIGHTS.get(n, -0.5 if good else 1.0) for n, good in zip(names, favourable, strict=True)), 0])
     pull = strength * np.append(np.ones(len(favourable)), 0)
@@ -117,7 +119,7 @@ def fit_weights(audits: Sequence[pd.DataFrame], strength: float) -> tuple[NDArra
 
 
 def _design(audit: pd.DataFrame) -> NDArray[np.float64]:
-    x = features(audit).to_numpy(np.float64)
+    x = relative(signs(audit), (~_wrong(audit)).astype(np.float64)).to_numpy(np.float64)
     return np.column_stack([x, np.ones(len(x))])
 
 

@@ -7,6 +7,8 @@ model and labels, and the share of wrong labels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -33,6 +35,8 @@ RELATIVE = (
     "doubtful",
 )
 """Features relative to their median in the set, because generous outlines or weak models are not label errors."""
+ROUNDS = 20
+"""Upper bound on the estimates of the suspicions; they settle after three to six."""
 
 
 def ramp(values: pd.Series | Floats, low: float, high: float) -> Floats:
@@ -63,8 +67,8 @@ def strengths(evidence: pd.DataFrame) -> pd.DataFrame:
     )[list(LABEL_ERRORS)]
 
 
-def features(evidence: pd.DataFrame) -> pd.DataFrame:
-    """Compute the strengths and general signs of a wrong label, each in [0, 1], or in [-1, 1] for those in `RELATIVE`.
+def signs(evidence: pd.DataFrame) -> pd.DataFrame:
+    """Compute the strengths and general signs of a wrong label, each in [0, 1]; one row per chip.
 
     - `disagreement`: mean error of the models;
     - `contradicted`, `doubted`: pixels where all models, or any of them, contradict the label;
@@ -79,7 +83,7 @@ def features(evidence: pd.DataFrame) -> pd.DataFrame:
     e = evidence
     brighter = np.maximum(e["brightness_auc"], e["haze_auc"])
     colours = e["bright_outside_share"] + e["dark_inside_share"] + e["green_inside_share"]
-    x = strengths(e).assign(
+    return strengths(e).assign(
         disagreement=share(e["disagreement_share"]),
         contradicted=share(e["all_against_share"]),
         doubted=share(e["any_against_share"]),
@@ -94,7 +98,23 @@ def features(evidence: pd.DataFrame) -> pd.DataFrame:
         scene_residual=share(shared(e["predicted_share"] - e["label_share"], e["scene_residual_share"])),
         scene_against=share(shared(e["all_against_share"], e["scene_against_share"])),
     )
-    return x.assign(**{name: x[name] - x[name].median() for name in RELATIVE})
+
+
+def relative(signs: pd.DataFrame, right: Floats) -> pd.DataFrame:
+    """Subtract from the features in `RELATIVE` their median over the labels that are right.
+
+    A median over all labels rises with the share of wrong ones, which then look less unusual than they are.
+
+    Args:
+        signs: Result of `signs` for N chips.
+        right: N weights, the probability that each label is right [0-1].
+
+    Returns:
+        The features that `WEIGHTS` belong to; those in `RELATIVE` are in [-1, 1].
+    """
+    names = list(RELATIVE)
+    usual = np.quantile(signs[names].to_numpy(), 0.5, axis=0, weights=right, method="inverted_cdf")
+    return signs.assign(**dict(zip(names, (signs[names] - usual).to_numpy().T, strict=True)))
 
 
 def share(values: pd.Series | Floats) -> Floats:
@@ -141,9 +161,8 @@ def score_labels(evidence: pd.DataFrame) -> pd.DataFrame:
         label resembles, strongest first. If a suspected label resembles none, the reason is false or missed cloud,
         whichever the model sees more of.
     """
-    x = features(evidence)
-    raw = expit(INTERCEPT + sum(w * x[name].to_numpy() for name, w in WEIGHTS.items()))
-    suspicion, _ = adjust_prior(raw, PRIOR)
+    x = signs(evidence)
+    suspicion = estimate_suspicion(x)
     strong = x[list(LABEL_ERRORS)].to_numpy()
     order = np.argsort(-strong, axis=1, kind="stable")
     fallback = np.where(evidence["label_share"] > evidence["predicted_share"], "false_cloud", "missed_cloud")
@@ -154,6 +173,30 @@ def score_labels(evidence: pd.DataFrame) -> pd.DataFrame:
             named = [fallback[i]]
         reasons.append(" ".join(named))
     return evidence.assign(suspicion=suspicion, reasons=reasons)
+
+
+def estimate_suspicion(
+    signs: pd.DataFrame, weights: Mapping[str, float] = WEIGHTS, intercept: float = INTERCEPT, prior: float = PRIOR
+) -> Floats:
+    """Estimate in turns which labels are right and what is usual for a right label, beginning with all of them.
+
+    Args:
+        signs: Result of `signs` for N chips.
+        weights: Log-odds per unit of each column of `relative`.
+        intercept: Log-odds where all of them are 0.
+        prior: Share of wrong labels that weights and intercept hold for.
+
+    Returns:
+        N probabilities that the label is wrong, adapted to the share of wrong labels in this set.
+    """
+    suspicion = np.zeros(len(signs))
+    for _ in range(ROUNDS if len(signs) else 0):
+        before, x = suspicion, relative(signs, 1 - suspicion)
+        raw = expit(intercept + sum(w * x[name].to_numpy() for name, w in weights.items()))
+        suspicion, _ = adjust_prior(raw, prior)
+        if np.abs(suspicion - before).max() < 1e-6:
+            break
+    return suspicion
 
 
 def estimated_error_share(audit: pd.DataFrame) -> float:

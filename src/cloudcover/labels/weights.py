@@ -27,4 +27,4 @@ WEIGHTS = {
     "scene_residual": 0.57,
     "scene_against": 1.14,
 }
-"""Log-odds per unit of each column of `score.features`."""
+"""Log-odds per unit of each column of `score.relative`."""

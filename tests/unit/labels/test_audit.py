@@ -27,8 +27,8 @@ from cloudcover.labels.score import (
     adjust_prior,
     error_share_text,
     estimated_error_share,
-    features,
     score_labels,
+    signs,
     strengths,
 )
 from cloudcover.masks.out_of_fold import OutOfFold
@@ -96,7 +96,7 @@ def test_features_are_finite_for_odd_masks():
     labels[0], labels[1], labels[2] = 0, 1, 255
     labels[3] = 0
     labels[3, 0, 0] = 1
-    assert np.isfinite(features(evidence_of(truth, labels)).to_numpy()).all()
+    assert np.isfinite(signs(evidence_of(truth, labels)).to_numpy()).all()
 
 
 @given(st.floats(0.01, 0.5), st.integers(0, 2**32 - 1))
