@@ -17,10 +17,10 @@ export HOME := $(CURDIR)/work/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check docs format proof ablation model repro pull clean FORCE
+.PHONY: help demo test test-system test-all check docs format proof ablation model repro pull clean FORCE
 
 help: ## print the targets
-	@grep -hE '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: .venv/installed ## run the whole chain on the synthetic set and print its figures (minutes on two cores)
 	@snakemake --cores $(CORES) --resources gpu=1 --quiet rules host
@@ -32,9 +32,10 @@ test: .venv/tested ## lint, type-check, run unit and integration tests (minutes 
 	@$(MAKE) --no-print-directory check
 	@$(PYTEST) tests/unit tests/integration
 
-test-all: .venv/tested ## and the system tests, which use npm, Chromium and SLURM where they are installed
-	@$(MAKE) --no-print-directory check
-	@$(PYTEST) tests
+test-system: .venv/tested ## run the chain, both drivers and the servers: npm, Chromium and SLURM where they are installed
+	@$(PYTEST) tests/system
+
+test-all: test test-system ## run all tests
 
 check: .venv/tested ## lint and type-check only
 	@ruff check .
