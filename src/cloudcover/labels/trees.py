@@ -35,6 +35,8 @@ CELLS_IN_ALL = 400_000
 SURROUNDINGS = (3, 9)
 """Sides of the windows that describe a cell's surroundings [cells]."""
 NEIGHBOUR_FOLDS = 5
+TRUST = 4
+"""Power of the agreement by which a label counts in the second fit; 2 and 8 do as well."""
 TREES = 50
 STAGES = (1, 3, 6, 12, 25, 50)
 """Numbers of trees at which a label's learning curve is sampled."""
@@ -133,13 +135,17 @@ class Trees:
 
     Args:
         sample: Cells of all chips, in the order of `folds`.
-        folds: Fold of each chip.
+        folds: Fold of each of the M chips.
         seed: Random seed for the trees.
         pool: Pool whose threads fit the classifiers, see `one_core_each`.
+        trust: M weights of the chips' labels, at least 0; None: all count the same.
     """
 
-    def __init__(self, sample: Sample, folds: NDArray[np.int64], seed: int, pool: Executor) -> None:
+    def __init__(
+        self, sample: Sample, folds: NDArray[np.int64], seed: int, pool: Executor, trust: Floats | None = None
+    ) -> None:
         self.sample, self.folds, self.seed = sample, folds, seed
+        self.trust = np.ones(len(folds)) if trust is None else trust
         numbers = np.unique(folds).tolist()
         self.models = dict(zip(numbers, pool.map(self._fit, numbers), strict=True))
 
@@ -159,7 +165,7 @@ class Trees:
             early_stopping=False,
             random_state=self.seed % 2**32,
         )
-        return model.fit(values, cloud)
+        return model.fit(values, cloud, np.broadcast_to(self.trust[:, None], use.shape)[use])
 
     def probabilities(self, values: NDArray[np.float32], folds: NDArray[np.int64]) -> NDArray[np.float32]:
         """Predict the probability of cloud by classifiers that were not trained on the chips' folds.
@@ -180,6 +186,17 @@ class Trees:
                 flat = values[rows].reshape(-1, values.shape[-1])
                 cells[rows] = model.predict_proba(flat)[:, 1].reshape(-1, *values.shape[1:3])
         return cells
+
+    def agreement(self) -> Floats:
+        """Compute the mean probability that a chip's label has in its known cells, by classifiers of the other folds.
+
+        Returns:
+            M float64 in [0, 1]; 1 for a chip without known cells.
+        """
+        cloud, known = self.sample.cloud, self.sample.known
+        p = self.probabilities(self.sample.values[:, None], self.folds)[:, 0]
+        number, total = known.sum(axis=1), (np.where(cloud, p, 1 - p) * known).sum(axis=1)
+        return np.asarray(np.divide(total, number, out=np.ones(len(known)), where=number > 0))
 
     def early_agreement(self, pool: Executor) -> Floats:
         """Measure how early in training each label is learned by classifiers trained on it.
@@ -221,6 +238,10 @@ class TreeCommittee:
 
     Where a model without similar scenes fails (snow, sun glint), the neighbours' labels show what is cloud.
 
+    Wrong labels err mostly in one direction (masks that are empty over cloud), so trees that learn from all labels
+    alike see too little cloud where many are wrong. Therefore both sets are fitted to labels weighted by how far a
+    first set agrees with them (after Shen & Sanghavi 2019, arXiv:1810.11874, who drop the samples of the largest loss).
+
     Args:
         sample: Cells of all chips.
         folds: Fold of whole scenes of each of the N chips.
@@ -231,8 +252,9 @@ class TreeCommittee:
     def __init__(self, sample: Sample, folds: NDArray[np.int64], seed: int, pool: Executor) -> None:
         self.folds = folds
         self.single = np.random.default_rng(derive_seed(seed, "neighbours")).permutation(len(folds)) % NEIGHBOUR_FOLDS
-        self.strangers = Trees(sample, folds, seed, pool)
-        self.neighbours = Trees(sample, self.single, seed, pool)
+        trust = Trees(sample, folds, seed, pool).agreement() ** TRUST
+        self.strangers = Trees(sample, folds, seed, pool, trust)
+        self.neighbours = Trees(sample, self.single, seed, pool, trust)
         self.early_agreement = self.neighbours.early_agreement(pool)
 
     def votes(self, dn: NDArray[np.uint16], bands: list[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
