@@ -36,7 +36,7 @@ SURROUNDINGS = (3, 9)
 """Sides of the windows that describe a cell's surroundings [cells]."""
 NEIGHBOUR_FOLDS = 5
 TRUST = 4
-"""Power of the agreement by which a label counts in the second fit; 2 and 8 do as well."""
+"""Power of the agreement by which a label counts."""
 TREES = 50
 STAGES = (1, 3, 6, 12, 25, 50)
 """Numbers of trees at which a label's learning curve is sampled."""
@@ -133,26 +133,40 @@ def draw(store: ChipStore, chip_ids: list[str], seed: int) -> Sample:
 class Trees:
     """Classifiers, one per fold, each trained on the other folds.
 
+    Wrong labels err mostly in one direction (masks that are empty over cloud), so trees that learn from all labels
+    alike see too little cloud where many are wrong. Therefore a label counts by how far classifiers agree with it that
+    learned from other scenes of the same folds (after Shen & Sanghavi 2019, arXiv:1810.11874, who drop the samples of
+    the largest loss).
+
     Args:
         sample: Cells of all chips, in the order of `folds`.
         folds: Fold of each of the M chips.
+        scenes: Fold of whole scenes of each chip.
         seed: Random seed for the trees.
         pool: Pool whose threads fit the classifiers, see `one_core_each`.
-        trust: M weights of the chips' labels, at least 0; None: all count the same.
     """
 
     def __init__(
-        self, sample: Sample, folds: NDArray[np.int64], seed: int, pool: Executor, trust: Floats | None = None
+        self, sample: Sample, folds: NDArray[np.int64], scenes: NDArray[np.int64], seed: int, pool: Executor
     ) -> None:
-        self.sample, self.folds, self.seed = sample, folds, seed
-        self.trust = np.ones(len(folds)) if trust is None else trust
+        self.sample, self.folds, self.scenes, self.seed = sample, folds, scenes, seed
         numbers = np.unique(folds).tolist()
         self.models = dict(zip(numbers, pool.map(self._fit, numbers), strict=True))
 
     def _fit(self, fold: int) -> HistGradientBoostingClassifier | float:
-        """Fit the classifier of a fold; a constant if the others contain a single class."""
-        use = self.sample.known & (self.folds != fold)[:, None]
-        values, cloud = self.sample.values[use], self.sample.cloud[use]
+        """Fit the classifier of a fold to the others, first to each half of their scenes and then to all of them."""
+        others = np.flatnonzero(self.folds != fold)
+        half = np.searchsorted(np.unique(self.scenes[others]), self.scenes[others]) % 2
+        trust = np.ones(len(others))
+        for part in np.unique(half):
+            judged = others[half == part]
+            trust[half == part] = self._agreement(self._fitted(others[half != part]), judged) ** TRUST
+        return self._fitted(others, trust)
+
+    def _fitted(self, rows: NDArray[np.int64], trust: Floats | None = None) -> HistGradientBoostingClassifier | float:
+        """Fit a classifier to some chips, weighted by `trust`; a constant if they contain a single class."""
+        use = self.sample.known[rows]
+        values, cloud = self.sample.values[rows][use], self.sample.cloud[rows][use]
         if cloud.all() or not cloud.any():
             return float(cloud[0]) if len(cloud) else 0.5
         model = HistGradientBoostingClassifier(
@@ -160,12 +174,18 @@ class Trees:
             learning_rate=0.15,
             max_leaf_nodes=15,
             # More cells than three chips have, so that no leaf can memorise a single wrong label.
-            min_samples_leaf=max(1, min(3 * self.sample.values.shape[1], len(values) // 8)),
+            min_samples_leaf=max(1, min(3 * use.shape[1], len(values) // 8)),
             l2_regularization=1.0,
             early_stopping=False,
             random_state=self.seed % 2**32,
         )
-        return model.fit(values, cloud, np.broadcast_to(self.trust[:, None], use.shape)[use])
+        return model.fit(values, cloud, None if trust is None else np.broadcast_to(trust[:, None], use.shape)[use])
+
+    def _agreement(self, model: HistGradientBoostingClassifier | float, rows: NDArray[np.int64]) -> Floats:
+        """Average the probability that a classifier gives to the labels of some chips."""
+        cloud, values = self.sample.cloud[rows], self.sample.values[rows]
+        p = model if isinstance(model, float) else _probability(model, values)
+        return _mean(np.where(cloud, p, 1 - p), self.sample.known[rows])
 
     def probabilities(self, values: NDArray[np.float32], folds: NDArray[np.int64]) -> NDArray[np.float32]:
         """Predict the probability of cloud by classifiers that were not trained on the chips' folds.
@@ -183,20 +203,8 @@ class Trees:
             if isinstance(model, float):
                 cells[rows] = model
             else:
-                flat = values[rows].reshape(-1, values.shape[-1])
-                cells[rows] = model.predict_proba(flat)[:, 1].reshape(-1, *values.shape[1:3])
+                cells[rows] = _probability(model, values[rows])
         return cells
-
-    def agreement(self) -> Floats:
-        """Compute the mean probability that a chip's label has in its known cells, by classifiers of the other folds.
-
-        Returns:
-            M float64 in [0, 1]; 1 for a chip without known cells.
-        """
-        cloud, known = self.sample.cloud, self.sample.known
-        p = self.probabilities(self.sample.values[:, None], self.folds)[:, 0]
-        number, total = known.sum(axis=1), (np.where(cloud, p, 1 - p) * known).sum(axis=1)
-        return np.asarray(np.divide(total, number, out=np.ones(len(known)), where=number > 0))
 
     def early_agreement(self, pool: Executor) -> Floats:
         """Measure how early in training each label is learned by classifiers trained on it.
@@ -215,12 +223,12 @@ class Trees:
         total, number = np.zeros(len(self.folds)), np.zeros(len(self.folds))
         fitted = [(fold, model) for fold, model in self.models.items() if not isinstance(model, float)]
         learned = [np.flatnonzero(self.folds != fold) for fold, _ in fitted]
-        for rows, agreement in zip(learned, pool.map(self._agreement, [m for _, m in fitted], learned), strict=True):
+        for rows, agreement in zip(learned, pool.map(self._early, [m for _, m in fitted], learned), strict=True):
             total[rows] += agreement
             number[rows] += 1
         return np.asarray(np.divide(total, number, out=np.ones(len(total)), where=number > 0))
 
-    def _agreement(self, model: HistGradientBoostingClassifier, rows: NDArray[np.int64]) -> Floats:
+    def _early(self, model: HistGradientBoostingClassifier, rows: NDArray[np.int64]) -> Floats:
         """Average the probability that one classifier's stages give to the labels of some chips."""
         cloud, known = self.sample.cloud[rows], self.sample.known[rows]
         curve = np.zeros(cloud.shape)
@@ -229,18 +237,24 @@ class Trees:
             if stage in STAGES:
                 cell = p[:, 1].reshape(cloud.shape)
                 curve += np.where(cloud, cell, 1 - cell) / len(STAGES)
-        number = known.sum(axis=1)
-        return np.asarray(np.divide((curve * known).sum(axis=1), number, out=np.ones(len(rows)), where=number > 0))
+        return _mean(curve, known)
+
+
+def _probability(model: HistGradientBoostingClassifier, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Predict the probability of cloud for features with any leading axes."""
+    return np.asarray(model.predict_proba(values.reshape(-1, values.shape[-1]))[:, 1].reshape(values.shape[:-1]))
+
+
+def _mean(agreement: Floats, known: NDArray[np.bool_]) -> Floats:
+    """Average over the known cells of each of M chips; 1 where there are none."""
+    number = known.sum(axis=1)
+    return np.asarray(np.divide((agreement * known).sum(axis=1), number, out=np.ones(len(known)), where=number > 0))
 
 
 class TreeCommittee:
     """Two sets of trees: one has not seen a chip's scene, the other was trained on neighbouring chips of the scene.
 
     Where a model without similar scenes fails (snow, sun glint), the neighbours' labels show what is cloud.
-
-    Wrong labels err mostly in one direction (masks that are empty over cloud), so trees that learn from all labels
-    alike see too little cloud where many are wrong. Therefore both sets are fitted to labels weighted by how far a
-    first set agrees with them (after Shen & Sanghavi 2019, arXiv:1810.11874, who drop the samples of the largest loss).
 
     Args:
         sample: Cells of all chips.
@@ -252,9 +266,8 @@ class TreeCommittee:
     def __init__(self, sample: Sample, folds: NDArray[np.int64], seed: int, pool: Executor) -> None:
         self.folds = folds
         self.single = np.random.default_rng(derive_seed(seed, "neighbours")).permutation(len(folds)) % NEIGHBOUR_FOLDS
-        trust = Trees(sample, folds, seed, pool).agreement() ** TRUST
-        self.strangers = Trees(sample, folds, seed, pool, trust)
-        self.neighbours = Trees(sample, self.single, seed, pool, trust)
+        self.strangers = Trees(sample, folds, folds, seed, pool)
+        self.neighbours = Trees(sample, self.single, folds, seed, pool)
         self.early_agreement = self.neighbours.early_agreement(pool)
 
     def votes(self, dn: NDArray[np.uint16], bands: list[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:

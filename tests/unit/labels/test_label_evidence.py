@@ -211,13 +211,13 @@ def test_trees_judge_by_what_others_taught_them_and_learn_wrong_labels_last(pool
     labels = truth.copy()
     labels[:2] = ~labels[:2]
     folds = np.arange(24) % 3
-    trees = Trees(sample_of(truth, labels), folds, 0, pool)
+    trees = Trees(sample_of(truth, labels), folds, folds, 0, pool)
     p = enlarge(trees.probabilities(describe(pixels(truth), BANDS), folds), SIZE)
     assert p.shape == truth.shape
     assert np.mean(iou(p > 0.5, truth) > 0.8) > 0.9
     early = trees.early_agreement(pool)
     assert early[:2].max() < early[2:].min() - 0.2
-    again = Trees(sample_of(truth, labels), folds, 0, pool)
+    again = Trees(sample_of(truth, labels), folds, folds, 0, pool)
     np.testing.assert_array_equal(enlarge(again.probabilities(describe(pixels(truth), BANDS), folds), SIZE), p)
 
 
@@ -229,10 +229,21 @@ def test_trees_learn_nothing_from_unknown_cells(pool):
     values = describe(pixels(truth), BANDS)
     inverted = sample.known & (np.arange(15) < 8)[:, None]
     hidden = Sample(sample.values, sample.cloud, sample.known & ~inverted)
-    found = Trees(hidden, folds, 0, pool).probabilities(values, folds)
+    found = Trees(hidden, folds, folds, 0, pool).probabilities(values, folds)
     assert (iou(enlarge(found, SIZE) > 0.5, truth) > 0.8).all()
     other = Sample(np.where(inverted[..., None], 0, sample.values), sample.cloud ^ inverted, hidden.known)
-    np.testing.assert_array_equal(Trees(other, folds, 0, pool).probabilities(values, folds), found)
+    np.testing.assert_array_equal(Trees(other, folds, folds, 0, pool).probabilities(values, folds), found)
+
+
+def test_scenes_of_empty_labels_do_not_teach_trees_that_cloud_is_rare(pool):
+    truth = clouds(40)
+    labels, folds = truth.copy(), np.arange(40) % 5
+    labels[np.arange(40) % 8 < 3] = False
+    sample = sample_of(truth, labels)
+    p = Trees(sample, folds, folds, 0, pool).probabilities(sample.values[:, None], folds)[:, 0]
+    true = sample_of(truth, truth).cloud
+    assert p[true].mean() > 0.75  # 5/8 of the labels over cloud say so
+    assert p[~true].mean() < 0.05
 
 
 def test_trees_that_know_one_class_say_so(pool):
