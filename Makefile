@@ -1,4 +1,4 @@
-# `make` prints the targets. All of them work in .venv, which they create and bring up to date when it is needed.
+# `make` prints the targets. They use .venv, which they create and update as needed.
 
 PYTHON ?= python3
 # Index of CPU builds of torch, for machines without a GPU if the default index has none. It lacks the pinned versions of
@@ -32,7 +32,7 @@ test: .venv/tested ## lint, type-check, run unit and integration tests (minutes 
 	@$(MAKE) --no-print-directory check
 	@$(PYTEST) tests/unit tests/integration
 
-test-system: .venv/tested ## run the chain, both drivers and the servers: npm, Chromium and SLURM where they are installed
+test-system: .venv/tested ## run the system tests, which use npm, Chromium and SLURM if installed
 	@$(PYTEST) tests/system
 
 test-all: test test-system ## run all tests
@@ -69,15 +69,15 @@ pull: .venv/installed ## fetch the versioned results and mark them as current fo
 	@dvc pull
 	@python workflow/dvc_stage.py mark_current
 
-clean: ## remove what runs made, and nothing else
+clean: ## remove the files that runs have made, and nothing else
 	@$(PYTHON) workflow/clean.py
 
-# Always asked, but touched only when the environment is made: what is installed into it follows.
+# Runs every time, but writes the file only when it creates the environment, so that everything is installed again.
 .venv/pyvenv.cfg: FORCE
 	@$(PYTHON) workflow/environment.py $(if $(filter file,$(origin PYTHON)),,--chosen) $(MAKECMDGOALS)
 FORCE:
 
-# The CPU build of torch comes first where there is no GPU: other packages ask for any torch, and would bring CUDA.
+# Without a GPU, the CPU build of torch is installed first, because other packages accept any torch and would pull in CUDA.
 .venv/installed: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	@echo "installing (several minutes the first time)"
 	@if command -v nvidia-smi >/dev/null; then $(PIP) $(TORCH); \

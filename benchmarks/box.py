@@ -38,7 +38,7 @@ TUNING_RATE = 0.001
 TTA = "none"
 GROUPS = 2
 HELD_OUT = (
-    "`held out`: {} groups of places take turns, so each model has learnt from fewer real chips than the packaged one"
+    "`held out`: places take turns in {} groups, so each model has learned from fewer real chips than the packaged one"
 )
 CARD = """# The packaged cloud model
 

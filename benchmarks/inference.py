@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
+import cloudcover  # noqa: F401  (first: it makes torchvision importable with a CPU build of torch)
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",

@@ -18,7 +18,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
+import cloudcover  # noqa: F401  (first: it makes torchvision importable with a CPU build of torch)
 
 PACKED = 100
 """Number of different chips."""

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
+import cloudcover  # noqa: F401  (first: it makes torchvision importable with a CPU build of torch)
 
 # isort: split
 import torch

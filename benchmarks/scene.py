@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
+import cloudcover  # noqa: F401  (first: it makes torchvision importable with a CPU build of torch)
 
 SIDE, QUICK_SIDE, SEAM_SIDE = 10_980, 2_196, 2_000
 """Height and width of the scene, of that of a quick run, and of the image of the comparison [pixels]."""

@@ -1,8 +1,8 @@
 """Remove what the workflow and its commands have made in the project's own folders: `make clean`.
 
-What a person has put beside it stays: files go by the names that the rules give them, and in folders whose files are
-named by chips, by the lists that the program keeps of them (`.cloudcover`, `files.csv`, `masks.csv`). Links are not
-followed. It needs no library, so that it works without `.venv`.
+Other files in these folders stay: files are selected by the names that the rules give them, and in folders whose files
+are named by chips, by the lists that the program keeps of them (`.cloudcover`, `files.csv`, `masks.csv`). Links are not
+followed. The script needs no library, so that it works without `.venv`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def clean(project: Path) -> None:
 
 
 def _listed(folder: Path) -> set[str]:
-    """Files of the program below a folder, by its record and its tables."""
+    """Find the program's files below a folder by its record and its tables."""
     found = set()
     if (folder / ".cloudcover").is_file():
         # A name need not be text, and may hold any character but a line feed.

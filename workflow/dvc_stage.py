@@ -3,7 +3,7 @@
 python workflow/dvc_stage.py run RULE TARGET...   the cmd of a stage in dvc.yaml
 python workflow/dvc_stage.py code                 write workflow/code.yaml, the fingerprints of what the rules run
 python workflow/dvc_stage.py commit               after `snakemake`: record its results in dvc.lock
-python workflow/dvc_stage.py mark_current         after `dvc pull` or `dvc checkout`: tell Snakemake that all is current
+python workflow/dvc_stage.py mark_current         after `dvc pull` or `dvc checkout`: mark results as current
 
 A target is a file, or the folder of a run below models, which stands for the models of all its folds.
 """

@@ -63,10 +63,10 @@ def check(goals: set) -> None:  # type: ignore[type-arg]  # older Pythons read t
 
 
 def make_environment(chosen: bool) -> None:
-    """Make `.venv` if there is none, if it does not work, or if another Python was chosen.
+    """Create `.venv` if there is none, if it does not work, or if another Python was chosen.
 
     Raises:
-        SetupError: This Python is not supported or cannot make environments, or `.venv` is something else.
+        SetupError: This Python is not supported or cannot create environments, or `.venv` is something else.
     """
     found = version_of(VENV / "bin" / "python")
     if found and (found == sys.version_info[:2] or not chosen):
@@ -78,18 +78,20 @@ def make_environment(chosen: bool) -> None:
             "name one, such as `make demo PYTHON=python3.12`"
         )
     if VENV.is_symlink() or (VENV.exists() and not (VENV / "pyvenv.cfg").is_file() and any(VENV.iterdir())):
-        raise SetupError(f"{VENV.resolve()} is no environment that make has made: move it")
-    print("creating .venv" if not VENV.exists() else "creating .venv anew: it was broken, or of another Python")
+        raise SetupError(f"{VENV.resolve()} was not created by make: move it")
+    print("creating .venv" if not VENV.exists() else "creating .venv again: it was broken, or of another Python")
     shutil.rmtree(str(VENV), ignore_errors=True)
     done = subprocess.run([sys.executable, "-m", "venv", str(VENV)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode or not version_of(VENV / "bin" / "python"):
         shutil.rmtree(str(VENV), ignore_errors=True)
         reason = done.stdout.decode(errors="replace").strip()
-        raise SetupError(f"{sys.executable} cannot make an environment (Debian: `apt install python3-venv`): {reason}")
+        raise SetupError(
+            f"{sys.executable} cannot create an environment (Debian: `apt install python3-venv`): {reason}"
+        )
 
 
 def version_of(python: Path) -> tuple:  # type: ignore[type-arg]
-    """Version of an environment's Python, major and minor; empty if it does not run or has no pip."""
+    """Return the version of an environment's Python, major and minor; empty if it does not run or has no pip."""
     program = "import sys, pip; print(*sys.version_info[:2])"
     try:
         done = subprocess.run([str(python), "-I", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -19,7 +19,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import cloudcover  # noqa: F401  (first: it makes torchvision importable beside a CPU build of torch)
+import cloudcover  # noqa: F401  (first: it makes torchvision importable with a CPU build of torch)
 
 # isort: split
 with suppress(ImportError):  # a machine that only runs Snakemake needs none

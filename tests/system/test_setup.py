@@ -90,7 +90,7 @@ def test_a_broken_environment_is_made_anew_and_installed_into(tmp_path: Path, re
             (folder / ".venv/bin/python").unlink()
             (folder / ".venv/bin/python").symlink_to("/nowhere/python3")
     assert not works(folder) if broken == "pip" else True
-    assert "creating .venv anew" in make(folder, ".venv/installed")
+    assert "creating .venv again" in make(folder, ".venv/installed")
     assert works(folder)
     assert (folder / "seen").exists()
 
@@ -104,7 +104,7 @@ def test_a_folder_of_somebody_else_is_not_taken_for_a_broken_environment(tmp_pat
         (folder / ".venv").symlink_to(mine)
     else:
         mine.rename(folder / ".venv")
-    assert "is no environment that make has made: move it" in make(folder, ".venv/installed", check=False)
+    assert "was not created by make: move it" in make(folder, ".venv/installed", check=False)
     assert (folder / ".venv/notes.txt").read_text() == "mine"
 
 

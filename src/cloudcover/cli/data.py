@@ -1,4 +1,4 @@
-"""`cloudcover download` and `cloudcover verify`: manage the files in `data/raw` by hand."""
+"""`cloudcover download` and `cloudcover verify`: fetch and check the files in `data/raw`."""
 
 from __future__ import annotations
 

@@ -50,13 +50,14 @@ import click
 def tune(trials: int, steps: int | None, held_out: tuple[int, ...], params_file: Path, data: Path, study: Path) -> None:
     """Search for the strength of augmentation by short trainings.
 
-    Run the workflow up to data/folds.csv first. Each trial trains on clean labels and is judged on the held-out fold.
-    The first trial uses the augmentation in the parameters. The figure of the best trial is optimistic, because the
-    trial was chosen by it. Put its values into params.yaml, rerun the workflow, and decide with `cloudcover compare`.
+    Run the workflow up to data/labels/manifest.csv first. Each trial trains on clean labels and is evaluated on the
+    held-out fold. The first trial uses the augmentation in the parameters. The figure of the best trial is optimistic,
+    because the trial was chosen by it. Put its values into params.yaml, rerun the workflow, and decide with
+    `cloudcover compare`.
 
     \b
     Examples:
-      snakemake --cores 2 data/folds.csv
+      snakemake --cores 2 data/labels/manifest.csv
       cloudcover tune --trials 30 --steps 100
     """  # noqa: D301
     import logging

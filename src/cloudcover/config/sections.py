@@ -136,7 +136,7 @@ class SyntheticParams(Section):
     coarse: Share = Field(0.0, description="share of scenes with 30 m pixels; the rest have 10 m [0-1]")
     extremes: Share = Field(
         0.0,
-        description="share of locations with snow, ice, bright water or salt, and share of scenes with dark, very "
+        description="share of locations with snow and ice, open sea, or salt; half as many scenes each have dark, very "
         "thin, or smooth and towering clouds [0-1]",
     )
 
@@ -211,8 +211,8 @@ class ModelParams(Section):
     border: int = Field(
         16,
         ge=0,
-        description="mirrored pixels that the network adds around a chip, because zero padding turns its border into "
-        "cloud; height and width are rounded up to multiples of 32 [pixels]",
+        description="mirrored pixels that the network adds around a chip, because zero padding causes false cloud at "
+        "its border; height and width are rounded up to multiples of 32 [pixels]",
     )
 
     @model_validator(mode="after")
@@ -280,7 +280,7 @@ class TrainingParams(Section):
 
 
 class ComputeParams(Section):
-    """The hardware that networks run on; it changes results only within rounding."""
+    """The hardware that networks run on; it changes results only through the order and precision of sums."""
 
     threads: int = Field(
         1, ge=1, description="CPU threads per training; concurrent trainings share the available cores"

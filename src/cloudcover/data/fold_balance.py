@@ -24,13 +24,13 @@ def balance(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams, seed:
     """Measure how evenly the size of folds and each criterion are distributed.
 
     The measure is the share of all chips that would have to change folds for an even distribution of a criterion. It is
-    the total-variation distance of each value's chips over the folds from 1 / number, averaged over the values by
-    chips,
+    the total-variation distance of each value's chips over the folds from 1 / number, averaged over the values and
+    weighted by chips,
 
         spread = sum_v sum_k |n_vk - n_v / number| / (2 n)
 
-    with n_vk chips of value v in fold k. 0 is even, 1 - 1 / number is every value in one fold. Chips of the test part
-    are excluded.
+    with n_vk chips of value v in fold k. 0 is even; at 1 - 1 / number, every value is in a single fold. Chips of the
+    test part are excluded.
 
     Args:
         folds: Table by `tables.FOLDS` for the same chips.

@@ -133,7 +133,9 @@ def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None
         )
     parts = test.groupby(chips["location"].to_numpy()).nunique()
     if len(leaks := parts.index[parts > 1]):
-        raise LeakError(f"{len(leaks)} locations are in the test part and in folds{_shown(leaks)}")
+        raise LeakError(
+            f"{len(leaks)} locations are in the test part and in folds{_shown(leaks)}; make the folds again"
+        )
     scene = scene.set_axis(chips.index)[~test]
     folds, chips = folds[~test], chips[~test]
     numbers = set(folds["fold"])
@@ -146,7 +148,9 @@ def check(folds: pd.DataFrame, chips: pd.DataFrame, params: FoldsParams) -> None
         spread = folds["fold"].groupby(group.to_numpy()).nunique()
         leaks = spread.index[spread > 1]
         if len(leaks):
-            raise LeakError(f"{len(leaks)} {params.group}s are in more than one fold{_shown(leaks)}")
+            raise LeakError(
+                f"{len(leaks)} {params.group}s are in more than one fold{_shown(leaks)}; make the folds again"
+            )
 
 
 # --- chips, groups and strata ---------------------------------------------------------------------------------------

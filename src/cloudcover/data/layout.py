@@ -121,7 +121,7 @@ def differences(root: Path, manifest: pd.DataFrame) -> dict[str, str]:
 
 
 def refuse_unusable(file: Path) -> None:
-    """Refuse an unreadable file, or an image whose meaning depends on a file beside it, which would not be copied.
+    """Refuse an unreadable file, or an image whose meaning depends on another file, which would not be copied.
 
     A `.aux.xml` that contains only statistics is ignored.
 

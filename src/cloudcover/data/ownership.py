@@ -64,7 +64,7 @@ def _inside(inner: Path, outer: Path) -> bool:
 
 
 def refuse_other_file(path: Path, table: tables.Table) -> None:
-    """Refuses to replace a file by a table, unless it is one of the same kind (`FolderError`)."""
+    """Refuse to replace a file by a table, unless it is one of the same kind (`FolderError`)."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace", newline="") as file:

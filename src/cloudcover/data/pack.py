@@ -292,8 +292,8 @@ def _refuse_255_masks(index: pd.DataFrame) -> None:
     if doubtful := undeclared if unknown else undeclared + declared:
         raise PackError(
             f"{len(doubtful)} labels hold 255, which means unknown, but no 1, and {len(cloudy)} labels hold a 1: "
-            f"{listed(doubtful)} look like 0/255 masks; write cloud as 1. If 255 is unknown in them, the files must "
-            "say so (`gdal_edit.py -a_nodata 255 FILE`), and a label with cloud must hold 255, too; else remove them"
+            f"{listed(doubtful)} look like 0/255 masks; write cloud as 1. If 255 means unknown in them, declare it in "
+            "the files (`gdal_edit.py -a_nodata 255 FILE`); a label with cloud must then hold 255, too. Or remove them"
         )
     if declared:
         log.warning(

@@ -217,7 +217,7 @@ def _refuse_extremes(valid: NDArray[Any], factor: float, shift: float, says: Sto
     if smallest < SMALLEST:
         raise ValueError(
             f"has the scale {says.scale:g} and the offset {says.offset:g}, by which its smallest value {valid.min()} "
-            f"would be {smallest} DN: if it marks pixels without data, say so with "
+            f"would be {smallest} DN: if it marks pixels without data, declare it with "
             f"`gdal_edit.py -a_nodata {valid.min()} FILE`"
         )
 

@@ -1,8 +1,8 @@
 """The quality of pseudo-labels against true masks, over the pixels used for training and over all pixels.
 
 Confident pixels are mostly right by selection, and chips full of cloud dominate sums of pixels. So there are also
-figures over all pixels, figures by band of true cover, and figures of the run before, which had never seen the
-pseudo-labels: a label teaches nothing that this run knew already.
+figures over all pixels, figures by band of true cover, and figures of the run before, which had not learned the
+pseudo-labels: pixels that it predicted in the same way teach nothing new.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class JudgedRound:
     Attributes:
         pseudo: The pseudo-labels.
         own: Out-of-fold predictions of the round, from which they were made.
-        before: Out-of-fold predictions of the run before, which had never seen them.
+        before: Out-of-fold predictions of the run before, which had not learned them.
         tta: Policy of these predictions.
         truth: The true masks.
         store: The packed chips.

@@ -103,7 +103,7 @@ def _refuse_255_masks(folder: Path, seen: _Seen) -> None:
         text = f"{seen.cloudy} masks in {folder} hold a 1, and {len(names)} only 0 and 255, such as {names[0]}"
         if doubt == UNDECLARED:
             raise ValueError(
-                f"{text}: write cloud as 1; if 255 is unknown in them, let the files say so: "
+                f"{text}: write cloud as 1; if 255 means unknown in them, declare it in the files: "
                 "`gdal_edit.py -a_nodata 255 FILE`"
             )
         if not seen.unknown:

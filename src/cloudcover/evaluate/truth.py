@@ -53,7 +53,7 @@ def evaluate_truth(
         `known` (whether there are true masks). If so, also the figures of each run on the true masks of the test part,
         the gain over the baseline, `closed_gap` (where there is an oracle: gain, gap and the closed share,
         see `gap.closed_share`), `labels` (the first verdicts and the audit, outside the test part), and `rounds`: the
-        verdicts and pseudo-labels of each (`pseudo.JudgedRound`). Beside it `tables.COUNTS`.
+        verdicts and pseudo-labels of each (`pseudo.JudgedRound`). The second result is `tables.COUNTS`.
     """
     if truth.table.empty:
         return {"known": False}, tables.COUNTS.empty()

@@ -20,7 +20,7 @@ two: a positive one of weight c w and a negative one of weight (1 - c) w with th
 set in which every pixel is repeated with labels in the proportion c, so nothing is rounded to a class, hard labels are
 the special case, and the hinge stays convex. (A mean of the losses of both hard labels is not defined for one pixel,
 and for all labels at once it would be a mean over 2^pixels sets.) As with hard labels that contradict each other, the
-minimum is a mask and not the probability c: the cross-entropy beside it in `bce_lovasz` calibrates.
+minimum is a mask and not the probability c: in `bce_lovasz`, the added cross-entropy calibrates.
 
 The histogram needs no order inside narrow bins of errors: with a histogram of the errors for each class, (p, n) above
 a bin and (p', n') with the bin follow from suffix sums. The step of J over the bin is shared among its pixels: the

@@ -36,7 +36,7 @@ class BundleMasks:
     """The bundle's masks of the test part, exactly as delivered.
 
     Args:
-        index: Table by `tables.OOF`, beside `masks.npy`.
+        index: Table by `tables.OOF`, in the folder of `masks.npy`.
     """
 
     def __init__(self, index: Path) -> None:

@@ -22,7 +22,7 @@ class TrueMasks:
     soft = False
 
     def __init__(self, manifest: Path) -> None:
-        """Read the table; the masks are beside it."""
+        """Read the table; the masks are in its folder."""
         self._root = manifest.parent
         self.table = tables.TRUTH.read(manifest).set_index("chip_id", drop=False)
 

@@ -1,8 +1,7 @@
 """Mirrored borders, which networks see instead of zero padding.
 
-The zero padding of convolutions turns about half of the clear pixels in a chip's two outermost rows into cloud; with
-mirrored pixels they are clear (docs/real_chips.md). The sides of a network's input must be multiples of 32 in any case,
-so every network pads its own input, and no other code does.
+The zero padding of convolutions causes false cloud in a chip's outermost pixels (docs/real_chips.md). The sides of a
+network's input must be multiples of 32 in any case, so every network pads its own input, and no other code does.
 """
 
 from __future__ import annotations

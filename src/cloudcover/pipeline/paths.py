@@ -9,7 +9,7 @@ from cloudcover.config.runs import FINAL, MANIFEST, ORACLE, is_round, member_of
 from cloudcover.config.sections import DataParams
 
 PSEUDO_ARRAYS = {"hard": "masks.npy", "soft": "probabilities.npy"}
-"""The array beside a table of pseudo-labels, by the targets of the next training."""
+"""Array that belongs to a table of pseudo-labels, by the targets of the next training."""
 
 
 def fold_of(path: Path) -> int:

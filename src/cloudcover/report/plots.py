@@ -22,7 +22,7 @@ SERIES = ("#040404", "#050505", "#060606", "#070707", "#080808")
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line"} | {c: f"series{i}" for i, c in enumerate(SERIES, 1)}
 """Placeholder colours that `_svg` replaces by the page's CSS variables."""
 LONGEST_NAME = 28
-"""Maximum length of a name beside an axis; longer names would leave no room for the plot."""
+"""Maximum length of a name at an axis; longer names would leave no room for the plot."""
 
 _STYLE: Any = {
     "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
@@ -177,7 +177,7 @@ def _words(name: str) -> str:
 
 
 def _shortened(names: Iterable[str]) -> list[str]:
-    """Shorten names to fit beside an axis; the page's tables show them in full."""
+    """Shorten names to fit at an axis; the page's tables show them in full."""
     return [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
 
 

@@ -1,5 +1,5 @@
 // The review page. The server filters, orders, renders and saves; this file shows and takes keys.
-// A verdict is shown at once and saved behind the reviewer's back: jobs are sent one after the other, kept over a
+// A verdict is shown at once and saved in the background: jobs are sent one after the other, kept over a
 // reload, and sent again when the server comes back.
 
 const VERDICTS = { b: "bad", c: "clean", u: "unsure", x: "" };
@@ -9,7 +9,7 @@ const COLOURS = Object.fromEntries(["label", "prediction", "both", "unknown", "g
 const ZOOMS = [1, 3, 9], LARGEST_ZOOM = 32;
 const CELLS = [150, 230], GAP = 12, CAPTION = 22; // a grid's cell, least and largest width [CSS pixels]
 const AHEAD = 4; // chips fetched before they are asked for
-const TRIES = 5; // how often a change is sent again that the server could not save
+const TRIES = 5; // repetitions of a change that the server could not save
 const KEPT = 24; // chips whose pictures stay in memory
 
 const find = (selector, root = document) => root.querySelector(selector);
@@ -44,9 +44,9 @@ async function get(address) {
   return response;
 }
 
-/** What the server says, also if it is no JSON. */
+/** Returns the server's answer, even if it is not JSON. */
 async function answerOf(response) {
-  return response.json().catch(() => ({ error: `the server answers ${response.status} ${response.statusText}` }));
+  return response.json().catch(() => ({ error: `the server answered ${response.status} ${response.statusText}` }));
 }
 
 async function post(address, body) {
@@ -80,7 +80,7 @@ function recall() {
   saving.changes = kept.version === session.version ? kept.changes : []; // a new server knows no old change
 }
 
-/** Sends what waits, in order. */
+/** Sends the waiting jobs, in order. */
 async function save() {
   if (saving.busy) return;
   saving.busy = true;
@@ -95,9 +95,9 @@ async function save() {
       await new Promise((resolve) => setTimeout(resolve, 700));
       continue;
     }
-    if (answer.status >= 500) { // a broken file, a full disk: nothing is lost, but somebody has to mend it
+    if (answer.status >= 500) { // a broken file, a full disk: nothing is lost, but a person must repair it
       saving.offline = true;
-      say(`Not saved yet: ${saving.jobs.length}. ${answer.error}. ${refused < TRIES ? "" : "Mend it, then reload the page or judge the next label."}`, true);
+      say(`Not saved yet: ${saving.jobs.length}. ${answer.error}. ${refused < TRIES ? "" : "Repair it, then reload the page or judge the next label."}`, true);
       if (++refused > TRIES) break;
       await new Promise((resolve) => setTimeout(resolve, 700));
       continue;
@@ -125,7 +125,7 @@ async function save() {
   saving.busy = false;
 }
 
-/** Takes over what the server knows: chip -> [verdict, time]. */
+/** Adopts the server's verdicts: chip -> [verdict, time]. */
 function adopt(rows) {
   for (const [id, seen] of Object.entries(rows)) {
     for (const job of saving.jobs) if (id in job.seen) job.seen[id] = seen;
@@ -149,7 +149,7 @@ tabs.onmessage = ({ data }) => {
 function judge(verdict) {
   const items = view === "grid" && selected.size ? chips.filter((item) => selected.has(item.id)) : chips.slice(at, at + 1);
   if (!items.length) return;
-  if (view === "single" && shown?.id !== items[0].id) return say("Not judged: the chip was not shown yet.", true);
+  if (view === "single" && shown?.id !== items[0].id) return say("Not judged: the chip has not been shown yet.", true);
   saving.jobs.push({
     chips: items.map((item) => item.id), verdict, reason: verdict ? note.value : "",
     seen: Object.fromEntries(items.map((item) => [item.id, item.seen])),
@@ -158,7 +158,7 @@ function judge(verdict) {
   note.value = "";
   remember();
   save();
-  say(items.length > 1 ? `${items.length} chips: ${verdict || "verdict taken away"}` : `${items[0].id}: ${verdict || "verdict taken away"}`);
+  say(items.length > 1 ? `${items.length} chips: ${verdict || "verdict removed"}` : `${items[0].id}: ${verdict || "verdict removed"}`);
   items.forEach((item) => markCell(item.id));
   selected.clear();
   if (verdict) go(nextUnjudged(chips.indexOf(items.at(-1))));
@@ -174,7 +174,7 @@ function nextUnjudged(from) {
 async function undo() {
   if (saving.jobs.length) return say("Not saved yet: undo is possible afterwards.", true);
   const change = saving.changes.pop();
-  if (change === undefined) return say("Nothing to undo: X takes a verdict away.");
+  if (change === undefined) return say("Nothing to undo: X removes a verdict.");
   let answer;
   try {
     answer = await post("/api/undo", { change });
@@ -262,7 +262,7 @@ function paint(masks, side, kinds) {
   return canvas;
 }
 
-/** Draws a chip into a canvas; returns where the chip lies in it, for the pointer. */
+/** Draws a chip into a canvas; returns its position in it, for the pointer. */
 function draw(canvas, chip, name, width = 1.6, view = { factor: 1, x: 0.5, y: 0.5 }) {
   const ratio = devicePixelRatio, w = Math.round(canvas.clientWidth * ratio), h = Math.round(canvas.clientHeight * ratio);
   if (!w || !h) return null;
@@ -302,7 +302,7 @@ function draw(canvas, chip, name, width = 1.6, view = { factor: 1, x: 0.5, y: 0.
 
 // ------------------------------------------------------------------------------------------------------ single view
 
-/** Goes to a place of the list and shows it in the view of the moment. */
+/** Moves to a place of the list and shows it in the current view. */
 function go(place) {
   at = Math.max(0, Math.min(place, chips.length - 1));
   Object.assign(zoom, { factor: 1, x: 0.5, y: 0.5 });
@@ -324,7 +324,7 @@ async function showChip() {
   } catch (error) {
     return say(`${item.id} cannot be shown: ${error.message}`, true);
   }
-  if (chips[at] !== item || view !== "single") return; // the reviewer has gone on
+  if (chips[at] !== item || view !== "single") return; // the reviewer has moved on
   shown = { id: item.id, picture: loaded };
   redraw();
   document.body.dataset.drawn = item.id;
@@ -334,7 +334,7 @@ async function showChip() {
   for (let i = 1; i <= AHEAD; i++) if (chips[at + i]) picture(chips[at + i].id).catch(() => {});
 }
 
-/** Says why there is nothing to show. */
+/** Explains why there is nothing to show. */
 function fail(error) {
   showNothing();
   find("#single").classList.add("empty");
@@ -353,7 +353,7 @@ function showNothing() {
   find("#scene").textContent = "R removes them.";
 }
 
-/** Draws the panels, or the cells of the grid, anew: after another zoom, layer or size. */
+/** Redraws the panels, or the cells of the grid, after a change of zoom, layer or size. */
 function redraw() {
   all("footer [id^=layer]").forEach((name) => name.classList.toggle("on", !hidden && layers[name.id.slice(6)]));
   if (view === "grid") return all("#cells .cell").forEach(drawCell);
@@ -394,7 +394,7 @@ async function showDetails(id) {
   try {
     known = await (await get(`/api/chips/${encodeURIComponent(id)}`)).json();
   } catch (error) {
-    return say(`Nothing is known of ${id}: ${error.message}`, true);
+    return say(`The details of ${id} cannot be shown: ${error.message}`, true);
   }
   if (chips[at] !== item || view !== "single") return;
   find("#scene").textContent = `${known.location || "location unknown"} · ${time(known.scene.slice(known.location.length + 1))}`;
@@ -487,7 +487,7 @@ function cell(id, inGrid = false) {
 }
 
 async function drawCell(made) {
-  const loaded = await picture(made.dataset.chip, true).catch(() => null); // a server that is away is told elsewhere
+  const loaded = await picture(made.dataset.chip, true).catch(() => null); // a missing server is reported elsewhere
   if (loaded && made.isConnected) draw(find("canvas", made), loaded, colours === "false" ? "false" : "true", 1.1);
   made.dataset.drawn = loaded !== null;
 }
@@ -548,7 +548,7 @@ async function list(keep = chips[at]?.id) {
   } catch (error) {
     return fail(error);
   }
-  if (mine !== listing) return; // the filters have changed meanwhile
+  if (mine !== listing) return; // the filters have changed in the meantime
   chips = found.chips.map(([id, suspicion, verdict, time]) => ({ id, suspicion, verdict, seen: [verdict, time] }));
   byId = new Map(chips.map((item) => [item.id, item]));
   for (const job of saving.jobs) for (const id of job.chips) if (byId.has(id)) byId.get(id).verdict = job.verdict;
@@ -584,7 +584,7 @@ filters.addEventListener("pointerdown", () => { byPointer = true; });
 filters.addEventListener("keydown", () => { byPointer = false; });
 filters.addEventListener("change", (event) => {
   if (event.target.name === "location") fillFilters();
-  if (byPointer) event.target.blur(); // with the keyboard, letters go on choosing until Esc or Enter
+  if (byPointer) event.target.blur(); // with the keyboard, letters keep selecting until Esc or Enter
   list();
 });
 

@@ -64,7 +64,7 @@ def only_writer(path: Path) -> AbstractContextManager[None]:
     """
     file = path.resolve()
     if file.exists() and not os.access(file, os.W_OK):
-        raise PermissionError(errno.EACCES, "it is read-only: `chmod u+w` it to add verdicts", str(path))
+        raise PermissionError(errno.EACCES, "it is read-only: `chmod u+w` makes it writable", str(path))
     return hold(file.with_name(f".{file.name}.lock"), f"another review is open on {path}")
 
 

@@ -22,7 +22,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it into place when the block ends without an error.
+    """Yield a temporary path in the folder of `path`, and rename it into place when the block ends without an error.
 
     Readers see either the old file or the complete new one, which keeps the permissions of the old one. The temporary
     file is removed after an error; after a kill, the next process that writes to the folder removes it. The temporary
@@ -100,7 +100,7 @@ def part_of(target: Path) -> Path:
 
 
 def _mode(path: Path) -> int:
-    """Permissions of a file, or those that a new one gets."""
+    """Return the permissions of a file, or those of a new one."""
     if path.is_file():
         return path.stat().st_mode & 0o777
     umask = os.umask(0)

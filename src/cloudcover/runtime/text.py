@@ -7,7 +7,7 @@ from itertools import islice
 
 
 def listed(names: Collection[object], most: int = 5) -> str:
-    """Join names by commas, at most so many of them: `a, b and 3 more`."""
+    """Join at most `most` names with commas: `a, b and 3 more`."""
     shown = ", ".join(map(str, islice(names, most)))
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
@@ -18,6 +18,6 @@ def plain(text: str) -> str:
 
 
 def named(what: str, lines: Sequence[str], most: int = 20) -> str:
-    """Format a message with one line for each of many things, at most so many of them."""
+    """Format a message with one line per item, for at most `most` of them."""
     more = [f"  and {len(lines) - most} more"] if len(lines) > most else []
     return "\n".join([f"{what}:", *(f"  {line}" for line in lines[:most]), *more])

@@ -1,4 +1,4 @@
-"""Support for importing torchvision beside a torch without CUDA.
+"""Support for importing torchvision with a torch without CUDA.
 
 The torchvision wheel on PyPI is built for CUDA. With a CPU build of torch, its library `_C` does not load. The import
 then fails with "operator torchvision::nms does not exist", because it refers to operators that `_C` would define, and

@@ -1,4 +1,4 @@
-"""The download stage: bring the configured source to `data/raw` and list its files with their hashes."""
+"""The download stage: fetch the configured source to `data/raw`, and list its files with their hashes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def fetch(
     """Fill `raw` in the challenge's layout with its manifest, and `truth` with the true masks, if there are any.
 
     Args:
-        data: Names the source.
-        synthetic: What the synthetic source makes.
+        data: Section that names the source.
+        synthetic: Content of a synthetic set.
         seed: Random seed of the synthetic source.
-        raw: Gets the chips and `files.csv` (`tables.FILES`).
-        truth: Gets `masks.csv` (`tables.TRUTH`), without rows for sources whose truth nobody knows; None: nothing is
-            written, for other sources than the synthetic one.
-        workers: Processes of the synthetic source.
-        recheck: Network sources: read what is there and compare hashes, instead of trusting modification times.
+        raw: Output folder for the chips and `files.csv` (`tables.FILES`).
+        truth: Output folder for `masks.csv` (`tables.TRUTH`), which has no rows unless the source is synthetic; None:
+            no table, not allowed for the synthetic source.
+        workers: Number of processes of the synthetic source.
+        recheck: For network sources, read existing files and compare hashes instead of trusting modification times.
 
     Raises:
-        FolderError: A folder to read from overlaps with `raw` or `truth`, or these hold files of somebody else.
+        FolderError: A folder to read from overlaps with `raw` or `truth`, or these contain other files.
     """
     _refuse_overlaps(data, raw, truth)
     if data.source == "synthetic":
@@ -57,7 +57,7 @@ def fetch(
 
 
 def _refuse_overlaps(data: DataParams, raw: Path, truth: Path | None) -> None:
-    """Refuse to read from folders that are written to, or that hold links into `raw`."""
+    """Refuse to read from folders that are written to, or that contain links into `raw`."""
     path = data.path if data.source in ("local", "archive") else None
     for key, folder in (("data.path", path), ("data.unlabelled", data.unlabelled)):
         if folder:

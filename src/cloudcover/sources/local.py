@@ -37,7 +37,7 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
 
     Raises:
         LayoutError: The folder is not in the challenge's layout, too much of it is not recognised, or files cannot be
-            read or depend on a file beside them. All other files are copied.
+            read or depend on another file. All other files are copied.
         ChipError: Images cannot be cut into tiles. All other images are.
         FolderError: The program would overwrite a file in `raw` that it did not create.
     """
@@ -56,14 +56,14 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
     else:
         paths = list(layout_files(source))
         ownership.reserve(raw, [path.as_posix() for path in paths])
-        bring({source / path: raw / path for path in paths}, params.link)
+        place_all({source / path: raw / path for path in paths}, params.link)
         wanted = set(paths)
     ownership.prune(raw, [path.as_posix() for path in wanted])
     remove_empty_folders(raw)
     return wanted
 
 
-def bring(files: Mapping[Path, Path], how: str) -> None:
+def place_all(files: Mapping[Path, Path], how: str) -> None:
     """Place files at their targets, and report unusable ones at the end.
 
     Args:

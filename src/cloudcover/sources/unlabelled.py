@@ -15,7 +15,7 @@ from cloudcover.data.chips import stem_of
 from cloudcover.data.layout import UNLABELLED, LayoutError, hashed, read_metadata, visible
 from cloudcover.data.strays import refuse_strays, stray_bands
 from cloudcover.runtime.text import listed
-from cloudcover.sources.local import bring
+from cloudcover.sources.local import place_all
 
 
 def add(params: DataParams, raw: Path) -> None:
@@ -27,7 +27,7 @@ def add(params: DataParams, raw: Path) -> None:
 
     Raises:
         LayoutError: The folder contains no chip, or one with the id of a chip of the set (ignoring case); too much of
-            it is not recognised; or files cannot be used, see `local.bring`.
+            it is not recognised; or files cannot be used, see `local.place_all`.
         FolderError: The program would overwrite a file in `raw` that it did not create.
     """
     source = Path(str(params.unlabelled))
@@ -48,6 +48,6 @@ def add(params: DataParams, raw: Path) -> None:
     ownership.reserve(raw, [path.as_posix() for path in (table, *targets.values())])
     rows = {"chip_id": chips, "location": chips, "datetime": "", "cloudpath": ""}
     tables.METADATA.write(pd.DataFrame(rows), raw / table)
-    bring({file: raw / target for file, target in targets.items()}, params.link)
+    place_all({file: raw / target for file, target in targets.items()}, params.link)
     manifest = tables.FILES.read(raw / "files.csv")
     tables.FILES.write(pd.concat([manifest, hashed(raw, [table, *targets.values()], UNLABELLED)]), raw / "files.csv")

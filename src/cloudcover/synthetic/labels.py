@@ -85,7 +85,7 @@ def _swapped(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> 
 
 
 def _shifted(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """Shift the label by a fifth to half of the chip, repeating the border."""
+    """Shift the label by 15 to 50 % of the chip's side, repeating the border."""
     size = len(label)
     angle, length = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.15, 0.5)
     index = np.arange(size)
@@ -120,7 +120,7 @@ def _artefact(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) ->
 
 
 def _stripes(label: Mask, chip: Chip, other: Mask, rng: np.random.Generator) -> Mask:
-    """Invert stripes along one border of the chip."""
+    """Draw stripes along one border: cloud on a mostly clear chip, clear on a mostly cloudy one."""
     size = len(label)
     period = int(rng.integers(4, max(6, size // 8)))
     depth = int(size * rng.uniform(0.3, 1.0))

@@ -136,8 +136,8 @@ class Variety:
     Attributes:
         toa: Share of scenes in top-of-atmosphere reflectance [0-1].
         coarse: Share of scenes with pixels of 30 m [0-1].
-        extremes: Share of sites with snow and ice, sea, or salt, and of scenes with dark, very thin, or smooth and
-            towering clouds [0-1].
+        extremes: Share of sites with snow and ice, sea, or salt; half this share of scenes each have dark, very thin,
+            or smooth and towering clouds [0-1].
         grounds: Number of ground surfaces per site, which its scenes show in turn.
     """
 

@@ -316,5 +316,5 @@ def _check(step: tuple[Tensor, int, list[str]] | None, epoch: int) -> None:
     if not math.isfinite(float(loss)):
         raise NotFiniteError(
             f"the loss is {float(loss)} in epoch {epoch}, batch {index}, chips {', '.join(chips)}: "
-            "lower training.learning_rate, or look at these chips; the last good checkpoint is kept"
+            "lower training.learning_rate, or check these chips; the last good checkpoint is kept"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from cloudcover.config.sections import Logger
 
 Row = Mapping[str, float]
-"""Function that records a row of `tables.HISTORY`: figures by name, including `epoch`."""
+"""A row of `tables.HISTORY`: figures by name, including `epoch`."""
 
 
 class LoggerError(ValueError):

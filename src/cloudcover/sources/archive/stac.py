@@ -26,7 +26,7 @@ class Item(NamedTuple):
     Attributes:
         datetime: ISO 8601 text, or empty.
         centre: Longitude and latitude [degrees], or None.
-        source: Of a label's item: the chip that its link `rel=source` names; else empty.
+        source: For the item of a label, the chip named by its link `rel=source`; otherwise empty.
     """
 
     datetime: str
@@ -35,7 +35,7 @@ class Item(NamedTuple):
 
 
 def parse_item(text: bytes, name: str) -> Item:
-    """Read an item from JSON; `ArchiveError` names it by `name` if it is none."""
+    """Read an item from JSON; raise `ArchiveError`, which names it by `name`, if it is not one."""
     try:
         item = json.loads(text)
         datetime = item["properties"].get("datetime") or ""
@@ -51,7 +51,7 @@ def parse_item(text: bytes, name: str) -> Item:
 
 
 def locations(items: Mapping[K, Item]) -> dict[K, str]:
-    """Name the location of each chip, which the archives don't: `lon32.5_lat-2.7`, the mean centre of its chips.
+    """Name the location of each chip, because the archives do not: `lon32.5_lat-2.7`, the mean centre of its chips.
 
     A chip is at the location of every chip less than a quarter of a degree away: so no image is cut in two, and folds
     that keep locations together keep neighbours together. An item without an extent has no location.

@@ -1,4 +1,4 @@
-"""The set as Radiant MLHub handed it out: four tar.gz files with STAC items, local or by URL.
+"""The set as published by Radiant MLHub: four tar.gz files with STAC items, local or by URL.
 
 An archive is read twice. The first pass looks at every member and writes nothing: it refuses what could harm, and
 learns the chips from the STAC items. The second unpacks what is missing, to names that this project makes itself.
@@ -64,7 +64,7 @@ class Archives:
         self._open: dict[str, Iterator[tuple[tarfile.TarInfo, IO[bytes]]]] = {}
 
     def files(self) -> dict[str, Listed]:
-        """Read the archives, or what is known of them from an earlier run; keys are `ARCHIVE!MEMBER`.
+        """List the files of the archives, by reading them or from an earlier run; keys are `ARCHIVE!MEMBER`.
 
         Raises:
             ArchiveError: An archive has another MD5, is refused by `tar.members` or is not laid out as expected.
@@ -93,7 +93,7 @@ class Archives:
         return listing
 
     def fetch(self, key: str, part: Path) -> None:
-        """Write a table, or unpack a member; those of an archive must be asked for in the order of the listing."""
+        """Write a table, or unpack a member; members of an archive must be requested in the order of the listing."""
         if key in self._tables:
             tables.METADATA.write(self._tables[key], part)
             return
@@ -141,7 +141,7 @@ class Archives:
 
 
 def inspect(path: Path) -> tuple[dict[str, Item], Images]:
-    """Find the items of an archive by chip, and its images, without writing a byte.
+    """Find the items of an archive by chip, and its images, without writing anything.
 
     Raises:
         ArchiveError: See `tar.members`; or no images, one without a STAC item, or two for one path.
@@ -189,7 +189,7 @@ def _download(web: WebFolder, path: Path) -> None:
 
 
 def _checksums(path: Path) -> dict[str, str]:
-    """Read lines of md5sum: `<32 digits>  <name>`; raises `ArchiveError`."""
+    """Read lines in the format of md5sum, `<32 digits>  <name>`; raise `ArchiveError` for others."""
     try:
         found = re.findall(r"^([0-9a-f]{32}) [ *](.*\S)", path.read_text(encoding="utf-8-sig"), re.MULTILINE)
     except (OSError, UnicodeDecodeError) as error:

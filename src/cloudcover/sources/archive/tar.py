@@ -20,14 +20,14 @@ _CHUNK = 1 << 20
 
 
 class BoundedGzip(gzip.GzipFile):
-    """A gzip file that can't blow up: neither the sum of its bytes nor a single read is without limit."""
+    """A gzip file with limits on its total size and on each read, against decompression bombs."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.limit = max(_LEAST_LIMIT, _GROWTH * path.stat().st_size)
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read at most `size` bytes; raises `ArchiveError` for more than the limits."""
+        """Read at most `size` bytes; raise `ArchiveError` beyond the limits."""
         if size is None or not 0 <= size <= _CHUNK:
             raise ArchiveError(f"{self.name}: refused, a header claims {size} bytes")
         if self.tell() + size > self.limit:
@@ -40,7 +40,7 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
 
     Raises:
         ArchiveError: An absolute name, a name with `..`, a link, a device, a member that is too large, a
-            decompression bomb, or an archive that is cut off or damaged.
+            decompression bomb, or an archive that is truncated or damaged.
     """
     try:
         with BoundedGzip(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:

@@ -1,4 +1,4 @@
-"""Whether files fit on the disk, and whether what has arrived is what should be there."""
+"""Checks of the disk space and of fetched files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def check(part: Path, path: str, length: int | None = None) -> int:
 
     Args:
         part: The file: a table, or a whole single-band TIFF of uint8 for labels, uint16 for bands.
-        path: In the challenge's layout.
-        length: Expected length [bytes], if it is known.
+        path: Path in the challenge's layout.
+        length: Expected length [bytes]; None if unknown.
 
     Raises:
-        DownloadError: Another length, an error page, another kind of TIFF, or pixels missing.
+        DownloadError: The length is wrong, or it is an error page, another kind of TIFF, or lacks pixels.
     """
     size = part.stat().st_size
     with part.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A set on the network, file by file: find what is missing, fetch it side by side, and list all of it."""
+"""A set on the network, file by file: find missing files, fetch them concurrently, and list the whole set."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def open_store(params: DataParams, raw: Path) -> Store:
     """Return the container, bucket, web folder or archives given by the parameters and the environment.
 
     Raises:
-        SecretError: No SAS where one is named, or a token without an address.
-        DownloadError, ArchiveError: An address that fits no container or bucket, or an unreadable `data.checksums`.
+        SecretError: A named SAS is missing, or there is a token without an address.
+        DownloadError, ArchiveError: The address is no container or bucket, or `data.checksums` is unreadable.
     """
     if params.source == "archive":
         return Archives(params, raw)
@@ -58,16 +58,16 @@ def open_store(params: DataParams, raw: Path) -> Store:
 
 
 def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
-    """Bring the chips that `params` asks for from a source on the network, or from archives, into `raw`.
+    """Fetch the chips selected by `params` from a source on the network, or from archives, to `raw`.
 
-    What `raw` has from an earlier run is kept, what the selection does not name is removed, and `files.csv` is written
-    at the end. With `recheck` the files that are there are read and compared, and no modification time is trusted.
+    Files of an earlier run are kept, those outside the selection are removed, and `files.csv` is written at the end.
+    With `recheck`, existing files are read and compared, and no modification time is trusted.
 
     Raises:
         DownloadError: A file cannot be fetched or is not the expected one, or the disk is too small.
-        LayoutError: The set has no metadata, see `layout.read_metadata`, or too many files that are no labels.
+        LayoutError: The set has no metadata, see `layout.read_metadata`, or too many unrecognised files.
         FolderBusyError: Another download works in `raw`.
-        FolderError: A file in `raw` that is somebody else's would be overwritten.
+        FolderError: A file in `raw` that the program did not create would be overwritten.
         SubsetError, SecretError, ArchiveError: See `subset.select`, `open_store` and `archive.store`.
     """
     store, work = open_store(params, raw), raw / WORK
@@ -95,9 +95,9 @@ def plan(chips: pd.DataFrame, bands: list[str], listing: dict[str, Listed], list
     Args:
         chips: chip_id, split.
         bands: Names of the bands.
-        listing: What the store has, by path.
-        lists: The listing has all files, not only the tables. Bands that it lacks are logged, and packing lists their
-            chips.
+        listing: Files of the store, by path.
+        lists: Whether the listing has all files, not only the tables. Bands that it lacks are logged, and packing lists
+            their chips.
     """
     stems = {
         f"{split}_{stem}": f"{split}_metadata.csv"
@@ -139,10 +139,10 @@ def _write_metadata(store: Store, listing: dict[str, Listed], chips: pd.DataFram
 
 
 def _fetch_missing(store: Store, wanted: dict[str, Listed], journal: Journal, estimate: int) -> None:
-    """Fetch the files that the folder does not have, of `estimate` bytes where the store reports no length.
+    """Fetch the missing files; `estimate` is the length [bytes] of those for which the store reports none.
 
     Raises:
-        DownloadError: Names the files that failed; the others are there.
+        DownloadError: Some files failed, which the message names; all others are in place.
     """
     missing = {
         path: listed

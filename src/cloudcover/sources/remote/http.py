@@ -1,4 +1,4 @@
-"""Files of a web folder by requests: tried again at the server's pace, and resumed where they broke off."""
+"""Files of a web folder, read by requests: retried at the server's pace, and resumed where they broke off."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class WebFolder:
         return {name: listed for name, listed in reversed(found) if listed}  # the first folder counts
 
     def find(self, key: str) -> Listed | None:
-        """Ask for length and version of a file; None where the server has no such file; raises as `fetch`."""
+        """Ask for length and version of a file; return None if it does not exist; raise as `fetch`."""
         try:
             with self._answer("HEAD", key) as response:
                 length = response.headers.get("Content-Length")
@@ -64,8 +64,8 @@ class WebFolder:
 
         Args:
             key: Name below the root.
-            part: Gets the bytes.
-            resume: Continue after the bytes that `part` has from an earlier run, and also where no version proves
+            part: File to write.
+            resume: Whether to continue after the bytes that `part` has from an earlier run, even if no version proves
                 that they belong together. The caller must compare a hash.
         """
         etag, md5, furthest, retries = "", "", 0, RETRIES
@@ -117,13 +117,13 @@ class WebFolder:
 
 
 def refuse_downgrade(response: requests.Response, **_: object) -> None:
-    """Refuse to be sent from https to http, where others could change the files."""
+    """Refuse redirects from https to http, where others could change the files."""
     target = urljoin(response.url, response.headers.get("Location", ""))
     if response.is_redirect and response.url.startswith("https:") and not target.startswith("https:"):
         raise DownloadError(f"{redact(response.url)}: the server redirects from https to http; refused")
 
 
 def _md5(path: Path) -> str:
-    """MD5 as `Content-MD5` has it."""
+    """Return the MD5 of a file as in `Content-MD5`."""
     with path.open("rb") as file:
         return base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()

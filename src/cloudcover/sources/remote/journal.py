@@ -27,13 +27,13 @@ class Entry:
     """A finished file.
 
     Attributes:
-        path: In the challenge's layout.
-        bytes: Length.
-        sha256: Of its bytes.
-        mtime_ns: Modification time, by which a change on disk is noticed without reading [ns].
+        path: Path in the challenge's layout.
+        bytes: Length of the file.
+        sha256: SHA-256 of the file.
+        mtime_ns: Modification time, which reveals a change on disk without reading the file [ns].
         etag: Version that the source listed, or empty.
         origin: Where it came from, without secrets.
-        absent: The server said that there is no such file (an unlabelled chip); nothing is on disk.
+        absent: Whether the server has no such file (the label of an unlabelled chip); nothing is on disk.
     """
 
     path: str
@@ -68,11 +68,11 @@ class Journal:
         self.keep(self._entries.keys())
 
     def intact(self, path: str, origin: str, size: int | None = None, etag: str = "") -> bool:
-        """Whether a file is on disk as it was fetched.
+        """Return whether a file is on disk as it was fetched.
 
         Args:
             path: Path in the challenge's layout.
-            origin: Where it would be fetched from now; without equal versions, a file from elsewhere is another file.
+            origin: Its present source; without equal versions, a file from another source is another file.
             size: Length that the source reports [bytes], or None.
             etag: Version that the source reports, or empty.
         """

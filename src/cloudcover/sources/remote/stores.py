@@ -85,12 +85,12 @@ class ObjectStore:
                 raise _explained(error, self.origin(key)) from None
 
     def origin(self, key: str) -> str:
-        """Address of an object for people, without secrets."""
+        """Return the address of an object for messages, without secrets."""
         return f"{self._root}/{quote(key)}"
 
 
 def azure_container(url: str, token: str = "") -> ObjectStore:
-    """Open a container of Azure Blob Storage or a folder in it, public or by a SAS; `DownloadError` if it is none."""
+    """Open a container of Azure Blob Storage or a folder in it, public or by a SAS, or raise `DownloadError`."""
     parts = urlsplit(url)
     path = parts.path.strip("/").split("/")
     endpoint, host = f"{parts.scheme}://{parts.netloc}", parts.hostname or ""
@@ -133,7 +133,7 @@ def s3_bucket(url: str, endpoint: str | None) -> ObjectStore:
 
 
 def _client(endpoint: str) -> ClientConfig:
-    """Silence counts as a dead connection, slowness does not; no redirect leaves https."""
+    """Return settings by which only silence ends a connection, not slowness, and no redirect leaves https."""
     http, silence = endpoint.startswith("http:"), timedelta(minutes=1)
     return {"allow_http": http, "read_timeout": silence, "timeout": timedelta(days=1)}
 
