@@ -17,7 +17,11 @@ WHOLE = (
     "logs",
     "benchmarks/out",
     "work/train",
+    "work/curves",
+    "work/inductor",
     "work/tune/train",
+    "work/tune/curves",
+    "work/tune/inductor",
     "work/*/seed[0-9]*",
     "data/raw/.download",
 )

@@ -387,6 +387,8 @@ def test_make_clean_removes_what_runs_made_and_nothing_else(tmp_path):
         *outputs(), "models/bundle/unet-fold0/model.json", "data/store/chips-00000.npy", "data/oof/round1/d4.npy",
         "data/labels/round1/masks.npy", "logs/train/round1/fold0.log", ".snakemake/x", "work/train/abc/epoch-0.ckpt",
         "work/proof/seed0/training0/reports/truth.json", "data/raw/.download/journal.jsonl", "reports/proof/proof.png",
+        "work/curves/round1/fold0/metrics.json", "work/tune/curves/tune/fold0/x", "work/inductor/x",
+        "work/tune/inductor/x",
     ]  # fmt: skip
     mine = [
         "data/my-chips/train_metadata.csv", "data/raw/train_labels/mine.tif", "data/predictions/mine.tif",

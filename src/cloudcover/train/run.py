@@ -102,13 +102,11 @@ def train(
         keep_buffers()
     place = distributed.connect(compute.devices, device)
     here = torch.device(device, place.local_rank) if device == "cuda" else torch.device(device)
-    torch.manual_seed(seed)
-    network = build_model(config.model, config.data.bands).to(here)
-    if place.size > 1 and device == "cuda":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    resident = device == "cuda" and _resident(compute, store, split, masks)
     # Folds and runs share the compiled network.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(work.parent.absolute() / "inductor"))
+    learner = _learner(config, seed, here, place)
+    network = learner.network
+    resident = device == "cuda" and _resident(compute, store, split, masks)
     loaders = [
         BatchLoader(
             store, items, size, order, masks, rank=place.rank, processes=place.size, device=str(here), resident=resident
@@ -118,17 +116,6 @@ def train(
             (split.validation, compute.prediction_batch, None),
         )
     ]
-    learner = Learner(
-        network,
-        Normalize(config.input, config.data, reuse=device == "cpu"),  # each batch is used before the next one is read
-        p,
-        config.augmentation,
-        p.steps,
-        seed,
-        precision=precision(compute.precision, device),
-        place=place,
-        compiled=compute.compile,
-    )
     average = EMA(network, p.ema_decay) if p.ema_decay is not None else None
     progress = _Progress(f"validation_{p.monitor}" if p.monitor else None)
     if place.size > 1:
@@ -152,26 +139,31 @@ def train(
                 record(progress.history[-1])
                 save_state(state, progress.epochs - 1, owner, _state(learner, average, progress))
     network.load_state_dict(progress.weights)
-    card = ModelCard(
-        architecture=config.model.architecture,
-        encoder=config.model.encoder,
-        decoder_channels=config.model.decoder_channels,
-        border=config.model.border,
-        bands=config.data.bands,
-        nodata=config.data.nodata,
-        chip_size=config.data.chip_size,
-        input=config.input,
-        run=run,
-        fold=fold,
-        seed=seed,
-        fingerprint=identity,
-        metrics={**progress.figures, "epoch": float(progress.kept)},
-    )
+    card = _card(config, progress, run=run, fold=fold, seed=seed, identity=identity)
     if place.rank == 0:
         tables.HISTORY.write(pd.DataFrame(progress.history), history or output / "history.csv")
         save_model(output, network, card)
         shutil.rmtree(state, ignore_errors=True)
     return card
+
+
+def _learner(config: TrainingConfig, seed: int, device: torch.device, place: distributed.Place) -> Learner:
+    """Build the network with random weights that depend on the seed, and its recipe."""
+    torch.manual_seed(seed)
+    network = build_model(config.model, config.data.bands).to(device)
+    if place.size > 1 and device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return Learner(
+        network,
+        Normalize(config.input, config.data, reuse=device.type == "cpu"),  # a batch is used before the next is read
+        config.training,
+        config.augmentation,
+        config.training.steps,
+        seed,
+        precision=precision(config.compute.precision, device.type),
+        place=place,
+        compiled=config.compute.compile,
+    )
 
 
 @dataclass
@@ -260,6 +252,25 @@ def _report(name: str, progress: _Progress, steps: int, rate: float, device: str
         "%s epoch %d, step %d/%d: loss %.4f%s, %.1f s, %.0f chips/s%s",
         name, progress.epochs, progress.steps, steps, row["train_loss"], validation, row["seconds"], rate, memory,
     )  # fmt: skip
+
+
+def _card(config: TrainingConfig, progress: _Progress, *, run: str, fold: int, seed: int, identity: str) -> ModelCard:
+    """Describe the trained model; `identity` is the fingerprint of the training."""
+    return ModelCard(
+        architecture=config.model.architecture,
+        encoder=config.model.encoder,
+        decoder_channels=config.model.decoder_channels,
+        border=config.model.border,
+        bands=config.data.bands,
+        nodata=config.data.nodata,
+        chip_size=config.data.chip_size,
+        input=config.input,
+        run=run,
+        fold=fold,
+        seed=seed,
+        fingerprint=identity,
+        metrics={**progress.figures, "epoch": float(progress.kept)},
+    )
 
 
 def _state(learner: Learner, average: EMA | None, progress: _Progress) -> dict[str, Any]:
