@@ -6,7 +6,7 @@
 A process compares the gradients of the eager and the compiled network on one batch and then takes a few steps. It ends
 after `--limit` seconds, so a variant that crashes or hangs costs no other, and the table is printed row by row. The
 first failure of a GPU is reported by a later call; `blocking` repeats `train` with kernels that run one by one, so that
-the log beside it (`--out`) names the kernel.
+its log (`--out`) names the kernel.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
     python benchmarks/download.py --files 8000 --repeats 5 --json download.json
 
 All of them list the container and fetch 64 KiB TIFFs with the same SAS, in turns within one run and after one that is
-not counted; the medians are compared. This project also checks length, MD5 and header of each file, hashes it, writes
-a manifest; obstore alone (16 threads) and the original's way (`baselines/original_download.py`, in an environment of
-its own) only write the files.
-Azurite is one process: what it can serve is the upper bound, so the processor time of each client is shown, too.
+not counted; the medians are compared. This project also checks length and header of each file, hashes it, and writes
+a manifest; obstore alone (16 threads) and the original's way (`baselines/original_download.py`, in a separate
+environment) only write the files. Azurite is one process and limits the rate, so the processor time of each client is
+shown as well.
 
 Also measured: a second run, which transfers nothing.
 """

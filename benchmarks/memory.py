@@ -5,7 +5,7 @@
 Each store has 100 packed chips under many names: hard links of the shards and an index of full length. So it costs no
 disk, while every chip has its own place in the memory maps. A process per store trains one epoch; `--quick`
 stops after 50 steps. What counts is RssAnon, the memory that the process holds for itself; pages of the maps belong to
-the page cache and can be dropped at any time (RssFile, printed beside it).
+the page cache and can be dropped at any time (RssFile, also printed).
 """
 
 from __future__ import annotations

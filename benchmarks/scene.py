@@ -6,11 +6,10 @@
 
 The scene is generated into a temporary folder: four tiled GeoTIFFs of 10,980 x 10,980 pixels, without gaps. Its pixels
 are a chip of the synthetic set, mirrored again and again. The model is the packaged one unless `--model` names a bundle
-or model folder. A process of its own writes the mask, probabilities, a preview
-and a summary. `peak_gb` is the largest RssAnon (memory that the process holds for itself) during that, less what it was
-when the model was loaded; `network_gb` is the part of it that one forward pass takes. `--seams` compares probabilities
-of an image of `SEAM_SIDE` pixels in windows with those of the same image in one piece, away from its border, where one
-piece is worse.
+or model folder. A separate process writes the mask, probabilities, a preview and a summary. `peak_gb` is the largest
+RssAnon (memory that the process holds for itself) during that, less what it was when the model was loaded; `network_gb`
+is the part of it that one forward pass takes. `--seams` compares probabilities of an image of `SEAM_SIDE` pixels in
+windows with those of the same image in one piece, away from its border, where one piece is worse.
 """
 
 from __future__ import annotations

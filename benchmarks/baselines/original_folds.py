@@ -2,7 +2,7 @@
 
 That class starts with `y = np.asarray(y, dtype=bool)`: of each criterion only "not zero" is left. Year and month are
 never zero, codes of locations and hours hardly are: chips differ in a few patterns of five bits, and stratifying is to
-deal each pattern out evenly. Scenes are not looked at.
+deal each pattern out evenly. Scenes are ignored.
 """
 
 from __future__ import annotations

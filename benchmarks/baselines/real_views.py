@@ -3,7 +3,7 @@
 A network soon memorises twenty-five chips. A view is a square window of random side, resampled to the training size, so
 that a chip of 10 m also shows what 30 m pixels look like. Half of the views change their product: Level-2A gets an
 atmosphere, top-of-atmosphere reflectance loses one. All bands are brightened alike, because the differences between
-bands are what tells snow from cloud.
+bands distinguish snow from cloud.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from cloudcover.train.learner import cosine
 from cloudcover.train.run import train
 from cloudcover.train.split import Split
 
-VALIDATION = 8  # every eighth synthetic location tells the best epoch
+VALIDATION = 8  # every eighth synthetic location selects the best epoch
 TUNING_STEPS = 40
 TUNING_RATE = 0.0003
 TUNING_BATCH = 16

@@ -221,7 +221,7 @@ def test_a_file_that_is_read_only_is_not_replaced():
         if os.geteuid() == 0:
             os.chown(path, NOBODY, NOBODY)
         told = error_as_nobody(lambda: Verdicts(path, "Ada").judge(["b2"], "bad", "", {}))
-        assert re.match(r"PermissionError: .*it is read-only: `chmod u\+w` it .*verdicts\.csv", told)
+        assert re.match(r"PermissionError: .*it is read-only: `chmod u\+w` .*verdicts\.csv", told)
         assert tables.VERDICTS.read(path)["chip_id"].tolist() == ["a1"]
 
 

@@ -87,7 +87,7 @@ def tune(
     lock = journal.with_name(f"{journal.name}.busy")  # FILE.lock is Optuna's own lock for a single write
     with hold(lock, f"another search works on {journal}"):
         study = _open(journal, _identity(config, store, selections), config.seed)
-        _take_up(study, config.augmentation)
+        _enqueue(study, config.augmentation)
 
         def value(trial: Trial) -> float:
             changed = replace(config, augmentation=suggest(trial, config.augmentation))
@@ -149,7 +149,7 @@ def _open(journal: Path, identity: str, seed: int) -> optuna.Study:
     return study
 
 
-def _take_up(study: optuna.Study, start: AugmentationParams) -> None:
+def _enqueue(study: optuna.Study, start: AugmentationParams) -> None:
     """Enqueue the start's own augmentation first, and repeat trials that were interrupted."""
     if not study.trials:
         study.enqueue_trial({name: getattr(start, name) for name in RANGES})
