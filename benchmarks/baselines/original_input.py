@@ -1,4 +1,4 @@
-"""The input of the original's network, according to its description: three bands by rasterio per item, percentiles, workers.
+"""Input of the original's network, as it describes it: three bands by rasterio per item, percentiles, workers.
 
 Every access opens the TIFFs again, finds the 2nd and 98th percentile of each band by `np.nanpercentile`, scales in
 float32 and flips at random; a `DataLoader` sends float batches from its workers.

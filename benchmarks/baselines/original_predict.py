@@ -1,4 +1,4 @@
-"""The original's way to write masks, according to its description: float batches from workers, fp32, view by view, PIL."""
+"""The original's way to write masks, as it describes it: float batches from workers, fp32, view by view, PIL."""
 
 from __future__ import annotations
 
