@@ -180,7 +180,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=33, help="scenes of a set (%(default)s)")
     parser.add_argument("--size", type=int, default=128, help="side of a chip [pixels] (%(default)s)")
     parser.add_argument("--folds", type=int, default=3, help="folds of the networks (%(default)s)")
-    parser.add_argument("--steps", type=int, default=defaults.training.steps, help="optimizer steps of a training (%(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=defaults.training.steps, help="optimizer steps of a training (%(default)s)"
+    )
     parser.add_argument("--tta", default="d4", choices=get_args(Tta), help="views whose mean judges labels")
     parser.add_argument("--errors", type=float, default=defaults.synthetic.label_errors, help="share of wrong labels")
     parser.add_argument("--quick", action="store_true", help="smoke test: a set of 72 chips of 64 pixels")
