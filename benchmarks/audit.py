@@ -171,7 +171,7 @@ def arguments() -> argparse.Namespace:
         "--noise",
         nargs="+",
         default=[audit_noise.OWN],
-        choices=[audit_noise.OWN, *audit_noise.FAMILIES],
+        choices=[audit_noise.OWN, audit_noise.MANY, *audit_noise.FAMILIES],
         help="families of errors of the synthetic labels (%(default)s)",
     )
     parser.add_argument("--once", action="store_true", help="judge by the baseline alone, without round 1")

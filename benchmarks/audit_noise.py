@@ -26,6 +26,8 @@ Mask = NDArray[np.bool_]
 
 OWN = "own"
 """The errors of the synthetic source itself."""
+MANY, MANY_SHARE = "many", 0.35
+"""The same, but in so many labels [0-1]."""
 THICK = 0.15
 """Opacity from which strict annotators call something cloud [0-1]; the truth's threshold is lower."""
 
@@ -93,14 +95,14 @@ def scene_failed(label: Label) -> Mask:
 
 
 FAMILIES: dict[str, Callable[[Label], Mask]] = {f.__name__: f for f in (none, thin, style, boxes, shift, scene_failed)}
-"""Families beside `OWN`."""
+"""Families beside `OWN` and `MANY`."""
 
 
 def make(family: str, data: DataParams, synthetic: SyntheticParams, seed: int, raw: Path, truth: Path) -> pd.Series:
     """Make a synthetic set whose labels have the errors of one family.
 
     Args:
-        family: `OWN` or one of `FAMILIES`.
+        family: `OWN`, `MANY` or one of `FAMILIES`.
         data: Bands and chip size.
         synthetic: Size of the set; `label_errors` is used by `OWN` alone.
         seed: Random seed for the set and its errors.
@@ -111,7 +113,9 @@ def make(family: str, data: DataParams, synthetic: SyntheticParams, seed: int, r
         The kind of error of each label, by chip: that of the synthetic source, or the family's name where the family
         changed the label and it is wrong by `is_wrong`; empty for right labels.
     """
-    if family == OWN:
+    if family == MANY:
+        synthetic = synthetic.model_copy(update={"label_errors": MANY_SHARE})
+    if family in (OWN, MANY):
         fetch(data, synthetic, seed, raw, truth)
         return tables.TRUTH.read(truth / "masks.csv").set_index("chip_id")["error"]
     fetch(data, synthetic.model_copy(update={"label_errors": 0.0}), seed, raw, truth)
