@@ -2,8 +2,8 @@
 
     python -I -S benchmarks/harness/fork_client.py SOCKET PYTHON EXECUTABLE [PROGRAM ARGUMENTS ...]
 
-Command lines without a program file, such as `-c` and `-m`, are run by PYTHON itself. Only small modules are
-imported: it starts a thousand times.
+Command lines with neither a program file nor `-m`, such as those with `-c`, are run by PYTHON itself. Only small
+modules are imported: it starts a thousand times.
 """
 
 import json
@@ -12,7 +12,7 @@ import socket
 import sys
 
 path, python, executable, *command = sys.argv[1:]
-if not command or not os.path.isfile(command[0]):  # noqa: PTH113
+if not command or (command[0] != "-m" and not os.path.isfile(command[0])):  # noqa: PTH113
     os.execv(python, [python, *command])
 order = {"executable": executable, "command": command, "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
 with socket.socket(socket.AF_UNIX) as connection:

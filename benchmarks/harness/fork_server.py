@@ -24,12 +24,24 @@ import cloudcover  # noqa: F401  (first: it makes torchvision importable with a 
 # isort: split
 with suppress(ImportError):  # a machine that only runs Snakemake needs none
     import docutils.core  # noqa: F401
-    import dvc.cli
+    import dvc.cli.parser
     import dvc.commands.repro
+    import dvc.compare
+    import dvc.data_cloud
     import dvc.dependency
+    import dvc.lock
     import dvc.output
-    import dvc.repo
+    import dvc.repo.commit
+    import dvc.repo.reproduce
+    import dvc.repo.status
+    import dvc.rwlock
     import dvc.stage.loader  # noqa: F401
+    import dvc_render  # noqa: F401
+    import networkx  # noqa: F401
+    import ruamel.yaml  # noqa: F401
+    import scmrepo.git  # noqa: F401
+import jinja2  # noqa: F401
+import nbformat  # noqa: F401
 import optuna  # noqa: F401
 import pandas as pd  # noqa: F401
 import rasterio  # noqa: F401
@@ -38,9 +50,12 @@ import segmentation_models_pytorch as smp  # noqa: F401
 import sklearn.ensemble
 import sklearn.metrics
 import sklearn.model_selection  # noqa: F401
+import smart_open  # noqa: F401
 import snakemake.cli
 import snakemake.executors.dryrun
-import snakemake.executors.local  # noqa: F401
+import snakemake.executors.local
+import snakemake.notebook
+import snakemake.report  # noqa: F401
 import torch
 
 
@@ -99,11 +114,16 @@ def run(executable: str, command: list[str], folder: str, environment: dict[str,
     os.environ.update(environment)
     os.chdir(folder)
     sys.executable = executable
-    sys.argv = command
-    sys.path[:0] = [str(Path(command[0]).resolve().parent), *environment.get("PYTHONPATH", "").split(":")]
+    module = command[1] if command[0] == "-m" else None
+    sys.argv = command[1:] if module else command
+    own = folder if module else str(Path(command[0]).resolve().parent)
+    sys.path[:0] = [own, *environment.get("PYTHONPATH", "").split(":")]
     torch.set_num_threads(1)  # its variable is read when torch is imported
     try:
-        runpy.run_path(command[0], run_name="__main__")
+        if module:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(command[0], run_name="__main__")
     except Exception:
         sys.excepthook(*sys.exc_info())
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Programs for the PATH (`python`, `snakemake`, `dvc`) that run in forks of a process with imported libraries.
+"""Programs for the PATH that run in forks of a process with imported libraries: `python` and those of `NAMES`.
 
 Imports are most of what a tiny chain costs. Tests whose subject is a whole run, a killed one or a cluster start real
 processes instead.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
+NAMES = ("snakemake", "dvc", "cloudcover")
 
 
 @cache
@@ -25,7 +26,7 @@ def programs() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     python, listener = folder / "python", folder / "socket"
     client = f'exec {sys.executable} -I -S {HERE / "fork_client.py"} {listener} {sys.executable} {python} "$@"'
-    lines = {"python": client, **{name: f'exec {python} {BIN / name} "$@"' for name in ("snakemake", "dvc")}}
+    lines = {"python": client, **{name: f'exec {python} {BIN / name} "$@"' for name in NAMES}}
     for name, line in lines.items():
         (folder / name).write_text(f"#!/bin/sh\n{line}\n")
         (folder / name).chmod(0o755)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
-import yaml
 
 from cloudcover.config.params import Params
 from cloudcover.config.section import Section
@@ -40,11 +38,12 @@ json.dump(jobs, open(sys.argv[1], "w"))
 """
 
 
-def rule_stages(folder: Path) -> dict[str, dict[str, set[str]]]:
+def rule_stages(project: Project) -> dict[str, dict[str, set[str]]]:
     """Inputs, outputs and sections of the parameters of the rules' jobs, by the stage that stands for them."""
-    subprocess.run([sys.executable, "-c", GRAPH, "jobs.json"], cwd=folder, check=True, capture_output=True)
+    (project.folder / "graph.py").write_text(GRAPH)
+    project.run("python", "graph.py", "jobs.json")
     stages: dict[str, dict[str, set[str]]] = {}
-    for job in yaml.safe_load((folder / "jobs.json").read_text()):
+    for job in json.loads((project.folder / "jobs.json").read_text()):
         name = stage_name(job["rule"], job["wildcards"].get("run", job["wildcards"].get("round")))
         stage = stages.setdefault(name, {"inputs": set(), "outputs": set(), "sections": set(), "rule": {job["rule"]}})
         stage["inputs"] |= set(job["inputs"])
@@ -96,10 +95,11 @@ def both(request, tmp_path_factory):
         "final": {"labels": "round2", "members": {"unet": {}, "fpn-small": {"architecture": "fpn"}}},
         "evaluation": {"references": []},
     }
-    project = Project(tmp_path_factory.mktemp("graph") / "project", {} if request.param == "the defaults" else other)
+    values = {} if request.param == "the defaults" else other
+    project = Project(tmp_path_factory.mktemp("graph") / "project", values, forks=True)
     project.init_dvc()
     shutil.copytree(ROOT / "data", project.folder / "data", dirs_exist_ok=True)
-    return rule_stages(project.folder), dvc_stages(project.folder)
+    return rule_stages(project), dvc_stages(project.folder)
 
 
 def test_there_is_a_stage_for_every_rule_and_run(both):

@@ -34,3 +34,11 @@ def test_a_program_whose_client_is_killed_is_interrupted(tmp_path):
 def test_a_program_that_ends_gives_its_status(tmp_path):
     (tmp_path / "fails.py").write_text("import sys\nsys.exit(7)\n")
     assert subprocess.run([programs() / "python", tmp_path / "fails.py"], check=False).returncode == 7
+
+
+def test_a_module_runs_as_a_program(tmp_path):
+    (tmp_path / "tells.py").write_text("import sys\nprint(__name__, sys.argv, sys.path[0])\n")
+    command = [programs() / "python", "-m", "tells", "a", "b"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["__main__", f"['{tmp_path}/tells.py',", "'a',", "'b']", str(tmp_path)]
+    assert subprocess.run([*command[:2], "nothing"], capture_output=True, check=False).returncode == 1

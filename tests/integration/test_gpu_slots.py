@@ -177,7 +177,7 @@ def test_two_runs_of_snakemake_share_the_gpus_of_a_machine(machine):
 
 
 def test_training_asks_for_all_devices_of_a_model_and_other_networks_for_one(tmp_path):
-    project = Project(tmp_path / "project", {**TINY, "compute": {"device": "cuda", "devices": 2}})
+    project = Project(tmp_path / "project", {**TINY, "compute": {"device": "cuda", "devices": 2}}, forks=True)
     printed = project.snakemake("--resources", "gpu=4", "--dry-run", "data/labels/round1/manifest.csv")
     jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: +.*\n)+)", printed, re.MULTILINE)
     asked = {rule: int(found[1]) for rule, text in jobs if (found := re.search(r"\bgpu=(\d+)", text))}

@@ -11,8 +11,9 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -73,6 +74,24 @@ def run(
     return seen, problem
 
 
+@pytest.fixture(scope="module")
+def whole() -> Callable[[str, tuple[Path, str]], tuple[dict, dict]]:
+    """Runs a command to its end, once for each given folder: the file operations and the results of each variant."""
+
+    @cache
+    def count(command: str, given: tuple[Path, str]) -> tuple[dict[str, int], dict[str, dict[str, str]]]:
+        folder = given[0] / "whole" / command  # hard links cannot lead to another disk
+        operations, complete = {}, {}
+        for variant in VARIANTS:
+            operations[variant], problem = run(command, given, variant, folder / variant)
+            assert not problem
+            complete[variant] = visible(folder / variant)
+        shutil.rmtree(given[0] / "whole")
+        return operations, complete
+
+    return count
+
+
 def visible(folder: Path) -> dict[str, str]:
     """Hash every file below a folder except hidden ones."""
     files = {p.relative_to(folder): p for p in folder.rglob("*") if p.is_file()}
@@ -92,18 +111,14 @@ def act(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_random_moment_changes_nothing_and_shows_no_half_file(given, tmp_path, command, act):
+def test_a_random_moment_changes_nothing_and_shows_no_half_file(given, whole, tmp_path, command, act):
     if command == "export" and find_spec("openvino") is None:
         pytest.skip("needs the extra cloudcover[openvino]")
     out = tmp_path / "disk/out"
     if command == "hardlink":  # which cannot lead to another disk
         given = shutil.copytree(given[0], tmp_path / "disk/given"), given[1]
     before = visible(given[0])
-    complete, operations = {}, {}
-    for variant in VARIANTS:
-        operations[variant], problem = run(command, given, variant, out.with_name(f"whole{variant}"))
-        assert not problem
-        complete[variant] = visible(out.with_name(f"whole{variant}"))
+    operations, complete = whole(command, given)
     run(command, given, "0", out)
     mine = {path / "mine.txt" for path in (out, *out.rglob("[!.]*")) if path.is_dir()}
     for path in mine:

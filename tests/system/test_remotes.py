@@ -26,7 +26,7 @@ for number in range(3):
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A repository with the project's own DVC settings and one stage, whose output is a folder."""
-    project = Project.at(tmp_path / "project")
+    project = Project.at(tmp_path / "project", forks=True)
     project.folder.mkdir()
     (project.folder / "src").symlink_to(ROOT / "src")
     (project.folder / "make.py").write_text(MAKE)

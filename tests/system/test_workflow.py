@@ -137,7 +137,7 @@ def test_unlabelled_chips_get_masks_on_their_grid(chain):
 
 
 def test_a_new_verdict_reruns_the_manifest_and_what_follows_and_nothing_before(chain, tmp_path):
-    copy = Project.at(tmp_path / "project")
+    copy = Project.at(tmp_path / "project", forks=True)
     shutil.copytree(chain.folder, copy.folder, symlinks=True)
     manifest = tables.MANIFEST.read(copy.folder / "data/labels/manifest.csv")
     chip_id = manifest.loc[manifest["verdict"] == "bad", "chip_id"].iloc[0]
@@ -208,7 +208,7 @@ def test_the_chain_runs_on_real_chips(real_chips, tmp_path):
 
 
 def test_a_misspelt_parameter_fails_before_the_dag_with_the_nearest_name(tmp_path):
-    project = Project(tmp_path / "project", TINY)
+    project = Project(tmp_path / "project", TINY, forks=True)
     path = project.folder / "params.yaml"
     path.write_text(path.read_text().replace("learning_rate:", "learning_rat:", 1))
     printed = project.snakemake("--dry-run", check=False)
@@ -237,7 +237,7 @@ def test_on_a_cluster_the_same_is_stale_as_on_one_machine(cluster):
 def local_project(tmp_path, **options):
     make_layout(tmp_path / "source", chips=12, scenes=6, **options)
     values = {**TINY, "data": {**TINY["data"], "source": "local", "path": str(tmp_path / "source")}}
-    return Project(tmp_path / "project", values), tmp_path / "source"
+    return Project(tmp_path / "project", values, forks=True), tmp_path / "source"
 
 
 def test_unusable_chips_stop_the_run_with_chip_band_and_reason(tmp_path):

@@ -284,8 +284,9 @@ def test_a_last_batch_of_one_chip_joins_the_one_before(tmp_path):
     batches = [batch["chip_id"] for batch in BatchLoader(store, selection.training[:9], 4, seed=1)]
     assert [len(batch) for batch in batches] == [4, 5]
     fewer = store, Split(selection.training[:9], selection.validation)
-    fit(fewer, tmp_path, recipe_of(data={"chip_size": 32}))
-    fit(fewer, tmp_path / "fp16", recipe_of(data={"chip_size": 32}, compute={"precision": "fp16"}))
+    epoch = {"data": {"chip_size": 32}, "training": {"steps": 2}}
+    fit(fewer, tmp_path, recipe_of(**epoch))
+    fit(fewer, tmp_path / "fp16", recipe_of(**epoch, compute={"precision": "fp16"}))
 
 
 def test_batches_picked_on_the_device_are_those_that_are_gathered(learnable_set):
