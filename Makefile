@@ -26,14 +26,13 @@ demo: .venv/installed ## run the whole chain on the synthetic set and print its 
 	@snakemake --cores $(CORES) --resources gpu=1 --quiet rules host
 	@cloudcover summary
 
-PYTEST = pytest -n $(CORES)
-
 test: .venv/tested ## lint, type-check, run unit and integration tests (minutes on two cores)
 	@$(MAKE) --no-print-directory check
-	@$(PYTEST) tests/unit tests/integration
+	@pytest -n $(CORES) tests/unit tests/integration
 
+# One process more than cores: tests with a cluster, a browser or a server wait for most of their time.
 test-system: .venv/tested ## run the system tests, which use npm, Chromium and SLURM if installed
-	@$(PYTEST) tests/system
+	@pytest -n $$(($(CORES) + 1)) tests/system
 
 test-all: test test-system ## run all tests
 

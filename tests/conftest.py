@@ -37,7 +37,7 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 LONGEST = [
-    "test_slurm.py", "test_workflow.py", "test_staleness.py",
+    "test_slurm.py", "test_workflow.py", "test_staleness.py", "test_random_moments.py", "test_review_browser.py",
     "test_train_faults.py", "test_train.py", "test_audit.py", "test_predict_export.py",
 ]  # fmt: skip
 """Files that start first, so that the other processes have work while they run; the cluster's jobs mostly wait."""

@@ -1,7 +1,7 @@
 """A disk that is really full: an error names the file, the older file stays, and nothing half-written is visible."""
 
+import shutil
 import subprocess
-import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -21,17 +21,29 @@ from cloudcover.predict.predictor import Predictor
 from cloudcover.predict.unlabelled import predict_unlabelled
 from cloudcover.runtime.files import atomic, write_text
 from cloudcover.sources.fetch import fetch
+from harness.forked import programs
 from helpers.disks import PAGE
 from helpers.layouts import BANDS, make_layout, write_tif
 from helpers.networks import ENCODER, card
 from helpers.training import make_store
 
 
-@pytest.fixture
-def model(tmp_path):
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model folder; only to be read."""
+    folder = tmp_path_factory.mktemp("models") / "model"
     params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
-    save_model(tmp_path / "model", build_model(params, BANDS), card())
-    return tmp_path / "model"
+    save_model(folder, build_model(params, BANDS), card())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """An export of the model; only to be read."""
+    out = tmp_path_factory.mktemp("exports") / "export"
+    load_library("openvino")  # which sends nothing home then
+    assert run("export", model, "--out", out, "--precision", "fp32").exit_code == 0
+    return out
 
 
 def run(*words):
@@ -198,8 +210,9 @@ def test_a_memory_map_without_room_is_an_error_and_not_a_killed_process(disk, tm
     params = ModelParams.model_validate({"encoder": ENCODER, "decoder_channels": [16, 16, 8, 8, 8]})
     save_model(tmp_path / "model", build_model(params, BANDS), card(run="round1", fold=0))
     disk.leave(3)
-    words = [sys.executable, "-c", MAPPED + program, tmp_path / "store", tmp_path / "model", disk.path / "out"]
-    result = subprocess.run(words, capture_output=True, text=True)
+    (tmp_path / "program.py").write_text(MAPPED + program)
+    words = [programs() / "python", "program.py", tmp_path / "store", tmp_path / "model", disk.path / "out"]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1, result.stderr
     assert (
         f"No space left on device: the file was not written; free some space and run again: '{disk.path}/out/{name}'"
@@ -217,10 +230,8 @@ WRITERS = {
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra cloudcover[openvino]")
 @pytest.mark.parametrize("pages", [2, 150, 300, 420])
-def test_an_export_without_room_is_an_error_and_keeps_the_older_one(disk, model, pages):
-    out = disk.path / "export"
-    load_library("openvino")  # which sends nothing home then
-    assert run("export", model, "--out", out, "--precision", "fp32").exit_code == 0
+def test_an_export_without_room_is_an_error_and_keeps_the_older_one(disk, model, exported, pages):
+    out = shutil.copytree(exported, disk.path / "export")
     before = disk.files()
     size = sum(map(len, before.values()))
     assert 2 * size > 420 * PAGE

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cloudcover.runtime.locks import FolderBusyError, hold
+from harness.forked import programs
 from helpers.paths import ROOT
 
 HOLD = """
@@ -142,8 +143,8 @@ def test_a_lock_file_that_cannot_be_written_is_an_error(tmp_path):
         pass
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--workflow-profile", str(ROOT / "profiles/default")]
+def snakemake(python: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [python, "-m", "snakemake", "--cores", "1", "--workflow-profile", str(ROOT / "profiles/default")]
     return subprocess.Popen(
         [*command, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -152,19 +153,20 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def test_a_run_of_snakemake_holds_its_folder_and_a_killed_one_leaves_nothing_to_mend(tmp_path):
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     (tmp_path / "wait").touch()
-    first = snakemake(tmp_path)
+    fork = programs() / "python"
+    first = snakemake(Path(sys.executable), tmp_path)
     while not (tmp_path / "done.begun").exists():
         assert first.poll() is None, first.communicate()[0]
-    second = snakemake(tmp_path, "--quiet", "rules")
+    second = snakemake(fork, tmp_path, "--quiet", "rules")
     printed = second.communicate(timeout=60)[0]
     assert second.returncode == 1
     assert f"another run works in {tmp_path}: process {first.pid} on {socket.gethostname()} since " in printed
     assert "Wait until it ends, or stop it." in printed
-    assert "rule work:" in snakemake(tmp_path, "--dry-run").communicate(timeout=60)[0]
+    assert "rule work:" in snakemake(fork, tmp_path, "--dry-run").communicate(timeout=60)[0]
     first.kill()
     (tmp_path / "wait").unlink()  # its job ends by itself
     first.communicate(timeout=60)
-    third = snakemake(tmp_path)
+    third = snakemake(fork, tmp_path)
     printed = third.communicate(timeout=60)[0]
     assert third.returncode == 0, printed
     assert "1 of 1 steps" in printed, "what the killed run left incomplete is made again"

@@ -27,6 +27,7 @@ from cloudcover.train.data import BatchLoader
 from cloudcover.train.learner import Learner, NotFiniteError, OutOfMemoryError
 from cloudcover.train.split import Split, SplitError
 from cloudcover.train.state import ForeignStateError, last_state
+from harness.forked import programs
 from helpers.jobs import train_into
 from helpers.networks import plain_network
 from helpers.paths import ROOT, python_path
@@ -287,7 +288,7 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(learnable_set
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     for devices in ("1", "2"):
-        command = [sys.executable, tmp_path / "program.py", ROOT / "tests", tmp_path, devices, store.root]
+        command = [programs() / "python", tmp_path / "program.py", ROOT / "tests", tmp_path, devices, store.root]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
         assert result.returncode == 0, result.stderr[-3000:]
     pd.testing.assert_frame_equal(curve(tmp_path / "1"), curve(tmp_path / "2"), rtol=1e-4)

@@ -160,8 +160,8 @@ def paired_resamples(
     Raises:
         ValueError: See `paired_bootstrap`.
     """
-    first = next(iter(models.values()))
-    for counts in models.values():
+    first, *others = models.values()
+    for counts in others:
         _check_pair(first, counts, group)
     sums = {name: _sums(counts, group) for name, counts in models.items()}
     weights = draw(len(next(iter(sums.values()))), resamples, seed)
@@ -194,8 +194,7 @@ def coverage_bins(counts: pd.DataFrame, number: int = 5) -> pd.Series:
 
 def _sums(counts: pd.DataFrame, group: str) -> pd.DataFrame:
     """Sum pixels per group, sorted by group, as int64, so that the order of summation makes no difference."""
-    _check(counts, group)
-    _check_once(counts, ["chip_id"])
+    _check(counts, group, ["chip_id"])
     return counts.groupby(group, sort=True, observed=True, dropna=False)[list(COLUMNS)].sum().astype("int64")
 
 
@@ -214,13 +213,13 @@ def _check_columns(counts: pd.DataFrame, columns: tuple[str, ...]) -> None:
         raise ValueError(f"the counts lack the columns {missing}; they have {list(counts)}")
 
 
-def _check(counts: pd.DataFrame, column: str) -> None:
+def _check(counts: pd.DataFrame, column: str, key: list[str] | None = None) -> None:
     _check_columns(counts, ("chip_id", column, *COLUMNS))
     if counts.empty:
         raise ValueError("the table of counts is empty: no chip was evaluated")
     if (counts[list(COLUMNS)] < 0).to_numpy().any():
         raise ValueError("the counts contain negative numbers")
-    _check_once(counts, ["chip_id", column])
+    _check_once(counts, key or ["chip_id", column])
 
 
 def _check_once(counts: pd.DataFrame, key: list[str]) -> None:
@@ -231,8 +230,7 @@ def _check_once(counts: pd.DataFrame, key: list[str]) -> None:
 
 def _check_pair(a: pd.DataFrame, b: pd.DataFrame, group: str) -> None:
     for frame in (a, b):
-        _check(frame, group)
-        _check_once(frame, ["chip_id"])
+        _check(frame, group, ["chip_id"])
     a, b = a.set_index("chip_id"), b.set_index("chip_id")
     if len(other := a.index.symmetric_difference(b.index)):
         raise ValueError(f"the models were not evaluated on the same chips: {len(other)} differ ({listed(other)})")
