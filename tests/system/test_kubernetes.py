@@ -15,7 +15,7 @@ __all__ = ["moto"]
 def test_snakemake_plans_the_chain_in_a_bucket_that_has_only_the_verdicts(moto: Moto, tmp_path: Path, monkeypatch):
     for name, value in {"ACCESS_KEY": "a", "SECRET_KEY": "b", "ENDPOINT_URL": moto.url}.items():
         monkeypatch.setenv(f"SNAKEMAKE_STORAGE_S3_{name}", value)
-    project = Project(tmp_path / "project", {**TINY, "compute": {"device": "cuda"}}, forks=True)
+    project = Project(tmp_path / "project", {**TINY, "compute": {"device": "cuda"}})
     (tmp_path / "bucket" / "config").mkdir(parents=True)
     shutil.copy(project.folder / "config" / "verdicts.csv", tmp_path / "bucket" / "config")
     moto.upload("cloudcover", tmp_path / "bucket")
