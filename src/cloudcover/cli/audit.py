@@ -56,12 +56,14 @@ def audit(store: Path, folder: Path, policy: Tta, seed: int, top: int, out: Path
     from cloudcover.labels.evidence import gather_evidence
     from cloudcover.labels.score import error_share_text
     from cloudcover.masks.out_of_fold import OutOfFold
+    from cloudcover.runtime.files import replaceable
 
     arrays = sorted(path.stem for path in folder.glob("*.npy"))
     if policy not in arrays:
         raise click.BadParameter(f"{folder} has no {policy}.npy; it has {arrays or 'no arrays'}", param_hint="--policy")
     if out:
         refuse_other_file(out, tables.AUDIT)
+        out = replaceable(out)
     threads = threads or os.cpu_count() or 1
     chips, out_of_fold = ChipStore(store), OutOfFold([folder])
     folds = out_of_fold.table

@@ -24,7 +24,7 @@ def params(preset: str, write: bool) -> None:
     """  # noqa: D301
     from cloudcover.config import render
     from cloudcover.config.params import load
-    from cloudcover.runtime.files import write_text
+    from cloudcover.runtime.files import replaceable, write_text
 
     if not write:
         file = Path(preset) if Path(preset).is_file() else render.preset_path(preset)
@@ -34,8 +34,9 @@ def params(preset: str, write: bool) -> None:
     if not (root / render.PRESETS).is_dir():
         raise FileNotFoundError(f"there is no folder {render.PRESETS} here: run this in the project's root")
     changed = render.outdated(root)
+    files = {path: replaceable(root / path) for path in changed}
     for path, text in changed.items():
-        write_text(root / path, text)
+        write_text(files[path], text)
         click.echo(f"wrote {path}")
     if not changed:
         click.echo("all files are up to date")

@@ -24,6 +24,12 @@ UNDECLARED, DECLARED = "undeclared-255", "declared-255"
 """Flags of chips whose label may be a 0/255 mask, see `doubt_of`."""
 LARGEST_MASK = 1 << 28
 """Maximum number of pixels of a mask, more than twice that of a whole Sentinel-2 scene."""
+WRITE = {
+    "uint16": "write DN, that is reflectance x 10,000 and 0 for no data, as uint16; for a mask alone, "
+    "`cloudcover predict --as bands` reads int16 DN and floating-point reflectance",
+    "uint8": "write 0 for clear, 1 for cloud and 255 for unknown as uint8",
+}
+"""Data type of a file -> remedy if it has another one."""
 
 
 class ChipError(ValueError):
@@ -136,17 +142,21 @@ def _check(source: DatasetReader, path: Path, name: str, dtype: str) -> None:
     if source.count != 1:
         raise ChipError(name, f"{path} has {source.count} bands, expected 1")
     if source.dtypes[0] != dtype:
-        raise ChipError(name, f"{path} is {source.dtypes[0]}, expected {dtype}")
+        raise ChipError(name, f"{path} is {source.dtypes[0]}, expected {dtype}: {WRITE[dtype]}")
     check_gcps(source, path, name)
 
 
 def check_gcps(source: DatasetReader, path: Path, name: str) -> None:
-    """Refuse an open raster georeferenced by ground control points, which the mask would lose (`ChipError`)."""
-    if source.transform.is_identity and (points := len(source.gcps[0])):
+    """Refuse an open raster placed by control points or an RPC model, which the mask would lose (`ChipError`)."""
+    if not source.transform.is_identity:
+        return
+    points = len(source.gcps[0])
+    if points or source.rpcs:
+        how, option = (f"{points} ground control points", "") if points else ("an RPC model", "-rpc ")
         raise ChipError(
             name,
-            f"{path} is georeferenced by {points} ground control points, expected an affine transform: "
-            "resample it with `gdalwarp IN OUT`",
+            f"{path} is georeferenced by {how}, expected an affine transform: "
+            f"resample it with `gdalwarp {option}IN OUT`",
         )
 
 

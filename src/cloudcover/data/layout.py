@@ -22,6 +22,11 @@ UNLABELLED = "unlabelled"
 EXTRA = ("chip_id_crosswalk.csv",)
 """Additional tables of the mirrors, with the names of the chips in the challenge."""
 
+NAMES = frozenset(
+    [*EXTRA, *(f"{split}_{part}" for split in (*SPLITS, UNLABELLED) for part in ("features", "labels", "metadata.csv"))]
+)
+"""Files and folders of a set."""
+
 
 class LayoutError(ValueError):
     """A folder that does not have the challenge's layout; the message says what was expected and what was found."""

@@ -22,6 +22,8 @@ RECORD = ".cloudcover"
 
 TABLES = ("files.csv", "masks.csv")
 """The program's tables with a column `path` that lists the files in their folder."""
+LONGEST_HEADER = 10_000
+"""Length up to which the first line of a file is read [characters]."""
 _HEADERS = [list(table.columns) for table in (tables.FILES, tables.TRUTH, tables.PREDICTIONS)]
 
 
@@ -65,12 +67,16 @@ def _inside(inner: Path, outer: Path) -> bool:
 
 def refuse_other_file(path: Path, table: tables.Table) -> None:
     """Refuse to replace a file by a table, unless it is one of the same kind (`FolderError`)."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        header = next(csv.reader(file), [])
-    if header[: len(table.columns)] != list(table.columns):
+    if path.exists() and _header(path)[: len(table.columns)] != list(table.columns):
         raise FolderError(f"{path} exists and is not a table of {table.name}: choose another name, or move it")
+
+
+def _header(path: Path) -> list[str]:
+    """Return the columns that the first line of a file names, which need not be a table."""
+    if not path.is_file():  # reading a named pipe would wait for ever
+        return []
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.readline(LONGEST_HEADER).rstrip("\n").split(",")
 
 
 def claim(root: Path) -> None:
@@ -150,17 +156,24 @@ def _alone(root: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def prune(root: Path, keep: Collection[str]) -> None:
+def prune(root: Path, keep: Collection[str], among: Collection[str] | None = None) -> None:
     """Remove the program's files below a folder except `keep`, relative to it; files of others stay.
 
     Partial files left by killed runs (`part_of`) are removed as well.
+
+    Args:
+        root: The folder.
+        keep: Files to keep, relative to it.
+        among: Files and subfolders of the folder to look at, so that results of another command, such as masks, stay;
+            None: all.
     """
     with _alone(root):
-        _prune(root, keep)
+        _prune(root, keep, among)
 
 
-def _prune(root: Path, keep: Collection[str]) -> None:
-    known = owned(root)
+def _prune(root: Path, keep: Collection[str], among: Collection[str] | None) -> None:
+    recorded = owned(root)
+    known = {path for path in recorded if among is None or path.partition("/")[0] in among}
     for path in known - _led_away(root, known):
         part_of(root / path).unlink(missing_ok=True)
     others = known - set(keep)
@@ -169,7 +182,7 @@ def _prune(root: Path, keep: Collection[str]) -> None:
         if full.is_symlink() or full.is_file():
             full.unlink()
             _remove_empty(full.parent, root)
-    _write(root, set(keep))
+    _write(root, set(keep) | (recorded - known))
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
@@ -189,19 +202,15 @@ def _led_away(root: Path, paths: Collection[str]) -> set[str]:
 
 def _tables(root: Path) -> list[Path]:
     """List the program's tables in a folder."""
-    found = []
-    for path in (root / name for name in TABLES):
-        if path.is_file():
-            with path.open(encoding="utf-8", errors="replace", newline="") as file:
-                if next(csv.reader(file), []) in _HEADERS:
-                    found.append(path)
-    return found
+    return [path for path in (root / name for name in TABLES) if _header(path) in _HEADERS]
 
 
 def _recorded(root: Path) -> set[str]:
     record = root / RECORD
-    if not record.is_file():
+    if not record.exists():
         return set()
+    if not record.is_file():
+        raise FolderError(f"{record} is not a file, but needed as the list of cloudcover's files in {root}: move it")
     return set(record.read_bytes().decode(errors="surrogateescape").split("\n")) - {""}
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cloudcover.runtime.text import listed
+from cloudcover.runtime.text import NAMED, listed
 
 if TYPE_CHECKING:  # GDAL is loaded when a raster is opened: most stages read the store alone
     from rasterio.io import DatasetReader, DatasetWriter
@@ -29,8 +29,6 @@ SMALLEST = -5_000
 """Lower limit of plausible reflectance [DN]; smaller values mark pixels without data, even if undeclared."""
 DTYPES = ("uint16", "int16", "float32", "float64")
 """Data types of rasters that `read_dn` can convert."""
-NAMED = 10
-"""Maximum number of chips named in a message."""
 
 log = logging.getLogger(__name__)
 
@@ -130,10 +128,15 @@ def read_dn(
     """
     says = stated or Stored.of(source, index)
     moved = says.to_dn(offset) != (1, 0)
+    alpha = alpha_of(source)
     pixels: NDArray[np.generic] = source.read(index, window=window)
-    if pixels.dtype == np.uint16 and not moved and not says.masked and says.nodata in (None, nodata):
+    if pixels.dtype == np.uint16 and not moved and not (says.masked or alpha) and says.nodata in (None, nodata):
         return pixels.astype(np.uint16, copy=False), ""
     valid = source.read_masks(index, window=window) != 0 if says.masked else None
+    if alpha:  # it adds to what the file says otherwise: zeros without any declaration have no data as before
+        says = says if says.masked or says.nodata is not None else replace(says, nodata=nodata)
+        opaque = source.read(alpha, window=window) != 0
+        valid = opaque if valid is None else valid & opaque
     dn = as_dn(pixels, says, nodata, offset, valid, saturate=saturate)
     return dn, says.conversion(offset) if moved else ""
 
@@ -227,6 +230,17 @@ def _has_mask(source: DatasetReader, index: int) -> bool:
     from rasterio.enums import MaskFlags
 
     return MaskFlags.per_dataset in source.mask_flag_enums[index - 1]
+
+
+def alpha_of(source: DatasetReader) -> int:
+    """Return the number of the alpha band, which is 0 where the other bands have no data; 0 if there is none.
+
+    GDAL itself uses it as a mask only of one or three bands.
+    """
+    from rasterio.enums import ColorInterp
+
+    colours = source.colorinterp if source.count > 1 else ()
+    return colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours else 0
 
 
 def copy_meaning(source: DatasetReader, part: DatasetWriter, window: Window) -> None:

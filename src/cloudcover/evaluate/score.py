@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cloudcover.data.chips import IGNORE_INDEX, UNDECLARED, ChipError, doubt_of, images, read_grid, read_mask
+from cloudcover.data.chips import IGNORE_INDEX, UNDECLARED, ChipError, doubt_of, images, read_grid, read_mask, stem_of
+from cloudcover.data.layout import visible
+from cloudcover.data.strays import DOCUMENTS
 from cloudcover.evaluate.metrics import by_group
 from cloudcover.masks.overlap import COLUMNS, confusion
 from cloudcover.runtime.text import listed, named
@@ -27,9 +30,13 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
         FileNotFoundError: There are no labels, or a label has no prediction.
         ChipError: Files cannot be compared: they are not single-band uint8 rasters, contain other values, differ in
             shape, CRS or transform, or two files of a folder have the same name. The message names them.
-        ValueError: A folder seems to contain 0/255 masks.
+        ValueError: Both are the same folder, or a folder seems to contain 0/255 masks.
     """
+    if predictions.samefile(labels):
+        raise ValueError(f"{predictions} and {labels} are the same folder: the score would be that of equal masks, 1.0")
     given, made = images(labels), images(predictions)
+    if others := _others(labels, given):
+        log.warning("%d files in %s are no GeoTIFFs and left out: %s", len(others), labels, listed(others))
     if not given:
         raise FileNotFoundError(f"{labels} contains no labels: expected files CHIP.tif")
     if missing := [path.name for name, path in given.items() if name not in made]:
@@ -54,6 +61,16 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
     if unplaced:
         log.warning("%d masks or labels have no georeferencing: %s", len(unplaced), listed(unplaced))
     return _figures(pd.DataFrame(rows, columns=["chip_id", *COLUMNS]))
+
+
+def _others(folder: Path, known: Collection[str]) -> list[str]:
+    """List the files of a folder that are neither hidden nor documents, nor named after a known image."""
+    return [
+        path.name
+        for path in visible(folder)
+        if not (path.is_dir() or path.suffix.lower() in DOCUMENTS or path.name.partition(".")[0] in known)
+        and stem_of(path.name) not in known
+    ]
 
 
 @dataclass

@@ -9,9 +9,14 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from cloudcover.config.params import refuse_duplicate_keys
 from cloudcover.data import tables
 from cloudcover.data.chips import stem_of
 from cloudcover.runtime.text import plain
+
+GOOD = frozenset(["0", "0.0", "false", "no", "n", "good", "clean", "ok"])
+BAD = frozenset(["1", "1.0", "true", "yes", "y", "x", "bad"])
+"""Words by which a column may judge each chip; an empty cell beside them judges as well."""
 
 
 class ImportListError(ValueError):
@@ -67,6 +72,7 @@ def read_verdicts(name: Path | str, reviewer: str | None = None) -> pd.DataFrame
         # BaseLoader keeps ids as text: an id such as 0123 or no must not become a number or a boolean.
         try:
             content = yaml.load(_text(path), yaml.BaseLoader)
+            refuse_duplicate_keys(path)
         except (yaml.YAMLError, RecursionError) as error:
             raise ImportListError(f"{path} is not valid YAML: {error}") from None
         overall = content.get("overall") if isinstance(content, dict) else None
@@ -109,7 +115,7 @@ def _refuse_judgements(path: Path, frame: pd.DataFrame) -> None:
         )
     for column in frame.columns.drop("chip_id"):
         values = {text.strip().lower() for text in frame[column]}
-        if values & {"0", "false"} and values <= {"0", "1", "true", "false"}:
+        if values & (GOOD | {""}) and values & (GOOD | BAD) and values <= GOOD | BAD | {""}:
             raise ImportListError(
                 f"{path}: the column {column} seems to say which chips are bad: name it, as {path}:{column}, or list "
                 "only the bad chips, without it"

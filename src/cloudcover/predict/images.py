@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image as Picture
 from rasterio.errors import RasterioError
 from tqdm import tqdm
 
@@ -19,13 +21,22 @@ from cloudcover.data import ownership
 from cloudcover.data.chips import IGNORE_INDEX, ChipError, read_mask
 from cloudcover.data.colours import true_bands
 from cloudcover.data.offsets import Evidence, suspected_offset, warn_of_offsets
-from cloudcover.data.values import NAMED, report_conversions
+from cloudcover.data.values import report_conversions
 from cloudcover.masks.codec import encode_soft_labels
 from cloudcover.masks.decision import decide
 from cloudcover.predict.chips import predict_chips
 from cloudcover.predict.files import Note, Spec
 from cloudcover.predict.metres import GridError
-from cloudcover.predict.outputs import RESOLUTION, Outputs, Product, option_tags, tags_of
+from cloudcover.predict.outputs import (
+    MODEL,
+    PREVIEWS,
+    PROBABILITIES,
+    RESOLUTION,
+    Outputs,
+    Product,
+    option_tags,
+    tags_of,
+)
 from cloudcover.predict.predictor import NotFiniteError, Predictor
 from cloudcover.predict.preview import Thumbnail
 from cloudcover.predict.resolution import Resolution, scale_of, seen_metres
@@ -34,12 +45,16 @@ from cloudcover.predict.summary import Summary
 from cloudcover.rasters.find import Found
 from cloudcover.rasters.image import Image
 from cloudcover.rasters.stack import grid_of
-from cloudcover.runtime.text import listed
+from cloudcover.runtime.text import NAMED, listed
 
 CACHE_MIB = 256
 """GDAL's cache for tiles, which by default grows with the machine's memory [MiB]."""
 ROWS = 512
 """Number of rows encoded at a time."""
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of TIFF files."""
+OTHER = "of other models or options"
+"""Why a mask is made again."""
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +83,7 @@ def predict_images(
         resolution: Pixel size that the network sees. Images with another one are resampled, and their masks are
             resampled back.
         skip_existing: Skip images that already have all their files from an earlier run with the same models and
-            options. A changed image, or another offset, is not noticed.
+            options. Damaged files are made again. A changed image, or another offset, is not noticed.
         summary: Table to add the shares of each mask to, including masks of an earlier run.
 
     Returns:
@@ -79,12 +94,15 @@ def predict_images(
         NotFiniteError: A model returns values that are not finite.
         DeviceMemoryError: The GPU's memory is too small for a batch.
         ValueError: Two images have the same name.
-        FolderError: The program would overwrite a file that it did not create, such as a band or a label.
+        FolderError: The program would overwrite a file that it did not create, such as a band, a label, or a file that
+            has replaced a mask; or the summary has the name of another file of this run.
         OSError: A file cannot be written.
     """
-    _reserve(images, outputs)
+    _reserve(images, outputs, summary)
     outputs = replace(outputs, tags=tags_of(predictor, outputs.buffer_m, outputs.min_area_m2))
     todo = _unfinished(images, outputs, resolution) if skip_existing else images
+    for image in todo:
+        _refuse_replaced(image, outputs)
     if summary:
         for name in sorted({image.name for image in images} - {image.name for image in todo}):
             mask, grid = read_mask(outputs.folder / f"{name}.tif", "mask")
@@ -104,7 +122,7 @@ def predict_images(
     return [outputs.folder / f"{image.name}.tif" for image in images]
 
 
-def _reserve(images: Sequence[Found], outputs: Outputs) -> None:
+def _reserve(images: Sequence[Found], outputs: Outputs, summary: Summary | None) -> None:
     """Record the files as the program's, unless one would overwrite another, a band, or somebody else's file."""
     if twice := sorted(name for name, number in Counter(image.name for image in images).items() if number > 1):
         first, second = [f"{image.place} {image.part}".strip() for image in images if image.name == twice[0]][:2]
@@ -117,16 +135,49 @@ def _reserve(images: Sequence[Found], outputs: Outputs) -> None:
             raise ownership.FolderError(
                 f"{outputs.folder / image.name}.tif is a band of a chip and would be overwritten: choose another --out"
             )
-    ownership.reserve(outputs.folder, {file for image in images for file in outputs.files(image.name)})
+    files = {file for image in images for file in outputs.files(image.name)}
+    taken = {".", ownership.RECORD, PROBABILITIES, PREVIEWS, *files}
+    if summary and summary.path.is_relative_to(out) and summary.path.relative_to(out).as_posix() in taken:
+        raise ownership.FolderError(f"{summary.path} is another output of this run: choose another --summary")
+    ownership.reserve(outputs.folder, files)
+
+
+def _refuse_replaced(image: Found, outputs: Outputs) -> None:
+    """Refuse to overwrite files of an earlier run that are read-only, or that another program has written since."""
+    for path in (outputs.folder / file for file in outputs.files(image.name)):
+        if not path.is_file():
+            continue
+        if not os.access(path, os.W_OK):
+            raise ownership.FolderError(f"{path} is read-only: `chmod u+w` it, or choose another --out")
+        if path.suffix == ".tif" and not _made_here(path):
+            raise ownership.FolderError(
+                f"{path} is no longer the mask that cloudcover made and would be overwritten: move it, or choose "
+                "another --out"
+            )
+
+
+def _made_here(path: Path) -> bool:
+    """Return whether a GeoTIFF has the tag of a model. A truncated one cannot be anything but a damaged mask."""
+    with path.open("rb") as file:
+        if (start := file.read(4)) not in TIFF:
+            return not start
+    try:
+        with rasterio.open(path, driver="GTiff") as source:
+            return MODEL in source.tags()
+    except RasterioError:
+        return True
 
 
 def _unfinished(images: Sequence[Found], outputs: Outputs, resolution: Resolution) -> list[Found]:
-    """Return the images without all their files, or with files of other models or options."""
+    """Return the images without all their files, or with damaged files or those of other models or options."""
     complete = {image.name for image in images if _complete(image, outputs)}
-    other = [name for name in sorted(complete) if not _as_now(name, outputs, resolution)]
-    if other:
-        log.info("%d masks of other models or options are made again: %s", len(other), listed(other, NAMED))
-    done = complete - set(other)
+    again: dict[str, list[str]] = {}
+    for name in sorted(complete):
+        if problem := _problem(name, outputs, resolution):
+            again.setdefault(problem, []).append(name)
+    for problem, names in again.items():
+        log.info("%d masks %s are made again: %s", len(names), problem, listed(names, NAMED))
+    done = complete - {name for names in again.values() for name in names}
     log.info("%d of %d images already have their masks", len(done), len(images))
     return [image for image in images if image.name not in done]
 
@@ -135,21 +186,29 @@ def _complete(image: Found, outputs: Outputs) -> bool:
     return all((outputs.folder / file).is_file() for file in outputs.files(image.name))
 
 
-def _as_now(name: str, outputs: Outputs, resolution: Resolution) -> bool:
-    """Return whether the GeoTIFFs of an image have the tags that they would be given now."""
-    for file in outputs.files(name):
-        if not file.endswith(".tif"):
-            continue
-        try:
+def _problem(name: str, outputs: Outputs, resolution: Resolution) -> str:
+    """Describe why the files of an image are not those that would be written now; empty if they are.
+
+    They must be readable to the end, and the GeoTIFFs must have the tags that they would be given now.
+    """
+    try:
+        for file in outputs.files(name):
+            if file.endswith(".png"):
+                with Picture.open(outputs.folder / file) as picture:
+                    picture.load()
+                continue
             with rasterio.open(outputs.folder / file) as source:
                 tags, grid = source.tags(), grid_of(source)
+                source.read(1)
             seen_m = seen_metres(grid, scale_of(grid, resolution))
-        except (RasterioError, GridError):
-            return False
-        expected = option_tags({**outputs.tags, **({RESOLUTION: f"{seen_m:g}"} if seen_m else {})})
-        if option_tags(tags) != expected:
-            return False
-    return True
+            expected = option_tags({**outputs.tags, **({RESOLUTION: f"{seen_m:g}"} if seen_m else {})})
+            if option_tags(tags) != expected:
+                return OTHER
+    except GridError:
+        return OTHER
+    except (RasterioError, OSError, SyntaxError):  # what Pillow raises for a damaged PNG
+        return "with damaged files"
+    return ""
 
 
 def _predict(

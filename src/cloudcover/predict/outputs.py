@@ -33,8 +33,10 @@ PROBABILITIES, PREVIEWS = "probabilities", "previews"
 COG_FROM = 512
 """Masks with a longer side become cloud-optimised (COG); up to this size, a COG has one tile and no overview."""
 COLOURS = {0: CLEAR_COLOUR, 1: CLOUD_COLOUR, IGNORE_INDEX: UNKNOWN_COLOUR}
-SOFTWARE, SCALE, RESOLUTION = "TIFFTAG_SOFTWARE", "CLOUDCOVER_SCALE", "CLOUDCOVER_RESOLUTION_M"
-"""Tags of a GeoTIFF for the version, the conversion of the image's values, and the pixel size that the network saw."""
+SOFTWARE, MODEL = "TIFFTAG_SOFTWARE", "CLOUDCOVER_MODEL"
+"""Tags of a GeoTIFF for the version and the models."""
+SCALE, RESOLUTION = "CLOUDCOVER_SCALE", "CLOUDCOVER_RESOLUTION_M"
+"""Tags of a GeoTIFF for the conversion of the image's values, and the pixel size that the network saw."""
 COG = {"driver": "COG", "blocksize": 512, "num_threads": "all_cpus"}
 
 
@@ -116,7 +118,7 @@ def tags_of(predictor: Predictor, buffer_m: float, min_area_m2: float) -> dict[s
     models = zip(predictor.folders, predictor.engines, strict=True)
     tags = {
         SOFTWARE: f"cloudcover {version('cloudcover')}",
-        "CLOUDCOVER_MODEL": ", ".join(f"{folder.name}@{engine.card.weights_sha256[:12]}" for folder, engine in models),
+        MODEL: ", ".join(f"{folder.name}@{engine.card.weights_sha256[:12]}" for folder, engine in models),
         "CLOUDCOVER_TTA": predictor.policy,
         "CLOUDCOVER_THRESHOLD": f"{predictor.threshold:g}",
     }

@@ -19,10 +19,8 @@ from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.grid import Grid
 from cloudcover.data.ownership import refuse_other_file
 from cloudcover.predict.polygons import Polygons, on_grid
-from cloudcover.runtime.text import listed
-
-NAMED = 10
-"""Maximum number of polygons named in a message."""
+from cloudcover.runtime.files import replaceable
+from cloudcover.runtime.text import NAMED, listed
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +29,18 @@ class Summary:
     """The rows of a summary table; safe to use from several threads.
 
     Args:
-        path: Table to write, `tables.SHARES`.
+        path: Table to write, `tables.SHARES`; a link to it stays a link.
         polygons: Areas with separate rows for every image that they touch.
 
     Raises:
         FolderError: A file of that name exists and is not such a table.
-        OSError: The folder of the table cannot be created.
+        OSError: The folder of the table cannot be created, or the table is read-only.
     """
 
     def __init__(self, path: Path, polygons: Polygons | None = None) -> None:
         refuse_other_file(path, tables.SHARES)
-        path.parent.mkdir(parents=True, exist_ok=True)  # now rather than after a long run
-        self.path = path
+        self.path = replaceable(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)  # now rather than after a long run
         self.polygons = polygons
         self._rows: list[dict[str, object]] = []
         self._touched: set[str] = set()

@@ -24,7 +24,7 @@ from rasterio.windows import Window
 
 from cloudcover.data.chips import LARGEST_MASK, ChipError, check_gcps
 from cloudcover.data.grid import Grid
-from cloudcover.data.values import Stored, held, read_dn
+from cloudcover.data.values import Stored, alpha_of, held, read_dn
 from cloudcover.rasters.layers import GTIFF, JPEG2000, VRT, Layer, Plan, Request
 
 GDAL = {"GDAL_NUM_THREADS": "1"}
@@ -213,6 +213,8 @@ def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
     if layer.index is None and source.count != 1:
         raise refuse(f"has {source.count} bands, expected 1")
     index = layer.index or 1
+    if index == alpha_of(source):
+        raise refuse(f"has alpha (transparency) as band {index}, which is no reflectance: choose another band")
     if (dtype := source.dtypes[index - 1]) not in layer.dtypes:
         raise refuse(f"is {dtype}, expected {' or '.join(layer.dtypes)}")
     if source.height * source.width > LARGEST_MASK:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -16,7 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cloudcover.data import tables
-from cloudcover.runtime.files import atomic
+from cloudcover.runtime.files import atomic, replaceable
 from cloudcover.runtime.locks import hold
 from cloudcover.runtime.text import listed, plain
 
@@ -62,9 +60,13 @@ def only_writer(path: Path) -> AbstractContextManager[None]:
         FolderBusyError: Another process writes the file.
         PermissionError: The file is read-only, which its replacement would ignore.
     """
+<<<<<<< HEAD
     file = path.resolve()
     if file.exists() and not os.access(file, os.W_OK):
         raise PermissionError(errno.EACCES, "it is read-only: `chmod u+w` makes it writable", str(path))
+=======
+    file = replaceable(path)
+>>>>>>> e4c086b (What other programs put in the place of results stays; alpha bands, RPC models, float chips and judging columns)
     return hold(file.with_name(f".{file.name}.lock"), f"another review is open on {path}")
 
 

@@ -108,6 +108,18 @@ def _mode(path: Path) -> int:
     return 0o666 & ~umask
 
 
+def replaceable(path: Path) -> Path:
+    """Return the file to replace if a user names `path`, which may be a link: the link stays.
+
+    Raises:
+        PermissionError: The file is read-only, which `atomic` would ignore.
+    """
+    file = path.resolve()
+    if file.exists() and not os.access(file, os.W_OK):
+        raise PermissionError(errno.EACCES, "it is read-only: `chmod u+w` it to replace it", str(path))
+    return file
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic(path) as part:

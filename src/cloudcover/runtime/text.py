@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import islice
 
+NAMED = 10
+"""Maximum number of names in a line of the log."""
+
 
 def listed(names: Collection[object], most: int = 5) -> str:
     """Join at most `most` names with commas: `a, b and 3 more`."""

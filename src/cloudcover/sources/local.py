@@ -17,7 +17,14 @@ from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.chips import ChipError, check_gcps, image_size, images, open_tiff
 from cloudcover.data.geotiff import encode_geotiff
-from cloudcover.data.layout import LayoutError, layout_files, read_metadata, refuse_unusable, remove_empty_folders
+from cloudcover.data.layout import (
+    NAMES,
+    LayoutError,
+    layout_files,
+    read_metadata,
+    refuse_unusable,
+    remove_empty_folders,
+)
 from cloudcover.data.strays import labels_below, refuse_strays, stray_bands, stray_folders, stray_labels
 from cloudcover.data.values import copy_meaning
 from cloudcover.runtime.files import atomic, part_of
@@ -58,7 +65,7 @@ def fetch(params: DataParams, raw: Path) -> set[Path]:
         ownership.reserve(raw, [path.as_posix() for path in paths])
         place_all({source / path: raw / path for path in paths}, params.link)
         wanted = set(paths)
-    ownership.prune(raw, [path.as_posix() for path in wanted])
+    ownership.prune(raw, [path.as_posix() for path in wanted], NAMES)
     remove_empty_folders(raw)
     return wanted
 

@@ -19,7 +19,7 @@ from cloudcover.config.sections import DataParams, SyntheticParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.chips import IGNORE_INDEX
 from cloudcover.data.label_errors import SCENE_FAILED
-from cloudcover.data.layout import SPLITS, remove_empty_folders
+from cloudcover.data.layout import NAMES, SPLITS, remove_empty_folders
 from cloudcover.masks.overlap import iou
 from cloudcover.runtime.files import derive_seed, sha256
 from cloudcover.runtime.workers import exit_with_parent
@@ -105,8 +105,8 @@ def generate(
         )
         tables.METADATA.write(frame, raw / f"{split}_metadata.csv")
     tables.TRUTH.write(pd.DataFrame(rows, columns=list(tables.TRUTH.columns)), truth / "masks.csv")
-    ownership.prune(raw, files)
-    ownership.prune(truth, masks)
+    ownership.prune(raw, files, NAMES)
+    ownership.prune(truth, masks, ["masks"])
     remove_empty_folders(raw)
     return {Path(file) for file in files}
 

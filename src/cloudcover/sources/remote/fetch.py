@@ -16,7 +16,7 @@ from cloudcover.config.secrets import SAS_FILE, SAS_URL, sas
 from cloudcover.config.sections import DataParams
 from cloudcover.data import ownership, tables
 from cloudcover.data.chips import stem_of
-from cloudcover.data.layout import EXTRA, hashed, read_metadata, remove_empty_folders
+from cloudcover.data.layout import EXTRA, NAMES, hashed, read_metadata, remove_empty_folders
 from cloudcover.data.strays import refuse_strays, stray_labels
 from cloudcover.runtime.files import atomic, full_disk_named, part_of
 from cloudcover.runtime.locks import hold
@@ -83,7 +83,7 @@ def fetch(params: DataParams, raw: Path, recheck: bool = False) -> None:
         _fetch_missing(store, wanted, journal, estimate=2 * params.chip_size**2)
         journal.keep(wanted.keys())
         manifest = pd.concat([journal.manifest(), *_write_metadata(store, listing, chips, raw)]).sort_values("path")
-        ownership.prune(raw, list(manifest["path"]))
+        ownership.prune(raw, list(manifest["path"]), NAMES)
         remove_empty_folders(raw)
         tables.FILES.write(manifest, raw / "files.csv")
         shutil.rmtree(work / ARCHIVES, ignore_errors=True)
