@@ -26,6 +26,10 @@ NAMES = frozenset(
     [*EXTRA, *(f"{split}_{part}" for split in (*SPLITS, UNLABELLED) for part in ("features", "labels", "metadata.csv"))]
 )
 """Files and folders of a set."""
+WORLDS = tuple(
+    ending for suffix in ("tfw", "tifw", "tiffw", "wld", "tab") for ending in (f".{suffix}", f".{suffix.upper()}")
+)
+"""Suffixes of files that may hold the place of a TIFF beside them."""
 
 
 class LayoutError(ValueError):
@@ -128,7 +132,7 @@ def differences(root: Path, manifest: pd.DataFrame) -> dict[str, str]:
 def refuse_unusable(file: Path) -> None:
     """Refuse an unreadable file, or an image whose meaning depends on another file, which would not be copied.
 
-    A `.aux.xml` that contains only statistics is ignored.
+    A `.aux.xml` that contains only statistics is ignored, and so is a world file of an image that has its own place.
 
     Raises:
         LayoutError: The file is refused.
@@ -137,13 +141,36 @@ def refuse_unusable(file: Path) -> None:
         link = f": it is a link to {file.readlink()}" if file.is_symlink() else ""
         raise LayoutError(f"{file} is not a file that can be read{link}")
     mask, more = (file.with_name(f"{file.name}.{end}") for end in ("msk", "aux.xml"))
-    said = re.findall(r"<(NoDataValue|Scale|Offset|GCPList|GeoTransform)\b", _text(more))
-    if mask.exists() or said:
-        beside, what = (mask, "a mask") if mask.exists() else (more, " and ".join(dict.fromkeys(said)))
+    said = re.findall(r"<(NoDataValue|Scale|Offset|GCPList|GeoTransform)\b|\b(NODATA_VALUES)\b", _text(more))
+    beside, what = more, " and ".join(dict.fromkeys(tag or key for tag, key in said))
+    if mask.exists():
+        beside, what = mask, "a mask"
+    elif not what and (place := _place_beside(file, more)):
+        beside, what = place, "the place"
+    if what:
         raise LayoutError(
             f"{beside} holds {what} of {file.name}, but only the TIFF is used: write all into one file with "
             f"`gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES --config GDAL_PAM_ENABLED NO {file.name} OUT`"
         )
+
+
+def _place_beside(file: Path, more: Path) -> Path | None:
+    """Return the world file, or `more`, from which GDAL takes the place of an image; None if the image has its own."""
+    worlds = (file.with_suffix(suffix) for suffix in WORLDS)
+    found = [path for path in (*worlds, more) if path.exists()]
+    if not found or not stem_of(file.name):
+        return None
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        with (
+            rasterio.open(file, driver="GTiff") as image,
+            rasterio.open(file, driver="GTiff", GEOREF_SOURCES="INTERNAL") as alone,
+        ):
+            return found[0] if (image.crs, image.transform) != (alone.crs, alone.transform) else None
+    except RasterioError:  # packing names it
+        return None
 
 
 def _text(path: Path) -> str:
