@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,13 +23,19 @@ from cloudcover.cli import main
 from cloudcover.cli.predict import KINDS
 from cloudcover.config.sections import ModelParams
 from cloudcover.data import tables
+from cloudcover.data.ownership import FolderError
 from cloudcover.models.build import build_model
 from cloudcover.models.folder import save_model
+from cloudcover.predict.images import _refuse_replaced, predict_images
+from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.polygons import read_polygons
-from cloudcover.rasters.find import Kind
+from cloudcover.predict.predictor import Predictor
+from cloudcover.predict.summary import Summary
+from cloudcover.rasters.find import Kind, find_images
 from helpers.layouts import BANDS, files_below, make_layout, pixels_of
 from helpers.networks import ENCODER, card
 from helpers.scenes import scene, write_chip, write_raster
+from helpers.users import NOBODY, error_as_nobody, folder_of_nobody
 
 ELSEWHERE = json.dumps(
     {
@@ -151,6 +158,113 @@ def test_skipping_does_not_take_files_of_others_for_masks(trained, tmp_path):
     assert result.exit_code == 1
     assert "c000.tif was not made by cloudcover and would be overwritten" in result.output
     assert (tmp_path / "c000.tif").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "hole", "preview"])
+def test_damaged_files_of_an_earlier_run_are_made_again(trained, tmp_path, caplog, damage):
+    caplog.set_level("INFO", logger="cloudcover")
+    options = ("--skip-existing", "--probabilities", "--preview", "--summary", tmp_path / "masks.csv")
+    predict(trained, tmp_path / "out", *options)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.name != ".cloudcover"}
+    names = {"empty": "probabilities/c001.tif", "preview": "previews/c001.png"}
+    path = tmp_path / "out" / names.get(damage, "c001.tif")
+    size = path.stat().st_size
+    if damage == "hole":
+        with path.open("rb+") as file:
+            file.seek(size - 40)
+            file.write(bytes(40))
+    else:
+        os.truncate(path, 0 if damage == "empty" else size - 40)
+    caplog.clear()
+    predict(trained, tmp_path / "out", *options)
+    assert "1 masks with damaged files are made again: c001" in caplog.messages
+    assert before == {path: path.read_bytes() for path in before}
+
+
+@pytest.mark.parametrize(("kind", "skip"), [("raster", ["--skip-existing"]), ("text", []), ("link", [])])
+def test_a_file_that_has_replaced_a_mask_is_not_overwritten(trained, tmp_path, kind, skip):
+    """A mask that somebody has corrected, for example."""
+    predict(trained, tmp_path / "out", "--probabilities")
+    path = tmp_path / "out" / ("probabilities/c001.tif" if kind == "text" else "c001.tif")
+    path.unlink()
+    if kind == "raster":
+        write_raster(path, np.ones((1, 64, 64), np.uint8))
+    elif kind == "text":
+        path.write_text("mine")
+    else:
+        write_raster(tmp_path / "mine.tif", np.ones((1, 64, 64), np.uint8))
+        path.symlink_to("../mine.tif")
+    before = path.read_bytes()
+    words = ("predict", trained / "set", "--model", trained / "model", "--out", tmp_path / "out", "--probabilities")
+    result = run(*words, *skip)
+    assert result.exit_code == 1
+    assert f"{path} lacks the tags of the mask that cloudcover has written there" in result.output
+    assert path.read_bytes() == before
+    assert path.is_symlink() == (kind == "link")
+    path.unlink()
+    assert run(*words, *skip).exit_code == 0
+
+
+def test_masks_and_summaries_that_are_read_only_are_not_replaced(trained):
+    with folder_of_nobody(0o700) as folder:
+        paths = folder / "c000.tif", folder / "masks.csv"
+        predictor, images = Predictor([trained / "model"], device="cpu"), find_images([trained / "set"], BANDS)
+        predict_images(predictor, images, Outputs(folder), summary=Summary(paths[1]))
+        before = [path.read_bytes() for path in paths]
+        for path in folder.iterdir():
+            if os.geteuid() == 0:
+                os.chown(path, NOBODY, NOBODY)
+        for path, work in (
+            (paths[0], lambda: _refuse_replaced(images[0], Outputs(folder))),
+            (paths[1], lambda: Summary(paths[1])),
+        ):
+            assert error_as_nobody(work) == "no error"
+            path.chmod(0o444)
+            assert re.match(r"(FolderError|PermissionError): .*read-only: `chmod u\+w`", error_as_nobody(work))
+        assert [path.read_bytes() for path in paths] == before
+
+
+@pytest.mark.parametrize("name", ["c001.tif", ".cloudcover", "previews/c000.png", "probabilities", "."])
+def test_a_summary_does_not_take_the_place_of_another_output(trained, tmp_path, name):
+    (tmp_path / "link").symlink_to("out")
+    words = ("predict", trained / "set", "--model", trained / "model", "--out", tmp_path / "out", "--preview")
+    path = tmp_path / "link" / name if name != "." else tmp_path / "out"
+    result = run(*words, "--summary", path)
+    assert result.exit_code == 1
+    assert "is another output of this run: choose another --summary" in result.output
+    assert files_below(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("content", [b"", b"mine", b"x" * 200_000, b"image,polygon\n", b"\xff\0\n"])
+def test_a_summary_replaces_no_other_file_and_leaves_links(trained, tmp_path, content):
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    words = ("predict", trained / "set", "--model", trained / "model", "--out", tmp_path / "out")
+    result = run(*words, "--summary", path)
+    assert result.exit_code == 1
+    assert "exists and is not a table of shares of masks: choose another name" in result.output
+    assert path.read_bytes() == content
+    (tmp_path / "link.csv").symlink_to("later.csv")
+    for _ in range(2):
+        assert run(*words, "--summary", tmp_path / "link.csv").exit_code == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    later = tmp_path / "later.csv"
+    assert len(tables.SHARES.read(later)) == 3
+    later.write_text(f"\ufeff{later.read_text()}", newline="\r\n")  # as a spreadsheet saves it
+    assert run(*words, "--summary", later).exit_code == 0
+
+
+def test_a_named_pipe_is_no_earlier_summary(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FolderError, match="is not a table of shares"):
+        Summary(tmp_path / "pipe")
+
+
+def test_a_folder_in_the_place_of_the_record_is_named(trained, tmp_path):
+    (tmp_path / "out/.cloudcover").mkdir(parents=True)
+    result = run("predict", trained / "set", "--model", trained / "model", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/out/.cloudcover is not a file, but needed as the list of cloudcover's files" in result.output
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.enums import MaskFlags
+from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 
 from cloudcover.config.params import ParamsError, validate
@@ -164,8 +165,11 @@ def test_scales_and_offsets_that_make_no_sense_are_refused_with_both_values(tmp_
 @pytest.mark.parametrize("dtype", ["int16", "float32", "uint8"])
 def test_another_dtype_is_refused_with_both_names_whatever_the_tags(tmp_path, dtype):
     path = write(tmp_path / "B02.tif", np.ones((3, 4), dtype), **TAGS)
-    with pytest.raises(ChipError, match=f"B02.tif is {dtype}, expected uint16"):
+    with pytest.raises(ChipError, match=f"B02.tif is {dtype}, expected uint16: write DN as uint16, that is") as error:
         read_band(path, "B02", 0, 0)
+    assert ("--as bands` reads it as it is" in str(error.value)) == (dtype != "uint8")
+    with pytest.raises(ChipError, match="is int16, expected uint8: write 0 for clear, 1 for cloud and 255 for unknown"):
+        read_mask(write(tmp_path / "l.tif", np.ones((3, 4), np.int16)), "label")
 
 
 def test_a_band_with_alpha_is_refused(tmp_path):
@@ -194,6 +198,17 @@ def test_a_raster_placed_by_ground_control_points_is_refused(tmp_path):
     (root / "train_metadata.csv").write_text("chip_id,location,datetime,cloudpath\nc0,a,2020-01-01T00:00:00Z,\n")
     with pytest.raises(ChipError, match=message):
         bring(root, tmp_path / "out", tile=True, chip_size=32, bands=["B02"])
+
+
+def test_a_raster_placed_by_an_rpc_model_is_refused_with_the_remedy(tmp_path):
+    numbers = {f"{axis}_{what}": 1.0 for axis in ("height", "lat", "long", "line", "samp") for what in ("off", "scale")}
+    rows = {f"{axis}_{part}_coeff": [1.0] * 20 for axis in ("line", "samp") for part in ("num", "den")}
+    path = tmp_path / "B02.tif"
+    with rasterio.open(path, "w", driver="GTiff", count=1, height=4, width=4, dtype="uint16") as output:
+        output.write(np.ones((4, 4), np.uint16), 1)
+        output.rpcs = RPC(**numbers, **rows)
+    with pytest.raises(ChipError, match=r"georeferenced by an RPC model, expected an affine .*gdalwarp -rpc IN OUT"):
+        read_band(path, "B02", 0, 0)
 
 
 # --- labels and masks -----------------------------------------------------------------------------------------------
@@ -227,6 +242,27 @@ def test_score_refuses_a_nodata_tag_that_hides_pixels(tmp_path):
     write(tmp_path / "labels" / "a.tif", pixels)
     write(tmp_path / "masks" / "a.tif", pixels, nodata=0)
     with pytest.raises(ChipError, match=r"masks/a\.tif declares nodata 0"):
+        compare(tmp_path / "masks", tmp_path / "labels")
+
+
+def test_score_names_labels_of_other_formats_that_it_leaves_out(tmp_path, caplog):
+    for folder in ("labels", "masks"):
+        write(tmp_path / folder / "a.tif", np.array([[0, 0, 1]], np.uint8))
+    for beside in ("a.tif.aux.xml", "a.png", "notes.txt", ".hidden.png"):
+        (tmp_path / "labels" / beside).touch()
+    compare(tmp_path / "masks", tmp_path / "labels")
+    assert not caplog.records
+    for other in ("b.png", "c.jp2"):
+        (tmp_path / "labels" / other).touch()
+    compare(tmp_path / "masks", tmp_path / "labels")
+    assert "2 files in" in caplog.text
+    assert "are no GeoTIFFs and left out: b.png, c.jp2" in caplog.text
+
+
+def test_score_refuses_to_compare_a_folder_with_itself(tmp_path):
+    write(tmp_path / "labels" / "a.tif", np.array([[0, 0, 1]], np.uint8))
+    (tmp_path / "masks").symlink_to("labels")
+    with pytest.raises(ValueError, match="are the same folder"):
         compare(tmp_path / "masks", tmp_path / "labels")
 
 
@@ -461,6 +497,34 @@ def test_tiles_of_plain_images_get_no_tags(tmp_path):
     content = (raw / "train_features" / "c000_0_0" / "B02.tif").read_bytes()
     assert b"GDALMetadata" not in content
     assert b"OFFSET" not in content
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("B03.tfw", "10\n0\n0\n-10\n500005\n4999995\n", "the place"),
+        ("B03.WLD", "10\n0\n0\n-10\n500005\n4999995\n", "the place"),
+        ("B03.tif.aux.xml", "<PAMDataset><SRS>EPSG:32633</SRS></PAMDataset>", "the place"),
+        (
+            "B03.tif.aux.xml",
+            "<PAMDataset><Metadata><MDI key='NODATA_VALUES'>7</MDI></Metadata></PAMDataset>",
+            "NODATA_VALUES",
+        ),
+    ],
+)
+def test_a_place_or_nodata_value_beside_an_image_that_lacks_it_is_refused(tmp_path, name, content, what):
+    make_layout(tmp_path / "source", chips=2, unlabelled=0)
+    path = tmp_path / "source/train_features/c000/B03.tif"
+    path.with_name(name).write_text(content)
+    if what == "the place":
+        bring(tmp_path / "source", tmp_path / "fine")  # the image has its own place, and it is the same
+        with rasterio.open(path) as source:
+            pixels = source.read()
+        with rasterio.open(path, "w", driver="GTiff", count=1, height=64, width=64, dtype="uint16") as output:
+            output.write(pixels)
+        path.with_name(name).write_text(content)
+    with pytest.raises(LayoutError, match=rf"{name} holds {what} of B03\.tif, but only the TIFF is used"):
+        bring(tmp_path / "source", tmp_path / "out")
 
 
 @pytest.mark.parametrize("beside", ["mask", "nodata"])

@@ -180,6 +180,25 @@ def test_files_beside_the_set_stay_and_are_not_taken_for_its_own(small, tmp_path
     assert len([path for path in layout_files(raw) if path.as_posix() not in mine]) == 2 * 4 + 2 + 2
 
 
+def test_masks_in_the_folder_of_a_set_stay(small, tmp_path):
+    """They are the program's, too, but a set does not replace them."""
+    raw, truth = tmp_path / "raw", tmp_path / "truth"
+    bring(small, raw)
+    found = [Found("c9", "chip", str(small), "", Request(("B02",)))]
+    for folder in (raw, truth, tmp_path / "masks"):
+        predict_images._reserve(found, Outputs(folder, probabilities=True))
+        for path in ("c9.tif", "probabilities/c9.tif"):
+            write_mask(folder / path, np.ones((64, 64), np.uint8), "", NORTH_UP)
+    bring(small, raw)
+    fetch(DataParams(chip_size=64), SMALL, 0, raw, truth)
+    bring(small, tmp_path / "masks")
+    for folder in (raw, truth, tmp_path / "masks"):
+        assert (folder / "c9.tif").exists()
+        assert (folder / "probabilities/c9.tif").exists()
+        assert "c9.tif" in ownership.owned(folder)
+    assert sorted(path.parts[0] for path in layout_files(tmp_path / "masks"))[-1] == "train_metadata.csv"
+
+
 def test_a_file_of_somebody_else_in_the_way_is_named(small, tmp_path):
     raw = tmp_path / "raw"
     fetch(DataParams(chip_size=64), SMALL, 0, raw, tmp_path / "truth")

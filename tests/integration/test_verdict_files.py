@@ -145,6 +145,10 @@ def test_a_list_that_cannot_be_read_is_one_message_and_changes_nothing(tmp_path,
         ("chip_id,verdict\na,clean\nb,bad\n", "has a column verdict, but not reviewer, reason, time"),
         ("chip_id,cloudy,bad\na,0.3,0\nb,0.1,1\n", "the column bad seems to say which chips are bad: name it"),
         ("chip_id,bad\na,FALSE\n", "the column bad seems to say"),
+        ("chip_id,bad\na,yes\nb,no\n", "the column bad seems to say"),
+        ("chip_id,quality\na,Bad\nb,Good\n", "the column quality seems to say"),
+        ("chip_id,reject\na,x\nb,\n", "the column reject seems to say"),
+        ("chip_id,bad\na,1.0\nb,0.0\n", "the column bad seems to say"),
         ("chip_id;bad\na;1\n", "separate the columns by commas, not by ';'"),
         ("chip_id\tbad\na\t1\n", "separate the columns by commas"),
         ("chip_id,note\na,caf\xe9\n", "it is not UTF-8 text, save it as such"),
@@ -159,8 +163,16 @@ def test_a_table_of_which_only_some_chips_are_bad_is_not_taken_for_a_list_of_bad
 
 
 def test_a_column_of_remarks_leaves_a_list_of_bad_chips_as_it_is(tmp_path):
-    (tmp_path / "list.csv").write_text("chip_id,sure,note\na,1,0 clouds\nb,1,\n")
+    (tmp_path / "list.csv").write_text("chip_id,sure,note,more\na,1,0 clouds,\nb,1,,\n")
     assert "2 verdicts added" in call(tmp_path / "list.csv", "--verdicts", tmp_path / "v.csv").output
+
+
+def test_a_list_given_twice_in_one_file_is_refused_with_both_lines(tmp_path):
+    (tmp_path / "list.yml").write_text("overall: [a]\noverall: [b]\n")
+    result = call(tmp_path / "list.yml", "--verdicts", tmp_path / "v.csv")
+    assert result.exit_code == 1
+    assert "overall: appears twice, on lines 1 and 2" in result.output
+    assert not (tmp_path / "v.csv").exists()
 
 
 def test_a_link_to_itself_and_endless_yaml_are_one_message(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudcover.data.grid import Grid
-from cloudcover.data.values import Stored, read_dn
+from cloudcover.data.values import DTYPES, Stored, read_dn
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -24,12 +24,6 @@ UNDECLARED, DECLARED = "undeclared-255", "declared-255"
 """Flags of chips whose label may be a 0/255 mask, see `doubt_of`."""
 LARGEST_MASK = 1 << 28
 """Maximum number of pixels of a mask, more than twice that of a whole Sentinel-2 scene."""
-WRITE = {
-    "uint16": "write DN, that is reflectance x 10,000 and 0 for no data, as uint16; for a mask alone, "
-    "`cloudcover predict --as bands` reads int16 DN and floating-point reflectance",
-    "uint8": "write 0 for clear, 1 for cloud and 255 for unknown as uint8",
-}
-"""Data type of a file -> remedy if it has another one."""
 
 
 class ChipError(ValueError):
@@ -142,8 +136,16 @@ def _check(source: DatasetReader, path: Path, name: str, dtype: str) -> None:
     if source.count != 1:
         raise ChipError(name, f"{path} has {source.count} bands, expected 1")
     if source.dtypes[0] != dtype:
-        raise ChipError(name, f"{path} is {source.dtypes[0]}, expected {dtype}: {WRITE[dtype]}")
+        raise ChipError(name, f"{path} is {source.dtypes[0]}, expected {dtype}: {remedy_of(source.dtypes[0], dtype)}")
     check_gcps(source, path, name)
+
+
+def remedy_of(dtype: str, expected: str = "uint16") -> str:
+    """Explain, as the end of a message, what to do with a file of another data type than that of bands or labels."""
+    if expected == "uint8":
+        return "write 0 for clear, 1 for cloud and 255 for unknown as uint8"
+    hint = "; for a mask alone, `cloudcover predict --as bands` reads it as it is" if dtype in DTYPES else ""
+    return f"write DN as uint16, that is reflectance x 10,000 and 0 for no data{hint}"
 
 
 def check_gcps(source: DatasetReader, path: Path, name: str) -> None:

@@ -32,6 +32,7 @@ from cloudcover.predict.outputs import (
     PREVIEWS,
     PROBABILITIES,
     RESOLUTION,
+    SOFTWARE,
     Outputs,
     Product,
     option_tags,
@@ -53,8 +54,8 @@ ROWS = 512
 """Number of rows encoded at a time."""
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF files."""
-OTHER = "of other models or options"
-"""Why a mask is made again."""
+OTHER, DAMAGED = "of other models or options", "with damaged files"
+"""Reasons to make a mask again."""
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def predict_images(
     return [outputs.folder / f"{image.name}.tif" for image in images]
 
 
-def _reserve(images: Sequence[Found], outputs: Outputs, summary: Summary | None) -> None:
+def _reserve(images: Sequence[Found], outputs: Outputs, summary: Summary | None = None) -> None:
     """Record the files as the program's, unless one would overwrite another, a band, or somebody else's file."""
     if twice := sorted(name for name, number in Counter(image.name for image in images).items() if number > 1):
         first, second = [f"{image.place} {image.part}".strip() for image in images if image.name == twice[0]][:2]
@@ -151,19 +152,19 @@ def _refuse_replaced(image: Found, outputs: Outputs) -> None:
             raise ownership.FolderError(f"{path} is read-only: `chmod u+w` it, or choose another --out")
         if path.suffix == ".tif" and not _made_here(path):
             raise ownership.FolderError(
-                f"{path} is no longer the mask that cloudcover made and would be overwritten: move it, or choose "
-                "another --out"
+                f"{path} lacks the tags of the mask that cloudcover has written there, and would be overwritten: "
+                "move it, or choose another --out"
             )
 
 
 def _made_here(path: Path) -> bool:
-    """Return whether a GeoTIFF has the tag of a model. A truncated one cannot be anything but a damaged mask."""
+    """Return whether a GeoTIFF has tags of this program, or is empty or cannot be opened, as a damaged one."""
     with path.open("rb") as file:
         if (start := file.read(4)) not in TIFF:
             return not start
     try:
         with rasterio.open(path, driver="GTiff") as source:
-            return MODEL in source.tags()
+            return not source.tags().keys().isdisjoint((SOFTWARE, MODEL))
     except RasterioError:
         return True
 
@@ -203,11 +204,11 @@ def _problem(name: str, outputs: Outputs, resolution: Resolution) -> str:
             seen_m = seen_metres(grid, scale_of(grid, resolution))
             expected = option_tags({**outputs.tags, **({RESOLUTION: f"{seen_m:g}"} if seen_m else {})})
             if option_tags(tags) != expected:
-                return OTHER
+                return OTHER if MODEL in tags else DAMAGED
     except GridError:
         return OTHER
     except (RasterioError, OSError, SyntaxError):  # what Pillow raises for a damaged PNG
-        return "with damaged files"
+        return DAMAGED
     return ""
 
 

@@ -22,7 +22,7 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from cloudcover.data.chips import LARGEST_MASK, ChipError, check_gcps
+from cloudcover.data.chips import LARGEST_MASK, ChipError, check_gcps, remedy_of
 from cloudcover.data.grid import Grid
 from cloudcover.data.values import Stored, alpha_of, held, read_dn
 from cloudcover.rasters.layers import GTIFF, JPEG2000, VRT, Layer, Plan, Request
@@ -216,7 +216,7 @@ def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
     if index == alpha_of(source):
         raise refuse(f"has alpha (transparency) as band {index}, which is no reflectance: choose another band")
     if (dtype := source.dtypes[index - 1]) not in layer.dtypes:
-        raise refuse(f"is {dtype}, expected {' or '.join(layer.dtypes)}")
+        raise refuse(f"is {dtype}, expected {' or '.join(layer.dtypes)}: {remedy_of(dtype)}")
     if source.height * source.width > LARGEST_MASK:
         raise refuse(f"is {source.height} x {source.width} pixels, more than {LARGEST_MASK:,}: cut it into parts")
     together = source.count if source.interleaving is Interleaving.pixel else 1

@@ -269,6 +269,17 @@ def test_params_write_works_in_a_project_only(tmp_path: Path, monkeypatch: pytes
     assert call("params", "--write").output == "all files are up to date\n"
 
 
+def test_params_write_leaves_a_link_to_the_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config/presets").mkdir(parents=True)
+    (tmp_path / "shared.yaml").write_text("seed: 7\n")
+    (tmp_path / "params.yaml").symlink_to("shared.yaml")
+    assert "wrote params.yaml" in call("params", "--write").output
+    assert (tmp_path / "params.yaml").is_symlink()
+    assert load(tmp_path / "shared.yaml").seed == 7
+    assert (tmp_path / "shared.yaml").read_text() != "seed: 7\n"
+
+
 def moved(path: Path, **changes: object) -> None:
     with rasterio.open(path, "r+") as file:
         for name, value in changes.items():

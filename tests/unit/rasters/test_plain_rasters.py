@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
 from rasterio.shutil import copy as gdal_copy
 
 from cloudcover.data.chips import ChipError
@@ -109,7 +110,10 @@ def test_a_chips_own_scale_offset_mask_and_the_given_offset_count(tmp_path):
         (lambda c: write(c / "B03.tif", stored(1), crs="EPSG:32633"), r"B03: .*differs from B02: crs EPSG:32633"),
         (lambda c: write(c / "B03.tif", stored(1, 24), metres=30), r"B03: .*differs from B02: height 24 against 48"),
         (lambda c: write(c / "B03.tif", stored(1), metres=20), "B03: .*differs from B02: transform"),
-        (lambda c: write(c / "B03.tif", stored(1).astype(np.float32)), "B03: .*is float32, expected uint16$"),
+        (
+            lambda c: write(c / "B03.tif", stored(1).astype(np.float32)),
+            "B03: .*is float32, expected uint16: write DN .*--as bands` reads it",
+        ),
         (lambda c: write(c / "B03.tif", np.stack([stored(1)] * 2)), r"B03: .*has 2 bands, expected 1"),
         (
             lambda c: write(c / "B03.tif", stored(1), driver="PNG", crs=None),
@@ -134,6 +138,29 @@ def test_a_huge_image_is_refused_before_its_pixels_are_read(tmp_path):
             pass
     with pytest.raises(ChipError, match=r"60000 x 60000 pixels, more than .*cut it into parts"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "mask"), [("uint16", None, False), ("float32", -1, False), ("uint16", None, True)]
+)
+def test_pixels_have_no_data_where_an_alpha_band_is_transparent(tmp_path, dtype, nodata, mask):
+    """`gdalwarp -dstalpha` adds such a band; GDAL itself takes it for a mask only after one or three others."""
+    bands = np.stack([*(np.full((4, 4), 900 + i) for i in range(4)), np.full((4, 4), 255)])
+    bands[:4, 0], bands[4, 1], bands[4, 2] = 0, 0, 1
+    values = (bands / np.array([10_000.0] * 4 + [1])[:, None, None] if dtype == "float32" else bands).astype(dtype)
+    profile = {"driver": "GTiff", "count": 5, "height": 4, "width": 4, "dtype": dtype, "nodata": nodata}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "x.tif", "w", **profile) as output:
+        output.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * 3, ColorInterp.alpha]
+        output.write(values)
+        if mask:
+            output.write_mask(np.array([[True, True, True, False]] * 4))
+    dn = read(tmp_path / "x.tif", numbers=[1, 2, 3, 4])
+    assert dn[:, 1].tolist() == [[0] * 4] * 4
+    assert dn[:, 2, :3].tolist() == [[900 + i] * 3 for i in range(4)]
+    assert (dn[:, 2, 3] == 0).all() == mask
+    assert (dn[:, 0, :3] == 0).all() == (nodata is None and not mask)  # zeros have data if the file declares others
+    with pytest.raises(ChipError, match=r"x\.tif has alpha \(transparency\) as band 5, which is no reflectance"):
+        read(tmp_path / "x.tif", numbers=[1, 2, 3, 5])
 
 
 def test_blocks_of_very_many_bands_are_refused_before_they_are_read(tmp_path):
