@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -125,10 +126,11 @@ def predict_images(
 
 def _reserve(images: Sequence[Found], outputs: Outputs, summary: Summary | None = None) -> None:
     """Record the files as the program's, unless one would overwrite another, a band, or somebody else's file."""
-    if twice := sorted(name for name, number in Counter(image.name for image in images).items() if number > 1):
-        first, second = [f"{image.place} {image.part}".strip() for image in images if image.name == twice[0]][:2]
+    if twice := sorted(name for name, number in Counter(map(_spelled, images)).items() if number > 1):
+        first, second = [f"{image.place} {image.part}".strip() for image in images if _spelled(image) == twice[0]][:2]
         raise ValueError(
-            f"several images are called {listed(twice)} ({first} and {second}): their masks would overwrite each other"
+            f"several images are called {listed(twice)} ({first} and {second}): their masks would overwrite each other, "
+            "on some disks also if only the case differs"
         )
     out = outputs.folder.resolve()
     for image in images:
@@ -141,6 +143,11 @@ def _reserve(images: Sequence[Found], outputs: Outputs, summary: Summary | None 
     if summary and summary.path.is_relative_to(out) and summary.path.relative_to(out).as_posix() in taken:
         raise ownership.FolderError(f"{summary.path} is another output of this run: choose another --summary")
     ownership.reserve(outputs.folder, files)
+
+
+def _spelled(image: Found) -> str:
+    """Return the name of an image as disks compare it that ignore case and the form of accents."""
+    return unicodedata.normalize("NFC", image.name).casefold()
 
 
 def _refuse_replaced(image: Found, outputs: Outputs) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from cloudcover.cli import main
 from cloudcover.data.ownership import owned
-from cloudcover.predict.images import UnusableImagesError, predict_images
+from cloudcover.predict.images import UnusableImagesError, _reserve, predict_images
 from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import NotFiniteError, Predictor
 from cloudcover.rasters.find import find_images
@@ -29,6 +29,15 @@ def test_chips_of_the_same_name_and_folders_without_chips_are_refused(bright, tm
     (tmp_path / "masks").mkdir()
     with pytest.raises(FileNotFoundError, match="contains no image"):
         find_images([tmp_path / "masks"], BANDS)
+
+
+@pytest.mark.parametrize("names", [("chip", "CHIP"), ("caf\u00e9", "cafe\u0301")])
+def test_images_whose_masks_have_one_name_on_some_disks_are_refused(tmp_path, names):
+    """Such as those of Windows and macOS; a summary would refuse them as well, at the end."""
+    images = find_images([write_chips(tmp_path / "set", names)], BANDS)
+    with pytest.raises(ValueError, match="several images are called .* on some disks also if only the case differs"):
+        _reserve(images, Outputs(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_chips_that_cannot_be_used_are_listed_at_the_end_and_the_others_have_masks(bright, tmp_path):
