@@ -129,8 +129,8 @@ def _reserve(images: Sequence[Found], outputs: Outputs, summary: Summary | None 
     if twice := sorted(name for name, number in Counter(map(_spelled, images)).items() if number > 1):
         first, second = [f"{image.place} {image.part}".strip() for image in images if _spelled(image) == twice[0]][:2]
         raise ValueError(
-            f"several images are called {listed(twice)} ({first} and {second}): their masks would overwrite each other, "
-            "on some disks also if only the case differs"
+            f"several images are called {listed(twice)} ({first} and {second}): their masks would overwrite each "
+            "other, on some disks also if only the case differs"
         )
     out = outputs.folder.resolve()
     for image in images:

@@ -35,7 +35,7 @@ def test_chips_of_the_same_name_and_folders_without_chips_are_refused(bright, tm
 def test_images_whose_masks_have_one_name_on_some_disks_are_refused(tmp_path, names):
     """Such as those of Windows and macOS; a summary would refuse them as well, at the end."""
     images = find_images([write_chips(tmp_path / "set", names)], BANDS)
-    with pytest.raises(ValueError, match="several images are called .* on some disks also if only the case differs"):
+    with pytest.raises(ValueError, match=r"several images are called .* on some disks also if only the case differs"):
         _reserve(images, Outputs(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
