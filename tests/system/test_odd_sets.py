@@ -45,9 +45,10 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_a_set_of_one_scene_is_refused_with_the_remedies_which_lead_through_the_chain(odd):
-    assert "there are 1: set folds.group to none" in odd.snakemake(check=False)
+    assert "there are 1: set folds.group to none" in odd.snakemake("data/folds.csv", check=False)
     odd.change("folds", "group", "none")
-    assert "add labels of another scene, or set labels.policy to human" in odd.snakemake(check=False)
+    refused = odd.snakemake("data/evidence/evidence.parquet", check=False)
+    assert "add labels of another scene, or set labels.policy to human" in refused
     odd.change("labels", "policy", "human")
     odd.snakemake()
     index = tables.INDEX.read(odd.folder / "data/store/index.parquet").set_index("chip_id")

@@ -76,7 +76,7 @@ def _header(path: Path) -> list[str]:
     if not path.is_file():  # reading a named pipe would wait for ever
         return []
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return file.readline(LONGEST_HEADER).rstrip("\n").split(",")
+        return next(csv.reader([file.readline(LONGEST_HEADER)]), [])
 
 
 def claim(root: Path) -> None:
