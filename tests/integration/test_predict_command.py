@@ -15,6 +15,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from affine import Affine
 from click.testing import CliRunner
 from PIL import Image as Pillow
@@ -189,6 +190,8 @@ def test_a_file_that_has_replaced_a_mask_is_not_overwritten(trained, tmp_path, k
     path.unlink()
     if kind == "raster":
         write_raster(path, np.ones((1, 64, 64), np.uint8))
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(TIFFTAG_SOFTWARE="another program")
     elif kind == "text":
         path.write_text("mine")
     else:

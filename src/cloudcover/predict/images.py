@@ -171,7 +171,8 @@ def _made_here(path: Path) -> bool:
             return not start
     try:
         with rasterio.open(path, driver="GTiff") as source:
-            return not source.tags().keys().isdisjoint((SOFTWARE, MODEL))
+            tags = source.tags()
+        return MODEL in tags or tags.get(SOFTWARE, "").startswith("cloudcover ")
     except RasterioError:
         return True
 
@@ -205,7 +206,7 @@ def _problem(name: str, outputs: Outputs, resolution: Resolution) -> str:
                 with Picture.open(outputs.folder / file) as picture:
                     picture.load()
                 continue
-            with rasterio.open(outputs.folder / file) as source:
+            with rasterio.open(outputs.folder / file, driver="GTiff") as source:
                 tags, grid = source.tags(), grid_of(source)
                 source.read(1)
             seen_m = seen_metres(grid, scale_of(grid, resolution))
