@@ -210,9 +210,11 @@ def _refuse_extremes(valid: NDArray[Any], factor: float, shift: float, says: Sto
         return
     largest = round(float(valid.max()) * factor + shift)
     if largest > LARGEST:
+        unscaled = says.reflectance and says.scale == 1
+        remedy = " If they are DN, say so with `gdal_edit.py -scale 0.0001 FILE`" if unscaled else ""
         raise ValueError(
             f"has the scale {says.scale:g} and the offset {says.offset:g}, by which its largest value {valid.max()} "
-            f"would be {largest} DN, but DN cannot exceed {LARGEST}: are these values of reflectance?"
+            f"would be {largest} DN, but DN cannot exceed {LARGEST}: are these values of reflectance?{remedy}"
         )
     if valid.dtype.kind == "u":
         return

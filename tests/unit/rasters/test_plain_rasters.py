@@ -61,7 +61,7 @@ def test_signed_and_floating_point_values_become_the_dn_that_they_mean(data):
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (np.array([0.2, 1200], np.float32), r"largest value 1200\.0 would be 12000000 DN"),
+        (np.array([0.2, 1200], np.float32), r"largest value 1200\.0 would be 12000000 DN.*-scale 0\.0001"),
         (np.array([0.2, -9999], np.float32), r"smallest value -9999\.0 would be .* DN: .*-a_nodata -9999"),
         (np.array([200, -9999], np.int16), r"smallest value -9999 would be -9999 DN"),
     ],
