@@ -60,13 +60,7 @@ def only_writer(path: Path) -> AbstractContextManager[None]:
         FolderBusyError: Another process writes the file.
         PermissionError: The file is read-only, which its replacement would ignore.
     """
-<<<<<<< HEAD
-    file = path.resolve()
-    if file.exists() and not os.access(file, os.W_OK):
-        raise PermissionError(errno.EACCES, "it is read-only: `chmod u+w` makes it writable", str(path))
-=======
     file = replaceable(path)
->>>>>>> e4c086b (What other programs put in the place of results stays; alpha bands, RPC models, float chips and judging columns)
     return hold(file.with_name(f".{file.name}.lock"), f"another review is open on {path}")
 
 

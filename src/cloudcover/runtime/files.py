@@ -116,7 +116,7 @@ def replaceable(path: Path) -> Path:
     """
     file = path.resolve()
     if file.exists() and not os.access(file, os.W_OK):
-        raise PermissionError(errno.EACCES, "it is read-only: `chmod u+w` it to replace it", str(path))
+        raise PermissionError(errno.EACCES, "it is read-only: `chmod u+w` makes it writable", str(path))
     return file
 
 
