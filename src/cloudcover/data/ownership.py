@@ -75,8 +75,8 @@ def _header(path: Path) -> list[str]:
     """Return the columns that the first line of a file names, which need not be a table."""
     if not path.is_file():  # reading a named pipe would wait for ever
         return []
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return next(csv.reader([file.readline(LONGEST_HEADER)]), [])
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return next(csv.reader([file.readline(LONGEST_HEADER).removeprefix("\ufeff")]), [])
 
 
 def claim(root: Path) -> None:
