@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from cloudcover.data.chips import IGNORE_INDEX, UNDECLARED, ChipError, doubt_of, images, read_grid, read_mask
 from cloudcover.evaluate.metrics import by_group
 from cloudcover.masks.overlap import COLUMNS, confusion
+from cloudcover.runtime.files import expanded
 from cloudcover.runtime.text import listed, named
 
 log = logging.getLogger(__name__)
 
 
-def compare(predictions: Path, labels: Path) -> dict[str, float]:
+def compare(predictions: str | PathLike[str], labels: str | PathLike[str]) -> dict[str, float]:
     """Compare the masks in one folder with the labels in another; return figures (0-1) and the number of chips.
 
     Hidden files are ignored. Masks or labels without georeferencing are compared, with a warning.
@@ -29,6 +31,7 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
             shape, CRS or transform, or two files of a folder have the same name. The message names them.
         ValueError: A folder seems to contain 0/255 masks.
     """
+    predictions, labels = expanded(predictions), expanded(labels)
     given, made = images(labels), images(predictions)
     if not given:
         raise FileNotFoundError(f"{labels} contains no labels: expected files CHIP.tif")

@@ -160,8 +160,8 @@ def _predict(
     summary: Summary | None,
 ) -> dict[str, Note]:
     """Predict and write all images: first chips in batches, then larger and other images."""
-    batched = [image for image in images if image.kind == "chip" and resolution is None]
-    single = [image for image in images if image.kind != "chip" or resolution is not None]
+    batched = [image for image in images if _batched(image, resolution)]
+    single = [image for image in images if not _batched(image, resolution)]
     notes: dict[str, Note] = {}
     if batched:
         card, offset = predictor.card, batched[0].request.offset or 0
@@ -173,6 +173,11 @@ def _predict(
     for image in tqdm(single, desc="predict", unit="image", disable=None if len(single) > 1 else True):
         notes[image.name] = _predict_one(image, predictor, outputs, resolution, summary)
     return notes
+
+
+def _batched(image: Found, resolution: Resolution) -> bool:
+    """Return whether an image is a chip to be read as it is."""
+    return image.kind == "chip" and resolution is None and image.request.scale is None
 
 
 def _predict_one(
