@@ -68,7 +68,7 @@ def predict_images(
         resolution: Pixel size that the network sees. Images with another one are resampled, and their masks are
             resampled back.
         skip_existing: Skip images that already have all their files from an earlier run with the same models and
-            options. A changed image, or another offset, is not noticed.
+            options. A changed image, or another offset or scale, is not noticed.
         summary: Table to add the shares of each mask to, including masks of an earlier run.
 
     Returns:

@@ -146,13 +146,10 @@ def bands_first(array: Any) -> tuple[Any, list[list[str]]]:
     axis = next((i for i, name in enumerate(dims) if str(name).lower() in BAND_AXES), 0)
     values = array.data  # the numpy or dask array inside an xarray array
     values = values.transpose(axis, *(i for i in range(3) if i != axis)) if axis else values
-    coordinates = getattr(array, "coords", {}).get(dims[axis])
+    names = getattr(array, "coords", {}).get(dims[axis])
     described = getattr(array, "attrs", {}).get("long_name")
-    lists = [
-        [] if coordinates is None else coordinates.values,
-        described if isinstance(described, (list, tuple)) else [],
-    ]
-    return values, [[str(name) for name in names] for names in lists if len(names) == len(values)]
+    lists = [() if names is None else names.values, described if isinstance(described, (list, tuple)) else ()]
+    return values, [[str(name) for name in each] for each in lists if len(each) == len(values)]
 
 
 def _order(names: Sequence[str], bands: Sequence[str]) -> list[int]:

@@ -124,7 +124,7 @@ def find_images(
 
 def _identity(image: Found) -> tuple[str, ...]:
     """Return what is equal for an image that is found twice, such as by its own path and in its folder."""
-    place = image.place if "://" in image.place else str(Path(image.place, image.part).resolve())
+    place = image.place if "://" in image.place else os.path.realpath(Path(image.place, image.part))
     return image.name, image.kind, place
 
 

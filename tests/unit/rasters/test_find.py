@@ -124,7 +124,6 @@ def test_masks_of_an_earlier_run_are_not_taken_for_rasters(tmp_path):
     files = ["x.tif", "probabilities/x.tif"]
     for file in files:
         write(tmp_path / "masks" / file, np.ones((SIZE, SIZE), np.uint8))
-    reserve(tmp_path / "masks", [])
     assert len(find_images([tmp_path], BANDS, kind="raster")) == 3
     for file in files:
         (tmp_path / "masks" / file).unlink()

@@ -178,7 +178,7 @@ def test_floating_point_assets_are_reflectance_that_no_baseline_shifts(tmp_path,
         reflectance = np.where(pixels[band] == 0, np.nan, pixels[band] / 10_000)
         write(tmp_path / f"{band}.tif", reflectance.astype(np.float32), nodata=np.nan)
         item["assets"][name] |= declared
-    path.write_text(json.dumps(item))
+    path.write_text(json.dumps({**item, "assets": {name: item["assets"][name] for name in COMMON.values()}}))
     np.testing.assert_array_equal(read(path)[1], shifted(pixels["B03"], offset))
 
 
@@ -189,7 +189,7 @@ def test_scale_and_offset_count_in_either_list_of_bands(tmp_path):
     for name in COMMON.values():
         del item["assets"][name]["raster:bands"]
         item["assets"][name]["bands"] = [{"name": name, "raster:scale": 0.0002, "raster:offset": -0.1, "nodata": 0}]
-    path.write_text(json.dumps(item))
+    path.write_text(json.dumps({**item, "assets": {name: item["assets"][name] for name in COMMON.values()}}))
     np.testing.assert_array_equal(read(path)[0], shifted(2 * pixels["B02"], -1000))
 
 
@@ -344,7 +344,7 @@ def test_an_item_and_its_assets_behind_addresses(web):
     }  # and nothing beside
 
 
-@pytest.mark.parametrize("href", ["file:///etc/hostname", "s3://bucket/{}.tif", "/vsizip//x.zip/{}.tif"])
+@pytest.mark.parametrize("href", ["file:///etc/hostname", "gs://bucket/{}.tif", "/vsizip//x.zip/{}.tif"])
 def test_a_remote_item_cannot_name_a_file_of_this_machine(web, href):
     path, _ = earth_search(web.root, href)
     with pytest.raises(ChipError, match=r"the asset blue is|B02: http.*out of reach"):
@@ -368,8 +368,7 @@ def test_rasters_and_assets_in_buckets(web, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_S3_ENDPOINT", web.url.removeprefix("http://"))
     stack = np.stack([stored(i) for i in range(4)])
-    write(web.root / "bucket/a b%20é.tif", stack, descriptions=BANDS)
-    web.encoded = True
+    write(web.root / "bucket" / quote("a b%20é.tif"), stack, descriptions=BANDS)
     (found,) = find_images(["s3://bucket/a b%20é.tif"], BANDS)
     assert (found.name, found.kind) == ("a b%20é", "raster")
     np.testing.assert_array_equal(read("s3://bucket/a b%20é.tif"), stack)
