@@ -95,8 +95,9 @@ def test_an_array_of_other_bands_is_refused_with_the_names_that_are_needed(bundl
         model.predict(np.ones((64, 64), np.uint16))
     with pytest.raises(ValueError, match=r"64 bands.*seem to be last: `array\.transpose\(2, 0, 1\)` moves them"):
         model.predict(np.ones((64, 50, 4), np.uint16))
-    with pytest.raises(ValueError, match="the axes band, time, y, x, expected images x bands x height x width"):
-        model.predict(xarray.DataArray(np.ones((4, 4, 32, 32), np.uint16), dims=("band", "time", "y", "x")))
+    for axis in ("band", "variable"):  # `to_dataarray` of a dataset adds the latter
+        with pytest.raises(ValueError, match=f"the axes {axis}, time, y, x, expected images x bands x height x width"):
+            model.predict(xarray.DataArray(np.ones((4, 4, 32, 32), np.uint16), dims=(axis, "time", "y", "x")))
     with pytest.raises(ValueError, match="contains no image"):
         model.predict(np.ones((0, 4, 32, 32), np.uint16))
     for offset in (0.1, -1000):

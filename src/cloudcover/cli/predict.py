@@ -169,6 +169,7 @@ def predict(
     from cloudcover.rasters.find import find_images
     from cloudcover.runtime.files import expanded
 
+    out = expanded(out)
     if polygons and not summary:
         raise click.UsageError("--polygons needs --summary, the table to write their shares to")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -181,7 +182,7 @@ def predict(
     if bands and len(bands) != len(card.bands):
         raise click.UsageError(f"--bands names {len(bands)} bands, but the model needs {', '.join(card.bands)}")
     found = find_images(images, card.bands, kind=kind, numbers=bands, offset=offset, scale=scale, nodata=card.nodata)
-    outputs = Outputs(expanded(out), probabilities, preview, buffer, min_area)
+    outputs = Outputs(out, probabilities, preview, buffer, min_area)
     written = predict_images(
         predictor, found, outputs, resolution=resolution, skip_existing=skip_existing, summary=table
     )

@@ -14,8 +14,8 @@ from cloudcover.data.grid import Grid
 from cloudcover.data.values import Stored, as_dn, check_offset, held
 from cloudcover.rasters.layers import described_as
 
-BAND_AXES = ("band", "bands", "channel", "wavelength")
-"""Common names of the band axis in xarray."""
+BAND_AXES = ("band", "bands", "channel", "wavelength", "variable")
+"""Common names of the band axis in xarray; the last is that of a dataset turned into an array."""
 NODATA = ("_FillValue", "nodata")
 """Attributes of an xarray array with the value of pixels without data."""
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

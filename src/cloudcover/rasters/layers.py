@@ -150,8 +150,8 @@ def described_as(band: str, texts: Sequence[str]) -> list[int]:
 
 def remote(url: str) -> str:
     """Return GDAL's name of a file behind an address of `SCHEMES`."""
-    scheme, _, rest = url.partition("://")
-    return S3 + rest if scheme.lower() == "s3" else HTTP + encoded(url)
+    scheme, _, rest = url.partition("://")  # GDAL knows schemes in lower case only
+    return S3 + rest if scheme.lower() == "s3" else f"{HTTP}{scheme.lower()}://{encoded(rest)}"
 
 
 def encoded(url: str) -> str:

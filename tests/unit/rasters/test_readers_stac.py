@@ -381,6 +381,12 @@ def test_rasters_and_assets_in_buckets(web, tmp_path, monkeypatch):
         read("s3://bucket/item.json")
 
 
+def test_an_address_in_capitals_is_read_without_a_warning(web, caplog):
+    write(web.root / "a.tif", STACK, descriptions=BANDS)
+    np.testing.assert_array_equal(read(f"{web.url.replace('http', 'HTTP')}/a.tif"), STACK)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_what_cannot_be_fetched_is_named_without_the_keys_of_its_address(web):
     for name, kind in (("a.tif", "raster"), ("item", "stac"), ("it em.json", "stac"), ("v1.0", "stac")):
         (found,) = find_images([f"{web.url}/{name}?sig=s3cret"], BANDS)
