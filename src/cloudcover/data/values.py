@@ -84,12 +84,13 @@ class Stored:
             offset: Offset that was added to the DN of a file without an offset tag [DN].
 
         Raises:
-            ValueError: The scale or offset is not a number, the scale is not positive, or an integer of 1 or an offset
-                alone would exceed the largest DN.
+            ValueError: The scale or offset is not a number, the scale is not positive, or one of them exceeds what
+                reflectance can have.
         """
         unit = 1.0 if self.scale == 1 and not self.reflectance else DN_PER_REFLECTANCE
         factor = unit * self.scale
-        if not (0 < factor <= LARGEST and abs(unit * self.offset) <= LARGEST):
+        # Ten times, because Landsat's offset is divided by the sine of the sun's elevation.
+        if not (0 < factor <= LARGEST and abs(unit * self.offset) <= 10 * LARGEST):
             raise ValueError(
                 f"has the scale {self.scale:g} and the offset {self.offset:g}: expected a positive scale, "
                 "such as 0.0001, and an offset of reflectance, such as -0.1"

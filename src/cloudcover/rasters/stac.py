@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -127,7 +128,8 @@ def _resolve(key: str, href: str, where: str, shown: str) -> tuple[str, Path | N
             shown, f"the asset {key} is {href or 'nowhere'}: expected a file beside the item, or {', '.join(SCHEMES)}"
         )
     named = path if scheme else target
-    file = Path(where).parent / unquote(named)
-    if not file.exists() and (literal := Path(where).parent / named).exists():  # not every writer encodes paths
+    file, literal = (Path(where).parent / name for name in (unquote(named), named))
+    # Not every writer encodes paths. `Path.exists` would fail for a name that is too long.
+    if not os.path.exists(file) and os.path.exists(literal):  # noqa: PTH110
         file = literal
     return str(file), file

@@ -247,6 +247,7 @@ def change(path, key, value):
         (lambda p: change(p, "href", "gs://bucket/B04.tif"), r"the asset red is gs://bucket/B04\.tif: expected a file"),
         (lambda p: change(p, "href", "/vsicurl/http://127.0.0.1/B04.tif"), "the asset red is /vsicurl"),
         (lambda p: change(p, "href", ""), "the asset red is nowhere"),
+        (lambda p: change(p, "href", "x" * 300 + ".tif"), "B04: .*File name too long"),
         (lambda p: change(p, "href", "B04_.tif"), r"B04: .*B04_\.tif is missing"),
         (
             lambda p: change(p, "raster:bands", [{"scale": "x", "spatial_resolution": 10}]),
