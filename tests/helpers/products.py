@@ -196,6 +196,14 @@ def mtl_text(groups: dict[str, dict[str, str]]) -> str:
     return "\n".join([*lines, "END_GROUP = LANDSAT_METADATA_FILE", "END", ""])
 
 
+def mtl_xml(groups: dict[str, dict[str, str]]) -> str:
+    """Return the same groups as XML."""
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<LANDSAT_METADATA_FILE>"]
+    for group, keys in groups.items():
+        lines += [f"  <{group}>", *(f"    <{key}>{value}</{key}>" for key, value in keys.items()), f"  </{group}>"]
+    return "\n".join([*lines, "</LANDSAT_METADATA_FILE>", ""])
+
+
 LANDSAT_NUMBERS = {"LC08": {"B02": 2, "B03": 3, "B04": 4, "B08": 5}, "LT05": {"B02": 1, "B03": 2, "B04": 3, "B08": 4}}
 
 
@@ -213,6 +221,8 @@ def write_landsat(
     groups = mtl(product, list(numbers.values()), (2e-05, -0.1), elevation)
     if form == "json":
         (folder / f"{product}_MTL.json").write_text(json.dumps({"LANDSAT_METADATA_FILE": groups}))
+    elif form == "xml":
+        (folder / f"{product}_MTL.xml").write_text(mtl_xml(groups))
     elif form:
         (folder / f"{product}_MTL.txt").write_text(mtl_text(groups))
     return folder, pixels

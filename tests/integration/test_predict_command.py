@@ -373,6 +373,23 @@ def test_the_command_masks_a_raster_by_the_numbers_of_its_bands(trained, tmp_pat
     assert run(*words, "--as", "stac", "--bands", "1,2,3,4").exit_code == 1
 
 
+def test_the_command_takes_the_scale_of_files_that_declare_none(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # a shell leaves `~` in `--out=~/x`
+    dn = scene(64, 64)
+    write_chip(tmp_path / "set/x", dn)
+    write_chip(tmp_path / "half/x", (dn + 1) // 2)
+    write_raster(tmp_path / "x.tif", (dn + 1) // 2 * 2.0)
+    for name, options in (
+        ("set", ()),
+        ("half", ("--scale", 0.0002)),
+        ("x.tif", ("--scale", 0.0001, "--bands", "1,2,3,4")),
+    ):
+        assert f"1 mask in {tmp_path}" in predict(trained, f"~/out-{name}", *options, source=tmp_path / name).output
+    expected = pixels_of(tmp_path / "out-x.tif/x.tif")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "out-half/x.tif"), expected)
+    assert (pixels_of(tmp_path / "out-set/x.tif") != expected).mean() < 0.01
+
+
 # --- bad ends -------------------------------------------------------------------------------------------------------
 
 

@@ -11,12 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
+import xarray
 
 import cloudcover
 from cloudcover.api import PUBLIC
 from cloudcover.models.folder import ModelFolderError
 from helpers.bundles import read_chips
-from helpers.layouts import BANDS
+from helpers.layouts import BANDS, pixels_of
+from helpers.scenes import scene, write_raster
 
 
 def test_the_package_loads_nothing_until_a_name_is_used() -> None:
@@ -67,12 +69,40 @@ def test_reflectance_is_recognised_and_nan_has_no_data(bundle: Path, three_chips
     assert 255 not in dark
 
 
+def test_images_of_any_size_and_dn_as_floating_point_numbers(bundle: Path, three_chips: Path) -> None:
+    model, dn = cloudcover.load_model(bundle), read_chips(three_chips / "train_features")[1]
+    for height, width in ((1, 1), (3, 5), (1, 50)):
+        assert model.predict(dn[:, :height, :width]).shape == (height, width)
+    np.testing.assert_array_equal(model.predict(dn.astype(np.float32), scale=0.0001), model.predict(dn))
+    np.testing.assert_array_equal(model.probabilities(dn * 1.0, scale=0.0001), model.probabilities(dn))
+
+
+def test_files_are_predicted_with_the_options_of_the_command(bundle: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    dn = scene(64, 64)
+    write_raster(tmp_path / "x.tif", dn[[3, 0, 1, 2]].astype(np.float32))
+    (path,) = cloudcover.predict("~/x.tif", "~/out", model=bundle, bands=[2, 3, 4, 1], scale=0.0001)
+    assert path == tmp_path / "out/x.tif"
+    np.testing.assert_array_equal(pixels_of(path), cloudcover.load_model(bundle).predict(dn))
+    assert cloudcover.score("~/out", str(tmp_path / "out"))["jaccard"] == 1
+
+
 def test_an_array_of_other_bands_is_refused_with_the_names_that_are_needed(bundle: Path) -> None:
     model = cloudcover.load_model(bundle)
     with pytest.raises(ValueError, match=r"3 bands.*'B02', 'B03', 'B04', 'B08'"):
         model.predict(np.ones((3, 64, 64), np.uint16))
     with pytest.raises(ValueError, match=r"\(64, 64\)"):
         model.predict(np.ones((64, 64), np.uint16))
+    with pytest.raises(ValueError, match=r"64 bands.*seem to be last: `array\.transpose\(2, 0, 1\)` moves them"):
+        model.predict(np.ones((64, 50, 4), np.uint16))
+    for axis in ("band", "variable"):  # `to_dataarray` of a dataset adds the latter
+        with pytest.raises(ValueError, match=f"the axes {axis}, time, y, x, expected images x bands x height x width"):
+            model.predict(xarray.DataArray(np.ones((4, 4, 32, 32), np.uint16), dims=(axis, "time", "y", "x")))
+    with pytest.raises(ValueError, match="contains no image"):
+        model.predict(np.ones((0, 4, 32, 32), np.uint16))
+    for offset in (0.1, -1000):
+        with pytest.raises(ValueError, match=f"the offset is {offset}, expected the DN that were added"):
+            model.predict(np.ones((4, 32, 32), np.uint16), offset=offset)
     with pytest.raises(ValueError, match="complex"):
         model.predict(np.ones((4, 64, 64), np.complex64))
 

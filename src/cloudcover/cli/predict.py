@@ -117,6 +117,12 @@ KINDS = ["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
     type=click.IntRange(0, 65535),
     help="Offset, such as 1000, to subtract from the DN of files without an offset tag.  [default: none]",
 )
+@click.option(
+    "--scale",
+    type=FiniteRange(0, min_open=True),
+    help="Reflectance of a stored value of 1 in files without a scale tag, such as 0.0001 for DN stored as "
+    "floating-point numbers.  [default: 1 for floating-point numbers, 0.0001 for integers]",
+)
 def predict(
     images: tuple[str, ...],
     model: Path | None,
@@ -137,6 +143,7 @@ def predict(
     batch: int,
     tta: Tta | None,
     offset: int | None,
+    scale: float | None,
 ) -> None:
     """Write a cloud mask for each of IMAGES, of any size.
 
@@ -160,19 +167,21 @@ def predict(
     from cloudcover.predict.polygons import read_polygons
     from cloudcover.predict.summary import Summary
     from cloudcover.rasters.find import find_images
+    from cloudcover.runtime.files import expanded
 
+    out = expanded(out)
     if polygons and not summary:
         raise click.UsageError("--polygons needs --summary, the table to write their shares to")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("cloudcover").setLevel(logging.INFO)
-    table = Summary(summary, read_polygons(polygons) if polygons else None) if summary else None
-    predictor = load_bundle(model or packaged_bundle(), device, precision, batch, threshold)
+    table = Summary(expanded(summary), read_polygons(polygons) if polygons else None) if summary else None
+    predictor = load_bundle(expanded(model) if model else packaged_bundle(), device, precision, batch, threshold)
     if tta is not None:
         predictor.policy = tta
     card = predictor.card
     if bands and len(bands) != len(card.bands):
         raise click.UsageError(f"--bands names {len(bands)} bands, but the model needs {', '.join(card.bands)}")
-    found = find_images(images, card.bands, kind=kind, numbers=bands, offset=offset, nodata=card.nodata)
+    found = find_images(images, card.bands, kind=kind, numbers=bands, offset=offset, scale=scale, nodata=card.nodata)
     outputs = Outputs(out, probabilities, preview, buffer, min_area)
     written = predict_images(
         predictor, found, outputs, resolution=resolution, skip_existing=skip_existing, summary=table

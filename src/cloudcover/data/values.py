@@ -82,19 +82,27 @@ class Stored:
             offset: Offset that was added to the DN of a file without an offset tag [DN].
 
         Raises:
-            ValueError: The scale or offset is not a number, or the scale is not positive.
+            ValueError: The scale or offset is not a number, the scale is not positive, or one of them exceeds what
+                reflectance can have.
         """
-        if not (math.isfinite(self.scale) and math.isfinite(self.offset) and self.scale > 0):
-            raise ValueError(
-                f"has the scale {self.scale:g} and the offset {self.offset:g}: expected a positive scale, "
-                "such as 0.0001, and a finite offset, such as -0.1"
-            )
         unit = 1.0 if self.scale == 1 and not self.reflectance else DN_PER_REFLECTANCE
         factor = unit * self.scale
+        # Ten times, because Landsat's offset is divided by the sine of the sun's elevation.
+        if not (0 < factor <= LARGEST and abs(unit * self.offset) <= 10 * LARGEST):
+            raise ValueError(
+                f"has the scale {self.scale:g} and the offset {self.offset:g}: expected a positive scale, "
+                "such as 0.0001, and an offset of reflectance, such as -0.1"
+            )
         if math.isclose(factor, 1, rel_tol=1e-6):  # less than half a DN at the largest value
             factor = 1.0
         lost = offset if self.reflectance else offset * factor
         return factor, unit * self.offset if self.offset else -lost
+
+
+def check_offset(offset: float) -> None:
+    """Refuse an offset that is not a number of DN to subtract, such as a negative one of metadata (`ValueError`)."""
+    if not (0 <= offset <= LARGEST and float(offset).is_integer()):
+        raise ValueError(f"the offset is {offset}, expected the DN that were added to the values, such as 1000")
 
 
 def read_dn(
@@ -210,11 +218,15 @@ def _refuse_extremes(valid: NDArray[Any], factor: float, shift: float, says: Sto
         return
     largest = round(float(valid.max()) * factor + shift)
     if largest > LARGEST:
-        unscaled = says.reflectance and says.scale == 1
-        remedy = " If they are DN, say so with `gdal_edit.py -scale 0.0001 FILE`" if unscaled else ""
+        remedy = "are these values of reflectance?"
+        if says.reflectance and not says.scaled:
+            remedy = (
+                "floating-point numbers are taken as reflectance; if these are DN, give the scale 0.0001, or write it "
+                "into the file: `gdal_edit.py -scale 0.0001 FILE`"
+            )
         raise ValueError(
             f"has the scale {says.scale:g} and the offset {says.offset:g}, by which its largest value {valid.max()} "
-            f"would be {largest} DN, but DN cannot exceed {LARGEST}: are these values of reflectance?{remedy}"
+            f"would be {largest} DN, but DN cannot exceed {LARGEST}: {remedy}"
         )
     if valid.dtype.kind == "u":
         return
@@ -222,8 +234,8 @@ def _refuse_extremes(valid: NDArray[Any], factor: float, shift: float, says: Sto
     if smallest < SMALLEST:
         raise ValueError(
             f"has the scale {says.scale:g} and the offset {says.offset:g}, by which its smallest value {valid.min()} "
-            f"would be {smallest} DN: if it marks pixels without data, declare it with "
-            f"`gdal_edit.py -a_nodata {valid.min()} FILE`"
+            f"would be {smallest} DN: if it marks pixels without data, mask them in an array, or declare it in a "
+            f"file: `gdal_edit.py -a_nodata {valid.min()} FILE`"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ from cloudcover.data.layout import visible
 from cloudcover.data.strays import DOCUMENTS
 from cloudcover.evaluate.metrics import by_group
 from cloudcover.masks.overlap import COLUMNS, confusion
+from cloudcover.runtime.files import expanded
 from cloudcover.runtime.text import listed, named
 
 log = logging.getLogger(__name__)
 
 
-def compare(predictions: Path, labels: Path) -> dict[str, float]:
+def compare(predictions: str | PathLike[str], labels: str | PathLike[str]) -> dict[str, float]:
     """Compare the masks in one folder with the labels in another; return figures (0-1) and the number of chips.
 
     Hidden files are ignored. Masks or labels without georeferencing are compared, with a warning.
@@ -32,6 +34,7 @@ def compare(predictions: Path, labels: Path) -> dict[str, float]:
             shape, CRS or transform, or two files of a folder have the same name. The message names them.
         ValueError: Both are the same folder, or a folder seems to contain 0/255 masks.
     """
+    predictions, labels = expanded(predictions), expanded(labels)
     if predictions.samefile(labels):
         raise ValueError(f"{predictions} and {labels} are the same folder: the score would be that of equal masks, 1.0")
     given, made = images(labels), images(predictions)

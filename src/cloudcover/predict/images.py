@@ -85,7 +85,7 @@ def predict_images(
         resolution: Pixel size that the network sees. Images with another one are resampled, and their masks are
             resampled back.
         skip_existing: Skip images that already have all their files from an earlier run with the same models and
-            options. Damaged files are made again. A changed image, or another offset, is not noticed.
+            options. Damaged files are made again. A changed image, or another offset or scale, is not noticed.
         summary: Table to add the shares of each mask to, including masks of an earlier run.
 
     Returns:
@@ -228,8 +228,8 @@ def _predict(
     summary: Summary | None,
 ) -> dict[str, Note]:
     """Predict and write all images: first chips in batches, then larger and other images."""
-    batched = [image for image in images if image.kind == "chip" and resolution is None]
-    single = [image for image in images if image.kind != "chip" or resolution is not None]
+    batched = [image for image in images if _batched(image, resolution)]
+    single = [image for image in images if not _batched(image, resolution)]
     notes: dict[str, Note] = {}
     if batched:
         card, offset = predictor.card, batched[0].request.offset or 0
@@ -241,6 +241,11 @@ def _predict(
     for image in tqdm(single, desc="predict", unit="image", disable=None if len(single) > 1 else True):
         notes[image.name] = _predict_one(image, predictor, outputs, resolution, summary)
     return notes
+
+
+def _batched(image: Found, resolution: Resolution) -> bool:
+    """Return whether an image is a chip to be read as it is."""
+    return image.kind == "chip" and resolution is None and image.request.scale is None
 
 
 def _predict_one(

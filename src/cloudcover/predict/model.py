@@ -19,8 +19,9 @@ from cloudcover.predict.outputs import Outputs
 from cloudcover.predict.predictor import Predictor
 from cloudcover.predict.resolution import Resolution
 from cloudcover.predict.scenes import Probabilities, predict_scene
-from cloudcover.rasters.arrays import ArrayImage, plain
+from cloudcover.rasters.arrays import ArrayImage, plain, several
 from cloudcover.rasters.find import Kind, find_images
+from cloudcover.runtime.files import expanded
 
 
 class CloudModel:
@@ -38,7 +39,7 @@ class CloudModel:
         """Names of the required bands, in order."""
         return list(self.predictor.card.bands)
 
-    def predict(self, image: Any, offset: int = 0) -> NDArray[np.uint8]:
+    def predict(self, image: Any, offset: int = 0, scale: float | None = None) -> NDArray[np.uint8]:
         """Mask the clouds in one or several images of any height and width.
 
         Args:
@@ -47,6 +48,8 @@ class CloudModel:
                 have its bands last and is read in strips, so that dask computes only one strip at a time. See
                 `rasters.arrays.ArrayImage` for the attributes and names of an xarray array that count.
             offset: Offset that was added to the digital numbers, such as 1000; it is subtracted.
+            scale: Reflectance of a stored value of 1, such as 0.0001 for digital numbers stored as floats; None: as
+                described above.
 
         Returns:
             H x W or N x H x W uint8: 1 for cloud, 0 for clear, 255 for no data.
@@ -56,18 +59,19 @@ class CloudModel:
             PolicyError: The bundle averages views turned by 90 degrees, and the image is not square.
         """
         image = plain(image)
-        if len(image.shape) == 4:
-            return np.stack([self.predict(one, offset) for one in image])
-        found, predictor = self._look(image, offset), self.predictor
+        if (images := several(image)) is not None:
+            return np.stack([self.predict(one, offset, scale) for one in images])
+        found, predictor = self._look(image, offset, scale), self.predictor
         (mask,) = decide(found.values[np.newaxis], found.empty[np.newaxis], predictor.threshold, predictor.postprocess)
         return np.asarray(mask, np.uint8)
 
-    def probabilities(self, image: Any, offset: int = 0) -> NDArray[np.float32]:
+    def probabilities(self, image: Any, offset: int = 0, scale: float | None = None) -> NDArray[np.float32]:
         """Predict the calibrated probability of cloud, before threshold and post-processing.
 
         Args:
             image: As for `predict`.
             offset: As for `predict`.
+            scale: As for `predict`.
 
         Returns:
             H x W or N x H x W float32 in [0, 1], NaN for no data.
@@ -76,15 +80,15 @@ class CloudModel:
             ValueError: As for `predict`, and also PolicyError.
         """
         image = plain(image)
-        if len(image.shape) == 4:
-            return np.stack([self.probabilities(one, offset) for one in image])
-        found = self._look(image, offset)
+        if (images := several(image)) is not None:
+            return np.stack([self.probabilities(one, offset, scale) for one in images])
+        found = self._look(image, offset, scale)
         found.values[found.empty] = np.nan
         return found.values
 
-    def _look(self, image: Any, offset: int) -> Probabilities:
+    def _look(self, image: Any, offset: int, scale: float | None) -> Probabilities:
         nodata = self.predictor.card.nodata
-        return predict_scene(ArrayImage(image, offset=offset, nodata=nodata, bands=self.bands), self.predictor)
+        return predict_scene(ArrayImage(image, scale, offset, nodata, bands=self.bands), self.predictor)
 
 
 def load_model(
@@ -108,7 +112,7 @@ def load_model(
     Raises:
         ModelFolderError: The folder is neither, a part of it is missing or corrupt, or there is no packaged model.
     """
-    predictor = load_bundle(packaged_bundle() if path is None else Path(path), device, precision, batch, threshold)
+    predictor = load_bundle(packaged_bundle() if path is None else expanded(path), device, precision, batch, threshold)
     if tta is not None:
         predictor.policy = tta
     return CloudModel(predictor)
@@ -120,7 +124,9 @@ def predict(
     model: str | PathLike[str] | None = None,
     *,
     kind: Kind | None = None,
+    bands: Sequence[int] | None = None,
     offset: int | None = None,
+    scale: float | None = None,
     probabilities: bool = False,
     preview: bool = False,
     buffer_m: float = 0.0,
@@ -136,7 +142,10 @@ def predict(
         out: Folder to write the masks to.
         model: See `path` of `load_model`.
         kind: Format of the images; None: detected.
+        bands: Numbers of a raster's bands, in the order of the model's bands; None: by their descriptions.
         offset: Offset, such as 1000, to subtract from the DN of files without an offset tag; None: unknown.
+        scale: Reflectance of a stored value of 1 in files without a scale tag; None: 1 for floating-point numbers,
+            0.0001 for integers.
         probabilities: Whether to write probabilities, to `out/probabilities`.
         preview: Whether to write small pictures with cloud outlines, to `out/previews`.
         buffer_m: Width of a margin to add around clouds [m].
@@ -156,6 +165,7 @@ def predict(
     """
     paths = [str(images)] if isinstance(images, (str, PathLike)) else [str(image) for image in images]
     predictor = load_model(model, **options).predictor
-    found = find_images(paths, predictor.card.bands, kind=kind, offset=offset, nodata=predictor.card.nodata)
-    outputs = Outputs(Path(out), probabilities, preview, buffer_m, min_area_m2)
+    card = predictor.card
+    found = find_images(paths, card.bands, kind=kind, numbers=bands, offset=offset, scale=scale, nodata=card.nodata)
+    outputs = Outputs(expanded(out), probabilities, preview, buffer_m, min_area_m2)
     return predict_images(predictor, found, outputs, resolution=resolution, skip_existing=skip_existing)

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloudcover.data.grid import Grid
-from cloudcover.data.values import Stored, as_dn, held
-from cloudcover.rasters.layers import described_band
+from cloudcover.data.values import Stored, as_dn, check_offset, held
+from cloudcover.rasters.layers import described_as
 
-BAND_AXES = ("band", "bands", "channel", "wavelength")
-"""Common names of the band axis in xarray."""
+BAND_AXES = ("band", "bands", "channel", "wavelength", "variable")
+"""Common names of the band axis in xarray; the last is that of a dataset turned into an array."""
 NODATA = ("_FillValue", "nodata")
 """Attributes of an xarray array with the value of pixels without data."""
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -26,7 +26,7 @@ class ArrayImage:
 
     Of an xarray array, the attributes `scale_factor`, `add_offset`, `_FillValue` and `nodata` count, as files that are
     opened without decoding have them. Its bands may be last if their axis has one of the names in `BAND_AXES`, and are
-    selected by the coordinates of that axis if these are names of bands.
+    selected by the coordinates of that axis, or else by the attribute `long_name`, if these are names of bands.
 
     Args:
         array: B x H x W as in `dn_of`.
@@ -37,8 +37,8 @@ class ArrayImage:
         bands: Names of the requested bands, such as `B02`; None: all in their order.
 
     Raises:
-        ValueError: The array does not have three axes, has no pixels, is not numeric, lacks a band, or has attributes
-            without meaning.
+        ValueError: The array does not have three axes, has no pixels, is not numeric, lacks a band or has others than
+            the requested ones without names, or has attributes without meaning; or the offset is not one.
     """
 
     def __init__(
@@ -50,9 +50,12 @@ class ArrayImage:
         name: str = "array",
         bands: Sequence[str] | None = None,
     ) -> None:
+        check_offset(offset)
         array = plain(array)
         self._array, names = bands_first(array)
-        self._order = _order(names, bands or ())
+        self._order = next((order for own in names if (order := _order(own, bands or ()))), [])
+        if bands and not self._order:
+            _check_count(array.shape, len(self._array), bands)
         self._stored = _declared(getattr(array, "attrs", {}), _stored(self._array.dtype, scale), self._array.dtype)
         self._offset, self._nodata = offset, nodata
         _, height, width = self._array.shape
@@ -92,7 +95,27 @@ def dn_of(array: Any, scale: float | None = None, offset: int = 0, nodata: int =
 
 def plain(array: Any) -> Any:
     """Convert lists, tensors and so on to a numpy array; return numpy, xarray and dask arrays as they are."""
-    return array if isinstance(getattr(array, "dtype", None), np.dtype) else np.asarray(array)
+    if isinstance(getattr(array, "dtype", None), np.dtype):
+        return array
+    if isinstance(array, (list, tuple)) and any(isinstance(part, np.ma.MaskedArray) for part in array):
+        return np.ma.stack(array)  # `asarray` would drop the masks
+    return np.asarray(array)
+
+
+def several(array: Any) -> list[Any] | None:
+    """Return the images of an array with four axes; None if there is another number of axes.
+
+    Raises:
+        ValueError: There is no image, or the axes' names say that the first one is that of the bands.
+    """
+    if len(array.shape) != 4:
+        return None
+    dims = [str(name) for name in getattr(array, "dims", ())]
+    if dims and dims[0].lower() in BAND_AXES:
+        raise ValueError(f"the array has the axes {', '.join(dims)}, expected images x bands x height x width")
+    if not len(array):
+        raise ValueError("the array contains no image")
+    return list(array)
 
 
 def _dn(array: Any, stored: Stored, offset: int, nodata: int) -> NDArray[np.uint16]:
@@ -106,8 +129,11 @@ def _dn(array: Any, stored: Stored, offset: int, nodata: int) -> NDArray[np.uint
     return as_dn(np.asarray(values), stored, nodata, offset, valid)
 
 
-def bands_first(array: Any) -> tuple[Any, list[str]]:
-    """Move the band axis of an array to the front, without computing the array; return it and the names of its bands.
+def bands_first(array: Any) -> tuple[Any, list[list[str]]]:
+    """Move the band axis of an array to the front, without computing the array.
+
+    Returns:
+        The array, and lists that may name its bands: the coordinates of the axis, and `long_name` as rioxarray sets it.
 
     Raises:
         ValueError: There are not three axes, or there are no pixels.
@@ -121,7 +147,9 @@ def bands_first(array: Any) -> tuple[Any, list[str]]:
     values = array.data  # the numpy or dask array inside an xarray array
     values = values.transpose(axis, *(i for i in range(3) if i != axis)) if axis else values
     names = getattr(array, "coords", {}).get(dims[axis])
-    return values, [] if names is None else [str(name) for name in names.values]
+    described = getattr(array, "attrs", {}).get("long_name")
+    lists = [() if names is None else names.values, described if isinstance(described, (list, tuple)) else ()]
+    return values, [[str(name) for name in each] for each in lists if len(each) == len(values)]
 
 
 def _order(names: Sequence[str], bands: Sequence[str]) -> list[int]:
@@ -130,12 +158,22 @@ def _order(names: Sequence[str], bands: Sequence[str]) -> list[int]:
     Raises:
         ValueError: Some of them are named, but not each of them once.
     """
-    own, wanted = [described_band(name) for name in names], [described_band(band) for band in bands]
-    if not set(own) & set(wanted):
+    found = {band: described_as(band, names) for band in bands}
+    if not any(found.values()):
         return []
-    if missing := [band for band in wanted if own.count(band) != 1]:
+    if missing := [band for band, places in found.items() if len(places) != 1]:
         raise ValueError(f"the array has the bands {', '.join(names)}, expected {missing[0]} once")
-    return [own.index(band) for band in wanted]
+    return [place for (place,) in found.values()]
+
+
+def _check_count(shape: Sequence[int], count: int, bands: Sequence[str]) -> None:
+    """Refuse another number of bands than the requested ones (`ValueError`)."""
+    if count == len(bands):
+        return
+    last = "; its bands seem to be last: `array.transpose(2, 0, 1)` moves them" if shape[-1] == len(bands) else ""
+    raise ValueError(
+        f"the array of the shape {tuple(shape)} has {count} bands, expected {list(bands)} x height x width{last}"
+    )
 
 
 def _stored(dtype: Any, scale: float | None) -> Stored:

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import unquote, urlsplit
 
+from cloudcover.data.ownership import owned
+from cloudcover.data.values import check_offset
 from cloudcover.rasters import chips, hls, landsat, multiband, named, safe, stac
 from cloudcover.rasters.image import Image
-from cloudcover.rasters.layers import Plan, Request, encoded, file_name, without_query
+from cloudcover.rasters.layers import SCHEMES, Plan, Request, encoded, file_name, without_query
 from cloudcover.rasters.stack import open_stack
+from cloudcover.runtime.files import expanded
 
 Kind = Literal["safe", "landsat", "hls", "chip", "bands", "raster", "stac"]
 """Readers by name, for `--as`; the first one that finds an image in a folder is used."""
@@ -70,11 +73,13 @@ def find_images(
     kind: Kind | None = None,
     numbers: Sequence[int] | None = None,
     offset: int | None = None,
+    scale: float | None = None,
     nodata: int = 0,
 ) -> list[Found]:
     """Find the images in `paths`: each path is an image, or a folder that contains images at any depth.
 
-    Links to folders are followed, hidden folders are not.
+    Links to folders are followed, hidden folders are not. An image that is found twice is listed once. In folders,
+    `raster` and `stac` leave out the files that this program wrote, such as masks of an earlier run.
 
     Args:
         paths: Folders, files and addresses; an address must be a string, because `Path` drops one of its slashes.
@@ -82,26 +87,28 @@ def find_images(
         kind: Reader to use, or None for the first that finds something.
         numbers: See `Request`.
         offset: See `Request`.
+        scale: See `Request`.
         nodata: See `Request`.
 
     Raises:
         FileNotFoundError: A path does not exist or contains no image.
-        ValueError: A path is empty, an address is not of http or https, band numbers are not distinct, or they are
-            given but an image is not a raster with several bands.
+        ValueError: A path is empty, an address is not supported, the offset is negative, band numbers are not distinct,
+            or they are given but an image is not a raster with several bands.
     """
+    check_offset(offset or 0)
     if numbers and len(set(numbers)) < len(numbers):
         raise ValueError(f"the band numbers {', '.join(map(str, numbers))} name a band twice")
-    request = Request(tuple(bands), None if numbers is None else tuple(numbers), offset, nodata)
+    request = Request(tuple(bands), None if numbers is None else tuple(numbers), offset, nodata, scale)
     found: list[Found] = []
     for path in paths:
         if not str(path):
             raise ValueError("an image has the empty path '': is a variable of the shell unset?")
         if isinstance(path, str) and "://" in path:
             below = [_behind(path, kind, request)]
-        elif Path(path).is_dir():
-            below = _below(Path(path), kind, request)
+        elif (local := expanded(path)).is_dir():
+            below = _below(local, kind, request)
         else:
-            below = _in_file(Path(path), kind, request)
+            below = _in_file(local, kind, request)
         if not below:
             expected = EXPECTED.format(band=bands[0])
             raise FileNotFoundError(f"{path} contains no image{f' for --as {kind}' if kind else ''}: {expected}")
@@ -112,22 +119,34 @@ def find_images(
                 "name the raster itself, or omit the numbers"
             )
         found += below
-    return found
+    return list({_identity(image): image for image in reversed(found)}.values())[::-1]
+
+
+def _identity(image: Found) -> tuple[str, ...]:
+    """Return what is equal for an image that is found twice, such as by its own path and in its folder."""
+    place = image.place if "://" in image.place else os.path.realpath(Path(image.place, image.part))
+    return image.name, image.kind, place
 
 
 def _behind(url: str, kind: Kind | None, request: Request) -> Found:
     """Return the image at an address: a raster according to its suffix, otherwise a STAC item.
 
     Raises:
-        ValueError: The address is not one of http or https.
+        ValueError: The scheme of the address is not one of `SCHEMES`, or it is an item in a bucket.
     """
-    if urlsplit(url).scheme.lower() not in ("http", "https"):
-        raise ValueError(f"{without_query(url)} cannot be read: only http and https are supported, and paths of files")
-    path = Path(unquote(urlsplit(url).path))
+    scheme, _, key = url.partition("://")
+    if (scheme := scheme.lower()) not in SCHEMES:
+        expected = f"only {', '.join(SCHEMES)} are supported, and paths of files"
+        raise ValueError(f"{without_query(url)} cannot be read: {expected}")
+    bucket = scheme == "s3"
+    path = Path(key if bucket else unquote(urlsplit(url).path))
     suffix = path.suffix.lower()
     raster = suffix in multiband.SUFFIXES
+    reader = kind or ("raster" if raster else "stac")
+    if bucket and reader != "raster":
+        raise ValueError(f"{url} cannot be read: only rasters are read from buckets; download the file, and name that")
     name = path.stem if raster or suffix in stac.SUFFIXES else path.name
-    return Found(file_name(name), kind or ("raster" if raster else "stac"), encoded(url), "", request)
+    return Found(file_name(name), reader, url if bucket else encoded(url), "", request)
 
 
 def _in_file(path: Path, kind: Kind | None, request: Request) -> list[Found]:
@@ -151,7 +170,11 @@ def _below(top: Path, kind: Kind | None, request: Request) -> list[Found]:
     """Find the images in a folder and all folders below it, by their folders' names."""
     found: dict[Path, list[Found]] = {}
     closed: list[Path] = []
+    own: set[Path] = set()
     for folder, folders, names in _folders(top, closed):
+        if kind in ONLY_ASKED:
+            own |= {folder / path for path in owned(folder)}
+            names = [name for name in names if folder / name not in own]
         found[folder] = _in_folder(folder, names, kind, request)
         if any(image.kind == "safe" and not image.part for image in found[folder]):
             folders.clear()  # the content of a product belongs to it

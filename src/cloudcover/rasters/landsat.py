@@ -1,4 +1,4 @@
-"""Landsat Collection 2, Level 1 and 2: GeoTIFFs at 30 m with a metadata file `*_MTL.txt` or `*_MTL.json`.
+"""Landsat Collection 2, Level 1 and 2: GeoTIFFs at 30 m with a metadata file `*_MTL.txt`, `.json` or `.xml`.
 
 USGS, Landsat 8-9 Collection 2 Level 2 Science Product Guide (LSDS-1619) and Level 1 Data Format Control Book
 (LSDS-1822): reflectance = REFLECTANCE_MULT x stored + REFLECTANCE_ADD; that of Level 1 is also divided by the sine of
@@ -14,11 +14,13 @@ from pathlib import Path
 
 from cloudcover.data.chips import ChipError
 from cloudcover.data.values import Stored
-from cloudcover.rasters.documents import number, parse_json, read_document
+from cloudcover.rasters.documents import number, parse_json, parse_xml, read_document
 from cloudcover.rasters.layers import Layer, Plan, Request, existing, local, plain_band
 
-METADATA = re.compile(r"(?P<product>.+)_MTL\.(?:txt|json)", re.IGNORECASE)
-FILE = re.compile(r"(?P<product>L[COTEM]0[4-9]_L[12]\w\w_\w+?)(?:_SR)?_B\d+\.TIFF?", re.IGNORECASE)
+FORMS = ("txt", "json", "xml")
+"""Suffixes of the metadata file, which has the same content in each form."""
+METADATA = re.compile(rf"(?P<product>.+)_MTL\.(?:{'|'.join(FORMS)})", re.IGNORECASE)
+FILE = re.compile(r"(?P<product>L[COTEM]0[4-9]_L[12]\w\w_\w+?)(?:_S[RT])?_B\d+\.TIFF?", re.IGNORECASE)
 SCENE = re.compile(r"(?P<product>L[COTEM][1-8]\d{13}[A-Z]{3}\d\d)_B\d+\.TIFF?", re.IGNORECASE)
 """Files from before the collections (2017), which must not pass for bands of Sentinel-2."""
 OLI = {"B01": 1, "B02": 2, "B03": 3, "B04": 4, "B08": 5, "B8A": 5, "B10": 9, "B11": 6, "B12": 7}
@@ -32,11 +34,12 @@ Groups = Mapping[str, Mapping[str, str]]
 
 
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
-    """List the products of a folder by their metadata files, or by their GeoTIFFs if there is none."""
+    """List the products of a folder by their metadata files and their GeoTIFFs."""
+    found: dict[str, str] = {}
     for pattern in (METADATA, FILE, SCENE):
-        if found := {match["product"] for name in names if (match := pattern.fullmatch(name))}:
-            return {product: product for product in sorted(found)}
-    return {}
+        for product in (match["product"] for name in names if (match := pattern.fullmatch(name))):
+            found.setdefault(product.upper(), product)
+    return {product: product for product in sorted(found.values())}
 
 
 def plan(place: str, part: str, request: Request) -> Plan:
@@ -46,7 +49,7 @@ def plan(place: str, part: str, request: Request) -> Plan:
         ChipError: The metadata are incomplete or of another collection, or the sensor has no such band.
     """
     folder = Path(place)
-    metadata = next((path for end in ("txt", "json") if (path := existing(folder, f"{part}_MTL.{end}")).exists()), None)
+    metadata = next((path for end in FORMS if (path := existing(folder, f"{part}_MTL.{end}")).exists()), None)
     if metadata is None:
         return _by_tags(folder, part, request)
     groups = read_groups(metadata)
@@ -73,6 +76,8 @@ def read_groups(path: Path) -> Groups:
         root = parse_json(content, path.name).get("LANDSAT_METADATA_FILE")
         groups = root if isinstance(root, dict) else {}
         return {name: {k: str(v) for k, v in keys.items()} for name, keys in groups.items() if isinstance(keys, dict)}
+    if path.suffix.lower() == ".xml":
+        return {group.tag: {key.tag: key.text or "" for key in group} for group in parse_xml(content, path.name)}
     found: dict[str, dict[str, str]] = {}
     inside = ""
     for line in content.decode("utf-8", "replace").splitlines():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from cloudcover.data.values import DTYPES, Stored
 
 GTIFF, JPEG2000, VRT = "GTiff", "JP2OpenJPEG", "VRT"
 """GDAL drivers for opening files, one per file, because other formats can refer to any file or address."""
+SCHEMES = ("http", "https", "s3")
+"""Schemes of the addresses of rasters."""
+HTTP, S3 = "/vsicurl/", "/vsis3/"
+"""Prefixes of GDAL's names of files behind addresses and in buckets."""
 COMMON_NAMES = {
     "coastal": "B01",
     "blue": "B02",
@@ -36,12 +41,15 @@ class Request:
         offset: Offset that was added to the DN of sources that declare no offset [DN]; None: unknown, treated as 0
             where a source may have none.
         nodata: Value of pixels without data in the result, and in sources that declare none [DN].
+        scale: Reflectance of a stored value of 1 in sources that declare no scale; None: 1 for floating-point numbers,
+            0.0001 for integers.
     """
 
     bands: tuple[str, ...]
     numbers: tuple[int, ...] | None = None
     offset: int | None = None
     nodata: int = 0
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Layer:
         scaled: Whether the file itself must declare a scale or an offset.
         nodata: Stored value of pixels without data according to metadata beside the file; None: that of `says`, or
             else that of the file.
+        floats: Meaning of floating-point values, if it is not that of `says`; unscaled: the file's own tags apply.
     """
 
     band: str
@@ -70,11 +79,15 @@ class Layer:
     dtypes: tuple[str, ...] = DTYPES
     scaled: bool = False
     nodata: float | None = None
+    floats: Stored | None = None
 
     @property
     def shown(self) -> str:
         """Name of the file for messages: an address is shown without its query, which may contain a key."""
-        return str(self.path) if self.path else without_query(self.uri.removeprefix("/vsicurl/"))
+        if self.path:
+            return str(self.path)
+        bucket = self.uri.removeprefix(S3)
+        return without_query(self.uri.removeprefix(HTTP)) if bucket == self.uri else f"s3://{bucket}"
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,24 @@ def plain_band(text: str) -> str:
 def described_band(text: str) -> str:
     """Normalise a band description, which may also be a common name such as `blue`."""
     return COMMON_NAMES.get(text.strip().lower()) or plain_band(text)
+
+
+def described_as(band: str, texts: Sequence[str]) -> list[int]:
+    """Return the positions of the descriptions of a band.
+
+    Landsat has a single near-infrared band, with the name of the narrower one.
+    """
+    wanted = described_band(band)
+    found = [place for place, text in enumerate(texts) if described_band(text) == wanted]
+    if not found and wanted == COMMON_NAMES["nir"]:
+        found = [place for place, text in enumerate(texts) if text.strip().lower() == "nir08"]
+    return found
+
+
+def remote(url: str) -> str:
+    """Return GDAL's name of a file behind an address of `SCHEMES`."""
+    scheme, _, rest = url.partition("://")  # GDAL knows schemes in lower case only
+    return S3 + rest if scheme.lower() == "s3" else f"{HTTP}{scheme.lower()}://{encoded(rest)}"
 
 
 def encoded(url: str) -> str:

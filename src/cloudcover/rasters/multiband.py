@@ -8,7 +8,7 @@ from pathlib import Path
 import rasterio
 
 from cloudcover.data.chips import ChipError
-from cloudcover.rasters.layers import VRT, Layer, Plan, Request, described_band, driver_of, local, without_query
+from cloudcover.rasters.layers import VRT, Layer, Plan, Request, described_as, driver_of, local, remote, without_query
 from cloudcover.rasters.stack import errors_of, open_layer, options
 from cloudcover.rasters.vrt import check_vrt
 
@@ -46,7 +46,7 @@ def _file(place: str, part: str) -> Layer:
     """Return the file as a layer for opening it."""
     if "://" in place:
         name = without_query(place).rpartition("/")[2]
-        return Layer(name, f"/vsicurl/{place}", None, driver=driver_of(name))
+        return Layer(name, remote(place), None, driver=driver_of(name))
     path = Path(place, part)
     if path.suffix.lower() == ".vrt":
         check_vrt(path)
@@ -56,14 +56,13 @@ def _file(place: str, part: str) -> Layer:
 
 def _described(descriptions: Sequence[str | None], file: Layer, request: Request) -> tuple[int, ...]:
     """Return the numbers of the requested bands, from 1."""
-    own = [described_band(text or "") for text in descriptions]
-    wanted = [described_band(band) for band in request.bands]
-    if len(own) == 1 < len(wanted):
+    found = {band: described_as(band, [text or "" for text in descriptions]) for band in request.bands}
+    if len(descriptions) == 1 < len(found):
         raise ChipError(file.band, f"{file.shown} has a single band: name the folder with the files of all bands")
-    if missing := [band for band in wanted if own.count(band) != 1]:
+    if missing := [band for band, places in found.items() if len(places) != 1]:
+        own = ", ".join(text or "(nothing)" for text in descriptions)
         raise ChipError(
             missing[0],
-            f"{file.shown} calls its {len(own)} bands {', '.join(text or '(nothing)' for text in descriptions)}: "
-            "select them, for example with `--bands 1,2,3,4`",
+            f"{file.shown} calls its {len(descriptions)} bands {own}: select them, for example with `--bands 1,2,3,4`",
         )
-    return tuple(own.index(band) + 1 for band in wanted)
+    return tuple(place + 1 for (place,) in found.values())

@@ -24,7 +24,7 @@ SHIFTED_SINCE = 4.0
 """First processing baseline with an offset."""
 IMAGE = re.compile(r"_(?P<band>B\w\w)(_(?P<metres>\d\d)m)?$")
 """End of an image's name; Level-2A has several sizes of pixels."""
-OLD_NAME = "_OPER_PRD_"
+OLD_NAME = "_PRD_MSIL"
 """Part of the name of a product in the format before December 2016."""
 OLD = (
     "products from before December 2016 are not read as a whole; name the folder IMG_DATA of a tile in GRANULE, "
@@ -67,9 +67,14 @@ IMAGE_FILES = ("IMAGE_FILE", "IMAGE_FILE_2A")
 def parts(folder: Path, names: Sequence[str], request: Request) -> dict[str, str]:
     """Return the folder itself if it is a product, and zips of products in it."""
     found = {name: product_name(name) for name in sorted(names) if ZIP.fullmatch(name)}
-    if folder.suffix.upper() == ".SAFE" or any(name in LEVELS for name in names):
+    if any(name in LEVELS for name in names) or (_is_safe(folder) and not any(map(_is_safe, folder.iterdir()))):
         found[""] = product_name(folder.name)
     return found
+
+
+def _is_safe(path: Path) -> bool:
+    """Return whether a path is named like a product's folder; some programs unpack it into another one of its name."""
+    return path.suffix.upper() == ".SAFE" and path.is_dir()
 
 
 def product_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -15,12 +16,13 @@ from cloudcover.rasters.documents import LARGEST_DOCUMENT, checked_size, read_do
 from cloudcover.rasters.layers import (
     COMMON_NAMES,
     JPEG2000,
+    SCHEMES,
     Layer,
     Plan,
     Request,
     described_band,
     driver_of,
-    encoded,
+    remote,
     without_query,
 )
 from cloudcover.rasters.safe import SHIFTED_SINCE
@@ -56,9 +58,9 @@ def plan(place: str, part: str, request: Request) -> Plan:
         uri, path = _resolve(key, asset.href or "", where, shown)
         driver = JPEG2000 if asset.kind == "image/jp2" else driver_of(urlsplit(uri).path)
         values = asset.values(index)
-        says = _says(values, item.properties, request.offset or 0)
+        says, floats = _says(values, item.properties, request), _floats(values, item.properties)
         number = index + 1 if len(asset.bands) > 1 else None
-        layers.append(Layer(band, uri, path, says, number, driver, nodata=values.nodata))
+        layers.append(Layer(band, uri, path, says, number, driver, nodata=values.nodata, floats=floats))
         taken.append(key)
     doubtful = item.properties.baseline is None and item.properties.offset_applied is None
     return Plan(tuple(layers), f"STAC item, assets {', '.join(dict.fromkeys(taken))}", doubtful)
@@ -89,8 +91,8 @@ def _holder(item: Item, band: str, shown: str) -> tuple[str, int]:
     return found[0]
 
 
-def _says(values: Values, properties: Properties, given: int) -> Stored | None:
-    """Return the declared meaning of an asset's values; None if there is none."""
+def _says(values: Values, properties: Properties, request: Request) -> Stored | None:
+    """Return the declared meaning of an asset's integers; None if there is none."""
     baseline = properties.baseline
     if values.scale is None and values.offset is None and baseline is None:
         return None
@@ -101,23 +103,33 @@ def _says(values: Values, properties: Properties, given: int) -> Stored | None:
     elif baseline is not None:
         offset = -0.1 if baseline >= SHIFTED_SINCE else 0.0
     else:
-        offset = -given / DN_PER_REFLECTANCE
-    return Stored(0.0001 if values.scale is None else values.scale, offset, None)
+        offset = -(request.offset or 0) / DN_PER_REFLECTANCE
+    return Stored((request.scale or 0.0001) if values.scale is None else values.scale, offset, None)
+
+
+def _floats(values: Values, properties: Properties) -> Stored:
+    """Return the declared meaning of an asset's floating-point values, which no processing baseline shifts."""
+    offset = 0.0 if properties.offset_applied or values.offset is None else values.offset
+    return Stored(1.0 if values.scale is None else values.scale, offset, None, reflectance=True)
 
 
 def _resolve(key: str, href: str, where: str, shown: str) -> tuple[str, Path | None]:
     """Return GDAL's name of an asset's file, and its path if local; raise `ChipError` for unsupported addresses."""
-    remote = "://" in where
+    fetched = "://" in where
     try:
-        target = urljoin(where, href) if remote else href
+        target = urljoin(where, href) if fetched else href
         scheme, path = urlsplit(target).scheme, urlsplit(target).path
     except ValueError as error:
         raise ChipError(shown, f"the asset {key} is {href!r}: {error}") from None
-    if scheme in ("http", "https"):
-        return f"/vsicurl/{encoded(target)}", None
-    if remote or not href or scheme not in ("", "file") or href.startswith("/vsi") or "\0" in href:
+    if scheme in SCHEMES:
+        return remote(target), None
+    if fetched or not href or scheme not in ("", "file") or href.startswith("/vsi") or "\0" in href:
         raise ChipError(
-            shown, f"the asset {key} is {href or 'nowhere'}: expected a file beside the item, or http or https"
+            shown, f"the asset {key} is {href or 'nowhere'}: expected a file beside the item, or {', '.join(SCHEMES)}"
         )
-    file = Path(where).parent / unquote(path if scheme else target)
+    named = path if scheme else target
+    file, literal = (Path(where).parent / name for name in (unquote(named), named))
+    # Not every writer encodes paths. `Path.exists` would fail for a name that is too long.
+    if not os.path.exists(file) and os.path.exists(literal):  # noqa: PTH110
+        file = literal
     return str(file), file

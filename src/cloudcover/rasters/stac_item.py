@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
@@ -79,11 +80,14 @@ class Asset(Values):
         return self.eo_bands or self.common_bands or [Band()]
 
     def values(self, place: int) -> Values:
-        """Return the properties declared for the band at a position, from 0, or else for the asset."""
-        own: list[Values] = [*(self.raster_bands or self.bands)]
-        band = own[place] if place < len(own) else Values()
-        stated = {name: getattr(band, name) for name in Values.model_fields if getattr(band, name) is not None}
-        return Values.model_construct(**{name: getattr(self, name) for name in Values.model_fields} | stated)
+        """Return the properties declared for the band at a position, from 0, in any of its lists, or for the asset."""
+        lists: list[Sequence[Values]] = [self.raster_bands or (), self.eo_bands or (), self.common_bands or ()]
+        holders = [*(own[place] for own in lists if place < len(own)), self]
+        stated = {
+            name: next((value for holder in holders if (value := getattr(holder, name)) is not None), None)
+            for name in Values.model_fields
+        }
+        return Values.model_construct(**stated)
 
 
 class Properties(Part):

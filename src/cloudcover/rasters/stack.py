@@ -223,7 +223,7 @@ def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
     if math.prod(source.block_shapes[index - 1]) * together > LARGEST_MASK:
         raise refuse(f"is stored in blocks of more than {LARGEST_MASK:,} values: write it in tiles")
     check_gcps(source, layer.path or Path(layer.shown), layer.band)
-    says = _meaning(source, layer, index)
+    says = _meaning(source, layer, index, request)
     if layer.scaled and not says.scaled:
         raise refuse("declares neither scale nor offset, and there is no metadata file beside it")
     try:
@@ -233,13 +233,16 @@ def _check(source: DatasetReader, layer: Layer, request: Request) -> Stored:
     return says
 
 
-def _meaning(source: DatasetReader, layer: Layer, index: int) -> Stored:
-    """Return the declared meaning of a layer's values: metadata take precedence, a mask is always the file's own."""
+def _meaning(source: DatasetReader, layer: Layer, index: int, request: Request) -> Stored:
+    """Return the meaning of a layer's values: metadata precede tags, tags the request; masks are the file's own."""
     own = Stored.of(source, index)
-    says = layer.says or own
+    tags = own if own.scaled or request.scale is None else replace(own, scale=request.scale)
+    says = layer.says or tags
+    if own.reflectance and layer.floats:
+        says = layer.floats if layer.floats.scaled else tags
     declared = (held(layer.nodata, np.dtype(source.dtypes[index - 1])), says.nodata, own.nodata)
     nodata = next((value for value in declared if value is not None), None)
-    return replace(says, nodata=nodata, masked=own.masked)
+    return replace(says, nodata=nodata, masked=own.masked, reflectance=own.reflectance)
 
 
 def _offset(layer: Layer, request: Request) -> int:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +93,12 @@ def remove_leftovers(folder: Path) -> None:
                 (folder / name).unlink()
             finally:
                 os.close(handle)
+
+
+def expanded(path: str | PathLike[str]) -> Path:
+    """Replace a leading `~`, which a shell leaves in `--out=~/masks` and Python everywhere, by the home folder."""
+    whole = Path(path)
+    return whole.expanduser() if whole.parts[:1] == ("~",) else whole
 
 
 def part_of(target: Path) -> Path:

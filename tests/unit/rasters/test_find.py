@@ -13,6 +13,7 @@ import pytest
 
 from cloudcover.data.chips import ChipError
 from cloudcover.data.offsets import suspected_offset
+from cloudcover.data.ownership import reserve
 from cloudcover.rasters.find import find_images
 from helpers.images import read, shifted
 from helpers.layouts import BANDS
@@ -99,10 +100,43 @@ def test_paths_without_a_meaning_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # an empty path is the current folder for the system
     with pytest.raises(ValueError, match="the empty path"):
         find_images(["c0", ""], BANDS)
-    for url in ("s3://bucket/x.tif?key=s3cret", "file:///x.json"):
-        with pytest.raises(ValueError, match="cannot be read: only http and https are supported") as error:
+    for url in ("gs://bucket/x.tif?key=s3cret", "file:///x.json"):
+        with pytest.raises(ValueError, match="cannot be read: only http, https, s3 are supported") as error:
             find_images([url], BANDS)
         assert "s3cret" not in str(error.value)
+    for offset in (-1000, 0.1):
+        with pytest.raises(ValueError, match=f"the offset is {offset}, expected the DN that were added"):
+            find_images(["c0"], BANDS, offset=offset)
+
+
+def test_an_image_that_is_named_twice_is_found_once(tmp_path):
+    chip(tmp_path / "set" / "c0")
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    path = write(tmp_path / "r" / "x.tif", STACKED[:4], descriptions=BANDS)
+    safe, _ = write_safe(tmp_path / "p", baseline="03.01")
+    paths = [tmp_path / "set", tmp_path / "set/c0", tmp_path / "link/c0", safe, safe / "MTD_MSIL2A.xml"]
+    assert [image.name for image in find_images(paths, BANDS)] == ["c0", safe.stem]
+    assert [image.name for image in find_images([path, path.parent, path], BANDS, kind="raster")] == ["x"]
+
+
+def test_masks_of_an_earlier_run_are_not_taken_for_rasters(tmp_path):
+    write(tmp_path / "x.tif", STACKED[:4], descriptions=BANDS)
+    files = ["x.tif", "probabilities/x.tif"]
+    for file in files:
+        write(tmp_path / "masks" / file, np.ones((SIZE, SIZE), np.uint8))
+    assert len(find_images([tmp_path], BANDS, kind="raster")) == 3
+    for file in files:
+        (tmp_path / "masks" / file).unlink()
+    reserve(tmp_path / "masks", files)
+    for file in files:
+        write(tmp_path / "masks" / file, np.ones((SIZE, SIZE), np.uint8))
+    assert [image.place for image in find_images([tmp_path], BANDS, kind="raster")] == [str(tmp_path)]
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    chip(tmp_path / "c0")
+    assert find_images(["~/c0"], BANDS) == find_images([tmp_path / "c0"], BANDS)
 
 
 def test_a_mask_has_the_exact_name_of_its_image(tmp_path):

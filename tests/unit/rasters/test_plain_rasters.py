@@ -275,6 +275,17 @@ def test_scale_offset_and_nodata_of_a_raster_count(tmp_path, dtype):
     assert opened(path, numbers=[1, 2, 3, 4])[3] is False
 
 
+def test_a_scale_is_given_for_files_that_declare_none(tmp_path):
+    """Composites of Google Earth Engine are DN as floating-point numbers."""
+    path = write(tmp_path / "x.tif", STACKED[:4].astype(np.float64), descriptions=("B2", "B3", "B4", "B8"), nodata=0)
+    with pytest.raises(ChipError, match=r"B02: .*x\.tif .* if these are DN, give the scale 0\.0001"):
+        read(path)
+    np.testing.assert_array_equal(read(path, scale=0.0001), STACKED[:4])
+    np.testing.assert_array_equal(read(path, scale=0.0001, offset=1000), shifted(STACKED[:4], -1000))
+    path = write(tmp_path / "y.tif", STACKED[:4], descriptions=("blue", "green", "red", "nir08"), scale=0.0001)
+    np.testing.assert_array_equal(read(path, scale=0.5), STACKED[:4])  # its own tag is surer
+
+
 def test_the_mask_of_a_raster_counts_for_all_its_bands(tmp_path):
     path = write(tmp_path / "x.tif", STACKED[:4] + 1, descriptions=BANDS, mask=np.tri(SIZE, dtype=bool))
     np.testing.assert_array_equal(read(path) == 0, np.broadcast_to(~np.tri(SIZE, dtype=bool), (4, SIZE, SIZE)))

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 
 from cloudcover.data.chips import ChipError
+from cloudcover.rasters.find import find_images
 from helpers.images import opened, read, shifted
 from helpers.layouts import BANDS
 from helpers.products import SIZE, edit, mtl, mtl_text, stored, write, write_hls, write_landsat, write_safe, zipped
@@ -121,15 +122,36 @@ def test_a_band_without_an_image_of_ten_metres_is_resampled_and_one_without_any_
             read(safe, ["B02", "B99"])
 
 
-def test_a_product_of_the_old_format_is_refused_with_the_remedy(tmp_path):
-    safe = tmp_path / "S2A_OPER_PRD_MSIL1C_PDMC_20160504T225644_R094_V20160504T105917_20160504T105917.SAFE"
-    tile = "S2A_OPER_MSI_L1C_TL_SGS__20160504T163055_A004524_T32TQM"
+@pytest.mark.parametrize(("user", "level", "metres"), [("OPER", "1C", ""), ("USER", "2A", "_10m")])
+def test_a_product_of_the_old_format_is_refused_with_the_remedy(tmp_path, user, level, metres):
+    """PSD 13; Level-2A is Sen2Cor's."""
+    safe = tmp_path / f"S2A_{user}_PRD_MSIL{level}_PDMC_20160504T225644_R094_V20160504T105917_20160504T105917.SAFE"
+    tile = f"S2A_{user}_MSI_L{level}_TL_SGS__20160504T163055_A004524_T32TQM"
     folder = safe / f"GRANULE/{tile}_N02.02/IMG_DATA"
     for i, band in enumerate(BANDS):
-        write(folder / f"{tile}_{band}.jp2", stored(i))
+        write(folder / ("R10m" if metres else "") / f"{tile}_{band}{metres}.jp2", stored(i))
     with pytest.raises(ChipError, match=r"before December 2016 are not read as a whole; name the folder IMG_DATA"):
         read(safe)
     np.testing.assert_array_equal(read(folder)[1], stored(1))
+
+
+@pytest.mark.parametrize("member", ["{}/", "data/{}/", ""])
+def test_a_zip_may_hold_a_product_at_any_depth(tmp_path, member):
+    safe, pixels = write_safe(tmp_path, baseline="03.01")
+    with zipfile.ZipFile(tmp_path / "x.ZIP", "w") as archive:
+        for path in safe.rglob("*"):
+            archive.write(path, member.format(safe.name) + str(path.relative_to(safe)))
+        archive.writestr(f"__MACOSX/{safe.name}/._MTD_MSIL2A.xml", "x")
+    np.testing.assert_array_equal(read(tmp_path / "x.ZIP")[0], pixels["B02"])
+
+
+def test_a_product_unpacked_into_a_folder_of_its_own_name(tmp_path):
+    safe, pixels = write_safe(tmp_path / "there", baseline="03.01")
+    outer = tmp_path / "here" / safe.name
+    outer.mkdir(parents=True)
+    safe.rename(outer / safe.name)
+    for path in (outer, tmp_path / "here"):
+        np.testing.assert_array_equal(read(path)[0], pixels["B02"])
 
 
 @pytest.mark.parametrize("member", ["../evil.xml", "/etc/evil.xml", "a/../../b", "..\\evil.xml", "C:\\evil.xml"])
@@ -204,7 +226,7 @@ def test_a_truncated_image_inside_a_zip_is_refused(tmp_path):
 # --- Landsat and HLS ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["txt", "json"])
+@pytest.mark.parametrize("form", ["txt", "json", "xml"])
 @pytest.mark.parametrize(
     "product", ["LC08_L2SP_127041_20180607_20200831_02_T1", "LT05_L2SP_127041_19980607_20200831_02_T1"]
 )
@@ -217,6 +239,15 @@ def test_landsat_surface_reflectance_by_the_level_2_group(tmp_path, form, produc
     for band, dn in zip(BANDS, read(folder), strict=True):
         exact = np.maximum(np.rint(pixels[band] * 0.275 - 2000), 1)
         np.testing.assert_array_equal(dn, np.where(pixels[band] == 0, 0, exact))
+
+
+def test_products_of_a_folder_are_found_with_metadata_or_without(tmp_path):
+    folder, _ = write_landsat(tmp_path)
+    other = folder.name.replace("127041", "127042")
+    for number in (2, 3, 4, 5):
+        write(folder / f"{other}_SR_B{number}.TIF", stored(number), metres=30, scale=2.75e-5, offset=-0.2, nodata=0)
+    write(folder / f"{other}_ST_B10.TIF", stored(10), metres=30)
+    assert [image.name for image in find_images([tmp_path], BANDS)] == [folder.name, other]
 
 
 @pytest.mark.parametrize("elevation", [30.0, 8.0])

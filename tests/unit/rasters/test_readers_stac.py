@@ -25,6 +25,9 @@ from helpers.servers import Trouble
 
 COMMON = dict(zip(BANDS, ("blue", "green", "red", "nir"), strict=True))
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+BUCKETS = {"AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_NO_SIGN_REQUEST": "YES", "GDAL_HTTP_MAX_RETRY": "0"}
+NO_BUCKETS = {**BUCKETS, "AWS_S3_ENDPOINT": "127.0.0.1:9"}
+"""Environment for buckets on loopback, and for a server that is not there."""
 
 
 def earth_search(folder, href="./{}.tif", offset=-0.1, **properties):
@@ -160,6 +163,46 @@ def test_items_of_stac_1_1_with_scale_beside_the_bands(tmp_path):
     np.testing.assert_array_equal(read(write_item(tmp_path, assets))[2], shifted(stored(2), -1000))
 
 
+@pytest.mark.parametrize(
+    ("declared", "properties", "offset"),
+    [
+        ({"raster:bands": [{"data_type": "float32", "scale": 1, "offset": 0, "nodata": "nan"}]}, {}, 0),
+        ({"raster:bands": [{"data_type": "float32"}]}, {"s2:processing_baseline": "05.09"}, 0),
+        ({"raster:bands": [{"scale": 1, "offset": -0.1}]}, {"s2:processing_baseline": "05.09"}, -1000),
+    ],
+)
+def test_floating_point_assets_are_reflectance_that_no_baseline_shifts(tmp_path, declared, properties, offset):
+    path, pixels = earth_search(tmp_path, **properties)
+    item = json.loads(path.read_text())
+    for band, name in COMMON.items():
+        reflectance = np.where(pixels[band] == 0, np.nan, pixels[band] / 10_000)
+        write(tmp_path / f"{band}.tif", reflectance.astype(np.float32), nodata=np.nan)
+        item["assets"][name] |= declared
+    path.write_text(json.dumps({**item, "assets": {name: item["assets"][name] for name in COMMON.values()}}))
+    np.testing.assert_array_equal(read(path)[1], shifted(pixels["B03"], offset))
+
+
+def test_scale_and_offset_count_in_either_list_of_bands(tmp_path):
+    """Some catalogues fill the lists of STAC 1.0 and 1.1."""
+    path, pixels = earth_search(tmp_path)
+    item = json.loads(path.read_text())
+    for name in COMMON.values():
+        del item["assets"][name]["raster:bands"]
+        item["assets"][name]["bands"] = [{"name": name, "raster:scale": 0.0002, "raster:offset": -0.1, "nodata": 0}]
+    path.write_text(json.dumps({**item, "assets": {name: item["assets"][name] for name in COMMON.values()}}))
+    np.testing.assert_array_equal(read(path)[0], shifted(2 * pixels["B02"], -1000))
+
+
+@pytest.mark.parametrize("href", ["./B 02%20é.tif", "./B%2002%2520%C3%A9.tif"])
+def test_paths_of_assets_may_be_encoded_or_not(tmp_path, href):
+    path, pixels = earth_search(tmp_path, offset=0)
+    (tmp_path / "B02.tif").rename(tmp_path / "B 02%20é.tif")
+    item = json.loads(path.read_text())
+    item["assets"]["blue"]["href"] = href
+    path.write_text(json.dumps(item))
+    np.testing.assert_array_equal(read(path)[0], pixels["B02"])
+
+
 def test_items_of_landsats_level_1_are_refused(tmp_path):
     path, _ = earth_search(tmp_path, **{"landsat:correction": "L1TP"})
     with pytest.raises(ChipError, match=r"is Landsat Level 1.*folder of the product"):
@@ -201,9 +244,10 @@ def change(path, key, value):
     ("spoil", "message"),
     [
         (lambda p: change(p, "eo:bands", [{"name": "x"}]) or change(p, "type", "text/plain"), None),
-        (lambda p: change(p, "href", "s3://bucket/B04.tif"), r"the asset red is s3://bucket/B04\.tif: expected a file"),
+        (lambda p: change(p, "href", "gs://bucket/B04.tif"), r"the asset red is gs://bucket/B04\.tif: expected a file"),
         (lambda p: change(p, "href", "/vsicurl/http://127.0.0.1/B04.tif"), "the asset red is /vsicurl"),
         (lambda p: change(p, "href", ""), "the asset red is nowhere"),
+        (lambda p: change(p, "href", "x" * 300 + ".tif"), "B04: .*File name too long"),
         (lambda p: change(p, "href", "B04_.tif"), r"B04: .*B04_\.tif is missing"),
         (
             lambda p: change(p, "raster:bands", [{"scale": "x", "spatial_resolution": 10}]),
@@ -213,6 +257,14 @@ def change(path, key, value):
             lambda p: change(p, "raster:bands", [{"scale": -1, "spatial_resolution": 10}]),
             r"B04: .* has the scale -1 .*expected a positive scale",
         ),
+        (
+            lambda p: change(p, "raster:bands", [{"scale": 0.0001, "offset": -1000, "spatial_resolution": 10}]),
+            r"B04: .* has the scale 0\.0001 and the offset -1000: .* an offset of reflectance, such as -0\.1",
+        ),
+        (
+            lambda p: change(p, "raster:bands", [{"scale": 10_000, "spatial_resolution": 10}]),
+            r"B04: .* has the scale 10000 and the offset 0: expected a positive scale, such as 0\.0001",
+        ),
         (lambda p: (p.parent / "B04.tif").write_bytes(b"<VRTDataset/>"), r"B04: .*cannot be read .*not a GeoTIFF"),
         (lambda p: write(p.parent / "B04.tif", stored(2), crs="EPSG:4326"), "B04: .*differs from B02: crs"),
         (lambda p: p.write_text(p.read_text()[:500]), "is not a STAC item: the file: Invalid JSON"),
@@ -221,11 +273,13 @@ def change(path, key, value):
         (lambda p: p.write_text("[" * 200_000), "is not a STAC item: the file: Invalid JSON"),
     ],
 )
-def test_bad_items_are_named_with_asset_or_band(tmp_path, spoil, message):
+def test_bad_items_are_named_with_asset_or_band(tmp_path, monkeypatch, spoil, message):
+    for name, value in NO_BUCKETS.items():
+        monkeypatch.setenv(name, value)
     path, _ = earth_search(tmp_path)
     spoil(path)
     if message is None:  # the COG is no raster any more, so that the JPEG 2000 has its turn
-        message = r"the asset red-jp2 is s3://"
+        message = r"B04: s3://sentinel-s2-l2a/B04\.jp2 cannot be read"
     with pytest.raises(ChipError, match=message):
         read(path)
 
@@ -291,7 +345,7 @@ def test_an_item_and_its_assets_behind_addresses(web):
     }  # and nothing beside
 
 
-@pytest.mark.parametrize("href", ["file:///etc/hostname", "s3://bucket/{}.tif", "/vsizip//x.zip/{}.tif"])
+@pytest.mark.parametrize("href", ["file:///etc/hostname", "gs://bucket/{}.tif", "/vsizip//x.zip/{}.tif"])
 def test_a_remote_item_cannot_name_a_file_of_this_machine(web, href):
     path, _ = earth_search(web.root, href)
     with pytest.raises(ChipError, match=r"the asset blue is|B02: http.*out of reach"):
@@ -308,6 +362,30 @@ def test_a_cog_behind_an_address_is_read_in_parts(web):
         np.testing.assert_array_equal(image.read(slice(0, 100), slice(0, 100)), stack[:, :100, :100])
     sent = sum(size for *_, size, _ in web.requests)
     assert sent < (web.root / "sub.cog.tif").stat().st_size / 3
+
+
+def test_rasters_and_assets_in_buckets(web, tmp_path, monkeypatch):
+    for name, value in BUCKETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_S3_ENDPOINT", web.url.removeprefix("http://"))
+    stack = np.stack([stored(i) for i in range(4)])
+    write(web.root / "bucket" / quote("a b%20é.tif"), stack, descriptions=BANDS)
+    (found,) = find_images(["s3://bucket/a b%20é.tif"], BANDS)
+    assert (found.name, found.kind) == ("a b%20é", "raster")
+    np.testing.assert_array_equal(read("s3://bucket/a b%20é.tif"), stack)
+    earth_search(web.root / "bucket")
+    path, pixels = earth_search(tmp_path / "item", "s3://bucket/{}.tif")
+    np.testing.assert_array_equal(read(path)[3], shifted(pixels["B08"], -1000))
+    with pytest.raises(ChipError, match=r"no\.tif: s3://bucket/no\.tif cannot be read .*out of reach"):
+        read("s3://bucket/no.tif")
+    with pytest.raises(ValueError, match=r"s3://bucket/item\.json cannot be read: only rasters are read from buckets"):
+        read("s3://bucket/item.json")
+
+
+def test_an_address_in_capitals_is_read_without_a_warning(web, caplog):
+    write(web.root / "a.tif", STACK, descriptions=BANDS)
+    np.testing.assert_array_equal(read(f"{web.url.replace('http', 'HTTP')}/a.tif"), STACK)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_what_cannot_be_fetched_is_named_without_the_keys_of_its_address(web):
@@ -424,6 +502,35 @@ def test_bands_of_an_xarray_array_are_taken_by_their_names(chunks):
         ArrayImage(values[:4], bands=BANDS)
     numbered = xarray.DataArray(STACK, dims=("band", "y", "x"), coords={"band": [1, 2, 3, 4]})
     np.testing.assert_array_equal(ArrayImage(numbered, bands=BANDS).read(*WHOLE), STACK)
+
+
+def test_the_descriptions_that_rioxarray_keeps_select_the_bands():
+    """It numbers the bands, and writes their descriptions to `long_name`."""
+    values = xarray.DataArray(
+        STACK[::-1], dims=("band", "y", "x"), coords={"band": [1, 2, 3, 4]}, attrs={"long_name": tuple(BANDS[::-1])}
+    )
+    np.testing.assert_array_equal(ArrayImage(values, bands=BANDS).read(*WHOLE), STACK)
+    one = xarray.DataArray(STACK, dims=("band", "y", "x"), attrs={"long_name": "reflectance"})
+    np.testing.assert_array_equal(ArrayImage(one, bands=BANDS).read(*WHOLE), STACK)
+
+
+def test_landsats_near_infrared_band_is_selected_by_its_only_name():
+    values = xarray.DataArray(
+        STACK[[3, 0, 1, 2]], dims=("band", "y", "x"), coords={"band": ["nir08", "blue", "green", "red"]}
+    )
+    np.testing.assert_array_equal(ArrayImage(values, bands=BANDS).read(*WHOLE), STACK)
+
+
+def test_dn_stored_as_floating_point_numbers_are_read_by_their_scale():
+    with pytest.raises(ValueError, match=r"taken as reflectance; if these are DN, give the scale 0\.0001"):
+        dn_of(STACK.astype(np.float32))
+    np.testing.assert_array_equal(dn_of(STACK.astype(np.float32), scale=0.0001), STACK)
+    np.testing.assert_array_equal(dn_of(STACK.astype(np.float32), 0.0001, 1000), shifted(STACK, -1000))
+
+
+def test_lists_of_masked_bands_keep_their_masks():
+    masked = [np.ma.masked_less(band, 500) for band in STACK]
+    np.testing.assert_array_equal(ArrayImage(masked).read(*WHOLE), np.where(STACK < 500, 0, STACK))
 
 
 def test_xarrays_bands_may_come_last(tmp_path):
