@@ -22,8 +22,9 @@ Floats = NDArray[np.float64]
 
 NAMED = 0.3
 """Minimum strength at which a kind of error is named as a reason."""
-LEAST_DETERMINED = PRIOR / 3
-"""Minimum reliable estimate of the share of wrong labels; a lower one may also mean that the evidence is too weak."""
+LEAST_DETERMINED = 0.03
+"""Minimum reliable estimate of the share of wrong labels; a lower one may also mean that the evidence is too weak. Sets
+without a wrong label are estimated at about 0.02 or less."""
 RELATIVE = (
     "disagreement",
     "contradicted",

@@ -333,6 +333,11 @@ def test_a_mask_does_not_overwrite_the_image_that_it_is_of(model, tmp_path):
     with pytest.raises(ValueError, match=r"scene\.tif was not made by cloudcover and would be overwritten"):
         predict_images(model(Blurred()), [found], Outputs(tmp_path))
     (tmp_path / ".cloudcover").write_text("scene.tif\n")  # a mask was there before
+    with pytest.raises(ValueError, match=r"scene\.tif lacks the tags of the mask"):
+        predict_images(model(Blurred()), [found], Outputs(tmp_path))
+    with rasterio.open(tmp_path / "scene.tif", "r+") as image:
+        image.update_tags(TIFFTAG_SOFTWARE="cloudcover 1")
+    before = (tmp_path / "scene.tif").read_bytes()
     with pytest.raises(UnusableImagesError, match=r"scene\.tif, which the image is read from: choose another --out"):
         predict_images(model(Blurred()), [found], Outputs(tmp_path))
     assert (tmp_path / "scene.tif").read_bytes() == before
