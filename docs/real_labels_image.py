@@ -60,10 +60,8 @@ def draw(store: ChipStore, model: CloudModel, params: Params, out: Path) -> None
     chips = store.chips(chip_ids)
     probabilities = dict(zip(chip_ids, model.predictor.probabilities(chips, store.percentiles(chip_ids)), strict=True))
     folds = pd.DataFrame({"chip_id": chip_ids, "fold": 0, "scene": store.index.loc[chip_ids, "scene"].to_numpy()})
-    evidence, votes = gather_evidence(store, folds, params.data.nodata, params.seed)
-    table = judge_labels(
-        store, evidence, votes, lambda ids: np.stack([probabilities[i] for i in ids]), folds, nodata=params.data.nodata
-    )
+    evidence, votes = gather_evidence(store, folds, params.seed)
+    table = judge_labels(store, evidence, votes, lambda ids: np.stack([probabilities[i] for i in ids]), folds)
     table = table.sort_values("suspicion", ascending=False, kind="stable")
     click.echo(table[["chip_id", "suspicion", "reasons"]].to_string(index=False))
     figure, axes = plt.subplots(len(ROWS), COLUMNS, figsize=(1.5 * COLUMNS, 1.62 * len(ROWS)), layout="constrained")
