@@ -131,7 +131,7 @@ def test_a_key_held_down_and_a_chip_not_yet_shown_are_not_judged(visit: Callable
     judge(page, 0, "bbbbbb")
     expect(page.locator("#chip")).to_have_text("c006")
     page.keyboard.press("b")
-    expect(page.locator("#message")).to_contain_text("not shown yet")
+    expect(page.locator("#message")).to_contain_text("Not judged")
     saved(page)
     page.unroute_all()
     page.keyboard.press("End")
